@@ -1,0 +1,65 @@
+//! A batch: decoded rows of one Kafka partition over a half-open range of its log.
+
+use std::ops::Range;
+
+use aion_schemas::log::{Mark, Offset, Partition, Timestamp};
+use arrow::record_batch::RecordBatch;
+
+use crate::budget::Reservation;
+
+/// Decoded rows of one partition. `range` covers more than `rows`: tombstones, rejected records,
+/// transaction markers and compacted offsets have a place in the log and no row.
+#[derive(Debug)]
+pub struct Batch {
+    /// Where the rows come from.
+    pub partition: Partition,
+    /// What part of the log this covers; a batch starts where the one before it ended.
+    pub range: Range<Offset>,
+    /// Leader epoch of the last record in the range; -1 where it is not known.
+    pub epoch: i32,
+    /// Least and greatest append time of the rows; `None` without rows.
+    pub appended: Option<(Timestamp, Timestamp)>,
+    /// The rows, in offset order; may be none. The columns end in `aion_schemas::schema::POSITION_COLUMNS`.
+    pub rows: RecordBatch,
+    /// The share of the byte budget that the rows take, given back when the batch is dropped.
+    pub memory: Reservation,
+}
+
+impl Batch {
+    /// The mark that holds once this batch is durable.
+    pub fn mark(&self) -> Mark {
+        Mark { offset: self.range.end, epoch: self.epoch }
+    }
+
+    /// The bytes it holds against the budget.
+    pub fn bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
+    /// Drops what lies below `wanted`; `None` when nothing is left.
+    ///
+    /// A place that already has a part of the range takes the rest only. `_offset` is strictly
+    /// ascending, so the cut is a binary search.
+    #[must_use]
+    pub fn since(mut self, wanted: Offset) -> Option<Batch> {
+        if wanted >= self.range.end {
+            return None;
+        }
+        if wanted > self.range.start {
+            let below = rows_below(&self.rows, wanted);
+            self.rows = self.rows.slice(below, self.rows.num_rows() - below);
+            self.range.start = wanted;
+        }
+        Some(self)
+    }
+}
+
+/// How many of the rows have an offset below `wanted`.
+fn rows_below(rows: &RecordBatch, wanted: Offset) -> usize {
+    use arrow::array::{AsArray, types};
+    let Some(column) = rows.column_by_name("_offset") else { return 0 };
+    column
+        .as_primitive::<types::Int64Type>()
+        .values()
+        .partition_point(|offset| *offset < wanted.get())
+}

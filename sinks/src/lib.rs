@@ -1,0 +1,15 @@
+//! Places where rows become durable, and what they have in common: a batch, a mark, the contract of a sink.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`batch`] | rows of one Kafka partition over a half-open offset range |
+//! | [`budget`] | the one bound on bytes held in memory |
+//! | [`sink`] | the contract: assign, write, flush, revoke |
+//! | `lake` | Delta Lake tables of Parquet files |
+//! | `memory` | a sink for tests of what stands above it |
+//!
+//! **Invariant:** nothing here knows Kafka: no client, no group, no consumer.
+
+pub mod batch;
+pub mod budget;
+pub mod sink;

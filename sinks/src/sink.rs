@@ -1,0 +1,98 @@
+//! The contract of a sink: what the job loop calls, in what order, and what must then be true.
+//!
+//! One instance serves one job, over all partitions that this process owns. The job owns the clock and
+//! calls from one task, so an implementation needs no locks.
+//!
+//! **Invariant:** the sink's own store is the truth about what is durable. A mark is written in the same
+//! atomic step as the rows below it; nothing else (Kafka's committed offset, a local file) is believed.
+//! **Invariant:** nobody else's rows can be overwritten or doubled by a sink that slept: a flush that
+//! finds a partition's mark moved by another writer drops its own rows of that partition.
+
+use std::time::Instant;
+
+use aion_schemas::log::{Marks, Partition};
+use async_trait::async_trait;
+
+use crate::batch::Batch;
+
+/// A place where rows become durable exactly once per offset.
+#[async_trait]
+pub trait Sink: Send {
+    /// A short name for logs and metrics: `lake`, `clickhouse`.
+    fn name(&self) -> &'static str;
+
+    /// Called when partitions were given to this process, and again after they were
+    /// [`Flushed::moved`] or failed. Forgets what was buffered for them, looks into the own store and
+    /// returns the mark of each: the first offset still wanted. A partition that the store has never
+    /// seen is missing from the answer.
+    async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError>;
+
+    /// Takes a batch that starts at this sink's next wanted offset of its partition, or hands it back
+    /// when its buffers are full; the job then pauses the partition and tries again after a flush.
+    /// Never waits for the outside. A batch without rows moves the mark only.
+    async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError>;
+
+    /// Moves rows towards being durable, and says what became durable since the last call.
+    /// [`Flush::Due`] starts what is due by size or age at `now`, and returns without waiting;
+    /// [`Flush::Now`] writes everything and waits until it is durable, to the deadline at most: what
+    /// is not durable by then is left to the next owner, who starts from the store's marks.
+    async fn flush(&mut self, now: Instant, why: Flush) -> Result<Flushed, SinkError>;
+
+    /// Drops the buffers of partitions that this process no longer owns. A flush of theirs that is
+    /// already under way may still land; the store's marks make that harmless.
+    fn revoke(&mut self, partitions: &[Partition]);
+}
+
+/// What became of a written batch.
+#[derive(Debug)]
+pub enum Accepted {
+    /// The sink has it.
+    Taken,
+    /// No room: here it is back.
+    Busy(Batch),
+}
+
+/// Why a flush was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// The job's regular tick.
+    Due,
+    /// Partitions are about to leave, or the process is.
+    Now {
+        /// When waiting ends.
+        deadline: Instant,
+    },
+}
+
+/// What a flush brought.
+#[derive(Debug, Default)]
+pub struct Flushed {
+    /// The new marks of partitions where something became durable.
+    pub marks: Marks,
+    /// Partitions whose mark another writer moved: their rows were dropped, they want
+    /// [`Sink::assign`] anew. Expected after a pause of this process, never an error.
+    pub moved: Vec<Partition>,
+}
+
+/// Why a sink could not go on, by who can act.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The outside failed in a way that passes: the job calls again after a back-off.
+    #[error("{doing}: {cause}")]
+    Retry {
+        /// What was being done, to which object.
+        doing: String,
+        /// Why it failed.
+        cause: String,
+    },
+    /// The guarantee can't be given: the job stops and the operator has to act.
+    #[error("{doing}: {cause}; {hint}")]
+    Fatal {
+        /// What was being done, to which object.
+        doing: String,
+        /// Why it failed.
+        cause: String,
+        /// What to change.
+        hint: String,
+    },
+}
