@@ -6,10 +6,17 @@
 //! | [`budget`] | the one bound on bytes held in memory |
 //! | [`sink`] | the contract: assign, write, flush, revoke |
 //! | `lake` | Delta Lake tables of Parquet files |
-//! | `memory` | a sink for tests of what stands above it |
+//! | `memory` | a sink for tests of what stands above it (feature `testing`) |
+//! | `conformance` | the suite that every sink must pass (feature `testing`) |
 //!
 //! **Invariant:** nothing here knows Kafka: no client, no group, no consumer.
 
 pub mod batch;
+#[cfg(feature = "testing")]
+mod buffer;
 pub mod budget;
+#[cfg(feature = "testing")]
+pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod memory;
 pub mod sink;
