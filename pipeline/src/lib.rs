@@ -1,0 +1,3 @@
+//! AION Event Streams: from Kafka into columns, from columns into places people use.
+
+pub mod generate;
