@@ -5,5 +5,9 @@
 //!
 //! **Invariant:** no network I/O, and nothing in this crate knows where events come from or go to.
 
+pub mod catalog;
 pub mod log;
+mod name;
 pub mod schema;
+mod suggest;
+pub mod validate;

@@ -2,6 +2,8 @@
 //!
 //! Derived from a JSON Schema file; everything else (Arrow, Avro, DDL, the decoder) is derived from this.
 
+pub(crate) mod json;
+
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field as ArrowField, Schema as ArrowSchema, SchemaRef, TimeUnit};
@@ -85,7 +87,8 @@ pub struct Schema {
 impl Schema {
     /// The Arrow schema of a batch: the event's fields, then [`POSITION_COLUMNS`].
     pub fn arrow(&self) -> SchemaRef {
-        let fields = self.fields.iter().map(|f| ArrowField::new(&*f.name, f.kind.arrow(), !f.required));
+        let fields =
+            self.fields.iter().map(|f| ArrowField::new(&*f.name, f.kind.arrow(), !f.required));
         Arc::new(ArrowSchema::new(fields.chain(position_fields()).collect::<Vec<_>>()))
     }
 
@@ -98,5 +101,6 @@ impl Schema {
 fn position_fields() -> [ArrowField; 5] {
     let types = [DataType::Utf8, DataType::Int32, DataType::Int32, DataType::Int64, time_type()];
     let mut types = types.into_iter();
-    POSITION_COLUMNS.map(|name| ArrowField::new(name, types.next().unwrap_or(DataType::Null), false))
+    POSITION_COLUMNS
+        .map(|name| ArrowField::new(name, types.next().unwrap_or(DataType::Null), false))
 }

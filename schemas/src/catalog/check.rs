@@ -1,0 +1,176 @@
+//! The rules that a catalog is held to, beyond what its syntax says.
+
+use std::collections::BTreeMap;
+
+use super::{Catalog, DEAD_LETTERS, GAPS, Problems, Topic, file::Entry};
+use crate::{
+    name::{self, NAME_RULE},
+    schema::Kind,
+    suggest::did_you_mean,
+};
+
+/// What a dead letter needs beyond the message that it carries: key, headers, framing.
+const DEAD_LETTER_ROOM_BYTES: i32 = 64 * 1024;
+
+/// Tables and views that SQL has by itself.
+const RESERVED_TABLES: [&str; 8] = [
+    "batches",
+    "commands",
+    "decision_outcomes",
+    "deliveries",
+    "exports",
+    "lag",
+    "schemas",
+    "task_latency",
+];
+
+/// Checks the names in the entries: their form, and that each stands once.
+pub(super) fn entries(entries: &[Entry], file: &str, problems: &mut Problems) {
+    let mut topics = BTreeMap::new();
+    let mut tables = BTreeMap::new();
+    for entry in entries {
+        let place = |key: &str| format!("topic {}, {key}", entry.name);
+        if !name::is_topic(&entry.name) {
+            let fix = "use 1 to 249 of the characters a-z A-Z 0-9 . _ -";
+            problems.add(file, place("name"), "Kafka takes no such name", fix);
+        }
+        // Kafka itself refuses names that differ in `.` and `_` only, since its metrics mix them up.
+        if let Some(other) = topics.insert(entry.name.replace('.', "_"), &entry.name) {
+            let what =
+                format!("`{other}` is already there, and Kafka takes `.` and `_` for the same");
+            problems.add(file, place("name"), what, "give one of them another name");
+        }
+        for (key, value) in [("table", &entry.table), ("schema", &entry.schema)] {
+            if !name::is_plain(value) {
+                let what = format!("`{value}` isn't a name for SQL and Avro");
+                problems.add(file, place(key), what, NAME_RULE);
+            }
+        }
+        if RESERVED_TABLES.contains(&entry.table.as_str()) && !entry.internal {
+            let what = format!("SQL has a table `{}` of its own", entry.table);
+            problems.add(file, place("table"), what, "choose another name");
+        }
+        if let Some(other) = tables.insert(&entry.table, &entry.name) {
+            let what = format!("`{}` is already the table of {other}", entry.table);
+            problems.add(file, place("table"), what, "give each topic a table of its own");
+        }
+    }
+}
+
+/// Checks each topic against its schema, and the topics against each other.
+pub(super) fn topics(topics: &[Topic], file: &str, problems: &mut Problems) {
+    for topic in topics {
+        key(topic, file, problems);
+        numbers(topic, file, problems);
+    }
+    internal_topics(topics, file, problems);
+    dead_letters_hold_every_message(topics, file, problems);
+}
+
+fn key(topic: &Topic, file: &str, problems: &mut Problems) {
+    let place = || format!("topic {}, key", topic.name);
+    let parts: Vec<&str> =
+        if topic.internal { topic.key_fields().collect() } else { vec![&*topic.key] };
+    for part in parts {
+        let Some(index) = topic.schema.position(part) else {
+            let names = topic.schema.fields.iter().map(|field| &*field.name);
+            let what = format!("schema `{}` has no field `{part}`", topic.schema.name);
+            problems.add(
+                file,
+                place(),
+                what,
+                did_you_mean(part, names, "name a field of the schema"),
+            );
+            continue;
+        };
+        let field = &topic.schema.fields[index];
+        // A number has one spelling in a key made of several fields; alone it would be a text of its own.
+        let is_text = field.kind == Kind::Text || (topic.internal && field.kind == Kind::Integer);
+        if !is_text {
+            let fix = "choose a field of type string";
+            problems.add(file, place(), format!("field `{part}` isn't a string"), fix);
+        }
+        if !field.required {
+            let what = format!("field `{part}` may be missing, and then there is no key");
+            problems.add(
+                file,
+                place(),
+                what,
+                "add it to `required` in the schema, or choose another",
+            );
+        }
+    }
+}
+
+fn numbers(topic: &Topic, file: &str, problems: &mut Problems) {
+    let place = |key: &str| format!("topic {}, {key}", topic.name);
+    if !(1..=1_000).contains(&topic.partitions) {
+        let what = format!("{} partitions", topic.partitions);
+        problems.add(file, place("partitions"), what, "choose 1 to 1000");
+    }
+    if !(1_024..=128 * 1024 * 1024).contains(&topic.max_message_bytes) {
+        let what = format!("{} bytes", topic.max_message_bytes);
+        let fix = "choose 1024 (1 KiB) to 134217728 (128 MiB)";
+        problems.add(file, place("max_message_bytes"), what, fix);
+    }
+}
+
+/// The program writes these topics itself: they must be there, with the columns that it fills.
+fn internal_topics(topics: &[Topic], file: &str, problems: &mut Problems) {
+    for name in [DEAD_LETTERS, GAPS] {
+        match topics.iter().find(|topic| &*topic.name == name) {
+            None => {
+                let fix = "copy its entry and schema from the catalog of this repository";
+                problems.add(file, format!("topic {name}"), "is missing or unreadable", fix);
+            }
+            Some(topic) if !topic.internal => {
+                let fix = "write `internal = true`";
+                problems.add(file, format!("topic {name}"), "isn't marked internal", fix);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Otherwise one large message that can't become a row would stop its partition for good.
+fn dead_letters_hold_every_message(topics: &[Topic], file: &str, problems: &mut Problems) {
+    let Some(dead_letters) = topics.iter().find(|topic| &*topic.name == DEAD_LETTERS) else {
+        return;
+    };
+    for topic in topics.iter().filter(|topic| &*topic.name != DEAD_LETTERS) {
+        let needed = topic.max_message_bytes.saturating_add(DEAD_LETTER_ROOM_BYTES);
+        if dead_letters.max_message_bytes < needed {
+            let what = format!(
+                "a message of {} ({} bytes) doesn't fit into {DEAD_LETTERS} ({} bytes)",
+                topic.name, topic.max_message_bytes, dead_letters.max_message_bytes
+            );
+            let fix = format!("raise max_message_bytes of {DEAD_LETTERS} to {needed} or more");
+            problems.add(file, format!("topic {}, max_message_bytes", topic.name), what, fix);
+        }
+    }
+}
+
+/// Checks that the program finds the columns that it fills; `builtin` is the catalog that it was built with.
+pub(super) fn internal_columns(
+    catalog: &Catalog,
+    builtin: &Catalog,
+    file: &str,
+    problems: &mut Problems,
+) {
+    for name in [DEAD_LETTERS, GAPS] {
+        let (Some(given), Some(known)) = (catalog.topic(name), builtin.topic(name)) else {
+            continue;
+        };
+        for field in &known.schema.fields {
+            let same = given.schema.position(&field.name).is_some_and(|index| {
+                let given = &given.schema.fields[index];
+                given.kind == field.kind && given.required == field.required
+            });
+            if !same {
+                let what = format!("field `{}` is missing or changed", field.name);
+                let fix = "take the schema from internal/ of this repository as it is";
+                problems.add(file, format!("topic {name}, schema"), what, fix);
+            }
+        }
+    }
+}
