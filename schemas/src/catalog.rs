@@ -1,9 +1,10 @@
 //! The catalog: which topics there are, each with its key, schema, table and settings.
 //!
-//! `catalog.toml` and the schema files that it names are read together and checked as a whole, so that
-//! a [`Topic`] in hand is consistent: its key and event time exist, its schema compiles, its samples
-//! fit, its names are good in Kafka, Avro and SQL. [`Catalog::builtin`] is the folder `schemas/` of
-//! this repository, compiled in; [`Catalog::load`] reads a folder of the same layout at run time.
+//! `catalog.toml` and the schema files that it names are read together and checked as a whole, so
+//! that a [`Topic`] in hand is consistent: its key and event time exist, its schema compiles, its
+//! samples fit, its names are good in Kafka, Avro and SQL. [`Catalog::builtin`] is the folder
+//! `schemas/` of this repository, compiled in; [`Catalog::load`] reads a folder of the same layout
+//! at run time.
 //!
 //! **Invariant:** a catalog is whole or refused; [`CatalogError`] lists everything that is wrong.
 //! **Invariant:** a topic is stated once. What isn't in these files is deployment (`aion.toml`).
@@ -41,7 +42,8 @@ pub struct Catalog {
 pub struct Topic {
     /// The topic's name in Kafka.
     pub name: Arc<str>,
-    /// The field whose text is the Kafka key; for an internal topic it may be several, joined by `:`.
+    /// The field whose text is the Kafka key; for an internal topic it may be several, joined by
+    /// `:`.
     pub key: Arc<str>,
     /// What a message looks like.
     pub schema: Arc<Schema>,
@@ -59,7 +61,8 @@ pub struct Topic {
     pub internal: bool,
     /// The JSON Schema that `schema` was read from, for validation.
     pub json_schema: Arc<serde_json::Value>,
-    /// Sample events, one JSON object a line; each passes validation. Internal topics may have none.
+    /// Sample events, one JSON object a line; each passes validation. Internal topics may have
+    /// none.
     pub samples: Arc<str>,
 }
 

@@ -6,8 +6,8 @@ pub(crate) const NAME_RULE: &str =
 
 /// Whether a field, table or schema may have this name.
 ///
-/// Lower case only, since some engines fold case and others don't; 63 is what PostgreSQL clients keep;
-/// a leading `_` is for the columns that are added to every row.
+/// Lower case only, since some engines fold case and others don't; 63 is what PostgreSQL clients
+/// keep; a leading `_` is for the columns that are added to every row.
 pub(crate) fn is_plain(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_lowercase())

@@ -2,11 +2,16 @@
 //!
 //! Derived from a JSON Schema file; everything else (Arrow, Avro, DDL, the decoder) is derived from this.
 
+mod avro;
 pub(crate) mod json;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field as ArrowField, Schema as ArrowSchema, SchemaRef, TimeUnit};
+
+pub use self::avro::NAMESPACE;
 
 /// The columns that every stored row ends in, after those of its schema: where in which log it stood.
 ///

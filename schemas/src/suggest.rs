@@ -12,14 +12,18 @@ pub(crate) fn did_you_mean<'a>(
     }
 }
 
-/// The one of `known` that takes the fewest edits to reach; `None` when that is over a third of its length.
+/// The one of `known` that takes the fewest edits to reach; `None` when they are over a third of
+/// it. A name cut short counts as one edit: `actor` is nearer to `actor_id` than to `action`.
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Words come from input: what is longer than any name can't be near one.
     if word.len() > 128 {
         return None;
     }
     known
-        .map(|candidate| (edits(word, candidate), candidate))
+        .map(|candidate| {
+            let cut = word.len() >= 3 && candidate.starts_with(word);
+            (if cut { 1 } else { edits(word, candidate) }, candidate)
+        })
         .filter(|(edits, candidate)| *edits <= candidate.len().div_ceil(3))
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
@@ -58,6 +62,8 @@ mod tests {
         let names = ["task_id", "tenant_id", "tier", "timestamp"];
         assert_eq!(nearest("taskId", names.into_iter()), Some("task_id"));
         assert_eq!(nearest("teir", names.into_iter()), Some("tier"));
+        assert_eq!(nearest("task", names.into_iter()), Some("task_id"));
+        assert_eq!(nearest("actor", ["action", "actor_id"].into_iter()), Some("actor_id"));
         assert_eq!(nearest("colour", names.into_iter()), None);
         assert_eq!(nearest(&"x".repeat(1_000_000), names.into_iter()), None);
     }

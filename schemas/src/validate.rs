@@ -1,4 +1,5 @@
-//! Holds an event against the contract before it is published, and says what is wrong in words for people.
+//! Holds an event against the contract before it is published, and says what is wrong in words for
+//! people.
 //!
 //! A producer is held to more than a consumer: the schema is closed, so a misspelt field is refused
 //! here, where a consumer would drop and count it.
@@ -117,7 +118,8 @@ impl Validator {
         }
     }
 
-    /// Turns an error of the JSON Schema engine into violations: one for each unknown field, else one.
+    /// Turns an error of the JSON Schema engine into violations: one for each unknown field, else
+    /// one.
     fn explain(&self, error: &ValidationError<'_>) -> Vec<Violation> {
         let field = dotted(error, None);
         let rule = error.kind().keyword().to_owned();

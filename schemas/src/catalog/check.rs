@@ -55,6 +55,7 @@ pub(super) fn entries(entries: &[Entry], file: &str, problems: &mut Problems) {
             problems.add(file, place("table"), what, "give each topic a table of its own");
         }
     }
+    internal_topics(entries, file, problems);
 }
 
 /// Checks each topic against its schema, and the topics against each other.
@@ -63,7 +64,6 @@ pub(super) fn topics(topics: &[Topic], file: &str, problems: &mut Problems) {
         key(topic, file, problems);
         numbers(topic, file, problems);
     }
-    internal_topics(topics, file, problems);
     dead_letters_hold_every_message(topics, file, problems);
 }
 
@@ -115,17 +115,17 @@ fn numbers(topic: &Topic, file: &str, problems: &mut Problems) {
     }
 }
 
-/// The program writes these topics itself: they must be there, with the columns that it fills.
-fn internal_topics(topics: &[Topic], file: &str, problems: &mut Problems) {
+/// The program writes these topics itself: they must be there, and marked.
+fn internal_topics(entries: &[Entry], file: &str, problems: &mut Problems) {
     for name in [DEAD_LETTERS, GAPS] {
-        match topics.iter().find(|topic| &*topic.name == name) {
+        let place = format!("topic {name}");
+        match entries.iter().find(|entry| entry.name == name) {
             None => {
                 let fix = "copy its entry and schema from the catalog of this repository";
-                problems.add(file, format!("topic {name}"), "is missing or unreadable", fix);
+                problems.add(file, place, "is missing", fix);
             }
-            Some(topic) if !topic.internal => {
-                let fix = "write `internal = true`";
-                problems.add(file, format!("topic {name}"), "isn't marked internal", fix);
+            Some(entry) if !entry.internal => {
+                problems.add(file, place, "isn't marked internal", "write `internal = true`");
             }
             Some(_) => {}
         }
@@ -150,7 +150,8 @@ fn dead_letters_hold_every_message(topics: &[Topic], file: &str, problems: &mut 
     }
 }
 
-/// Checks that the program finds the columns that it fills; `builtin` is the catalog that it was built with.
+/// Checks that the program finds the columns that it fills; `builtin` is the catalog that it was
+/// built with.
 pub(super) fn internal_columns(
     catalog: &Catalog,
     builtin: &Catalog,

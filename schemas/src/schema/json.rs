@@ -1,8 +1,8 @@
 //! Reads a JSON Schema file into a [`Schema`].
 //!
-//! What a column needs is kept strict: one type a field, a closed object at the top, a description for
-//! people. Constraints on values (`enum`, `minimum`, `pattern` ...) and anything inside an object field
-//! are for producers; they pass through to the validator and don't change the column.
+//! What a column needs is kept strict: one type a field, a closed object at the top, a description
+//! for people. Constraints on values (`enum`, `minimum`, `pattern` ...) and anything inside an
+//! object field are for producers; they pass through to the validator and don't change the column.
 //!
 //! | `type` | and | kind |
 //! |---|---|---|

@@ -1,0 +1,109 @@
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, path::PathBuf};
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// An empty repository with the contract of this one.
+fn copy() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for folder in ["", "events", "internal", "samples"] {
+        let from = repository().join("schemas").join(folder);
+        let to = dir.path().join("schemas").join(folder);
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    dir
+}
+
+#[test]
+fn the_committed_files_are_current() {
+    if let Err(error) = check(&repository()) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn writing_brings_up_to_date_and_says_what_it_did() {
+    let dir = copy();
+    let written = write(dir.path()).unwrap();
+    assert_eq!(written.len(), 5);
+    assert!(written.iter().all(|change| change.reason == Reason::Missing));
+    check(dir.path()).unwrap();
+    assert_eq!(write(dir.path()).unwrap(), []);
+}
+
+#[test]
+fn drift_names_each_file_and_the_command() {
+    let dir = copy();
+    write(dir.path()).unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("docs/topics.md"), "mine").unwrap();
+    fs::remove_file(path("bigdata/schemas/audit_activity.avsc")).unwrap();
+    fs::write(path("bigdata/schemas/gone.avsc"), "{}").unwrap();
+    fs::write(path("bigdata/schemas/README.md"), "not generated, not ours").unwrap();
+    assert_eq!(
+        check(dir.path()).unwrap_err().to_string(),
+        "bigdata/schemas/audit_activity.avsc is missing\n\
+         docs/topics.md differs from the contract\n\
+         bigdata/schemas/gone.avsc has nothing in the contract behind it\n\
+         run `aion schemas generate` and commit what it writes"
+    );
+    assert_eq!(write(dir.path()).unwrap().len(), 3);
+    check(dir.path()).unwrap();
+    assert!(
+        path("bigdata/schemas/README.md").exists() && !path("bigdata/schemas/gone.avsc").exists()
+    );
+}
+
+#[test]
+fn a_change_of_the_contract_is_drift() {
+    let dir = copy();
+    write(dir.path()).unwrap();
+    let schema = dir.path().join("schemas/events/tasks_lifecycle.schema.json");
+    let text = fs::read_to_string(&schema).unwrap();
+    fs::write(&schema, text.replace("The state that the task entered.", "The new state.")).unwrap();
+    let GenerateError::Drift(changes) = check(dir.path()).unwrap_err() else { panic!() };
+    let changed: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(changed, ["bigdata/schemas/tasks_lifecycle.avsc", "docs/topics.md"]);
+}
+
+#[test]
+fn a_refused_contract_generates_nothing() {
+    let dir = copy();
+    fs::write(dir.path().join("schemas/catalog.toml"), "nonsense").unwrap();
+    assert!(matches!(write(dir.path()), Err(GenerateError::Catalog(_))));
+    assert!(!dir.path().join("docs").exists());
+}
+
+#[test]
+fn every_topic_and_column_is_on_the_page() {
+    let catalog = Catalog::builtin();
+    let files = files(&catalog);
+    let page = &files.iter().find(|file| file.path == "docs/topics.md").unwrap().text;
+    for topic in &catalog.topics {
+        let start = page.find(&format!("## `{}`", topic.name)).unwrap();
+        let section = &page[start..];
+        for field in &topic.schema.fields {
+            assert!(section.contains(&format!("| `{}` |", field.name)), "{}", field.name);
+        }
+    }
+    assert!(page.contains("| `latency_budget_ms` | integer | ms |  | Time that the caller grants"));
+    assert!(page.contains("| `tier` | text |  | yes | Privacy tier of the task;"));
+    // Every line of a table has as many cells as its head, or renderers drop the rest.
+    for table in page.split("\n\n").filter(|block| block.starts_with('|')) {
+        let cells = |line: &str| line.replace("\\|", "").matches('|').count();
+        let head = cells(table.lines().next().unwrap());
+        assert!(table.lines().all(|line| cells(line) == head), "{table}");
+    }
+}
