@@ -47,7 +47,7 @@ pub struct Topic {
     pub key: Arc<str>,
     /// What a message looks like.
     pub schema: Arc<Schema>,
-    /// The table's name in the lake, in ClickHouse and in SQL.
+    /// The table's name in every store and in SQL.
     pub table: Arc<str>,
     /// How many partitions the topic is created with.
     pub partitions: i32,
@@ -130,7 +130,7 @@ impl Topic {
     /// |---|---|---|
     /// | `cleanup.policy` | `delete`, or `compact` | |
     /// | `max.message.bytes` | `max_message_bytes` | |
-    /// | `message.timestamp.type` | `LogAppendTime` | a producer's clock can't close an export early |
+    /// | `message.timestamp.type` | `LogAppendTime` | no producer's clock closes an export early |
     /// | `retention.bytes` | `-1` | a size limit of the broker would break the promise of time |
     /// | `retention.ms` | by environment; `-1` without limit | |
     pub fn config(&self, environment: Environment) -> BTreeMap<String, String> {

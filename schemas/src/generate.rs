@@ -86,12 +86,12 @@ pub enum GenerateError {
         source: io::Error,
     },
     /// Generated files are out of date.
-    #[error("{}run `{COMMAND}` and commit what it writes", lines(.0))]
+    #[error("{}\nrun `{COMMAND}` and commit what it writes", lines(.0))]
     Drift(Vec<Changed>),
 }
 
 fn lines(changes: &[Changed]) -> String {
-    changes.iter().map(|change| format!("{change}\n")).collect()
+    changes.iter().map(Changed::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// The files that the contract gives rise to.

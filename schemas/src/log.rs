@@ -79,7 +79,8 @@ impl fmt::Display for Partition {
     }
 }
 
-/// How far a place has a partition: the next offset it wants, and the leader epoch of the last record before it.
+/// How far a place has a partition: the next offset it wants, and the leader epoch of the last record
+/// before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The next offset wanted.

@@ -6,7 +6,7 @@ pub(crate) const NAME_RULE: &str =
 
 /// Whether a field, table or schema may have this name.
 ///
-/// Lower case only, since some engines fold case and others don't; 63 is what PostgreSQL clients
+/// Lower case only, since some engines fold case and others don't; 63 is what SQL clients
 /// keep; a leading `_` is for the columns that are added to every row.
 pub(crate) fn is_plain(name: &str) -> bool {
     name.len() <= 63

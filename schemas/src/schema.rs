@@ -1,6 +1,7 @@
 //! What one kind of event looks like: its fields in order, each with its kind.
 //!
-//! Derived from a JSON Schema file; everything else (Arrow, Avro, DDL, the decoder) is derived from this.
+//! Derived from a JSON Schema file; everything else (Arrow, Avro, DDL, the decoder) is derived from
+//! this.
 
 mod avro;
 pub(crate) mod json;
@@ -13,7 +14,8 @@ use arrow::datatypes::{DataType, Field as ArrowField, Schema as ArrowSchema, Sch
 
 pub use self::avro::NAMESPACE;
 
-/// The columns that every stored row ends in, after those of its schema: where in which log it stood.
+/// The columns that every stored row ends in, after those of its schema: where in which log it
+/// stood.
 ///
 /// | column | Arrow type | meaning |
 /// |---|---|---|
@@ -21,7 +23,7 @@ pub use self::avro::NAMESPACE;
 /// | `_leader_epoch` | Int32 | leader epoch of the record; -1 where it is not known |
 /// | `_partition` | Int32 | Kafka partition |
 /// | `_offset` | Int64 | offset of the record |
-/// | `_append_time` | Timestamp(µs, UTC) | when the broker appended it (or the producer's time, by topic setting) |
+/// | `_append_time` | Timestamp(µs, UTC) | when the broker appended it |
 pub const POSITION_COLUMNS: [&str; 5] =
     ["_topic_id", "_leader_epoch", "_partition", "_offset", "_append_time"];
 
@@ -36,7 +38,8 @@ pub enum Kind {
     Number,
     /// True or false. Arrow `Boolean`.
     Boolean,
-    /// A point in time: RFC 3339 text in JSON, `timestamp-micros` in Avro. Arrow `Timestamp(µs, "UTC")`.
+    /// A point in time: RFC 3339 text in JSON, `timestamp-micros` in Avro. Arrow
+    /// `Timestamp(µs, "UTC")`.
     Time,
     /// A free object, kept as canonical JSON text (sorted keys, no white space). Arrow `Utf8`.
     Object,

@@ -95,7 +95,8 @@ impl Validator {
                     field: field.name.to_string(),
                     rule: "int64".to_owned(),
                     message: format!(
-                        "field `{}` must be a whole number of 64 bits, written without a fraction; it is {value}",
+                        "field `{}` must be a whole number of 64 bits, written without a fraction; \
+                         it is {value}",
                         field.name
                     ),
                     value: Some(excerpt(value)),
@@ -118,61 +119,53 @@ impl Validator {
         }
     }
 
-    /// Turns an error of the JSON Schema engine into violations: one for each unknown field, else
-    /// one.
+    /// Turns an error of the engine into violations: one for each unknown field, else one.
     fn explain(&self, error: &ValidationError<'_>) -> Vec<Violation> {
-        let field = dotted(error, None);
-        let rule = error.kind().keyword().to_owned();
-        let value = Some(excerpt(error.instance()));
-        let violation = |field: String, message: String, value: Option<String>| {
-            vec![Violation { field, rule: rule.clone(), message, value }]
+        let violation = |field: String, message: String, value: Option<&Value>| Violation {
+            field,
+            rule: error.kind().keyword().to_owned(),
+            message,
+            value: value.map(excerpt),
         };
         match error.kind() {
             ValidationErrorKind::Required { property } => {
                 let field = dotted(error, property.as_str());
                 let message = format!("field `{field}` is required");
-                violation(field, message, None)
+                vec![violation(field, message, None)]
             }
-            ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
-                .iter()
-                .flat_map(|name| {
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                let unknown = unexpected.iter().take(MAX_VIOLATIONS).map(|name| {
                     let message = self.unknown(error, name);
-                    violation(
-                        dotted(error, Some(name)),
-                        message,
-                        error.instance().get(name).map(excerpt),
-                    )
-                })
-                .collect(),
-            ValidationErrorKind::Type { kind } => {
-                let message = self.wrong_type(&field, kind, error.instance());
-                violation(field, message, value)
-            }
-            ValidationErrorKind::Format { format } if format == "date-time" => {
-                let message = format!(
-                    "field `{field}` must be a time as RFC 3339 writes it, like 2026-03-14T09:26:53Z; it is {}",
-                    excerpt(error.instance())
-                );
-                violation(field, message, value)
-            }
-            ValidationErrorKind::MinLength { limit: 1 } => {
-                let message = format!("field `{field}` must not be empty");
-                violation(field, message, value)
-            }
-            ValidationErrorKind::Enum { options } => {
-                let options: Vec<String> =
-                    options.as_array().into_iter().flatten().map(Value::to_string).collect();
-                let message = format!(
-                    "field `{field}` must be one of {}; it is {}",
-                    options.join(", "),
-                    excerpt(error.instance())
-                );
-                violation(field, message, value)
+                    violation(dotted(error, Some(name)), message, error.instance().get(name))
+                });
+                unknown.collect()
             }
             _ => {
-                let message = format!("field `{field}`: {}", shorten(&error.to_string()));
-                violation(field, message, value)
+                let field = dotted(error, None);
+                let message = self.wrong(&field, error);
+                vec![violation(field, message, Some(error.instance()))]
             }
+        }
+    }
+
+    /// What is wrong with a value that is there.
+    fn wrong(&self, field: &str, error: &ValidationError<'_>) -> String {
+        let shown = excerpt(error.instance());
+        match error.kind() {
+            ValidationErrorKind::Type { kind } => self.wrong_type(field, kind, error.instance()),
+            ValidationErrorKind::Format { format } if format == "date-time" => format!(
+                "field `{field}` must be a time as RFC 3339 writes it, \
+                 like 2026-03-14T09:26:53Z; it is {shown}"
+            ),
+            ValidationErrorKind::MinLength { limit: 1 } => {
+                format!("field `{field}` must not be empty")
+            }
+            ValidationErrorKind::Enum { options } => {
+                let options = options.as_array().map(Vec::as_slice).unwrap_or_default();
+                let options: Vec<String> = options.iter().map(Value::to_string).collect();
+                format!("field `{field}` must be one of {}; it is {shown}", options.join(", "))
+            }
+            _ => format!("field `{field}`: {}", shorten(&error.to_string())),
         }
     }
 

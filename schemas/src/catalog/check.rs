@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Catalog, DEAD_LETTERS, GAPS, Problems, Topic, file::Entry};
 use crate::{
     name::{self, NAME_RULE},
-    schema::Kind,
+    schema::{Field, Kind},
     suggest::did_you_mean,
 };
 
@@ -34,7 +34,7 @@ pub(super) fn entries(entries: &[Entry], file: &str, problems: &mut Problems) {
             let fix = "use 1 to 249 of the characters a-z A-Z 0-9 . _ -";
             problems.add(file, place("name"), "Kafka takes no such name", fix);
         }
-        // Kafka itself refuses names that differ in `.` and `_` only, since its metrics mix them up.
+        // Kafka refuses names that differ in `.` and `_` only, since its metrics mix them up.
         if let Some(other) = topics.insert(entry.name.replace('.', "_"), &entry.name) {
             let what =
                 format!("`{other}` is already there, and Kafka takes `.` and `_` for the same");
@@ -84,7 +84,7 @@ fn key(topic: &Topic, file: &str, problems: &mut Problems) {
             continue;
         };
         let field = &topic.schema.fields[index];
-        // A number has one spelling in a key made of several fields; alone it would be a text of its own.
+        // In a key made of several fields a whole number has one spelling.
         let is_text = field.kind == Kind::Text || (topic.internal && field.kind == Kind::Integer);
         if !is_text {
             let fix = "choose a field of type string";
@@ -150,28 +150,30 @@ fn dead_letters_hold_every_message(topics: &[Topic], file: &str, problems: &mut 
     }
 }
 
-/// Checks that the program finds the columns that it fills; `builtin` is the catalog that it was
-/// built with.
-pub(super) fn internal_columns(
-    catalog: &Catalog,
-    builtin: &Catalog,
-    file: &str,
-    problems: &mut Problems,
-) {
+/// The program writes the internal topics by what it was built with: a folder may set how they are
+/// kept, not what stands in them.
+pub(super) fn same_as_builtin(catalog: &Catalog, file: &str, problems: &mut Problems) {
+    let builtin = Catalog::builtin();
     for name in [DEAD_LETTERS, GAPS] {
         let (Some(given), Some(known)) = (catalog.topic(name), builtin.topic(name)) else {
             continue;
         };
-        for field in &known.schema.fields {
-            let same = given.schema.position(&field.name).is_some_and(|index| {
-                let given = &given.schema.fields[index];
-                given.kind == field.kind && given.required == field.required
-            });
-            if !same {
-                let what = format!("field `{}` is missing or changed", field.name);
-                let fix = "take the schema from internal/ of this repository as it is";
-                problems.add(file, format!("topic {name}, schema"), what, fix);
-            }
+        let mut refuse = |key: &str, what: String| {
+            let fix = "take the entry and its schema from this repository as they are";
+            problems.add(file, format!("topic {name}, {key}"), what, fix);
+        };
+        if given.key != known.key {
+            refuse("key", format!("must be `{}`", known.key));
+        }
+        if given.table != known.table {
+            refuse("table", format!("must be `{}`", known.table));
+        }
+        let (given, known) = (&given.schema, &known.schema);
+        let column = |field: &Field| (field.name.clone(), field.kind, field.required);
+        if !given.fields.iter().map(column).eq(known.fields.iter().map(column)) {
+            refuse("schema", "has other columns than the program writes".to_owned());
+        } else if given.event_time != known.event_time {
+            refuse("event_time", format!("must be `{}`", known.fields[known.event_time].name));
         }
     }
 }

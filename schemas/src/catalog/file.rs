@@ -67,7 +67,7 @@ fn period<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Err
     match digits.parse::<u64>().ok().and_then(|count| count.checked_mul(hours)) {
         Some(hours @ 1..8_766_000) => Ok(Some(Duration::from_secs(hours * HOUR))),
         _ => Err(D::Error::custom(format!(
-            "`{text}` isn't a time of retention: write days as \"7d\", hours as \"12h\", or \"unlimited\""
+            "`{text}` isn't a time of retention: write \"7d\", \"12h\" or \"unlimited\""
         ))),
     }
 }
@@ -95,7 +95,7 @@ pub(super) fn read(source: &Source<'_>) -> Result<Catalog, CatalogError> {
     check::topics(&topics, &file, &mut problems);
     let catalog = Catalog { topics };
     if let Source::Folder(_) = source {
-        check::internal_columns(&catalog, &Catalog::builtin(), &file, &mut problems);
+        check::same_as_builtin(&catalog, &file, &mut problems);
     }
     problems.unless(catalog)
 }

@@ -291,13 +291,31 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         LETTER,
         "\"field\": {",
         "\"fields\": {",
-        "topic aion.dead-letters, schema: field `field` is missing or changed",
+        "topic aion.dead-letters, schema: has other columns than the program writes",
     ),
     (
         LETTER,
         "\"reason\", \"append_time\"",
         "\"append_time\"",
-        "field `reason` is missing or changed",
+        "topic aion.dead-letters, schema: has other columns than the program writes",
+    ),
+    (
+        CATALOG,
+        "table = \"gaps\"",
+        "table = \"holes\"",
+        "topic aion.gaps, table: must be `gaps`; take the entry",
+    ),
+    (
+        CATALOG,
+        ":first\"",
+        ":next\"",
+        "topic aion.gaps, key: must be `job:topic_id:partition:first`",
+    ),
+    (
+        CATALOG,
+        "\"rejected_at\"",
+        "\"append_time\"",
+        "topic aion.dead-letters, event_time: must be `rejected_at`",
     ),
     // Schemas as a whole.
     (
@@ -395,9 +413,8 @@ fn refusals_name_the_file_the_place_and_the_remedy() {
     for (file, from, to, wanted) in REFUSED {
         let dir = copy();
         edit(&dir, file, from, to);
-        let error = match Catalog::load(dir.path()) {
-            Ok(_) => panic!("{file}: {from} -> {to} is accepted; wanted: {wanted}"),
-            Err(error) => error,
+        let Err(error) = Catalog::load(dir.path()) else {
+            panic!("{file}: {from} -> {to} is accepted; wanted: {wanted}")
         };
         assert!(error.to_string().contains(wanted), "{from} -> {to}:\n{error}\nwanted: {wanted}");
         for problem in &error.problems {

@@ -15,21 +15,21 @@ const HEAD: &str = "\
 <!-- Generated from schemas/ by `aion schemas generate`: edit there, not here. -->
 
 Every topic, what its messages mean, and the columns that they become in the lake, in ClickHouse and
-in SQL. A message is one JSON object, or the same fields in Avro (`bigdata/schemas`). A column has the
-name of its field.
+in SQL. A message is one JSON object, or the same fields in Avro (`bigdata/schemas`). A column has
+the name of its field.
 
 - **Times** are RFC 3339 text in JSON, `timestamp-micros` in Avro, and microseconds UTC in tables.
 - **Objects** are free inside, and become one text column of canonical JSON (sorted keys).
 - A field that isn't required is left out when there is no value; its column is then null.
-- Producers are held to the schema, unknown fields included. Consumers drop and count unknown fields.
+- Producers are refused unknown fields. Consumers drop and count them.
 
 ";
 
 const POSITION: &str = "\
 ## Where a row comes from
 
-Every table ends in these columns. Topic id, partition and offset together name one record of the log,
-and each record is in a table at most once.
+Every table ends in these columns. Topic id, partition and offset together name one record of the
+log, and each record is in a table at most once.
 
 | Column | Type | Meaning |
 |---|---|---|
@@ -37,10 +37,7 @@ and each record is in a table at most once.
 
 /// What [`POSITION_COLUMNS`] mean, in their order.
 const POSITION_MEANINGS: [(&str, &str); 5] = [
-    (
-        "text",
-        "Id of the topic's incarnation, as a hyphenated UUID; a topic deleted and made anew has another.",
-    ),
+    ("text", "Id of the topic's incarnation, a UUID; a topic deleted and made anew has another."),
     ("integer", "Leader epoch of the record; -1 where it is not known."),
     ("integer", "Kafka partition."),
     ("integer", "Offset of the record in its partition."),
@@ -110,7 +107,7 @@ fn meaning(topic: &Topic, field: &Field) -> String {
         let values = property[keyword].as_array().map(Vec::as_slice).unwrap_or_default();
         if !values.is_empty() && field.kind != Kind::Time {
             let values: Vec<String> = values.iter().map(code).collect();
-            meaning.push_str(&format!(" {word} {}.", values.join(", ")));
+            meaning += &[" ", word, " ", &values.join(", "), "."].concat();
         }
     }
     meaning

@@ -74,8 +74,8 @@ fn a_change_of_the_contract_is_drift() {
     let text = fs::read_to_string(&schema).unwrap();
     fs::write(&schema, text.replace("The state that the task entered.", "The new state.")).unwrap();
     let GenerateError::Drift(changes) = check(dir.path()).unwrap_err() else { panic!() };
-    let changed: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
-    assert_eq!(changed, ["bigdata/schemas/tasks_lifecycle.avsc", "docs/topics.md"]);
+    let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(paths, ["bigdata/schemas/tasks_lifecycle.avsc", "docs/topics.md"]);
 }
 
 #[test]

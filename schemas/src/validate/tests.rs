@@ -54,10 +54,12 @@ fn every_field_is_held_to_its_type_and_requirement() {
     }
 }
 
+type Case = (&'static str, &'static str, Value, &'static str, &'static str);
+
 /// Each: the table, a field, the value that it is given, the rule and the message.
-#[test]
-fn messages_are_for_people() {
-    let cases: &[(&str, &str, Value, &str, &str)] = &[
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn cases() -> Vec<Case> {
+    vec![
         (
             "decisions",
             "teir",
@@ -171,14 +173,18 @@ fn messages_are_for_people() {
             "type",
             "field `metadata` must be of type object; it is \"none\"",
         ),
-    ];
-    for (table, field, value, rule, message) in cases {
+    ]
+}
+
+#[test]
+fn messages_are_for_people() {
+    for (table, field, value, rule, message) in cases() {
         let mut event = event(table);
-        event[field] = value.clone();
+        event[field] = value;
         let violations = validator(table).check(&event).unwrap_err();
         assert_eq!(violations.len(), 1, "{violations:?}");
-        assert_eq!(violations[0].to_string(), *message);
-        assert_eq!(violations[0].rule, *rule, "{message}");
+        assert_eq!(violations[0].to_string(), message);
+        assert_eq!(violations[0].rule, rule, "{message}");
     }
 }
 
