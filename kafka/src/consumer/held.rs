@@ -1,0 +1,208 @@
+//! A started partition: its queue, its position, and whether it can be read now.
+
+use std::time::Instant;
+
+use aion_schemas::log::Offset;
+use rdkafka::bindings::rd_kafka_resp_err_t as Code;
+
+use super::{Event, Fetched, RETRY};
+use crate::{
+    Error, TopicPartition, error,
+    native::{Message, Queue},
+};
+
+/// A partition between `start` and `release`.
+pub(super) struct Held {
+    pub(super) queue: Queue,
+    /// The next wanted offset.
+    pub(super) position: Offset,
+    /// The leader epoch of the last record before `position`; -1 where it is not known.
+    pub(super) epoch: i32,
+    pub(super) paused: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// librdkafka reads at `position`.
+    Reading,
+    /// librdkafka has to be brought to `position` first, not before this time.
+    Settling(Instant),
+    /// The position isn't in the log; the caller has to seek.
+    Stopped,
+    /// The group takes it back; the caller has to release it.
+    Leaving,
+}
+
+const END: i32 = Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32;
+const NO_OFFSET: i32 = Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32;
+const TRUNCATED: i32 = Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION as i32;
+/// After these librdkafka goes on behind the records that it couldn't read.
+const UNREADABLE: [i32; 4] = [
+    Code::RD_KAFKA_RESP_ERR__BAD_MSG as i32,
+    Code::RD_KAFKA_RESP_ERR__BAD_COMPRESSION as i32,
+    Code::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED as i32,
+    Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as i32,
+];
+
+impl Held {
+    /// A partition that librdkafka was told to start at this position.
+    ///
+    /// librdkafka compares leader epochs on a seek but not on a start, so with a known epoch one follows.
+    pub(super) fn new(queue: Queue, position: Offset, epoch: i32) -> Held {
+        let check = epoch >= 0 && position > Offset::ZERO;
+        let state = if check {
+            State::Settling(Instant::now())
+        } else {
+            State::Reading
+        };
+        Held {
+            queue,
+            position,
+            epoch,
+            paused: false,
+            state,
+        }
+    }
+
+    pub(super) fn is_reading(&self) -> bool {
+        self.state == State::Reading
+    }
+
+    /// Whether `poll` should return for this partition.
+    pub(super) fn has_records(&self) -> bool {
+        self.is_reading() && !self.paused && self.queue.len() > 0
+    }
+
+    /// When librdkafka is to be brought to the position, if it has to be.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Settling(due) => Some(due),
+            _ => None,
+        }
+    }
+
+    /// Notes the outcome of bringing librdkafka to the position.
+    pub(super) fn sought(&mut self, done: bool, again: Instant) {
+        self.state = if done {
+            State::Reading
+        } else {
+            State::Settling(again)
+        };
+    }
+
+    /// Moves to another position.
+    pub(super) fn go_to(&mut self, position: Offset, epoch: i32) {
+        (self.position, self.epoch) = (position, epoch);
+        if self.state != State::Leaving {
+            self.state = State::Settling(Instant::now());
+        }
+    }
+
+    /// Makes librdkafka read from the position again, unless the caller has to act first.
+    pub(super) fn go_back(&mut self) {
+        if self.is_reading() {
+            self.state = State::Settling(Instant::now());
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.state = State::Leaving;
+    }
+
+    pub(super) fn nothing(&self) -> Fetched {
+        Fetched {
+            count: 0,
+            next: self.position,
+            end: None,
+        }
+    }
+
+    /// Notes that everything below `next` was handed over.
+    pub(super) fn passed(&mut self, next: Offset, epoch: i32) {
+        self.position = next;
+        if epoch >= 0 {
+            self.epoch = epoch;
+        }
+    }
+
+    /// The end of the partition, if this is what the message in a record's place says.
+    pub(super) fn end_of_partition(&mut self, message: Message<'_>) -> Option<Offset> {
+        if message.code() != END {
+            return None;
+        }
+        // Below it nothing is left to read, so the position passes transaction markers and compacted records.
+        self.position = self.position.max(message.offset());
+        Some(self.position)
+    }
+
+    /// An error in a record's place, as an event; may stop the partition.
+    pub(super) fn error(
+        &mut self,
+        partition: &TopicPartition,
+        message: Message<'_>,
+    ) -> Option<Event> {
+        let (code, detail) = (message.code(), message.reason());
+        if code == NO_OFFSET || code == TRUNCATED {
+            self.state = State::Stopped;
+            return Some(self.no_offset(partition, detail));
+        }
+        if UNREADABLE.contains(&code) {
+            self.state = State::Settling(Instant::now() + RETRY);
+        }
+        Some(Event::Failed(Error::of(
+            code,
+            format!("read {partition} at {}", self.position),
+            detail,
+        )))
+    }
+
+    fn no_offset(&self, partition: &TopicPartition, detail: String) -> Event {
+        let partition = partition.clone();
+        // The reason is told in words only: the sentence ends in the description of the code.
+        let truncation = error::describe(TRUNCATED);
+        let words = truncation.split(" (").next().unwrap_or(&truncation);
+        if detail.contains(words) {
+            let end = number_after(&detail, "broker end offset is ").filter(|end| *end >= 0);
+            return Event::Truncated {
+                partition,
+                wanted: self.position,
+                end: end.map(Offset),
+                detail,
+            };
+        }
+        Event::OutOfRange {
+            partition,
+            wanted: Some(self.position),
+        }
+    }
+}
+
+/// The number that follows `words` in a sentence.
+fn number_after(sentence: &str, words: &str) -> Option<i64> {
+    let rest = &sentence[sentence.find(words)? + words.len()..];
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit() && c != '-')
+        .unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_common_log_is_read_from_the_sentence() {
+        let sentence =
+            "detected at offset 9 (leader epoch 2): broker end offset is 7 (offset leader";
+        assert_eq!(number_after(sentence, "broker end offset is "), Some(7));
+        assert_eq!(
+            number_after("broker end offset is -1", "broker end offset is "),
+            Some(-1)
+        );
+        assert_eq!(
+            number_after("something else", "broker end offset is "),
+            None
+        );
+    }
+}

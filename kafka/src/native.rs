@@ -1,0 +1,58 @@
+//! Owned, safe handles over librdkafka's C objects. All of the crate's `unsafe` is in this module's files and in
+//! `error::describe`.
+//!
+//! **Invariant:** every handle keeps its client alive (`Arc<Client>`), so nothing is used after `rd_kafka_destroy`.
+//! **Invariant:** error codes cross the border as `i32`: a broker may send a code that this build doesn't know, which
+//! the bindings' enum couldn't hold.
+
+mod client;
+mod event;
+pub(crate) mod ffi;
+mod list;
+mod message;
+#[cfg(any(test, feature = "testing"))]
+mod mock;
+mod queue;
+mod request;
+
+pub(crate) use client::{Client, Kind, first_failure};
+pub(crate) use event::Event;
+pub(crate) use list::{Entry, PartitionList};
+pub(crate) use message::{Buffer, HeaderSource, Message, NewMessage, Report};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use mock::Mock;
+pub(crate) use queue::Queue;
+pub(crate) use request::{AdminRequest, NewTopicSpec, TopicResult};
+
+use std::{
+    ffi::{CStr, CString, c_char, c_int},
+    time::Duration,
+};
+
+use crate::Error;
+
+/// A C string, or an error that names what it was for.
+fn cstring(text: &str, what: &str) -> Result<CString, Error> {
+    CString::new(text)
+        .map_err(|_| Error::configuration(format!("name {what} {text:?}"), "it has a NUL byte"))
+}
+
+/// Copies a C string; nothing for null.
+///
+/// # Safety
+/// `text` is null or points to a NUL-terminated string that lives through the call.
+unsafe fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and NUL-terminated by the contract above.
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Milliseconds as librdkafka takes them, rounded up so that a short wait isn't turned into a busy loop.
+fn millis(wait: Duration) -> c_int {
+    let ms = wait.as_micros().div_ceil(1000);
+    c_int::try_from(ms).unwrap_or(c_int::MAX)
+}
