@@ -58,14 +58,14 @@ pub struct Changed {
     pub reason: Reason,
 }
 
+/// Says what [`write`] did: `wrote docs/topics.md`.
 impl fmt::Display for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reason = match self.reason {
-            Reason::Missing => "is missing",
-            Reason::Differs => "differs from the contract",
-            Reason::Orphan => "has nothing in the contract behind it",
+        let done = match self.reason {
+            Reason::Missing | Reason::Differs => "wrote",
+            Reason::Orphan => "removed",
         };
-        write!(f, "{} {reason}", self.path)
+        write!(f, "{done} {}", self.path)
     }
 }
 
@@ -91,7 +91,15 @@ pub enum GenerateError {
 }
 
 fn lines(changes: &[Changed]) -> String {
-    changes.iter().map(Changed::to_string).collect::<Vec<_>>().join("\n")
+    let line = |change: &Changed| {
+        let what = match change.reason {
+            Reason::Missing => "is missing",
+            Reason::Differs => "differs from the contract",
+            Reason::Orphan => "has nothing in the contract behind it",
+        };
+        format!("{} {what}", change.path)
+    };
+    changes.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The files that the contract gives rise to.

@@ -13,6 +13,7 @@
 //! | [`schema`] | which fields has an event, of which kind? Their Arrow columns and Avro mirror |
 //! | [`validate`] | may a producer send this event, and if not, why? |
 //! | [`generate`] | which committed files follow from the contract, and are they current? |
+//! | [`suggest`] | what did a person probably mean who wrote this name? |
 //! | [`log`] | the words for places in a log: stream, partition, offset, mark |
 //!
 //! ```
@@ -35,5 +36,5 @@ pub mod generate;
 pub mod log;
 mod name;
 pub mod schema;
-mod suggest;
+pub mod suggest;
 pub mod validate;

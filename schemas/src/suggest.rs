@@ -14,7 +14,7 @@ pub(crate) fn did_you_mean<'a>(
 
 /// The one of `known` that takes the fewest edits to reach; `None` when they are over a third of
 /// it. A name cut short counts as one edit: `actor` is nearer to `actor_id` than to `action`.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Words come from input: what is longer than any name can't be near one.
     if word.len() > 128 {
         return None;

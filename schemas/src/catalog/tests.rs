@@ -423,3 +423,27 @@ fn refusals_name_the_file_the_place_and_the_remedy() {
         }
     }
 }
+
+/// Files come from people and may be cut off or mixed up: that is a refusal, never a panic.
+#[test]
+fn damaged_files_never_panic() {
+    let dir = copy();
+    for path in [CATALOG, DECISION, LETTER, "samples/metrics_runtime.jsonl"] {
+        let whole = fs::read(dir.path().join(path)).unwrap();
+        let mut refused = 0;
+        for part in 0..12 {
+            let (start, end) = (whole.len() * part / 12, whole.len() * (part + 1) / 12);
+            for damaged in [
+                whole[..start].to_vec(),
+                [&whole[..start], &whole[end..]].concat(),
+                [&whole[..start], b"\xff\xc3", &whole[start..]].concat(),
+            ] {
+                fs::write(dir.path().join(path), damaged).unwrap();
+                refused += usize::from(Catalog::load(dir.path()).is_err());
+            }
+        }
+        assert!(refused >= 12, "{path}: {refused}");
+        fs::write(dir.path().join(path), whole).unwrap();
+    }
+    Catalog::load(dir.path()).unwrap();
+}

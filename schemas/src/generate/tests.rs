@@ -59,7 +59,15 @@ fn drift_names_each_file_and_the_command() {
          bigdata/schemas/gone.avsc has nothing in the contract behind it\n\
          run `aion schemas generate` and commit what it writes"
     );
-    assert_eq!(write(dir.path()).unwrap().len(), 3);
+    let done: Vec<String> = write(dir.path()).unwrap().iter().map(Changed::to_string).collect();
+    assert_eq!(
+        done,
+        [
+            "wrote bigdata/schemas/audit_activity.avsc",
+            "wrote docs/topics.md",
+            "removed bigdata/schemas/gone.avsc"
+        ]
+    );
     check(dir.path()).unwrap();
     assert!(
         path("bigdata/schemas/README.md").exists() && !path("bigdata/schemas/gone.avsc").exists()
