@@ -12,6 +12,7 @@
 //! | [`catalog`] | which topics are there, with which key, table and settings? Start here |
 //! | [`schema`] | which fields has an event, of which kind? Their Arrow columns and Avro mirror |
 //! | [`validate`] | may a producer send this event, and if not, why? |
+//! | [`decode`] | how does a payload become a row, and why was it rejected? |
 //! | [`generate`] | which committed files follow from the contract, and are they current? |
 //! | [`suggest`] | what did a person probably mean who wrote this name? |
 //! | [`log`] | the words for places in a log: stream, partition, offset, mark |
@@ -32,6 +33,7 @@
 //! **Invariant:** nothing is stated twice: what can be derived from the contract is.
 
 pub mod catalog;
+pub mod decode;
 pub mod generate;
 pub mod log;
 mod name;

@@ -1,0 +1,334 @@
+//! Plain column buffers of a batch in the making, one per field of the contract, with rollback.
+//!
+//! **Invariant:** between records every column has the same number of rows; within one, a column has
+//! at most one more. So a column's own length says whether its field was seen, and taking a record
+//! back is cutting every column to the number of whole rows.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Float64Array, Int32Array,
+        Int64Array, StringArray, TimestampMicrosecondArray, builder::NullBufferBuilder,
+    },
+    buffer::{Buffer, NullBuffer, OffsetBuffer},
+};
+
+use super::reject::{Fault, Reason};
+use crate::schema::{Field, Kind};
+
+/// The columns of a batch in the making, without those of the position.
+#[derive(Debug)]
+pub(super) struct Columns {
+    list: Vec<Column>,
+    rows: usize,
+}
+
+/// One column.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) name: Arc<str>,
+    required: bool,
+    pub(super) values: Values,
+    nulls: NullBufferBuilder,
+}
+
+/// The values of a column, nulls among them as empty or zero.
+#[derive(Debug)]
+pub(super) enum Values {
+    Text(Texts),
+    Object(Texts),
+    Bytes(Texts),
+    Integer(Vec<i64>),
+    Time(Vec<i64>),
+    Number(Vec<f64>),
+    Boolean(BooleanBufferBuilder),
+}
+
+/// Values of varying length, one after another.
+#[derive(Debug)]
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    /// Where each value ends; an extra 0 comes first.
+    ends: Vec<i32>,
+}
+
+impl Columns {
+    pub(super) fn new(fields: &[Field]) -> Columns {
+        Columns {
+            list: fields.iter().map(Column::new).collect(),
+            rows: 0,
+        }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.list.iter().map(Column::bytes).sum()
+    }
+
+    pub(super) fn list(&self) -> &[Column] {
+        &self.list
+    }
+
+    /// The column of a field that begins in the present record.
+    pub(super) fn open(&mut self, index: usize, at: usize) -> Result<&mut Column, Fault> {
+        let column = &mut self.list[index];
+        if column.values.len() > self.rows {
+            return Err(Fault::new(
+                Reason::DuplicateKey,
+                at,
+                "a field that stands there twice",
+            ));
+        }
+        Ok(column)
+    }
+
+    /// Fills columns that the present record didn't speak of.
+    pub(super) fn fill(&mut self, at: usize) -> Result<(), Fault> {
+        for (index, column) in self.list.iter_mut().enumerate() {
+            if column.values.len() == self.rows {
+                column.push_null(at).map_err(|fault| fault.within(index))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the present record as a row.
+    pub(super) fn commit(&mut self) {
+        self.rows += 1;
+    }
+
+    /// Takes the present record back.
+    pub(super) fn roll_back(&mut self) {
+        for column in &mut self.list {
+            column.truncate(self.rows);
+        }
+    }
+
+    /// Turns the rows into Arrow arrays and starts anew.
+    pub(super) fn finish(&mut self) -> Vec<ArrayRef> {
+        self.rows = 0;
+        self.list.iter_mut().map(Column::finish).collect()
+    }
+}
+
+impl Column {
+    fn new(field: &Field) -> Column {
+        Column {
+            name: Arc::clone(&field.name),
+            required: field.required,
+            values: Values::new(field.kind),
+            nulls: NullBufferBuilder::new(0),
+        }
+    }
+
+    /// Appends a null, unless the field is required.
+    pub(super) fn push_null(&mut self, at: usize) -> Result<(), Fault> {
+        if self.required {
+            return Err(Fault::new(
+                Reason::MissingField,
+                at,
+                "a required field is missing or null",
+            ));
+        }
+        self.values.push_empty();
+        self.nulls.append_null();
+        Ok(())
+    }
+
+    /// Says that the value just appended to `values` is one.
+    pub(super) fn push_valid(&mut self) {
+        if !self.required {
+            self.nulls.append_non_null();
+        }
+    }
+
+    /// The last time in this column, unless it is null or this is no column of times.
+    pub(super) fn last_time(&self) -> Option<i64> {
+        let Values::Time(times) = &self.values else {
+            return None;
+        };
+        let time = *times.last()?;
+        (self.required || self.nulls.is_valid(times.len() - 1)).then_some(time)
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.values.truncate(rows);
+        if !self.required {
+            self.nulls.truncate(rows);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.values.bytes() + self.nulls.as_slice().map_or(0, <[u8]>::len)
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        let nulls = self.nulls.finish();
+        match &mut self.values {
+            Values::Text(texts) | Values::Object(texts) => texts.finish_text(nulls),
+            Values::Bytes(texts) => texts.finish_bytes(nulls),
+            Values::Integer(values) => Arc::new(Int64Array::new(renew(values).into(), nulls)),
+            Values::Time(values) => {
+                let array = TimestampMicrosecondArray::new(renew(values).into(), nulls);
+                Arc::new(array.with_timezone("UTC"))
+            }
+            Values::Number(values) => Arc::new(Float64Array::new(renew(values).into(), nulls)),
+            Values::Boolean(values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
+        }
+    }
+}
+
+impl Values {
+    fn new(kind: Kind) -> Values {
+        match kind {
+            Kind::Text => Values::Text(Texts::new()),
+            Kind::Object => Values::Object(Texts::new()),
+            Kind::Bytes => Values::Bytes(Texts::new()),
+            Kind::Integer => Values::Integer(Vec::new()),
+            Kind::Time => Values::Time(Vec::new()),
+            Kind::Number => Values::Number(Vec::new()),
+            Kind::Boolean => Values::Boolean(BooleanBufferBuilder::new(0)),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => {
+                texts.ends.len() - 1
+            }
+            Values::Integer(values) | Values::Time(values) => values.len(),
+            Values::Number(values) => values.len(),
+            Values::Boolean(values) => values.len(),
+        }
+    }
+
+    fn push_empty(&mut self) {
+        match self {
+            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => texts.close(),
+            Values::Integer(values) | Values::Time(values) => values.push(0),
+            Values::Number(values) => values.push(0.0),
+            Values::Boolean(values) => values.append(false),
+        }
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        match self {
+            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => {
+                texts.truncate(rows);
+            }
+            Values::Integer(values) | Values::Time(values) => values.truncate(rows),
+            Values::Number(values) => values.truncate(rows),
+            Values::Boolean(values) => values.truncate(rows.min(values.len())),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => {
+                texts.bytes.len() + texts.ends.len() * size_of::<i32>()
+            }
+            Values::Integer(values) | Values::Time(values) => size_of_val(&**values),
+            Values::Number(values) => size_of_val(&**values),
+            Values::Boolean(values) => values.len().div_ceil(8),
+        }
+    }
+}
+
+impl Texts {
+    fn new() -> Texts {
+        Texts {
+            bytes: Vec::new(),
+            ends: vec![0],
+        }
+    }
+
+    /// Where the next value's bytes go; [`Texts::close`] ends it.
+    pub(super) fn open(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Ends the value. The decoder's bound on payload bytes keeps this within 31 bits.
+    pub(super) fn close(&mut self) {
+        self.ends.push(self.bytes.len() as i32);
+    }
+
+    /// Appends a value.
+    pub(super) fn push(&mut self, value: &[u8]) {
+        self.bytes.extend_from_slice(value);
+        self.close();
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows + 1);
+        // Also drops bytes of a value that was begun and never ended.
+        self.bytes
+            .truncate(self.ends.last().map_or(0, |end| *end as usize));
+    }
+
+    fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
+        let ends = renew(&mut self.ends);
+        self.ends.push(0);
+        (
+            OffsetBuffer::new(ends.into()),
+            Buffer::from_vec(renew(&mut self.bytes)),
+        )
+    }
+
+    fn finish_text(&mut self, nulls: Option<NullBuffer>) -> ArrayRef {
+        let (ends, bytes) = self.take();
+        Arc::new(StringArray::new(ends, bytes, nulls))
+    }
+
+    fn finish_bytes(&mut self, nulls: Option<NullBuffer>) -> ArrayRef {
+        let (ends, bytes) = self.take();
+        Arc::new(BinaryArray::new(ends, bytes, nulls))
+    }
+}
+
+/// Takes a buffer out and leaves an empty one with room for as much again: batches of one partition
+/// are much alike, and growing step by step copies everything twice.
+fn renew<T>(buffer: &mut Vec<T>) -> Vec<T> {
+    let mut full = std::mem::replace(buffer, Vec::with_capacity(buffer.len()));
+    // The byte budget counts what is used, so what isn't must stay small beside it.
+    if full.capacity() > full.len() + full.len() / 4 {
+        full.shrink_to_fit();
+    }
+    full
+}
+
+/// The columns of the position: which record of which log each row was.
+#[derive(Debug, Default)]
+pub(super) struct Positions {
+    epochs: Vec<i32>,
+    offsets: Vec<i64>,
+    append_times: Vec<i64>,
+}
+
+impl Positions {
+    /// What a row's position takes: a uuid as text and its end, two `i32`, two `i64`.
+    pub(super) const ROW_BYTES: usize = 36 + 3 * size_of::<i32>() + 2 * size_of::<i64>();
+
+    pub(super) fn push(&mut self, epoch: i32, offset: i64, append_time: i64) {
+        self.epochs.push(epoch);
+        self.offsets.push(offset);
+        self.append_times.push(append_time);
+    }
+
+    /// The arrays, in the order of `POSITION_COLUMNS`.
+    pub(super) fn finish(&mut self, topic_id: uuid::Uuid, partition: i32) -> [ArrayRef; 5] {
+        let rows = self.offsets.len();
+        let append_times =
+            TimestampMicrosecondArray::new(renew(&mut self.append_times).into(), None);
+        [
+            Arc::new(StringArray::new_repeated(topic_id.to_string(), rows)),
+            Arc::new(Int32Array::new(renew(&mut self.epochs).into(), None)),
+            Arc::new(Int32Array::new(vec![partition; rows].into(), None)),
+            Arc::new(Int64Array::new(renew(&mut self.offsets).into(), None)),
+            Arc::new(append_times.with_timezone("UTC")),
+        ]
+    }
+}

@@ -1,0 +1,6 @@
+//! The decoder against tables of bad input, against `serde_json` and `apache-avro`, and against itself.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod accepted;
+mod common;
+mod rejected;
