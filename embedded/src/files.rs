@@ -1,0 +1,163 @@
+//! The data folder: whose it is, who holds it, and how small files are replaced atomically.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::Error;
+
+/// The newest layout of the data folder that this code reads, and the one it writes.
+const FORMAT: u32 = 1;
+const IDENTITY: &str = "broker.json";
+const LOCK: &str = "lock";
+
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    product: String,
+    format: u32,
+    cluster_id: Uuid,
+}
+
+/// A locked data folder of ours; the lock goes when this is dropped or the process dies.
+pub(crate) struct Folder {
+    pub(crate) cluster_id: Uuid,
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens or creates the folder, refusing what isn't ours, is newer, or is in use.
+    pub(crate) fn open(path: &Path) -> Result<Folder, Error> {
+        let identity = path.join(IDENTITY);
+        fs::create_dir_all(path).map_err(Error::io("create the data folder", path))?;
+        if !identity.exists() && holds_strangers(path)? {
+            return Err(Error::Foreign { path: path.into() });
+        }
+        let lock = lock(path)?;
+        // Read under the lock: the process that held it may have just created the file.
+        let cluster_id = match fs::read(&identity) {
+            Ok(bytes) => known(&identity, &bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => found(&identity)?,
+            Err(error) => return Err(Error::io("read", &identity)(error)),
+        };
+        Ok(Folder {
+            cluster_id,
+            _lock: lock,
+        })
+    }
+}
+
+fn holds_strangers(path: &Path) -> Result<bool, Error> {
+    let entries = fs::read_dir(path).map_err(Error::io("list", path))?;
+    Ok(entries.flatten().any(|entry| entry.file_name() != LOCK))
+}
+
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join(LOCK);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Error::io("open the lock", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let read = file.read_to_string(&mut pid);
+            let pid = read.ok().and_then(|_| pid.trim().parse().ok());
+            return Err(Error::Locked {
+                path: folder.into(),
+                pid,
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(Error::io("write the lock", &path))?;
+    Ok(file)
+}
+
+fn known(path: &Path, bytes: &[u8]) -> Result<Uuid, Error> {
+    let foreign = || Error::Foreign {
+        path: path.parent().unwrap_or(path).into(),
+    };
+    let identity: Identity = serde_json::from_slice(bytes).map_err(|_| foreign())?;
+    if identity.product != env!("CARGO_PKG_NAME") {
+        return Err(foreign());
+    }
+    if identity.format > FORMAT {
+        return Err(Error::Newer {
+            path: path.into(),
+            found: identity.format,
+            known: FORMAT,
+        });
+    }
+    Ok(identity.cluster_id)
+}
+
+fn found(path: &Path) -> Result<Uuid, Error> {
+    let cluster_id = Uuid::new_v4();
+    let product = env!("CARGO_PKG_NAME").to_owned();
+    replace_json(
+        path,
+        &Identity {
+            product,
+            format: FORMAT,
+            cluster_id,
+        },
+    )?;
+    Ok(cluster_id)
+}
+
+/// Replaces a file by `value` as JSON; after a crash the old or the new content is there.
+pub(crate) fn replace_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::io("encode", path)(io::Error::other(error)))?;
+    bytes.push(b'\n');
+    replace(path, &bytes).map_err(Error::io("replace", path))?;
+    Ok(())
+}
+
+/// Reads a JSON file; `None` when it isn't there.
+pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, Error> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    let corrupt = |error: serde_json::Error| Error::Corrupt {
+        path: path.into(),
+        reason: error.to_string(),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
+}
+
+/// Writes `bytes` beside `path`, makes them durable, and moves them there. Returns the open file.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let staged = staged(path);
+    let mut file = File::create(&staged)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&staged, path)?;
+    sync_folder(path.parent().unwrap_or(path))?;
+    Ok(file)
+}
+
+fn staged(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
