@@ -1,6 +1,6 @@
 //! Messages as they are sent: a life's events, encoded, some of them broken on request.
 
-use aion_schemas::schema::Schema;
+use aion_schemas::{log::Timestamp, schema::Schema};
 
 use super::{
     avro,
@@ -46,6 +46,8 @@ impl Encoder {
 pub struct Message<'a> {
     /// Where it goes.
     pub topic: Topic,
+    /// When its event happened, also where the message was broken and doesn't say so.
+    pub time: Timestamp,
     /// The Kafka key.
     pub key: &'a [u8],
     /// The Kafka value.
@@ -68,6 +70,8 @@ pub struct Messages {
     encoder: Encoder,
     share: Share,
     number: u64,
+    /// Topic and time of the message that was made last.
+    head: Option<(Topic, Timestamp)>,
     tally: Tally,
     key: Vec<u8>,
     body: Vec<u8>,
@@ -77,7 +81,8 @@ impl Messages {
     /// Encodes the events of `life` and breaks a share of them.
     pub fn new(life: Life, encoder: Encoder, broken: Share) -> Messages {
         let (key, body) = (Vec::with_capacity(64), Vec::with_capacity(1024));
-        Messages { life, encoder, share: broken, number: 0, tally: Tally::default(), key, body }
+        let (share, tally) = (broken, Tally::default());
+        Messages { life, encoder, share, number: 0, head: None, tally, key, body }
     }
 
     /// Makes the next message; `None` only where the life has no topics.
@@ -97,7 +102,14 @@ impl Messages {
         if let Some(breakage) = breakage {
             breakage.break_body(&mut self.body, &self.key);
         }
-        Some(Message { topic: event.topic, key: &self.key, body: &self.body })
+        self.head = Some((event.topic, event.time));
+        self.current()
+    }
+
+    /// The message that was made last, again.
+    pub fn current(&self) -> Option<Message<'_>> {
+        let (topic, time) = self.head?;
+        Some(Message { topic, time, key: &self.key, body: &self.body })
     }
 
     /// What was made so far.

@@ -1,0 +1,166 @@
+//! What `aion generate` is told, checked as it is read.
+
+use std::str::FromStr;
+
+use aion_kafka::Connection;
+use aion_schemas::{catalog::Catalog, log::Timestamp};
+use anyhow::{Context, bail};
+use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
+
+use super::{broken::Share, event::Topic, messages::Encoder};
+
+/// Events a second of a life that isn't paced.
+const UNPACED_RATE: f64 = 200.0;
+
+/// Arguments of `aion generate`.
+#[derive(Debug, clap::Args)]
+pub struct GenerateArgs {
+    /// Topic to fill, by its name or its table's; may be repeated [default: all]
+    #[arg(long = "topic", value_name = "TOPIC", default_value = "all", hide_default_value = true)]
+    topics: Vec<Selection>,
+    /// How many events
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(super) count: u64,
+    /// Where the randomness starts: the same seed, start, topics and rate give the same bytes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Events a second, by the clock and in the events' times; without it, as fast as they are
+    /// taken, and 200 a second in the events' times
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(super) rate: Option<f64>,
+    /// Time of the first event, in RFC 3339, or `now` [default: with --rate now, else such that
+    /// the last event is about now]
+    #[arg(long, value_name = "TIME")]
+    start: Option<Start>,
+    /// Encoding of the messages
+    #[arg(long, value_enum, default_value_t = Encoding::Json)]
+    encoding: Encoding,
+    /// Id under which the registry has the topic's schema; Avro messages carry it, so with
+    /// `--encoding avro` it is needed, along with one topic and a broker
+    #[arg(long, value_name = "N", required_if_eq("encoding", "avro"))]
+    schema_id: Option<u32>,
+    /// Share of messages to break in believable ways, from 0 to 1: for trying out dead letters
+    #[arg(long, value_name = "SHARE", default_value = "0")]
+    pub(super) bad_share: Share,
+    /// Kafka broker to send to, several with commas; without it, one line an event on standard
+    /// output
+    #[arg(long, value_name = "HOST:PORT")]
+    to: Option<String>,
+    /// A librdkafka property for the connection, such as security.protocol=ssl; may be repeated
+    #[arg(short = 'X', value_name = "NAME=VALUE", requires = "to", value_parser = property)]
+    properties: Vec<(String, String)>,
+}
+
+impl GenerateArgs {
+    /// The topics that were named, each once, in the catalog's order.
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        let named = |topic: &Topic| {
+            let named = |name: &Selection| [Selection::All, Selection::One(*topic)].contains(name);
+            self.topics.iter().any(named)
+        };
+        Topic::ALL.into_iter().filter(named).collect()
+    }
+
+    /// Events a second in the events' own times.
+    pub(super) fn event_rate(&self) -> f64 {
+        self.rate.unwrap_or(UNPACED_RATE)
+    }
+
+    /// The time of the first event.
+    pub(super) fn start(&self, now: Timestamp) -> Timestamp {
+        match self.start {
+            Some(Start::At(start)) => start,
+            Some(Start::Now) => now,
+            None if self.rate.is_some() => now,
+            None => {
+                Timestamp(now.0.saturating_sub((self.count as f64 / UNPACED_RATE * 1e6) as i64))
+            }
+        }
+    }
+
+    /// How to reach Kafka, if that is where the messages go.
+    pub(super) fn into_connection(self) -> Option<Connection> {
+        let properties = self.properties.into_iter().collect();
+        self.to.map(|brokers| Connection { brokers, properties })
+    }
+
+    /// What writes the messages' bodies.
+    pub(super) fn encoder(&self) -> anyhow::Result<Encoder> {
+        let (Encoding::Avro, Some(schema_id)) = (self.encoding, self.schema_id) else {
+            return Ok(Encoder::Json);
+        };
+        if self.to.is_none() {
+            bail!("--encoding avro makes messages without a line form: send them with --to");
+        }
+        let [topic] = self.topics()[..] else {
+            bail!("--schema-id belongs to one topic: name it with --topic");
+        };
+        let catalog = Catalog::builtin();
+        let topic = catalog.topic(topic.name()).context("topic isn't in the built-in catalog")?;
+        Ok(Encoder::avro(&topic.schema, schema_id))
+    }
+}
+
+/// An encoding by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Encoding {
+    /// JSON text
+    Json,
+    /// Avro by the contract's schema, in the registry's framing
+    Avro,
+}
+
+/// What a `--topic` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Selection {
+    All,
+    One(Topic),
+}
+
+impl FromStr for Selection {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Selection, String> {
+        if text == "all" {
+            return Ok(Selection::All);
+        }
+        let named =
+            Topic::ALL.into_iter().find(|topic| [topic.name(), topic.table()].contains(&text));
+        named.map(Selection::One).ok_or_else(|| {
+            let known = Topic::ALL.map(|topic| format!("{} ({})", topic.name(), topic.table()));
+            format!("known are all, {}", known.join(", "))
+        })
+    }
+}
+
+/// When a life starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Now,
+    At(Timestamp),
+}
+
+impl FromStr for Start {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Start, Self::Err> {
+        if text == "now" {
+            return Ok(Start::Now);
+        }
+        let nanos = string_to_timestamp_nanos(text);
+        let nanos = nanos.map_err(|_| "not `now` and not a time such as 2026-01-31T12:00:00Z")?;
+        Ok(Start::At(Timestamp(nanos.div_euclid(1000))))
+    }
+}
+
+fn rate(text: &str) -> Result<f64, &'static str> {
+    match text.parse() {
+        Ok(rate) if (0.001..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("a rate is a number from 0.001 to 10000000"),
+    }
+}
+
+fn property(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("a property is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
