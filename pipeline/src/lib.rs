@@ -1,3 +1,10 @@
 //! AION Event Streams: from Kafka into columns, from columns into places people use.
 
+pub mod bootstrap;
+pub mod config;
+pub mod data_folder;
+pub mod exit;
 pub mod generate;
+pub mod logging;
+pub mod schemas;
+pub mod signals;

@@ -58,7 +58,7 @@ pub struct Changed {
     pub reason: Reason,
 }
 
-/// Says what [`write`] did: `wrote docs/topics.md`.
+/// Says what [`write()`] did: `wrote docs/topics.md`.
 impl fmt::Display for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = match self.reason {

@@ -4,7 +4,13 @@
 //! A producer is held to more than a consumer: the schema is closed, so a misspelt field is refused
 //! here, where a consumer would drop and count it.
 //!
-//! **Invariant:** nothing passes here that a table could not take: whole numbers fit 64 bits.
+//! | | schema | what the schema can't say | what becomes of the bytes |
+//! |---|---|---|---|
+//! | [`Validator::check`] | x | whole numbers fit 64 bits | |
+//! | [`Validator::check_bytes`] | x | x | they are JSON |
+//! | [`Validator::admit`] | x | x | they become a row |
+//!
+//! **Invariant:** what [`Validator::admit`] passes becomes a row, if it is appended at that time.
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +25,8 @@ use serde_json::Value;
 
 use crate::{
     catalog::Topic,
+    decode::{Decoder, Outcome, Record},
+    log::{Offset, Timestamp},
     schema::{Kind, Schema},
     suggest::did_you_mean,
 };
@@ -35,7 +43,8 @@ pub struct Violation {
     /// The field, dotted: `labels.code`; empty for the event as a whole.
     pub field: String,
     /// The rule, as JSON Schema names it: `required`, `type`, `additionalProperties`; besides these
-    /// `json` for what isn't JSON and `int64` for a whole number that is out of range.
+    /// `json` for what isn't JSON, `int64` for a whole number that is out of range, and the codes of
+    /// [`decode::Reason`](crate::decode::Reason) for what only the decoder sees.
     pub rule: String,
     /// What is wrong, for people.
     pub message: String,
@@ -116,6 +125,28 @@ impl Validator {
                 message: format!("not JSON: {error}"),
                 value: Some(shorten(&String::from_utf8_lossy(event))),
             }]),
+        }
+    }
+
+    /// Checks an event as [`Validator::check_bytes`] does, and that it becomes a row when the broker
+    /// appends it at `appended`: the decoder that jobs use reads it. A name that stands twice, or a
+    /// time that is far from the append time, is found here only.
+    pub fn admit(&self, event: &[u8], appended: Timestamp) -> Result<(), Vec<Violation>> {
+        self.check_bytes(event)?;
+        let record =
+            Record { value: Some(event), offset: Offset::ZERO, epoch: -1, append_time: appended };
+        match Decoder::new(&self.schema).push(&record) {
+            Outcome::Row | Outcome::Tombstone => Ok(()),
+            Outcome::Rejected(reject) => {
+                let field = reject.field.as_deref().unwrap_or_default().to_owned();
+                let place =
+                    if field.is_empty() { "event".to_owned() } else { format!("field `{field}`") };
+                let message = format!("{place} can't become a row: {}", reject.detail);
+                let rule = reject.reason.code().to_owned();
+                let value = serde_json::from_slice::<Value>(event).ok();
+                let value = value.as_ref().and_then(|event| event.get(&field)).map(excerpt);
+                Err(vec![Violation { field, rule, message, value }])
+            }
         }
     }
 

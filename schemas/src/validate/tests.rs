@@ -233,3 +233,59 @@ fn reports_are_bounded() {
     assert_eq!(shown.chars().count(), MAX_EXCERPT_CHARS + 1);
     assert!(violations[0].message.len() < 400);
 }
+
+/// 2026-03-14T09:26:53Z.
+const APPENDED: Timestamp = Timestamp::from_millis(1_773_480_413_000);
+
+#[test]
+fn every_sample_becomes_a_row() {
+    for topic in Catalog::builtin().topics.iter().filter(|topic| !topic.internal) {
+        let validator = Validator::new(topic).unwrap();
+        for sample in topic.samples.lines() {
+            validator.admit(sample.as_bytes(), APPENDED).unwrap();
+        }
+    }
+}
+
+#[test]
+fn admitting_finds_what_only_the_decoder_sees() {
+    let event = |field: &str, value: &str| {
+        let start = r#"{"actor_id":"user-42","action":"login","#;
+        let time = r#""timestamp":"2026-03-14T09:26:53Z""#;
+        match field {
+            "timestamp" => format!(r#"{start}"timestamp":{value}}}"#),
+            _ => format!(r#"{start}{time},"{field}":{value}}}"#),
+        }
+    };
+    let deep = "{\"a\":".repeat(100) + "1" + &"}".repeat(100);
+    let validator = validator("audit");
+    let cases = [
+        ("context", r#"{"ip":"192.0.2.7"}"#, None),
+        ("timestamp", r#""2026-03-15T09:26:53Z""#, None),
+        ("timestamp", r#""2026-03-15T09:26:53.000001Z""#, Some("time_out_of_bounds")),
+        ("timestamp", r#""2016-03-01T00:00:00Z""#, Some("time_out_of_bounds")),
+        ("timestamp", r#""1969-12-31T23:59:59Z""#, Some("time_out_of_bounds")),
+        ("action", r#""logout""#, Some("duplicate_key")),
+        ("context", r#"{"a":1,"a":2}"#, Some("duplicate_key")),
+        ("context", &deep, Some("too_deep")),
+    ];
+    for (field, value, rule) in cases {
+        let event = event(field, value);
+        validator.check_bytes(event.as_bytes()).unwrap();
+        match (validator.admit(event.as_bytes(), APPENDED), rule) {
+            (Ok(()), None) => {}
+            (Err(violations), Some(rule)) => {
+                assert_eq!(
+                    (violations[0].field.as_str(), violations[0].rule.as_str()),
+                    (field, rule)
+                );
+                let start = format!("field `{field}` can't become a row: ");
+                assert!(violations[0].message.starts_with(&start), "{}", violations[0]);
+            }
+            (found, wanted) => panic!("{event}: {found:?}, wanted {wanted:?}"),
+        }
+    }
+    // What the schema refuses is told in its words.
+    let violations = validator.admit(b"{}", APPENDED).unwrap_err();
+    assert_eq!(violations[0].to_string(), "field `actor_id` is required");
+}

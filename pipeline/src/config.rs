@@ -1,0 +1,254 @@
+//! `aion.toml`: what an operator deploys. Read as typed text, checked once, plain values afterwards.
+//!
+//! Every key can be overridden from the environment: `AION__KAFKA__BROKERS` is `kafka.brokers`.
+//!
+//! **Invariant:** an unknown key is an error that names the nearest known one; nothing is ignored.
+//! **Invariant:** a secret is never in the file: it is a reference, `env:NAME` or `file:PATH`.
+
+mod jobs;
+mod overrides;
+mod secret;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aion_schemas::catalog::Catalog;
+use serde::Deserialize;
+use url::Url;
+
+pub use self::jobs::{JobConfig, SinkKind, defaults as default_jobs};
+use crate::exit::{Exit, Failure};
+
+/// A configuration that was checked: everything in it can be used as it stands.
+#[derive(Debug)]
+pub struct Config {
+    /// The topics and schemas: built in, or from the folder that `catalog` names.
+    pub catalog: Catalog,
+    /// How to reach Kafka; secrets are resolved.
+    pub kafka: aion_kafka::Connection,
+    /// Where the lake is, and when it writes.
+    pub lake: LakeConfig,
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub http: SocketAddr,
+    /// The bound on bytes in memory, decoded rows and librdkafka's queues together.
+    pub memory_bytes: usize,
+    /// How long a stopping process may take to write what it holds.
+    pub drain: Duration,
+    /// How logs are written.
+    pub log: LogConfig,
+    /// The jobs, at least one.
+    pub jobs: Vec<JobConfig>,
+}
+
+/// Where the lake is, and when it writes.
+#[derive(Clone, Debug)]
+pub struct LakeConfig {
+    /// Folder (`file://`) or object store that holds one Delta table per topic.
+    pub url: Url,
+    /// A table's rows are written when they hold this many bytes in memory.
+    pub flush_bytes: usize,
+    /// A table's rows are written when the oldest is this old.
+    pub flush_age: Duration,
+}
+
+/// How logs are written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `text` for people, `json` for machines.
+    pub format: LogFormat,
+    /// A filter such as `info` or `info,aion::job=debug`.
+    pub filter: String,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig { format: LogFormat::Text, filter: "info".into() }
+    }
+}
+
+/// The file as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    catalog: Option<PathBuf>,
+    kafka: KafkaFile,
+    lake: Option<LakeFile>,
+    #[serde(default)]
+    http: HttpFile,
+    #[serde(default)]
+    memory: MemoryFile,
+    #[serde(default = "default_drain_s")]
+    drain_s: u64,
+    #[serde(default)]
+    log: LogConfig,
+    #[serde(default, rename = "job")]
+    jobs: Vec<jobs::JobFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KafkaFile {
+    brokers: String,
+    #[serde(default)]
+    properties: BTreeMap<String, toml::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LakeFile {
+    url: String,
+    #[serde(default = "default_flush_mib")]
+    flush_mib: usize,
+    #[serde(default = "default_flush_age_s")]
+    flush_age_s: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HttpFile {
+    listen: SocketAddr,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MemoryFile {
+    budget_mib: usize,
+}
+
+impl Default for HttpFile {
+    fn default() -> HttpFile {
+        HttpFile { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+impl Default for MemoryFile {
+    fn default() -> MemoryFile {
+        MemoryFile { budget_mib: DEFAULT_BUDGET_MIB }
+    }
+}
+
+/// The byte budget where none is configured.
+pub const DEFAULT_BUDGET_MIB: usize = 512;
+const DEFAULT_FLUSH_MIB: usize = 64;
+const MIB: usize = 1 << 20;
+
+const fn default_drain_s() -> u64 {
+    30
+}
+
+const fn default_flush_mib() -> usize {
+    DEFAULT_FLUSH_MIB
+}
+
+const fn default_flush_age_s() -> u64 {
+    60
+}
+
+impl Config {
+    /// Reads and checks a file, with overrides from this process's environment.
+    pub fn load(path: &Path) -> anyhow::Result<Config> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| usage(format!("read configuration {}: {cause}", path.display())))?;
+        Config::parse(&text, std::env::vars())
+            .map_err(|cause| usage(format!("configuration {}: {cause}", path.display())).into())
+    }
+
+    /// Checks the text of a file, with the given environment.
+    pub fn parse(
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, String> {
+        let mut tree: toml::Table =
+            text.parse().map_err(|cause: toml::de::Error| cause.to_string())?;
+        overrides::apply(&mut tree, environment)?;
+        let file: File = tree.try_into().map_err(|cause: toml::de::Error| cause.to_string())?;
+        check(file)
+    }
+}
+
+fn check(file: File) -> Result<Config, String> {
+    let catalog = match &file.catalog {
+        None => Catalog::builtin(),
+        Some(dir) => Catalog::load(dir).map_err(|cause| cause.to_string())?,
+    };
+    let lake = file.lake.ok_or("no place to write to: add a [lake] with its url")?;
+    let lake = LakeConfig {
+        url: lake_url(&lake.url)?,
+        flush_bytes: positive("lake.flush_mib", lake.flush_mib)? * MIB,
+        flush_age: Duration::from_secs(lake.flush_age_s),
+    };
+    let jobs = jobs::check(file.jobs, &catalog)?;
+    Ok(Config {
+        kafka: connection(file.kafka)?,
+        catalog,
+        lake,
+        http: file.http.listen,
+        memory_bytes: positive("memory.budget_mib", file.memory.budget_mib)? * MIB,
+        drain: Duration::from_secs(file.drain_s),
+        log: file.log,
+        jobs,
+    })
+}
+
+fn connection(file: KafkaFile) -> Result<aion_kafka::Connection, String> {
+    let mut properties = BTreeMap::new();
+    for (name, value) in file.properties {
+        let value = match value {
+            toml::Value::String(text) => secret::resolve(&text)
+                .map_err(|cause| format!("kafka.properties.\"{name}\": {cause}"))?,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            other => {
+                return Err(format!(
+                    "kafka.properties.\"{name}\": text, a whole number or true/false is wanted, not {}",
+                    other.type_str()
+                ));
+            }
+        };
+        properties.insert(name, value);
+    }
+    let connection = aion_kafka::Connection { brokers: file.brokers, properties };
+    connection.check().map_err(|cause| cause.to_string())?;
+    Ok(connection)
+}
+
+/// A lake may be written as a folder or as a URL.
+pub fn lake_url(text: &str) -> Result<Url, String> {
+    if let Ok(url) = Url::parse(text) {
+        return match url.scheme() {
+            "file" => Ok(url),
+            other => Err(format!(
+                "lake {text:?}: this build writes to local folders only (file://), not to {other}://"
+            )),
+        };
+    }
+    let path = std::path::absolute(text).map_err(|cause| format!("lake {text:?}: {cause}"))?;
+    Url::from_directory_path(&path).map_err(|()| format!("lake {text:?}: not a usable folder name"))
+}
+
+fn positive(key: &str, value: usize) -> Result<usize, String> {
+    if value == 0 { Err(format!("{key}: a whole number above 0 is wanted")) } else { Ok(value) }
+}
+
+fn usage(message: String) -> Failure {
+    Failure::new(Exit::Usage, message)
+}
+
+#[cfg(test)]
+mod tests;

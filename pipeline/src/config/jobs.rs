@@ -1,0 +1,120 @@
+//! Which jobs run: one for each topic and sink, unless the file says otherwise.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use aion_schemas::{
+    catalog::{Catalog, Topic},
+    suggest::nearest,
+};
+use serde::Deserialize;
+
+/// One job: a topic, and the sinks that share its decode.
+#[derive(Clone, Debug)]
+pub struct JobConfig {
+    /// The job's name; its consumer group is `aion-<name>`.
+    pub name: String,
+    /// The topic it reads.
+    pub topic: Arc<Topic>,
+    /// The sinks it writes to, at least one.
+    pub sinks: Vec<SinkKind>,
+    /// The share of rejected records, of the last 1,000 at least, above which a partition pauses.
+    pub max_reject_share: f64,
+}
+
+/// The kinds of sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkKind {
+    /// The Delta lake.
+    Lake,
+}
+
+impl SinkKind {
+    fn name(self) -> &'static str {
+        match self {
+            SinkKind::Lake => "lake",
+        }
+    }
+}
+
+/// A `[[job]]` as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobFile {
+    name: Option<String>,
+    topic: String,
+    sinks: Vec<SinkKind>,
+    #[serde(default = "default_max_reject_share")]
+    max_reject_share: f64,
+}
+
+const fn default_max_reject_share() -> f64 {
+    0.5
+}
+
+/// Checks the jobs of a file; without any, every topic of the catalog lands in the lake.
+pub(super) fn check(files: Vec<JobFile>, catalog: &Catalog) -> Result<Vec<JobConfig>, String> {
+    if files.is_empty() {
+        return Ok(defaults(catalog));
+    }
+    let mut jobs = Vec::with_capacity(files.len());
+    let mut writers: BTreeMap<(Arc<str>, SinkKind), String> = BTreeMap::new();
+    for file in files {
+        let job = check_one(file, catalog)?;
+        if jobs.iter().any(|other: &JobConfig| other.name == job.name) {
+            return Err(format!("two jobs are named {:?}", job.name));
+        }
+        for sink in &job.sinks {
+            // Two jobs that write one topic to one table would each skip what the other stored.
+            let key = (Arc::clone(&job.topic.name), *sink);
+            if let Some(other) = writers.insert(key, job.name.clone()) {
+                return Err(format!(
+                    "jobs {other:?} and {:?} both write {} to the {}: one job writes a table",
+                    job.name,
+                    job.topic.name,
+                    sink.name()
+                ));
+            }
+        }
+        jobs.push(job);
+    }
+    Ok(jobs)
+}
+
+fn check_one(file: JobFile, catalog: &Catalog) -> Result<JobConfig, String> {
+    let topic = catalog.topic(&file.topic).ok_or_else(|| unknown_topic(&file.topic, catalog))?;
+    let Some(first) = file.sinks.first() else {
+        return Err(format!("the job of {} has no sinks", file.topic));
+    };
+    if !(0.0..=1.0).contains(&file.max_reject_share) {
+        return Err(format!("the job of {}: max_reject_share is between 0 and 1", file.topic));
+    }
+    Ok(JobConfig {
+        name: file.name.unwrap_or_else(|| format!("{}-{}", topic.table, first.name())),
+        topic: Arc::new(topic.clone()),
+        sinks: file.sinks,
+        max_reject_share: file.max_reject_share,
+    })
+}
+
+/// One job for each topic of the catalog, into the lake.
+pub fn defaults(catalog: &Catalog) -> Vec<JobConfig> {
+    let job = |topic: &Topic| JobConfig {
+        name: format!("{}-{}", topic.table, SinkKind::Lake.name()),
+        topic: Arc::new(topic.clone()),
+        sinks: vec![SinkKind::Lake],
+        max_reject_share: default_max_reject_share(),
+    };
+    catalog.topics.iter().map(job).collect()
+}
+
+fn unknown_topic(name: &str, catalog: &Catalog) -> String {
+    let known = || catalog.topics.iter().map(|topic| &*topic.name);
+    match nearest(name, known()) {
+        Some(near) => format!("no topic {name:?} in the catalog; did you mean {near:?}?"),
+        None => {
+            let known: Vec<&str> = known().collect();
+            format!("no topic {name:?} in the catalog; known are {}", known.join(", "))
+        }
+    }
+}

@@ -1,0 +1,77 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+
+const MINIMAL: &str = r#"
+    kafka.brokers = "localhost:9092"
+    lake.url = "/tmp/lake"
+"#;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, std::iter::empty())
+}
+
+#[test]
+fn a_minimal_file_lands_every_topic_in_the_lake() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(config.jobs.len(), config.catalog.topics.len());
+    assert_eq!(config.lake.url.as_str(), "file:///tmp/lake/");
+    assert_eq!(config.memory_bytes, 512 << 20);
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name() {
+    let error = parse(&format!("{MINIMAL}\nlake.flush_mb = 3")).unwrap_err();
+    assert!(error.contains("flush_mb") && error.contains("flush_mib"), "{error}");
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let variables =
+        [("AION__LAKE__FLUSH_AGE_S", "5"), ("AION__KAFKA__BROKERS", "b:1"), ("HOME", "/")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::parse(MINIMAL, variables.into_iter()).unwrap();
+    assert_eq!(config.lake.flush_age, Duration::from_secs(5));
+    assert_eq!(config.kafka.brokers, "b:1");
+}
+
+#[test]
+fn an_unknown_override_is_refused_like_an_unknown_key() {
+    let variables = [("AION__LAKE__FLUSH".to_owned(), "5".to_owned())];
+    let error = Config::parse(MINIMAL, variables.into_iter()).unwrap_err();
+    assert!(error.contains("flush"), "{error}");
+}
+
+#[test]
+fn properties_that_would_break_the_guarantees_are_refused() {
+    let error =
+        parse(&format!("{MINIMAL}\nkafka.properties.\"enable.auto.commit\" = true")).unwrap_err();
+    assert!(error.contains("enable.auto.commit"), "{error}");
+}
+
+#[test]
+fn a_secret_that_is_missing_is_named_and_never_shown() {
+    let text = format!("{MINIMAL}\nkafka.properties.\"sasl.password\" = \"env:AION_TEST_UNSET\"");
+    let error = parse(&text).unwrap_err();
+    assert!(error.contains("sasl.password") && error.contains("AION_TEST_UNSET"), "{error}");
+}
+
+#[test]
+fn a_mistyped_topic_gets_the_nearest_name() {
+    let text = format!("{MINIMAL}\n[[job]]\ntopic = \"aion.router.decision\"\nsinks = [\"lake\"]");
+    let error = parse(&text).unwrap_err();
+    assert!(error.contains("did you mean \"aion.router.decisions\""), "{error}");
+}
+
+#[test]
+fn two_writers_of_one_table_are_refused() {
+    let job = "[[job]]\ntopic = \"aion.router.decisions\"\nsinks = [\"lake\"]\n";
+    let error = parse(&format!("{MINIMAL}\n{job}name = \"a\"\n{job}name = \"b\"")).unwrap_err();
+    assert!(error.contains("one job writes a table"), "{error}");
+}
+
+#[test]
+fn a_lake_that_this_build_cannot_write_is_refused() {
+    let error = parse("kafka.brokers = \"b:1\"\nlake.url = \"s3://bucket/lake\"").unwrap_err();
+    assert!(error.contains("s3://"), "{error}");
+}

@@ -1,0 +1,183 @@
+//! The folder of `aion dev`: the broker's log, the lake, and a marker that says whose folder it is.
+//!
+//! ```text
+//! data/
+//!   aion-dev.json   the marker: format version
+//!   lock            held while a process uses the folder
+//!   kafka/          the embedded broker's log
+//!   lake/           one Delta table per topic
+//! ```
+//!
+//! **Invariant:** a folder that isn't ours is never written to.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure};
+
+const MARKER: &str = "aion-dev.json";
+const FORMAT: u32 = 1;
+
+/// An open data folder; the lock is held until this is dropped.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    format: u32,
+}
+
+impl DataFolder {
+    /// Opens the folder, or makes it where nothing is there yet, and locks it.
+    pub fn open(path: &Path) -> anyhow::Result<DataFolder> {
+        let path = std::path::absolute(path).context("name of the data folder")?;
+        if is_vacant(&path)? {
+            create(&path).with_context(|| format!("create data folder {}", path.display()))?;
+        } else {
+            check_marker(&path)?;
+        }
+        let lock = lock(&path)?;
+        Ok(DataFolder { path, _lock: lock })
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the broker keeps its log.
+    pub fn kafka(&self) -> PathBuf {
+        self.path.join("kafka")
+    }
+
+    /// Where the lake is.
+    pub fn lake(&self) -> PathBuf {
+        self.path.join("lake")
+    }
+}
+
+fn is_vacant(path: &Path) -> anyhow::Result<bool> {
+    match fs::read_dir(path) {
+        // A kill between the folder and its marker leaves nothing, or the temporary marker.
+        Ok(entries) => Ok(entries
+            .filter_map(Result::ok)
+            .all(|entry| entry.file_name() == temporary(MARKER).as_str())),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(cause) => Err(refuse(path, &format!("can't be read: {cause}")).into()),
+    }
+}
+
+fn create(path: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(path)?;
+    let text = serde_json::to_string(&Marker { format: FORMAT })?;
+    let temporary = path.join(temporary(MARKER));
+    fs::write(&temporary, text)?;
+    File::open(&temporary)?.sync_all()?;
+    fs::rename(&temporary, path.join(MARKER))?;
+    File::open(path)?.sync_all()?;
+    Ok(())
+}
+
+fn temporary(name: &str) -> String {
+    format!("{name}.new")
+}
+
+fn check_marker(path: &Path) -> Result<(), Failure> {
+    let text = fs::read_to_string(path.join(MARKER))
+        .map_err(|_| refuse(path, "holds something else; choose another folder with --data"))?;
+    let marker: Marker = serde_json::from_str(&text)
+        .map_err(|cause| refuse(path, &format!("has a damaged {MARKER}: {cause}")))?;
+    if marker.format > FORMAT {
+        let problem = format!(
+            "was written by a newer release (format {}, this one knows {FORMAT}); \
+             use that release, or another folder with --data",
+            marker.format
+        );
+        return Err(refuse(path, &problem));
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let name = path.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .with_context(|| format!("open {}", name.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(refuse(
+            path,
+            "is in use by another `aion dev`; stop that one, or choose another folder with --data",
+        )
+        .into()),
+        Err(TryLockError::Error(cause)) => {
+            Err(cause).with_context(|| format!("lock {}", name.display()))
+        }
+    }
+}
+
+fn refuse(path: &Path, problem: &str) -> Failure {
+    Failure::new(Exit::Data, format!("data folder {} {problem}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::exit::code_of;
+
+    fn refused(path: &Path) -> String {
+        let error = DataFolder::open(path).unwrap_err();
+        assert_eq!(code_of(&error), Exit::Data, "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_new_folder_is_made_and_opened_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        drop(DataFolder::open(&path).unwrap());
+        DataFolder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let _open = DataFolder::open(folder.path()).unwrap();
+        assert!(refused(folder.path()).contains("in use"));
+    }
+
+    #[test]
+    fn a_foreign_folder_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.txt"), "mine").unwrap();
+        assert!(refused(folder.path()).contains("holds something else"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_newer_folder_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(MARKER), r#"{"format":99}"#).unwrap();
+        assert!(refused(folder.path()).contains("newer release"));
+    }
+
+    #[test]
+    fn a_kill_before_the_marker_stood_is_harmless() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(temporary(MARKER)), "{").unwrap();
+        DataFolder::open(folder.path()).unwrap();
+    }
+}
