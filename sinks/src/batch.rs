@@ -8,8 +8,9 @@ use arrow::record_batch::RecordBatch;
 use crate::budget::Reservation;
 
 /// Decoded rows of one partition. `range` covers more than `rows`: tombstones, rejected records,
-/// transaction markers and compacted offsets have a place in the log and no row.
-#[derive(Debug)]
+/// transaction markers and compacted offsets have a place in the log and no row. A clone is cheap: it
+/// shares the columns and their share of the budget.
+#[derive(Clone, Debug)]
 pub struct Batch {
     /// Where the rows come from.
     pub partition: Partition,
@@ -21,7 +22,7 @@ pub struct Batch {
     pub appended: Option<(Timestamp, Timestamp)>,
     /// The rows, in offset order; may be none. The columns end in `aion_schemas::schema::POSITION_COLUMNS`.
     pub rows: RecordBatch,
-    /// The share of the byte budget that the rows take, given back when the batch is dropped.
+    /// The share of the byte budget that the rows take, given back when the last clone is dropped.
     pub memory: Reservation,
 }
 

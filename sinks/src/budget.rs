@@ -42,14 +42,20 @@ impl Budget {
     /// at [`Budget::is_spent`] before they make more, so the overshoot is one batch a reader.
     pub fn take(&self, bytes: usize) -> Reservation {
         self.shared.held.fetch_add(bytes, Ordering::Relaxed);
-        Reservation { shared: Some(Arc::clone(&self.shared)), bytes }
+        Reservation { held: Some(Arc::new(Held { shared: Arc::clone(&self.shared), bytes })) }
     }
 }
 
-/// Bytes taken from a [`Budget`], given back on drop.
-#[derive(Debug, Default)]
+/// Bytes taken from a [`Budget`], given back when the last clone is dropped: batches that share their
+/// columns share this too, so that the bytes count once.
+#[derive(Clone, Debug, Default)]
 pub struct Reservation {
-    shared: Option<Arc<Shared>>,
+    held: Option<Arc<Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    shared: Arc<Shared>,
     bytes: usize,
 }
 
@@ -61,14 +67,29 @@ impl Reservation {
 
     /// The bytes held.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.held.as_ref().map_or(0, |held| held.bytes)
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(shared) = &self.shared {
-            shared.held.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
+        self.shared.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_of_a_reservation_count_once_and_the_last_gives_back() {
+        let budget = Budget::new(10);
+        let first = budget.take(10);
+        let second = first.clone();
+        assert!(budget.is_spent());
+        drop(first);
+        assert_eq!((budget.held(), second.bytes()), (10, 10));
+        drop(second);
+        assert_eq!(budget.held(), 0);
     }
 }
