@@ -5,6 +5,7 @@ pub mod config;
 pub mod data_folder;
 pub mod exit;
 pub mod generate;
+pub mod job;
 pub mod logging;
 pub mod schemas;
 pub mod signals;

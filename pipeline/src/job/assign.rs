@@ -1,0 +1,303 @@
+//! From given to read: what a partition goes through before its first record, and how it is given back.
+//!
+//! given -> every sink says what it has -> the source says what the log has -> gaps are queued, or the
+//! partition stops -> reading starts at the least mark. The log is looked at *after* the sinks: a writer
+//! that was thought dead may have moved a mark in between, and that is no damage.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use aion_schemas::log::{Mark, Offset, Partition, Stream, Timestamp};
+use aion_sinks::{batch::Batch, budget::Reservation, sink::SinkError};
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use uuid::Uuid;
+
+use super::{
+    JobError,
+    event_loop::Job,
+    gaps::{Gap, GapKind},
+    journal::Journal,
+    reader::{Item, Phase, Reader},
+    rules::Rule,
+    source::{Command, Located, Source},
+};
+
+/// After this long without an answer about a log's bounds the question is put again.
+const LOCATE_AGAIN: Duration = Duration::from_secs(10);
+
+impl<S: Source, J: Journal> Job<S, J> {
+    /// Partitions were given to this process.
+    pub(super) async fn given(
+        &mut self,
+        stream: Stream,
+        partitions: &[i32],
+        now: Instant,
+    ) -> Result<(), JobError> {
+        self.counters.rebalances += 1;
+        let mut stream = stream;
+        if !self.plan.rules.hold(Rule::StreamIsTopicId) {
+            stream.id = Uuid::nil();
+        }
+        match &self.stream {
+            Some(current) if current.id == stream.id => {}
+            // Told late: a look-up has overtaken it.
+            Some(_) if self.gate.is_retired(stream.id) => {}
+            Some(_) => self.recreated(stream.id, now).await?,
+            None => self.stream = Some(stream),
+        }
+        let Some(stream) = self.stream.clone() else { return Ok(()) };
+        tracing::info!(job = %self.plan.job, topic_id = %stream.id, ?partitions, "given partitions");
+        for number in partitions {
+            let partition = Partition { stream: stream.clone(), number: *number };
+            self.readers.insert(*number, Reader::new(partition, self.places.len()));
+        }
+        self.assign_due(now).await
+    }
+
+    /// Asks every sink for the marks of the partitions that need them.
+    pub(super) async fn assign_due(&mut self, now: Instant) -> Result<(), JobError> {
+        let due = |reader: &&Reader| reader.phase == Phase::Assigning && !reader.backoff.waits(now);
+        let partitions: Vec<Partition> =
+            self.readers.values().filter(due).map(|reader| reader.partition.clone()).collect();
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        for at in 0..self.places.len() {
+            let place = &mut self.places[at];
+            match place.sink.assign(&partitions).await {
+                Ok(marks) => {
+                    for partition in &partitions {
+                        if let Some(reader) = self.readers.get_mut(&partition.number) {
+                            reader.sinks[at].assigned(marks.get(partition).copied());
+                        }
+                    }
+                }
+                Err(error @ SinkError::Retry { .. }) => {
+                    for partition in &partitions {
+                        if let Some(reader) = self.readers.get_mut(&partition.number) {
+                            reader.backoff.failed(now);
+                        }
+                    }
+                    let name = place.name;
+                    self.note_trouble(format!("{name}: {error}"));
+                    return Ok(());
+                }
+                Err(error) => return Err(self.sink_failed(self.places[at].name, error)),
+            }
+        }
+        for partition in &partitions {
+            self.locate(partition.number, now).await;
+        }
+        Ok(())
+    }
+
+    async fn locate(&mut self, number: i32, now: Instant) {
+        self.last_run += 1;
+        let run = self.last_run;
+        let Some(reader) = self.readers.get_mut(&number) else { return };
+        reader.backoff.succeeded();
+        reader.run = run;
+        reader.phase = Phase::Locating(now);
+        self.source.command(Command::Locate { partition: number, run }).await;
+    }
+
+    /// Asks again where no answer came.
+    pub(super) async fn locate_again(&mut self, now: Instant) {
+        let overdue = |reader: &&Reader| match reader.phase {
+            Phase::Locating(since) => now.saturating_duration_since(since) >= LOCATE_AGAIN,
+            _ => false,
+        };
+        let numbers: Vec<i32> =
+            self.readers.values().filter(overdue).map(|reader| reader.partition.number).collect();
+        for number in numbers {
+            self.locate(number, now).await;
+        }
+    }
+
+    /// The log's bounds are known: compares them with the sinks' marks and starts reading.
+    pub(super) async fn located(&mut self, located: Located, now: Instant) -> Result<(), JobError> {
+        let rules = self.plan.rules;
+        let Some(reader) = self.readers.get_mut(&located.partition) else { return Ok(()) };
+        if reader.run != located.run || !matches!(reader.phase, Phase::Locating(_)) {
+            return Ok(());
+        }
+        let id = reader.partition.stream.id;
+        if rules.hold(Rule::StreamIsTopicId) && located.topic_id != Some(id) {
+            // Bounds of another incarnation say nothing. Asked again, or made anew by the look-up.
+            return match located.topic_id.filter(|id| !self.gate.is_retired(*id)) {
+                Some(new_id) => self.recreated(new_id, now).await,
+                None => Ok(()),
+            };
+        }
+        reader.high = Some(located.bounds.end);
+        let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
+        let noted_at = self.clock.wall();
+        let diverged = diverged(reader, &names, located.bounds.end);
+        if !diverged.is_empty() && rules.hold(Rule::MarkWithinLog) {
+            stop_diverged(reader, &diverged, &self.plan.job, noted_at);
+            return self.advance(located.partition, now).await;
+        }
+        let gaps = missed(reader, &names, located.bounds.start, rules.hold(Rule::FirstStartHasNoGap));
+        begin_empty_stores(reader, located.bounds.start, rules.hold(Rule::NoMarkStartsAtLogStart));
+        if let Some(item) = gap_item(reader, &gaps, &self.plan.columns) {
+            let entry = |gap: &Gap| gap.entry(&self.plan.job, &reader.partition, noted_at);
+            let entries = gaps.iter().map(entry).collect();
+            for gap in &gaps {
+                let what = gap.describe(&reader.partition);
+                tracing::error!(job = %self.plan.job, "{what}; the gap is recorded in aion.gaps");
+            }
+            reader.waiting.push_back(Item { entries, ..item });
+        }
+        let mut at = reader.start_mark();
+        if at.offset < located.bounds.start {
+            at = Mark::at(located.bounds.start);
+        }
+        reader.agreed = None;
+        reader.phase = Phase::Reading;
+        let (partition, run) = (reader.partition.clone(), reader.run);
+        self.source.command(Command::Start { partition, run, at }).await;
+        self.advance(located.partition, now).await
+    }
+
+    /// Starts a partition over from the sinks' stores.
+    pub(super) async fn restart(&mut self, number: i32, now: Instant) {
+        let Some(reader) = self.readers.get_mut(&number) else { return };
+        tracing::info!(job = %self.plan.job, partition = %reader.partition, "starting over from the marks");
+        reader.restart();
+        reader.backoff.failed(now); // whatever made it start over shall not spin
+        self.source.command(Command::Halt(number)).await;
+    }
+
+    /// Starts over where the log lost the next offset, once what was read before is stored: those rows
+    /// can't be read again.
+    pub(super) async fn restart_drained(&mut self, now: Instant) -> Result<(), JobError> {
+        let drained = |reader: &&Reader| reader.restart_when_drained && reader.waiting.is_empty();
+        let numbers: Vec<i32> =
+            self.readers.values().filter(drained).map(|reader| reader.partition.number).collect();
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        self.flush_now(now, now + self.plan.revoke_flush).await?;
+        for number in numbers {
+            self.restart(number, now).await;
+        }
+        Ok(())
+    }
+
+    /// The topic was deleted and made anew: its partitions are other partitions now. What passed the gate
+    /// belongs to the old incarnation and is stored; what waits may not, and is dropped.
+    pub(super) async fn recreated(&mut self, new_id: Uuid, now: Instant) -> Result<(), JobError> {
+        let Some(old) = self.stream.clone() else { return Ok(()) };
+        if !self.plan.rules.hold(Rule::StreamIsTopicId) {
+            return Ok(());
+        }
+        tracing::warn!(
+            job = %self.plan.job, topic = %old.topic, old_id = %old.id, %new_id,
+            "the topic was made anew: reading it from its start, as another stream"
+        );
+        self.flush_now(now, now + self.plan.revoke_flush).await?;
+        let numbers: Vec<i32> = self.readers.keys().copied().collect();
+        self.forget(&numbers).await;
+        self.gate.retire(old.id);
+        let stream = Stream { topic: old.topic, id: new_id };
+        for number in numbers {
+            self.source.command(Command::Halt(number)).await;
+            let partition = Partition { stream: stream.clone(), number };
+            self.readers.insert(number, Reader::new(partition, self.places.len()));
+        }
+        self.stream = Some(stream);
+        self.assign_due(now).await
+    }
+
+    /// Partitions are about to leave: stores what it can in time, commits, lets go.
+    pub(super) async fn hand_over(
+        &mut self,
+        partitions: &[i32],
+        now: Instant,
+    ) -> Result<(), JobError> {
+        self.counters.rebalances += 1;
+        tracing::info!(job = %self.plan.job, ?partitions, "giving partitions up");
+        self.flush_and_commit(now, now + self.plan.revoke_flush).await?;
+        self.forget(partitions).await;
+        self.source.command(Command::Release(partitions.to_vec())).await;
+        Ok(())
+    }
+
+    /// Drops all that is held of partitions, here and in the sinks.
+    pub(super) async fn forget(&mut self, numbers: &[i32]) {
+        let gone: Vec<Partition> = numbers
+            .iter()
+            .filter_map(|number| self.readers.remove(number))
+            .map(|reader| reader.partition)
+            .collect();
+        for place in &mut self.places {
+            place.sink.revoke(&gone);
+        }
+    }
+}
+
+/// The offsets that sinks have stored and the log doesn't have any more, or has otherwise.
+fn diverged(reader: &Reader, names: &[&'static str], high: Offset) -> Vec<Gap> {
+    let agreed = reader.agreed.map_or(high, |agreed| agreed.min(high));
+    let above = reader.sinks.iter().zip(names).filter_map(|(sink, name)| {
+        let mark = sink.stored?.offset;
+        (mark > agreed).then_some((*name, agreed..mark))
+    });
+    Gap::gather(GapKind::Diverged, above)
+}
+
+/// Stops a partition whose stored rows and log differ; what waits is the entries that say so.
+pub(super) fn stop_diverged(reader: &mut Reader, gaps: &[Gap], job: &str, noted_at: Timestamp) {
+    let what: Vec<String> = gaps.iter().map(|gap| gap.describe(&reader.partition)).collect();
+    let what = what.join("; ");
+    tracing::error!(job, "{what}; the partition stops until somebody chooses what to keep");
+    let entry = |gap: &Gap| gap.entry(job, &reader.partition, noted_at);
+    let entries = gaps.iter().map(entry).collect();
+    reader.stop(what);
+    reader.waiting.push_back(Item::of_entries(entries));
+}
+
+/// The offsets that sinks still want and the log doesn't have any more. A sink that never had a mark
+/// misses nothing: it starts with what there is.
+fn missed(
+    reader: &Reader,
+    names: &[&'static str],
+    start: Offset,
+    first_start_has_none: bool,
+) -> Vec<Gap> {
+    let below = reader.sinks.iter().zip(names).filter_map(|(sink, name)| {
+        let wanted = match sink.wanted {
+            Some(wanted) => wanted,
+            None if first_start_has_none => return None,
+            None => Offset::ZERO,
+        };
+        (wanted < start).then_some((*name, wanted..start))
+    });
+    Gap::gather(GapKind::Retention, below)
+}
+
+fn begin_empty_stores(reader: &mut Reader, start: Offset, at_log_start: bool) {
+    let elsewhere = reader.sinks.iter().filter_map(|sink| sink.wanted).max();
+    let start = elsewhere.filter(|_| !at_log_start).unwrap_or(start);
+    for sink in reader.sinks.iter_mut().filter(|sink| sink.wanted.is_none()) {
+        sink.begin_at(start);
+    }
+}
+
+/// A batch without rows over all that was missed: it takes each sink's mark across its gap.
+fn gap_item(reader: &Reader, gaps: &[Gap], columns: &SchemaRef) -> Option<Item> {
+    let start = gaps.iter().map(|gap| gap.range.start).min()?;
+    let end = gaps.iter().map(|gap| gap.range.end).max()?;
+    let range: Range<Offset> = start..end;
+    let batch = Batch {
+        partition: reader.partition.clone(),
+        range,
+        epoch: -1,
+        appended: None,
+        rows: RecordBatch::new_empty(columns.clone()),
+        memory: Reservation::none(),
+    };
+    Some(Item { batch: Some(batch), ..Item::of_entries(Vec::new()) })
+}

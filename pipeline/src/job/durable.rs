@@ -1,0 +1,129 @@
+//! From written to committed: flushes, what they made durable, and the report of it to Kafka.
+
+use std::time::Instant;
+
+use aion_schemas::log::Partition;
+use aion_sinks::sink::{Flush, Flushed, SinkError};
+use futures::future::join_all;
+
+use super::{
+    JobError,
+    event_loop::Job,
+    journal::Journal,
+    marks,
+    reader::Reader,
+    rules::Rule,
+    source::{Command, Source},
+};
+
+impl<S: Source, J: Journal> Job<S, J> {
+    /// The regular flush: starts what is due and notes what became durable; never waits.
+    pub(super) async fn flush_due(&mut self, now: Instant) -> Result<(), JobError> {
+        // With the budget spent nothing more is read, so waiting for rows to be due would be for nothing.
+        let why = match self.budget.is_spent() {
+            true => Flush::Now { deadline: now },
+            false => Flush::Due,
+        };
+        for at in 0..self.places.len() {
+            let place = &mut self.places[at];
+            if place.backoff.waits(now) {
+                continue;
+            }
+            let outcome = place.sink.flush(now, why).await;
+            self.flushed(at, outcome, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Has all sinks write everything, side by side, and waits to the deadline at most. A sink that fails
+    /// in a way that passes leaves its rows to the next owner.
+    pub(super) async fn flush_now(
+        &mut self,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<(), JobError> {
+        let why = Flush::Now { deadline };
+        let flushes = self.places.iter_mut().map(|place| place.sink.flush(now, why));
+        let outcomes = join_all(flushes).await;
+        for (at, outcome) in outcomes.into_iter().enumerate() {
+            self.flushed(at, outcome, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores what can be stored until the deadline, and has the marks committed before anything else.
+    pub(super) async fn flush_and_commit(
+        &mut self,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<(), JobError> {
+        self.flush_now(now, deadline).await?;
+        self.commit(true).await;
+        Ok(())
+    }
+
+    /// Reports the least mark of every partition where it has moved since the last report.
+    pub(super) async fn commit(&mut self, wait: bool) {
+        let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
+        let least = self.plan.rules.hold(Rule::CommitLeastMark);
+        let mut marks = Vec::new();
+        for reader in self.readers.values_mut() {
+            let offset = match least {
+                true => marks::committable(&reader.sinks),
+                false => reader.sinks.iter().filter_map(marks::Progress::has).max(),
+            };
+            if offset.is_none() || offset == reader.committed {
+                continue;
+            }
+            reader.committed = offset;
+            let id = reader.partition.stream.id;
+            let text = marks::metadata(id, names.iter().copied().zip(&reader.sinks));
+            marks.extend(offset.map(|offset| (reader.partition.number, offset, text)));
+        }
+        if !marks.is_empty() {
+            self.source.command(Command::Commit { marks, wait }).await;
+        }
+    }
+
+    /// Notes what a flush of sink number `at` brought.
+    async fn flushed(
+        &mut self,
+        at: usize,
+        outcome: Result<Flushed, SinkError>,
+        now: Instant,
+    ) -> Result<(), JobError> {
+        let place = &mut self.places[at];
+        let flushed = match outcome {
+            Ok(flushed) => flushed,
+            Err(error @ SinkError::Retry { .. }) => {
+                place.backoff.failed(now);
+                let name = place.name;
+                self.note_trouble(format!("{name}: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(self.sink_failed(self.places[at].name, error)),
+        };
+        place.backoff.succeeded();
+        let is_current = |reader: &Reader, of: &Partition| reader.partition == *of;
+        for (partition, mark) in &flushed.marks {
+            let reader = self.readers.get_mut(&partition.number);
+            if let Some(reader) = reader.filter(|reader| is_current(reader, partition)) {
+                self.counters.rows_stored += reader.sinks[at].durable(*mark);
+            }
+        }
+        if !self.plan.rules.hold(Rule::MovedIsAssignedAnew) {
+            return Ok(());
+        }
+        for partition in &flushed.moved {
+            let reader = self.readers.get_mut(&partition.number);
+            if reader.is_some_and(|reader| is_current(reader, partition)) {
+                tracing::info!(
+                    job = %self.plan.job, %partition, sink = self.places[at].name,
+                    "another writer has moved the mark"
+                );
+                self.restart(partition.number, now).await;
+            }
+        }
+        Ok(())
+    }
+}

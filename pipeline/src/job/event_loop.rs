@@ -1,0 +1,295 @@
+//! The loop of a job: takes the source's events in order, keeps the time, calls the sinks.
+//!
+//! One task runs it, so nothing here needs a lock. It owns the clock: sinks are told the time.
+//! The parts: `assign` (from given to read), `advance` (from read to written), `durable` (from written to
+//! committed).
+//!
+//! **Invariant:** a mark passes an offset only after the record there is durable as a row, acknowledged as
+//! a dead letter, acknowledged as a gap, or known to be no event (tombstone, marker).
+//! **Invariant:** an await here waits for a sink or the journal, never for another partition's turn; the
+//! source polls on its own thread meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aion_schemas::log::{Stream, Timestamp};
+use aion_sinks::{
+    budget::Budget,
+    sink::{Sink, SinkError},
+};
+use arrow::datatypes::SchemaRef;
+
+use super::{
+    JobError,
+    advance::AdvanceOne,
+    backoff::Backoff,
+    gate::Gate,
+    journal::Journal,
+    reader::{Phase, Reader},
+    rules::Rules,
+    source::{Command, Event, Lookup, Source},
+    status::{JobState, JobStatus, Reporter, StatusReader},
+};
+
+/// Tells the time; the model test has one of its own.
+pub(super) trait Clock: Send {
+    /// The time that intervals are measured by.
+    fn now(&self) -> Instant;
+    /// The time of day.
+    fn wall(&self) -> Timestamp;
+}
+
+/// What a job is told about itself.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) job: Arc<str>,
+    pub(super) topic: Arc<str>,
+    /// The columns of a batch.
+    pub(super) columns: SchemaRef,
+    pub(super) max_reject_share: f64,
+    /// How long a flush may hold up a rebalance.
+    pub(super) revoke_flush: Duration,
+    pub(super) rules: Rules,
+}
+
+/// How often the job does what time brings: due flushes, commits, tries of what failed.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A sink of the job.
+pub(super) struct Place {
+    pub(super) name: &'static str,
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) backoff: Backoff,
+}
+
+/// A running job.
+pub(super) struct Job<S, J> {
+    pub(super) plan: Plan,
+    pub(super) source: S,
+    pub(super) journal: J,
+    pub(super) clock: Box<dyn Clock>,
+    pub(super) budget: Budget,
+    pub(super) places: Vec<Place>,
+    pub(super) gate: Gate,
+    pub(super) stream: Option<Stream>,
+    pub(super) readers: BTreeMap<i32, Reader>,
+    pub(super) last_run: u64,
+    pub(super) counters: Counters,
+    pub(super) trouble: Option<String>,
+    reporter: Reporter,
+}
+
+/// What a job has counted since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) rows_stored: u64,
+    pub(super) rejected: u64,
+    pub(super) gaps: u64,
+    pub(super) rebalances: u64,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    GoOn,
+    End,
+}
+
+impl<S: Source, J: Journal> Job<S, J> {
+    /// A job that will read from `source`, and the reading end of its status.
+    pub(super) fn new(
+        plan: Plan,
+        source: S,
+        journal: J,
+        sinks: Vec<Box<dyn Sink>>,
+        (clock, budget): (Box<dyn Clock>, Budget),
+    ) -> (Job<S, J>, StatusReader) {
+        let first = JobStatus::starting(Arc::clone(&plan.job), Arc::clone(&plan.topic));
+        let (reporter, reading) = Reporter::new(first);
+        let place = |sink: Box<dyn Sink>| Place { name: sink.name(), sink, backoff: Backoff::default() };
+        let job = Job {
+            plan,
+            source,
+            journal,
+            clock,
+            budget,
+            places: sinks.into_iter().map(place).collect(),
+            gate: Gate::default(),
+            stream: None,
+            readers: BTreeMap::new(),
+            last_run: 0,
+            counters: Counters::default(),
+            trouble: None,
+            reporter,
+        };
+        (job, reading)
+    }
+
+    /// Runs until the source says stop, or something failed for good. Leaves the group either way.
+    pub(super) async fn run(mut self) -> Result<(), JobError> {
+        let outcome = self.drive().await;
+        let state = match &outcome {
+            Ok(()) => JobState::Ended,
+            Err(error) => {
+                tracing::error!(job = %self.plan.job, "the job stops: {error}");
+                JobState::Failed(error.to_string())
+            }
+        };
+        // After a failure nothing more is flushed: the next owner starts from the stores' marks.
+        let mut status = self.status();
+        status.state = state;
+        let all: Vec<i32> = self.readers.keys().copied().collect();
+        self.forget(&all).await;
+        self.source.command(Command::Leave).await;
+        self.reporter.publish(status);
+        outcome
+    }
+
+    async fn drive(&mut self) -> Result<(), JobError> {
+        let mut next_tick = self.clock.now();
+        loop {
+            let event = self.source.next(next_tick).await;
+            let now = self.clock.now();
+            if let Some(event) = event
+                && self.obey(event, now).await? == Flow::End
+            {
+                return Ok(());
+            }
+            if now >= next_tick {
+                self.tick(now).await?;
+                next_tick = now + TICK;
+            }
+        }
+    }
+
+    async fn obey(&mut self, event: Event, now: Instant) -> Result<Flow, JobError> {
+        match event {
+            Event::Assigned { stream, partitions } => self.given(stream, &partitions, now).await?,
+            Event::Revoked(partitions) => self.hand_over(&partitions, now).await?,
+            Event::Lost(partitions) => {
+                self.counters.rebalances += 1;
+                tracing::warn!(job = %self.plan.job, ?partitions, "lost partitions to another process");
+                self.forget(&partitions).await;
+                self.source.command(Command::Release(partitions)).await;
+            }
+            Event::Located(located) => self.located(located, now).await?,
+            Event::Chunk(chunk) => self.read(chunk, now).await?,
+            Event::Looked(lookup) => self.looked(lookup, now).await?,
+            Event::OutOfRange { partition, run } => {
+                if let Some(reader) = self.reading(partition, run) {
+                    reader.restart_when_drained = true;
+                }
+                self.restart_drained(now).await?;
+            }
+            Event::Truncated { partition, run, agreed } => {
+                if let Some(reader) = self.reading(partition, run) {
+                    reader.agreed = Some(agreed);
+                    self.restart(partition, now).await;
+                }
+            }
+            Event::Trouble(cause) => self.note_trouble(cause),
+            Event::Failed { cause, hint } => return Err(self.source_failed(cause, hint)),
+            Event::Stop { deadline } => {
+                self.flush_and_commit(now, deadline).await?;
+                return Ok(Flow::End);
+            }
+        }
+        Ok(Flow::GoOn)
+    }
+
+    /// What time brings.
+    async fn tick(&mut self, now: Instant) -> Result<(), JobError> {
+        self.trouble = None;
+        self.assign_due(now).await?;
+        self.locate_again(now).await;
+        self.flush_due(now).await?;
+        self.advance_all(now).await?;
+        self.restart_drained(now).await?;
+        self.commit(false).await;
+        let status = self.status();
+        self.reporter.publish(status);
+        Ok(())
+    }
+
+    /// Notes what a look-up of the topic's id found, and lets batches pass that waited for it.
+    async fn looked(&mut self, lookup: Lookup, now: Instant) -> Result<(), JobError> {
+        if let Some(new_id) = self.gate.note(lookup, self.stream.as_ref()) {
+            self.recreated(new_id, now).await?;
+        }
+        self.advance_all(now).await
+    }
+
+    async fn advance_all(&mut self, now: Instant) -> Result<(), JobError> {
+        let waiting = |reader: &&Reader| !reader.waiting.is_empty() || reader.is_paused;
+        let numbers: Vec<i32> =
+            self.readers.values().filter(waiting).map(|reader| reader.partition.number).collect();
+        for number in numbers {
+            self.advance(number, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves what waits of a partition as far as it will go.
+    pub(super) async fn advance(&mut self, number: i32, now: Instant) -> Result<(), JobError> {
+        let Some(reader) = self.readers.get_mut(&number) else { return Ok(()) };
+        let mut one = AdvanceOne {
+            plan: &self.plan,
+            gate: &self.gate,
+            journal: &mut self.journal,
+            places: &mut self.places,
+            counters: &mut self.counters,
+            reader,
+            now,
+            noted_at: self.clock.wall(),
+        };
+        let stuck = one.advance().await.map_err(|(sink, error)| self.sink_failed(sink, error))?;
+        self.follow_up(number, stuck, now).await;
+        Ok(())
+    }
+
+    /// The reader of a partition, if that run of it is the present one and is being read.
+    pub(super) fn reading(&mut self, partition: i32, run: u64) -> Option<&mut Reader> {
+        let reader = self.readers.get_mut(&partition)?;
+        (reader.run == run && reader.phase == Phase::Reading).then_some(reader)
+    }
+
+    /// Notes a failure that is tried again, for logs and status.
+    pub(super) fn note_trouble(&mut self, cause: String) {
+        tracing::warn!(job = %self.plan.job, "{cause}; trying again");
+        self.trouble = Some(cause);
+    }
+
+    pub(super) fn sink_failed(&self, sink: &'static str, source: SinkError) -> JobError {
+        JobError::Sink { job: Arc::clone(&self.plan.job), sink, source }
+    }
+
+    fn source_failed(&self, cause: String, hint: String) -> JobError {
+        JobError::Source { job: Arc::clone(&self.plan.job), cause, hint }
+    }
+
+    /// The job at this moment.
+    fn status(&self) -> JobStatus {
+        let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
+        let state = match self.readers.is_empty() {
+            true => JobState::Starting,
+            false => JobState::Running,
+        };
+        JobStatus {
+            job: Arc::clone(&self.plan.job),
+            topic: Arc::clone(&self.plan.topic),
+            stream: self.stream.clone(),
+            state,
+            partitions: self.readers.values().map(|reader| reader.status(&names)).collect(),
+            buffered_bytes: self.readers.values().map(Reader::bytes).sum(),
+            rows_stored: self.counters.rows_stored,
+            rejected: self.counters.rejected,
+            gaps: self.counters.gaps,
+            rebalances: self.counters.rebalances,
+            last_poll: self.source.last_poll(),
+            trouble: self.trouble.clone(),
+        }
+    }
+}

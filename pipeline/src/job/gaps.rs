@@ -1,0 +1,137 @@
+//! Gaps: offsets that a sink will never have, and their record in `aion.gaps`.
+//!
+//! | kind | what happened | what the job does |
+//! |---|---|---|
+//! | `retention` | the log dropped them before they were read | writes the gap down, goes on behind it |
+//! | `diverged` | the log was cut below a mark: what is stored there isn't what the log says now | writes it down, stops the partition until a person chooses |
+
+use std::{collections::BTreeMap, ops::Range};
+
+use aion_schemas::log::{Offset, Partition, Timestamp, show};
+use bytes::Bytes;
+use serde_json::json;
+
+use super::journal::{Entry, Ledger};
+
+/// Why offsets are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapKind {
+    /// Retention took them before they were read.
+    Retention,
+    /// The stored rows there are not those of the log.
+    Diverged,
+}
+
+impl GapKind {
+    /// The word in records and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            GapKind::Retention => "retention",
+            GapKind::Diverged => "diverged",
+        }
+    }
+}
+
+/// Offsets of one partition that one or more sinks of a job miss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Why.
+    pub kind: GapKind,
+    /// Which offsets.
+    pub range: Range<Offset>,
+    /// The sinks, by name.
+    pub sinks: Vec<&'static str>,
+}
+
+impl Gap {
+    /// Gathers the sinks that miss the same offsets; `missing` has one range for each sink at most.
+    pub(super) fn gather(
+        kind: GapKind,
+        missing: impl IntoIterator<Item = (&'static str, Range<Offset>)>,
+    ) -> Vec<Gap> {
+        let mut gaps: BTreeMap<(Offset, Offset), Vec<&'static str>> = BTreeMap::new();
+        for (sink, range) in missing {
+            gaps.entry((range.start, range.end)).or_default().push(sink);
+        }
+        let gap = |((start, end), sinks)| Gap { kind, range: start..end, sinks };
+        gaps.into_iter().map(gap).collect()
+    }
+
+    /// The record for `aion.gaps`; the key is `job:topic id:partition:from`.
+    pub(super) fn entry(&self, job: &str, partition: &Partition, noted_at: Timestamp) -> Entry {
+        let Partition { stream, number } = partition;
+        let value = json!({
+            "job": job,
+            "topic": &*stream.topic,
+            "topic_id": stream.id.to_string(),
+            "partition": number,
+            "from_offset": self.range.start.get(),
+            "to_offset": self.range.end.get(),
+            "kind": self.kind.word(),
+            "sinks": self.sinks.join(","),
+            "noted_at": rfc3339(noted_at),
+        });
+        Entry {
+            ledger: Ledger::Gaps,
+            key: format!("{job}:{}:{number}:{}", stream.id, self.range.start),
+            value: Some(Bytes::from(value.to_string())),
+            headers: Vec::new(),
+        }
+    }
+
+    /// One line for logs and status.
+    pub(super) fn describe(&self, partition: &Partition) -> String {
+        let (range, sinks) = (show(&self.range), self.sinks.join(", "));
+        match self.kind {
+            GapKind::Retention => {
+                format!("retention took offsets {range} of {partition} before they reached {sinks}")
+            }
+            GapKind::Diverged => format!(
+                "the log of {partition} was cut below what {sinks} stored: offsets {range} differ"
+            ),
+        }
+    }
+}
+
+/// A time as RFC 3339 with microseconds, in UTC.
+pub(super) fn rfc3339(time: Timestamp) -> String {
+    let (days, micros) = (time.0.div_euclid(86_400_000_000), time.0.rem_euclid(86_400_000_000));
+    let (year, month, day) = civil(days);
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{micros:06}Z")
+}
+
+/// Days since 1970-01-01 as year, month, day of the Gregorian calendar, counted in years from 1 March,
+/// so that the leap day is the last of its year.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468; // from 0000-03-01
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let calendar_month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + i64::from(calendar_month <= 2), calendar_month, date)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_for_people() {
+        assert_eq!(rfc3339(Timestamp(0)), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(rfc3339(Timestamp(951_782_400_000_001)), "2000-02-29T00:00:00.000001Z");
+        assert_eq!(rfc3339(Timestamp(1_767_225_599_999_999)), "2025-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn sinks_that_miss_the_same_share_an_entry() {
+        let missing = [("a", Offset(1)..Offset(9)), ("b", Offset(4)..Offset(9))];
+        let gaps = Gap::gather(GapKind::Retention, missing);
+        assert_eq!(gaps.len(), 2);
+        let same = [("a", Offset(1)..Offset(9)), ("b", Offset(1)..Offset(9))];
+        assert_eq!(Gap::gather(GapKind::Retention, same)[0].sinks, ["a", "b"]);
+    }
+}

@@ -1,0 +1,137 @@
+//! How far each sink has a partition, and what of that is told to Kafka.
+//!
+//! **Invariant:** Kafka's committed offset is the least of the sinks' marks, so a reader of it never
+//! believes more than every place has. It is a report: no sink starts from it.
+
+use std::collections::VecDeque;
+
+use aion_schemas::log::{Mark, Offset};
+use aion_sinks::batch::Batch;
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+/// One sink's progress in one partition.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// What its store has; `None` when it has never seen the partition.
+    pub(super) stored: Option<Mark>,
+    /// The next offset to hand to it; `None` until the log's bounds are known, for an empty store.
+    pub(super) wanted: Option<Offset>,
+    /// Where reading began for an empty store.
+    began: Option<Offset>,
+    /// The stored mark, until the log was seen to have the records that it follows.
+    pub(super) unproven: Option<Mark>,
+    /// Ends and row counts of what was handed over and isn't durable so far.
+    handed: VecDeque<(Offset, u64)>,
+}
+
+impl Progress {
+    /// Starts from what the sink's store has.
+    pub(super) fn assigned(&mut self, stored: Option<Mark>) {
+        self.stored = stored;
+        self.wanted = stored.map(|mark| mark.offset);
+        self.began = None;
+        self.unproven = stored.filter(|mark| mark.epoch >= 0);
+        self.handed.clear();
+    }
+
+    /// Begins at the log's first offset, for an empty store.
+    pub(super) fn begin_at(&mut self, start: Offset) {
+        (self.wanted, self.began) = (Some(start), Some(start));
+    }
+
+    /// Everything below this is durable in the sink, or was never wanted of it.
+    pub(super) fn has(&self) -> Option<Offset> {
+        self.stored.map(|mark| mark.offset).or(self.began)
+    }
+
+    /// Notes that the sink took the batch.
+    pub(super) fn took(&mut self, end: Offset, rows: u64) {
+        self.wanted = Some(end);
+        self.handed.push_back((end, rows));
+    }
+
+    /// Notes a mark that became durable; answers how many rows did with it.
+    pub(super) fn durable(&mut self, mark: Mark) -> u64 {
+        self.stored = Some(mark);
+        let below = self.handed.partition_point(|(end, _)| *end <= mark.offset);
+        self.handed.drain(..below).map(|(_, rows)| rows).sum()
+    }
+
+    /// What the sink wants of a batch: the part at and above its mark.
+    pub(super) fn part_of(&self, batch: &Batch) -> Option<Batch> {
+        batch.clone().since(self.wanted.unwrap_or(batch.range.start))
+    }
+
+    /// Whether the log's epochs contradict the stored mark: a record below it is of a later epoch than
+    /// the one that the sink stored last, so the log was cut and has grown again.
+    ///
+    /// The source checks the mark that it starts at; this checks those of the other sinks, further up.
+    pub(super) fn contradicts(&mut self, end: Offset, epochs: &[(Offset, i32)]) -> bool {
+        let Some(mark) = self.unproven else { return false };
+        let below = epochs.iter().rev().find(|(first, _)| *first < mark.offset);
+        if end >= mark.offset {
+            self.unproven = None;
+        }
+        below.is_some_and(|(_, epoch)| *epoch > mark.epoch)
+    }
+}
+
+/// The offset that all sinks have; `None` while one has nothing.
+pub(super) fn committable(progress: &[Progress]) -> Option<Offset> {
+    let stored = progress.iter().map(|sink| sink.stored.map(|mark| mark.offset));
+    stored.min().flatten()
+}
+
+/// The metadata of a commit: each sink's mark, and the topic id that they belong to, as compact JSON.
+/// `{"v":1,"id":"<topic id>","sinks":{"lake":[<offset>,<epoch>]}}`; Kafka allows 4,096 bytes.
+pub(super) fn metadata<'a>(id: Uuid, sinks: impl Iterator<Item = (&'a str, &'a Progress)>) -> String {
+    let sinks: Map<String, serde_json::Value> = sinks
+        .filter_map(|(name, progress)| {
+            let mark = progress.stored?;
+            Some((name.to_owned(), json!([mark.offset.get(), mark.epoch])))
+        })
+        .collect();
+    json!({ "v": 1, "id": id.to_string(), "sinks": sinks }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(offset: i64, epoch: i32) -> Progress {
+        let mut progress = Progress::default();
+        progress.assigned(Some(Mark { offset: Offset(offset), epoch }));
+        progress
+    }
+
+    #[test]
+    fn the_commit_is_the_least_mark_and_nothing_while_a_sink_has_none() {
+        assert_eq!(committable(&[at(7, 0), at(5, 0)]), Some(Offset(5)));
+        assert_eq!(committable(&[at(7, 0), Progress::default()]), None);
+    }
+
+    #[test]
+    fn the_metadata_is_compact() {
+        let text = metadata(Uuid::nil(), [("lake", &at(7, 2))].into_iter());
+        let id = Uuid::nil();
+        assert_eq!(text, format!(r#"{{"id":"{id}","sinks":{{"lake":[7,2]}},"v":1}}"#));
+    }
+
+    #[test]
+    fn a_later_epoch_below_a_mark_contradicts_it() {
+        let grown_again = [(Offset(0), 1), (Offset(5), 3)];
+        assert!(at(7, 2).contradicts(Offset(9), &grown_again));
+        assert!(!at(5, 1).contradicts(Offset(9), &grown_again));
+        assert!(!at(7, 3).contradicts(Offset(9), &grown_again));
+    }
+
+    #[test]
+    fn rows_count_once_durable() {
+        let mut progress = at(0, 0);
+        progress.took(Offset(5), 4);
+        progress.took(Offset(9), 2);
+        assert_eq!(progress.durable(Mark::at(Offset(8))), 4);
+        assert_eq!(progress.durable(Mark::at(Offset(9))), 2);
+    }
+}

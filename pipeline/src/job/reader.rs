@@ -1,0 +1,179 @@
+//! One partition that this process reads: its phase, what waits for the sinks, how far each sink is.
+
+use std::{collections::VecDeque, time::Instant};
+
+use aion_schemas::log::{Mark, Offset, Partition};
+use aion_sinks::batch::Batch;
+
+use super::{
+    backoff::Backoff,
+    journal::Entry,
+    marks::Progress,
+    reject_share::RejectShare,
+    status::{PartitionState, PartitionStatus},
+};
+
+/// Above this many waiting items a partition is paused; more may still be on their way.
+const MAX_WAITING: usize = 32;
+
+/// A partition between its assignment and its loss.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) partition: Partition,
+    /// The present run; what carries another number is of the past.
+    pub(super) run: u64,
+    pub(super) phase: Phase,
+    /// Each sink's progress, in the order of the job's sinks.
+    pub(super) sinks: Vec<Progress>,
+    /// What was read and not yet taken by all sinks, in log order.
+    pub(super) waiting: VecDeque<Item>,
+    /// Whether a sink had no room for the first of them.
+    pub(super) is_busy: bool,
+    /// Whether the source was told to pause.
+    pub(super) is_paused: bool,
+    /// Whether the source was told to stop reading.
+    pub(super) is_halted: bool,
+    /// Waits between tries to assign it, or to write its entries down.
+    pub(super) backoff: Backoff,
+    /// The log has lost the next offset: start again once what was read is stored.
+    pub(super) restart_when_drained: bool,
+    /// Up to here the log is what it was, when it was found cut.
+    pub(super) agreed: Option<Offset>,
+    pub(super) reject_share: RejectShare,
+    pub(super) high: Option<Offset>,
+    /// What Kafka was told last.
+    pub(super) committed: Option<Offset>,
+}
+
+/// Where a partition is on its way from assigned to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The sinks are to be asked for their marks.
+    Assigning,
+    /// The source was asked for the log's bounds, at that time.
+    Locating(Instant),
+    /// Being read.
+    Reading,
+    /// Not read any more, and why: a person has to act.
+    Stopped(String),
+}
+
+/// What waits its turn: entries to be acknowledged, then a batch to be written.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// The last poll that went into it; `None` for what the job itself made of an answer that was gated.
+    pub(super) polled: Option<u64>,
+    /// Dead letters or gaps, to be acknowledged before any mark passes them.
+    pub(super) entries: Vec<Entry>,
+    /// `None` when there are only entries.
+    pub(super) batch: Option<Batch>,
+    pub(super) epochs: Vec<(Offset, i32)>,
+    pub(super) records: u64,
+    pub(super) rejected: u64,
+}
+
+impl Item {
+    /// Entries without a batch.
+    pub(super) fn of_entries(entries: Vec<Entry>) -> Item {
+        Item { polled: None, entries, batch: None, epochs: Vec::new(), records: 0, rejected: 0 }
+    }
+}
+
+impl Reader {
+    /// A partition that was just given to this process.
+    pub(super) fn new(partition: Partition, sinks: usize) -> Reader {
+        Reader {
+            partition,
+            run: 0,
+            phase: Phase::Assigning,
+            sinks: (0..sinks).map(|_| Progress::default()).collect(),
+            waiting: VecDeque::new(),
+            is_busy: false,
+            is_paused: false,
+            is_halted: false,
+            backoff: Backoff::default(),
+            restart_when_drained: false,
+            agreed: None,
+            reject_share: RejectShare::default(),
+            high: None,
+            committed: None,
+        }
+    }
+
+    /// Forgets what was read and starts over from the sinks' stores.
+    pub(super) fn restart(&mut self) {
+        self.phase = Phase::Assigning;
+        self.waiting.clear();
+        self.is_busy = false;
+        self.is_paused = false;
+        self.is_halted = false;
+        self.restart_when_drained = false;
+    }
+
+    /// Stops for good, until a person acts or the partition is given anew.
+    pub(super) fn stop(&mut self, why: String) {
+        self.restart();
+        self.phase = Phase::Stopped(why);
+    }
+
+    /// Whether the source should pause, `None` when it should do as it does.
+    pub(super) fn wants_pause(&self) -> Option<bool> {
+        let held_up = self.is_busy || self.backoff.is_failing();
+        let pause = self.phase == Phase::Reading && (held_up || self.waiting.len() > MAX_WAITING);
+        let resume = self.waiting.is_empty();
+        match self.is_paused {
+            false if pause => Some(true),
+            true if resume => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The least offset that a sink wants; `None` before the bounds are known to all.
+    pub(super) fn position(&self) -> Option<Offset> {
+        self.sinks.iter().map(|sink| sink.wanted).min().flatten()
+    }
+
+    /// The mark to start reading at: the least of those wanted, with its epoch where it is a stored one.
+    pub(super) fn start_mark(&self) -> Mark {
+        let least = self.sinks.iter().min_by_key(|sink| sink.wanted);
+        let offset = least.and_then(|sink| sink.wanted).unwrap_or(Offset::ZERO);
+        let stored = least.and_then(|sink| sink.stored).filter(|mark| mark.offset == offset);
+        stored.unwrap_or(Mark::at(offset))
+    }
+
+    /// The bytes of the batches that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.waiting.iter().filter_map(|item| item.batch.as_ref()).map(Batch::bytes).sum()
+    }
+
+    /// This partition, for the status.
+    pub(super) fn status(&self, sinks: &[&'static str]) -> PartitionStatus {
+        let state = match &self.phase {
+            Phase::Assigning | Phase::Locating(_) if self.backoff.is_failing() => {
+                PartitionState::Paused("a sink can't say what it has")
+            }
+            Phase::Assigning | Phase::Locating(_) => PartitionState::Starting,
+            Phase::Stopped(why) => PartitionState::Stopped(why.clone()),
+            Phase::Reading if self.backoff.is_failing() => {
+                PartitionState::Paused("dead letters or gaps can't be written down")
+            }
+            Phase::Reading if self.is_busy => PartitionState::Paused("a sink has no room"),
+            Phase::Reading => PartitionState::Reading,
+        };
+        let marks: Vec<_> = sinks
+            .iter()
+            .zip(&self.sinks)
+            .map(|(name, sink)| (*name, sink.stored.map(|mark| mark.offset)))
+            .collect();
+        let durable = self.sinks.iter().map(Progress::has);
+        let least = durable.min().flatten();
+        PartitionStatus {
+            partition: self.partition.number,
+            state,
+            position: self.position(),
+            high: self.high,
+            lag: self.high.zip(least).map(|(high, least)| (high - least).max(0)),
+            marks,
+        }
+    }
+}
