@@ -37,6 +37,8 @@ pub mod gaps;
 mod gate;
 pub mod journal;
 mod marks;
+#[cfg(test)]
+mod model;
 mod reader;
 mod reject_share;
 mod rules;

@@ -91,6 +91,13 @@ impl Store {
         self.lock().rows.iter().map(|(_, rows)| rows.clone()).collect()
     }
 
+    /// The stored rows of a partition, in the order in which they landed.
+    pub fn rows_of(&self, partition: &Partition) -> Vec<RecordBatch> {
+        let inner = self.lock();
+        let rows = inner.rows.iter().filter(|(of, _)| of == partition);
+        rows.map(|(_, rows)| rows.clone()).collect()
+    }
+
     /// The offsets stored of a partition, in the order in which they landed.
     pub fn offsets(&self, partition: &Partition) -> Vec<i64> {
         let inner = self.lock();

@@ -170,10 +170,8 @@ impl<J: Journal> AdvanceOne<'_, J> {
         let mut missing = Vec::new();
         for (sink, place) in self.reader.sinks.iter_mut().zip(self.places.iter()) {
             let Some(mark) = sink.unproven else { continue };
-            if sink.contradicts(end, &item.epochs) {
-                let later = item.epochs.iter().find(|(_, epoch)| *epoch > mark.epoch);
-                missing.push((place.name, later.map_or(mark.offset, |(first, _)| *first)..mark.offset));
-            }
+            let from = sink.differs_from(end, &item.epochs, self.plan.compacted);
+            missing.extend(from.map(|from| (place.name, from..mark.offset)));
         }
         if !missing.is_empty() && self.plan.rules.hold(Rule::EveryMarkChecked) {
             let gaps = Gap::gather(GapKind::Diverged, missing);

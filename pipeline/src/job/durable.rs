@@ -70,7 +70,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         for reader in self.readers.values_mut() {
             let offset = match least {
                 true => marks::committable(&reader.sinks),
-                false => reader.sinks.iter().filter_map(marks::Progress::has).max(),
+                false => reader.sinks.iter().filter_map(|sink| Some(sink.stored?.offset)).max(),
             };
             if offset.is_none() || offset == reader.committed {
                 continue;

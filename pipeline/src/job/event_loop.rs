@@ -49,6 +49,8 @@ pub(super) struct Plan {
     pub(super) topic: Arc<str>,
     /// The columns of a batch.
     pub(super) columns: SchemaRef,
+    /// Whether compaction may take records of the topic.
+    pub(super) compacted: bool,
     pub(super) max_reject_share: f64,
     /// How long a flush may hold up a rebalance.
     pub(super) revoke_flush: Duration,

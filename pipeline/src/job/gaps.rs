@@ -57,25 +57,25 @@ impl Gap {
         gaps.into_iter().map(gap).collect()
     }
 
-    /// The record for `aion.gaps`; the key is `job:topic id:partition:from`.
-    pub(super) fn entry(&self, job: &str, partition: &Partition, noted_at: Timestamp) -> Entry {
+    /// The record for `aion.gaps`; the key is `job:topic id:partition:first`.
+    pub(super) fn entry(&self, job: &str, partition: &Partition, recorded_at: Timestamp) -> Entry {
         let Partition { stream, number } = partition;
         let value = json!({
             "job": job,
             "topic": &*stream.topic,
             "topic_id": stream.id.to_string(),
             "partition": number,
-            "from_offset": self.range.start.get(),
-            "to_offset": self.range.end.get(),
-            "kind": self.kind.word(),
-            "sinks": self.sinks.join(","),
-            "noted_at": rfc3339(noted_at),
+            "first": self.range.start.get(),
+            "next": self.range.end.get(),
+            "reason": self.kind.word(),
+            "detail": self.describe(partition),
+            "recorded_at": rfc3339(recorded_at),
         });
         Entry {
             ledger: Ledger::Gaps,
             key: format!("{job}:{}:{number}:{}", stream.id, self.range.start),
             value: Some(Bytes::from(value.to_string())),
-            headers: Vec::new(),
+            headers: vec![("sinks", Bytes::from(self.sinks.join(",")))],
         }
     }
 

@@ -3,6 +3,7 @@
 //! **Invariant:** what is written here is acknowledged before any mark passes the offsets that it speaks
 //! of. It may be written twice (the job died in between), never not at all; the key says which are one.
 
+use aion_schemas::catalog;
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -19,8 +20,8 @@ impl Ledger {
     /// The topic's name.
     pub const fn topic(self) -> &'static str {
         match self {
-            Ledger::DeadLetters => "aion.dead-letters",
-            Ledger::Gaps => "aion.gaps",
+            Ledger::DeadLetters => catalog::DEAD_LETTERS,
+            Ledger::Gaps => catalog::GAPS,
         }
     }
 }

@@ -63,17 +63,29 @@ impl Progress {
         batch.clone().since(self.wanted.unwrap_or(batch.range.start))
     }
 
-    /// Whether the log's epochs contradict the stored mark: a record below it is of a later epoch than
-    /// the one that the sink stored last, so the log was cut and has grown again.
+    /// Compares the stored mark with the log's epochs; answers where the stored rows may begin to differ,
+    /// if they do.
     ///
-    /// The source checks the mark that it starts at; this checks those of the other sinks, further up.
-    pub(super) fn contradicts(&mut self, end: Offset, epochs: &[(Offset, i32)]) -> bool {
-        let Some(mark) = self.unproven else { return false };
-        let below = epochs.iter().rev().find(|(first, _)| *first < mark.offset);
+    /// The last record below the mark has the epoch that the sink stored with it. Another one stands there
+    /// when the log was cut and has grown again; only in a compacted topic an earlier one may, because
+    /// compaction took the last. The source checks the mark that it starts at; this checks those of the
+    /// other sinks, further up.
+    pub(super) fn differs_from(
+        &mut self,
+        end: Offset,
+        epochs: &[(Offset, i32)],
+        compacted: bool,
+    ) -> Option<Offset> {
+        let mark = self.unproven?;
         if end >= mark.offset {
             self.unproven = None;
         }
-        below.is_some_and(|(_, epoch)| *epoch > mark.epoch)
+        let (first, epoch) = *epochs.iter().rev().find(|(first, _)| *first < mark.offset)?;
+        if epoch > mark.epoch {
+            let later = epochs.iter().find(|(_, epoch)| *epoch > mark.epoch);
+            return later.map(|(first, _)| *first);
+        }
+        (epoch < mark.epoch && end >= mark.offset && !compacted).then_some(first.next())
     }
 }
 
@@ -119,11 +131,16 @@ mod tests {
     }
 
     #[test]
-    fn a_later_epoch_below_a_mark_contradicts_it() {
+    fn another_epoch_below_a_mark_tells_that_the_log_was_cut() {
         let grown_again = [(Offset(0), 1), (Offset(5), 3)];
-        assert!(at(7, 2).contradicts(Offset(9), &grown_again));
-        assert!(!at(5, 1).contradicts(Offset(9), &grown_again));
-        assert!(!at(7, 3).contradicts(Offset(9), &grown_again));
+        let differs = |mark: (i64, i32), compacted| {
+            at(mark.0, mark.1).differs_from(Offset(9), &grown_again, compacted)
+        };
+        assert_eq!(differs((7, 2), false), Some(Offset(5)));
+        assert_eq!(differs((5, 1), false), None);
+        assert_eq!(differs((7, 3), false), None);
+        assert_eq!(differs((5, 2), false), Some(Offset(1)));
+        assert_eq!(differs((5, 2), true), None, "compaction may have taken the record of epoch 2");
     }
 
     #[test]

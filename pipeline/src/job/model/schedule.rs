@@ -1,0 +1,398 @@
+//! One schedule: what happens, in an order that the seed decides, then rest, then judgement.
+
+use aion_sinks::memory::{Fault, Store};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{
+    processes::Processes,
+    verdict::{Kind, Violation, judge},
+    world::{JournalFault, PARTITIONS, What, World, lock, share},
+};
+use crate::job::{rules::Rule, source::Event, status::PartitionState};
+
+/// What is different from the real thing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// The protection that is taken out.
+    pub(super) without: Option<Rule>,
+    /// Whether stores check the mark.
+    pub(super) fenced: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { without: None, fenced: true }
+    }
+}
+
+/// What schedules met: a suite that never meets a thing says nothing about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) rows: u64,
+    pub(super) letters: u64,
+    pub(super) gaps: u64,
+    pub(super) diverged: u64,
+    pub(super) kills: u64,
+    pub(super) stops: u64,
+    pub(super) sleepers: u64,
+    pub(super) recreated: u64,
+    pub(super) faults: u64,
+}
+
+impl Seen {
+    pub(super) fn add(&mut self, one: &Seen) {
+        self.rows += one.rows;
+        self.letters += one.letters;
+        self.gaps += one.gaps;
+        self.diverged += one.diverged;
+        self.kills += one.kills;
+        self.stops += one.stops;
+        self.sleepers += one.sleepers;
+        self.recreated += one.recreated;
+        self.faults += one.faults;
+    }
+
+    pub(super) fn everything(&self) -> bool {
+        let counts = [
+            self.rows,
+            self.letters,
+            self.gaps,
+            self.diverged,
+            self.kills,
+            self.stops,
+            self.sleepers,
+            self.recreated,
+            self.faults,
+        ];
+        counts.iter().all(|count| *count > 100)
+    }
+}
+
+const STEPS: u32 = 900;
+/// So many rounds without faults must be enough to come to rest.
+const REST_ROUNDS: u32 = 600;
+
+struct Schedule {
+    rng: StdRng,
+    group: Processes,
+    seen: Seen,
+    /// Few schedules make the topic anew or cut it, so that the others get far.
+    with_recreation: bool,
+    with_truncation: bool,
+    with_second_sink_from: u32,
+}
+
+/// Runs the schedule of a seed.
+pub(super) fn run(seed: u64, options: Options) -> Result<Seen, Violation> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut world = World::default();
+    world.create_topic();
+    let stores = vec![Store::new(), Store::new()];
+    let mut group = Processes::new(share(world), stores, options);
+    let second = [0, STEPS / 3, STEPS][rng.random_range(0..3)];
+    group.sinks = if second == 0 { 2 } else { 1 };
+    let (first, other) = (group.start(), group.start());
+    for partition in 0..PARTITIONS {
+        group.give(partition, if partition == 0 { other } else { first });
+    }
+    let mut schedule = Schedule {
+        with_recreation: rng.random_bool(0.3),
+        with_truncation: rng.random_bool(0.3),
+        with_second_sink_from: second,
+        rng,
+        group,
+        seen: Seen::default(),
+    };
+    for step in 0..STEPS {
+        if step > 0 && step == schedule.with_second_sink_from {
+            schedule.restart_all_with_two_sinks();
+        }
+        schedule.step()?;
+    }
+    schedule.come_to_rest()?;
+    schedule.judge()
+}
+
+impl Schedule {
+    fn step(&mut self) -> Result<(), Violation> {
+        match self.rng.random_range(0..1000) {
+            0..90 => self.produce(),
+            90..350 => self.fetch(),
+            350..450 => self.look(),
+            450..530 => self.locate(),
+            530..850 => self.run_one()?,
+            850..930 => self.group.clock.pass(self.rng.random_range(1..160)),
+            930..936 => self.ask_for(),
+            936..944 => self.take_away(),
+            944..947 => self.kill(),
+            947..949 => self.stop(),
+            949..957 => self.freeze(),
+            957..963 => self.tell_losses(),
+            963..980 => self.fault(),
+            980..987 => self.retain(),
+            987..990 if self.with_recreation => self.recreate(),
+            990..1000 if self.with_truncation => self.truncate(),
+            _ => self.run_one()?,
+        }
+        self.group.settle();
+        Ok(())
+    }
+
+    fn produce(&mut self) {
+        let partition = self.rng.random_range(0..PARTITIONS);
+        for _ in 0..self.rng.random_range(1..6) {
+            let what = match self.rng.random_range(0..20) {
+                0..2 => What::Poison,
+                2 => What::Tombstone,
+                3..5 => What::Hole,
+                _ => What::Row,
+            };
+            lock(&self.group.world).produce(partition, what);
+        }
+    }
+
+    fn fetch(&mut self) {
+        let at = self.any_alive();
+        for partition in 0..PARTITIONS {
+            let max = self.rng.random_range(1..8);
+            self.fetch_of(at, partition, max);
+        }
+    }
+
+    fn fetch_of(&mut self, at: usize, partition: i32, max: usize) {
+        let process = &self.group.all[at];
+        if process.budget.is_spent() {
+            return;
+        }
+        lock(&process.consumer).fetch(partition, max, &self.group.world, &process.budget);
+    }
+
+    fn look(&mut self) {
+        let at = self.any_alive();
+        for _ in 0..self.rng.random_range(1..5) {
+            lock(&self.group.all[at].consumer).look(&self.group.world);
+        }
+    }
+
+    fn locate(&mut self) {
+        let at = self.any_alive();
+        for _ in 0..self.rng.random_range(1..5) {
+            lock(&self.group.all[at].consumer).locate(&self.group.world);
+        }
+    }
+
+    fn run_one(&mut self) -> Result<(), Violation> {
+        let at = self.any_alive();
+        let process = &mut self.group.all[at];
+        if process.frozen > 0 {
+            process.frozen -= 1;
+            return Ok(());
+        }
+        for _ in 0..self.rng.random_range(1..12) {
+            self.poll(at)?;
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, at: usize) -> Result<(), Violation> {
+        self.group.all[at].poll().map_err(|what| Violation::new(Kind::Failed, what))?;
+        if !self.group.all[at].is_alive() {
+            // It was asked to stop, and has: somebody else takes over.
+            let heir = self.group.start();
+            self.group.settle_dead(heir);
+        }
+        Ok(())
+    }
+
+    fn ask_for(&mut self) {
+        let (partition, to) = (self.rng.random_range(0..PARTITIONS), self.any_alive());
+        self.group.ask_for(partition, to);
+    }
+
+    fn take_away(&mut self) {
+        let (partition, to) = (self.rng.random_range(0..PARTITIONS), self.any_alive());
+        self.seen.sleepers += 1;
+        let from = self.group.owners[&partition];
+        self.group.all[from].frozen = self.rng.random_range(0..6);
+        self.group.take_away(partition, to);
+    }
+
+    fn kill(&mut self) {
+        self.seen.kills += 1;
+        let at = self.any_alive();
+        let heir = self.group.start();
+        self.group.kill(at, heir);
+    }
+
+    fn stop(&mut self) {
+        self.seen.stops += 1;
+        let at = self.any_alive();
+        let deadline = std::time::Instant::now();
+        lock(&self.group.all[at].consumer).events.push_back(Event::Stop { deadline });
+    }
+
+    fn freeze(&mut self) {
+        let at = self.any_alive();
+        self.group.all[at].frozen = self.rng.random_range(1..12);
+    }
+
+    fn tell_losses(&mut self) {
+        let at = self.any_alive();
+        self.group.tell_losses(at);
+    }
+
+    fn fault(&mut self) {
+        self.seen.faults += 1;
+        if self.rng.random_bool(0.4) {
+            let faults = [JournalFault::Refused, JournalFault::Torn, JournalFault::Unacknowledged];
+            let fault = faults[self.rng.random_range(0..faults.len())];
+            lock(&self.group.world).journal_fault = Some(fault);
+            return;
+        }
+        let faults = [
+            Fault::Busy,
+            Fault::Retry,
+            Fault::Torn,
+            Fault::Unacknowledged,
+            Fault::Moved,
+            Fault::RetryAssign,
+        ];
+        let fault = faults[self.rng.random_range(0..faults.len())];
+        let store = &self.group.stores[self.rng.random_range(0..2)];
+        if store.faults_left() == 0 {
+            store.script(fault);
+        }
+    }
+
+    fn retain(&mut self) {
+        let partition = self.rng.random_range(0..PARTITIONS);
+        let mut world = lock(&self.group.world);
+        let log = world.log(partition);
+        let start = self.rng.random_range(log.start..=log.end());
+        world.retain(partition, start, &self.group.stores);
+    }
+
+    fn recreate(&mut self) {
+        self.seen.recreated += 1;
+        lock(&self.group.world).create_topic();
+    }
+
+    /// Cuts a log behind some record. A mark that only offsets without records lie below carries no epoch,
+    /// so a cut below it could not be told.
+    fn truncate(&mut self) {
+        let partition = self.rng.random_range(0..PARTITIONS);
+        let mut world = lock(&self.group.world);
+        let log = world.log(partition);
+        let is_record = |at: &usize| log.slots[*at].what != What::Hole;
+        let Some(first) = (log.start..log.end()).find(is_record) else { return };
+        let end = self.rng.random_range(first + 1..=log.end());
+        world.truncate(partition, end);
+    }
+
+    fn restart_all_with_two_sinks(&mut self) {
+        self.group.sinks = 2;
+        let heir = self.group.start();
+        for at in self.group.alive() {
+            if at != heir {
+                self.group.kill(at, heir);
+            }
+        }
+        self.group.start();
+    }
+
+    fn any_alive(&mut self) -> usize {
+        let alive = self.group.alive();
+        match alive.get(self.rng.random_range(0..alive.len().max(1))) {
+            Some(at) => *at,
+            None => self.group.start(),
+        }
+    }
+
+    /// No more faults. Who sleeps wakes and acts once more, then one fresh process does what is left.
+    fn come_to_rest(&mut self) -> Result<(), Violation> {
+        lock(&self.group.world).journal_fault = None;
+        for at in self.group.alive() {
+            self.group.all[at].frozen = 0;
+            for _ in 0..40 {
+                self.poll(at)?;
+            }
+        }
+        let last = self.group.start();
+        for at in self.group.alive() {
+            if at != last {
+                self.group.kill(at, last);
+            }
+        }
+        for partition in 0..PARTITIONS {
+            self.group.give(partition, last);
+        }
+        for _ in 0..REST_ROUNDS {
+            self.group.clock.pass(60);
+            self.look_and_read_all(last);
+            for _ in 0..12 {
+                self.poll(last)?;
+            }
+            if self.is_at_rest(last) {
+                return Ok(());
+            }
+        }
+        let status = self.group.all[last].status.now();
+        Err(Violation::new(Kind::Stuck, format!("no rest: {status:?}")))
+    }
+
+    fn look_and_read_all(&mut self, at: usize) {
+        for _ in 0..3 {
+            lock(&self.group.all[at].consumer).look(&self.group.world);
+        }
+        for _ in 0..2 * PARTITIONS {
+            lock(&self.group.all[at].consumer).locate(&self.group.world);
+        }
+        for partition in 0..PARTITIONS {
+            self.fetch_of(at, partition, 64);
+        }
+    }
+
+    /// Whether every partition is stopped, or stored up to the end of its log by every sink.
+    fn is_at_rest(&self, at: usize) -> bool {
+        let process = &self.group.all[at];
+        let status = process.status.now();
+        let mut world = lock(&self.group.world);
+        if status.stream.as_ref().map(|stream| stream.id) != Some(world.topic_id())
+            && self.group.options.without != Some(Rule::StreamIsTopicId)
+        {
+            return false;
+        }
+        let stores = &self.group.stores[..self.group.sinks];
+        let is_done = |number: i32, world: &mut World| {
+            let Some(one) = status.partitions.iter().find(|one| one.partition == number) else {
+                return false;
+            };
+            if matches!(one.state, PartitionState::Stopped(_)) {
+                return true;
+            }
+            let log = world.log(number);
+            let end = log.end() as i64;
+            let consumer = lock(&process.consumer);
+            let reading = consumer.readings.get(&number);
+            let read = reading.is_some_and(|reading| reading.position as i64 >= end);
+            let has = |mark: Option<aion_schemas::log::Offset>| match mark {
+                Some(offset) => offset.get() >= end,
+                None => log.start == log.end(),
+            };
+            read && one.marks.len() == stores.len() && one.marks.iter().all(|(_, mark)| has(*mark))
+        };
+        (0..PARTITIONS).all(|number| is_done(number, &mut world))
+    }
+
+    fn judge(mut self) -> Result<Seen, Violation> {
+        let world = lock(&self.group.world);
+        judge(&world, &self.group.stores[..self.group.sinks], self.group.options)?;
+        self.seen.letters = world.letters.len() as u64;
+        self.seen.gaps = world.gaps.iter().filter(|gap| !gap.diverged).count() as u64;
+        self.seen.diverged = world.gaps.iter().filter(|gap| gap.diverged).count() as u64;
+        let rows = self.group.stores.iter().flat_map(Store::rows);
+        self.seen.rows = rows.map(|rows| rows.num_rows() as u64).sum();
+        drop(world);
+        Ok(self.seen)
+    }
+}

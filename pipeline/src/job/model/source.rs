@@ -1,0 +1,242 @@
+//! The scripted source: a consumer of the world's logs that does a thing only when the schedule says so.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::poll_fn,
+    sync::{Arc, LazyLock},
+    task::Poll,
+    time::Instant,
+};
+
+use aion_schemas::log::{Offset, Partition, Timestamp};
+use aion_sinks::{batch::Batch, budget::Budget, memory::Store};
+use arrow::{
+    array::Int64Array,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::world::{ModelClock, Shared, What, World, lock};
+use crate::job::{
+    event_loop::Clock,
+    source::{Chunk, Command, Event, Located, Lookup, Rejected, Source},
+};
+
+/// The columns of the model's rows.
+pub(super) static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let field = |name| Field::new(name, DataType::Int64, false);
+    Arc::new(Schema::new(vec![field("uid"), field("_offset")]))
+});
+
+/// What the schedule sees of one process's consumer.
+#[derive(Debug, Default)]
+pub(super) struct Consumer {
+    pub(super) events: VecDeque<Event>,
+    pub(super) readings: BTreeMap<i32, Reading>,
+    /// Given back by the job since the schedule last looked.
+    pub(super) released: Vec<i32>,
+    locates: VecDeque<(i32, u64)>,
+    bounds: Option<(i32, u64, std::ops::Range<Offset>)>,
+    polled: u64,
+    lookup: Option<(u64, Option<Uuid>)>,
+}
+
+/// A partition that was started.
+#[derive(Debug)]
+pub(super) struct Reading {
+    partition: Partition,
+    run: u64,
+    pub(super) position: usize,
+    epoch: i32,
+    paused: bool,
+}
+
+impl Consumer {
+    /// The next step of a look-up: it starts, it finds the id, it is told.
+    pub(super) fn look(&mut self, world: &Shared<World>) {
+        self.lookup = match self.lookup.take() {
+            None => Some((self.polled, None)),
+            Some((after_poll, None)) => Some((after_poll, Some(lock(world).topic_id()))),
+            Some((after_poll, topic_id)) => {
+                self.events.push_back(Event::Looked(Lookup { after_poll, topic_id }));
+                None
+            }
+        };
+    }
+
+    /// The next step of a question for bounds: they are found, then the id is, and both are told.
+    pub(super) fn locate(&mut self, world: &Shared<World>) {
+        if let Some((partition, run, bounds)) = self.bounds.take() {
+            let topic_id = Some(lock(world).topic_id());
+            let located = Located { partition, run, topic_id, bounds };
+            self.events.push_back(Event::Located(located));
+        } else if let Some((partition, run)) = self.locates.pop_front() {
+            let mut world = lock(world);
+            let log = world.log(partition);
+            let bounds = Offset(log.start as i64)..Offset(log.end() as i64);
+            self.bounds = Some((partition, run, bounds));
+        }
+    }
+
+    /// Fetches up to `max` offsets of a partition, as a client does that knows topics by name.
+    pub(super) fn fetch(&mut self, number: i32, max: usize, world: &Shared<World>, budget: &Budget) {
+        let Some(reading) = self.readings.get_mut(&number) else { return };
+        if reading.paused {
+            return;
+        }
+        let mut world = lock(world);
+        let log = world.log(number);
+        let (position, run) = (reading.position, reading.run);
+        let below = position.checked_sub(1).and_then(|at| log.slots.get(at));
+        let cut = match below {
+            Some(slot) => slot.epoch > reading.epoch,
+            None => position > log.end() && log.epoch > reading.epoch,
+        };
+        if cut && reading.epoch >= 0 {
+            let agreed = Offset(log.end_of_epoch(reading.epoch) as i64);
+            self.events.push_back(Event::Truncated { partition: number, run, agreed });
+            self.readings.remove(&number);
+            return;
+        }
+        if position < log.start || position > log.end() {
+            self.events.push_back(Event::OutOfRange { partition: number, run });
+            self.readings.remove(&number);
+            return;
+        }
+        let end = log.end().min(position + max);
+        if end == position {
+            return;
+        }
+        self.polled += 1;
+        let chunk = chunk(reading, end, log, self.polled, budget);
+        (reading.position, reading.epoch) = (end, chunk.batch.epoch);
+        self.events.push_back(Event::Chunk(chunk));
+    }
+}
+
+fn chunk(
+    reading: &Reading,
+    end: usize,
+    log: &super::world::Log,
+    polled: u64,
+    budget: &Budget,
+) -> Chunk {
+    let (mut uids, mut offsets, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut epochs, mut epoch, mut records) = (Vec::new(), reading.epoch, 0);
+    for (offset, slot) in log.slots.iter().enumerate().take(end).skip(reading.position) {
+        if slot.what == What::Hole {
+            continue;
+        }
+        records += 1;
+        if epochs.is_empty() || slot.epoch != epoch {
+            epochs.push((Offset(offset as i64), slot.epoch));
+        }
+        epoch = slot.epoch;
+        match slot.what {
+            What::Row => {
+                uids.push(slot.uid);
+                offsets.push(offset as i64);
+            }
+            What::Poison => rejected.push(Rejected {
+                offset: Offset(offset as i64),
+                append_time: Timestamp(0),
+                key: None,
+                value: Some(Bytes::from(slot.uid.to_string())),
+                reason: "poison",
+                field: None,
+                detail: String::new(),
+                schema_id: None,
+            }),
+            What::Tombstone | What::Hole => {}
+        }
+    }
+    let bytes = uids.len() * 100;
+    let columns: Vec<arrow::array::ArrayRef> =
+        vec![Arc::new(Int64Array::from(uids)), Arc::new(Int64Array::from(offsets))];
+    let batch = Batch {
+        partition: reading.partition.clone(),
+        range: Offset(reading.position as i64)..Offset(end as i64),
+        epoch,
+        appended: None,
+        rows: RecordBatch::try_new(Arc::clone(&COLUMNS), columns).unwrap(),
+        memory: budget.take(bytes),
+    };
+    let high = Offset(log.end() as i64);
+    Chunk { run: reading.run, polled, batch, epochs, records, rejected, high }
+}
+
+/// The job's end of a [`Consumer`].
+pub(super) struct Scripted {
+    pub(super) consumer: Shared<Consumer>,
+    pub(super) world: Shared<World>,
+    pub(super) stores: Vec<Store>,
+    pub(super) clock: ModelClock,
+}
+
+#[async_trait]
+impl Source for Scripted {
+    async fn next(&mut self, until: Instant) -> Option<Event> {
+        poll_fn(|_| match lock(&self.consumer).events.pop_front() {
+            Some(event) => Poll::Ready(Some(event)),
+            None if self.clock.now() >= until => Poll::Ready(None),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    async fn command(&mut self, command: Command) {
+        let mut consumer = lock(&self.consumer);
+        match command {
+            Command::Locate { partition, run } => consumer.locates.push_back((partition, run)),
+            Command::Start { partition, run, at } => {
+                let position = at.offset.get() as usize;
+                let number = partition.number;
+                let reading =
+                    Reading { partition, run, position, epoch: at.epoch, paused: false };
+                consumer.readings.insert(number, reading);
+            }
+            Command::Halt(number) => drop(consumer.readings.remove(&number)),
+            Command::Pause(number) | Command::Resume(number) => {
+                let paused = matches!(command, Command::Pause(_));
+                if let Some(reading) = consumer.readings.get_mut(&number) {
+                    reading.paused = paused;
+                }
+            }
+            Command::Commit { marks, .. } => self.check_commit(&marks),
+            Command::Release(numbers) => {
+                for number in &numbers {
+                    consumer.readings.remove(number);
+                }
+                consumer.released.extend(numbers);
+            }
+            Command::Look | Command::Leave => {}
+        }
+    }
+
+    fn last_poll(&self) -> Option<Instant> {
+        Some(self.clock.now())
+    }
+}
+
+impl Scripted {
+    /// A commit must not be ahead of any store of this job, in whatever incarnation its metadata names.
+    fn check_commit(&self, marks: &[(i32, Offset, String)]) {
+        for (number, offset, metadata) in marks {
+            let metadata: serde_json::Value = serde_json::from_str(metadata).unwrap();
+            let mut world = lock(&self.world);
+            let mut stream = world.stream();
+            stream.id = metadata["id"].as_str().unwrap().parse().unwrap();
+            let partition = Partition { stream, number: *number };
+            let ahead = |store: &Store| {
+                store.marks().get(&partition).is_none_or(|mark| mark.offset < *offset)
+            };
+            if self.stores.iter().any(ahead) {
+                let what = format!("commit {offset} of {partition} is ahead of a store");
+                world.commits_ahead.push(what);
+            }
+        }
+    }
+}
