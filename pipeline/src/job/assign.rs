@@ -139,7 +139,8 @@ impl<S: Source, J: Journal> Job<S, J> {
             stop_diverged(reader, &diverged, &self.plan.job, noted_at);
             return self.advance(located.partition, now).await;
         }
-        let gaps = missed(reader, &names, located.bounds.start, rules.hold(Rule::FirstStartHasNoGap));
+        let gaps =
+            missed(reader, &names, located.bounds.start, rules.hold(Rule::FirstStartHasNoGap));
         begin_empty_stores(reader, located.bounds.start, rules.hold(Rule::NoMarkStartsAtLogStart));
         if let Some(item) = gap_item(reader, &gaps, &self.plan.columns) {
             let entry = |gap: &Gap| gap.entry(&self.plan.job, &reader.partition, noted_at);

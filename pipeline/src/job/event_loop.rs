@@ -111,7 +111,8 @@ impl<S: Source, J: Journal> Job<S, J> {
     ) -> (Job<S, J>, StatusReader) {
         let first = JobStatus::starting(Arc::clone(&plan.job), Arc::clone(&plan.topic));
         let (reporter, reading) = Reporter::new(first);
-        let place = |sink: Box<dyn Sink>| Place { name: sink.name(), sink, backoff: Backoff::default() };
+        let place =
+            |sink: Box<dyn Sink>| Place { name: sink.name(), sink, backoff: Backoff::default() };
         let job = Job {
             plan,
             source,

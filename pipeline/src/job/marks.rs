@@ -97,7 +97,10 @@ pub(super) fn committable(progress: &[Progress]) -> Option<Offset> {
 
 /// The metadata of a commit: each sink's mark, and the topic id that they belong to, as compact JSON.
 /// `{"v":1,"id":"<topic id>","sinks":{"lake":[<offset>,<epoch>]}}`; Kafka allows 4,096 bytes.
-pub(super) fn metadata<'a>(id: Uuid, sinks: impl Iterator<Item = (&'a str, &'a Progress)>) -> String {
+pub(super) fn metadata<'a>(
+    id: Uuid,
+    sinks: impl Iterator<Item = (&'a str, &'a Progress)>,
+) -> String {
     let sinks: Map<String, serde_json::Value> = sinks
         .filter_map(|(name, progress)| {
             let mark = progress.stored?;

@@ -9,11 +9,7 @@ use std::{
     time::Duration,
 };
 
-use aion_sinks::{
-    budget::Budget,
-    memory::Store,
-    sink::Sink,
-};
+use aion_sinks::{budget::Budget, memory::Store, sink::Sink};
 
 use super::{
     journal::ModelJournal,

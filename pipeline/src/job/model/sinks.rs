@@ -18,10 +18,8 @@ use async_trait::async_trait;
 /// Gives the schedule a chance to do something else first.
 pub(super) async fn pause() {
     let mut paused = false;
-    poll_fn(|_| {
-        if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    poll_fn(|_| if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }
 
 pub(super) struct Seam {

@@ -82,7 +82,13 @@ impl Consumer {
     }
 
     /// Fetches up to `max` offsets of a partition, as a client does that knows topics by name.
-    pub(super) fn fetch(&mut self, number: i32, max: usize, world: &Shared<World>, budget: &Budget) {
+    pub(super) fn fetch(
+        &mut self,
+        number: i32,
+        max: usize,
+        world: &Shared<World>,
+        budget: &Budget,
+    ) {
         let Some(reading) = self.readings.get_mut(&number) else { return };
         if reading.paused {
             return;
@@ -194,8 +200,7 @@ impl Source for Scripted {
             Command::Start { partition, run, at } => {
                 let position = at.offset.get() as usize;
                 let number = partition.number;
-                let reading =
-                    Reading { partition, run, position, epoch: at.epoch, paused: false };
+                let reading = Reading { partition, run, position, epoch: at.epoch, paused: false };
                 consumer.readings.insert(number, reading);
             }
             Command::Halt(number) => drop(consumer.readings.remove(&number)),
