@@ -7,7 +7,7 @@
 
 mod jobs;
 mod overrides;
-mod secret;
+pub(crate) mod secret;
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
 //! Believable events: a simulated router's life, as messages on standard output or in Kafka.
 //!
 //! [`Life`] makes events, [`Messages`] encodes them (and breaks some on request), [`run`] is the
-//! command.
+//! command, and [`Feed`] sends without end.
 //!
 //! **Invariant:** the same seed, start, topics and rate give the same bytes, on every platform.
 
@@ -37,23 +37,25 @@ pub use life::Life;
 pub use messages::{Encoder, Message, Messages, Tally};
 use pace::Pace;
 
-/// Makes the events and hands them over; returns when each has been taken, by the reader of standard
-/// output or durably by Kafka, and fails where one wasn't. Waits in place: not for an async runtime.
+/// Makes the events and hands them over. Returns when each has been taken, by the reader of
+/// standard output or durably by Kafka, and fails where one wasn't. Waits in place, so it isn't
+/// for an async runtime's thread.
+#[expect(clippy::needless_pass_by_value, reason = "a command ends with its arguments")]
 pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
-    let (topics, encoder, start) = (args.topics(), args.encoder()?, args.start(now()));
+    let (topics, encoder, connection) = (args.topics(), args.encoder()?, args.connection()?);
+    let start = args.start(now());
     let life = Life::new(args.seed, start, &topics, args.event_rate());
     let mut messages = Messages::new(life, encoder, args.bad_share);
-    let (count, seed, rate) = (args.count, args.seed, args.rate);
-    let pace = rate.map(Pace::new);
-    match args.into_connection() {
-        None => output::to_stdout(&mut messages, count, pace)
+    let pace = args.rate.map(Pace::new);
+    match connection {
+        None => output::to_stdout(&mut messages, args.count, pace)
             .context("write events to standard output")?,
         Some(connection) => {
             output::check_topics(&connection, &topics)?;
-            output::to_kafka(&connection, &mut messages, count, pace)?;
+            output::to_kafka(&connection, &mut messages, args.count, pace)?;
         }
     }
-    report(&messages.tally(), seed, start, rate);
+    report(&messages.tally(), &args, start);
     Ok(())
 }
 
@@ -64,15 +66,15 @@ fn now() -> Timestamp {
 }
 
 /// Tells people, on standard error, what was made and how to make it again.
-fn report(tally: &Tally, seed: u64, start: Timestamp, rate: Option<f64>) {
+fn report(tally: &Tally, args: &GenerateArgs, start: Timestamp) {
     let topics = Topic::ALL.iter().zip(tally.topics).filter(|(_, count)| *count > 0);
     let topics = topics.map(|(topic, count)| format!("{} {}", HumanCount(count), topic.table()));
     let mut when = Vec::new();
     json::push_time(&mut when, start);
     let when = String::from_utf8_lossy(&when);
-    let rate = rate.map_or_else(String::new, |rate| format!(" --rate {rate}"));
+    let rate = args.rate.map_or_else(String::new, |rate| format!(" --rate {rate}"));
     let topics = topics.collect::<Vec<_>>().join(", ");
-    eprintln!("made {topics}; again with --seed {seed} --start {when}{rate}");
+    eprintln!("made {topics}; again with --seed {} --start {when}{rate}", args.seed);
     let broken = Breakage::ALL.iter().zip(tally.broken).filter(|(_, count)| *count > 0);
     let broken = broken.map(|(breakage, count)| format!("{} {breakage}", HumanCount(count)));
     let broken = broken.collect::<Vec<_>>().join(", ");

@@ -1,7 +1,7 @@
 //! References to secrets: `env:NAME` and `file:PATH`; other text stands for itself.
 
 /// Resolves a reference. The error never shows what was read.
-pub(super) fn resolve(text: &str) -> Result<String, String> {
+pub(crate) fn resolve(text: &str) -> Result<String, String> {
     if let Some(name) = text.strip_prefix("env:") {
         return std::env::var(name).map_err(|_| format!("environment variable {name} is not set"));
     }

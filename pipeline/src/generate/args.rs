@@ -4,10 +4,14 @@ use std::str::FromStr;
 
 use aion_kafka::Connection;
 use aion_schemas::{catalog::Catalog, log::Timestamp};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
 use super::{broken::Share, event::Topic, messages::Encoder};
+use crate::{
+    config::secret,
+    exit::{Exit, Failure},
+};
 
 /// Events a second of a life that isn't paced.
 const UNPACED_RATE: f64 = 200.0;
@@ -46,7 +50,8 @@ pub struct GenerateArgs {
     /// output
     #[arg(long, value_name = "HOST:PORT")]
     to: Option<String>,
-    /// A librdkafka property for the connection, such as security.protocol=ssl; may be repeated
+    /// A librdkafka property for the connection, such as security.protocol=ssl; may be repeated.
+    /// A value of `env:NAME` or `file:PATH` is read from there: for secrets
     #[arg(short = 'X', value_name = "NAME=VALUE", requires = "to", value_parser = property)]
     properties: Vec<(String, String)>,
 }
@@ -79,9 +84,14 @@ impl GenerateArgs {
     }
 
     /// How to reach Kafka, if that is where the messages go.
-    pub(super) fn into_connection(self) -> Option<Connection> {
-        let properties = self.properties.into_iter().collect();
-        self.to.map(|brokers| Connection { brokers, properties })
+    pub(super) fn connection(&self) -> anyhow::Result<Option<Connection>> {
+        let Some(brokers) = self.to.clone() else { return Ok(None) };
+        let resolve = |(name, value): &(String, String)| match secret::resolve(value) {
+            Ok(value) => Ok((name.clone(), value)),
+            Err(cause) => usage(&format!("-X {name}: {cause}")),
+        };
+        let properties = self.properties.iter().map(resolve).collect::<anyhow::Result<_>>()?;
+        Ok(Some(Connection { brokers, properties }))
     }
 
     /// What writes the messages' bodies.
@@ -90,15 +100,21 @@ impl GenerateArgs {
             return Ok(Encoder::Json);
         };
         if self.to.is_none() {
-            bail!("--encoding avro makes messages without a line form: send them with --to");
+            return usage(
+                "--encoding avro makes messages without a line form: send them with --to",
+            );
         }
         let [topic] = self.topics()[..] else {
-            bail!("--schema-id belongs to one topic: name it with --topic");
+            return usage("--schema-id belongs to one topic: name it with --topic");
         };
         let catalog = Catalog::builtin();
         let topic = catalog.topic(topic.name()).context("topic isn't in the built-in catalog")?;
         Ok(Encoder::avro(&topic.schema, schema_id))
     }
+}
+
+fn usage<T>(message: &str) -> anyhow::Result<T> {
+    Err(Failure::new(Exit::Usage, message).into())
 }
 
 /// An encoding by name.

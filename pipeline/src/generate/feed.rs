@@ -1,7 +1,7 @@
-//! Events that happen now, sent as they happen, until told to stop: what a development set-up lives on.
+//! Events that happen now, sent as they happen, until told to stop.
 //!
-//! **Invariant:** memory is bounded whatever the broker does: by the producer's queue, and by the time
-//! that a feed makes up for. What lies further back is left out, as by a producer that was down.
+//! **Invariant:** memory is bounded whatever the broker does: by the producer's queue, and by the
+//! time that a feed makes up for. What lies further back is left out, as if the producer was down.
 //! **Invariant:** a feed never repeats an event: each start is another life.
 
 use std::{
