@@ -90,6 +90,10 @@ impl Broker {
         self.stopping.send_replace(true);
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
+        // Work that was handed to other threads ends by itself; the folder stays locked until then.
+        while Arc::strong_count(&self.node) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         if let Some((flusher, threads)) = self.flusher.take() {
             flusher.close();
             let joined = spawn_blocking(move || {

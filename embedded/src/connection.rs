@@ -138,7 +138,7 @@ fn open(mut frame: Bytes, peer: SocketAddr) -> Result<Call, Closed> {
     let version = (&frame[2..4]).get_i16();
     let correlation = (&frame[4..8]).get_i32();
     let unsupported = Closed::Unsupported { key, version };
-    let key = ApiKey::try_from(key).map_err(|_| Closed::Unsupported { key, version })?;
+    let key = ApiKey::try_from(key).map_err(|()| Closed::Unsupported { key, version })?;
     let taken = api::range(key).is_some_and(|range| range.contains(&version));
     if !taken && key != ApiKey::ApiVersions {
         return Err(unsupported);

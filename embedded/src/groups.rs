@@ -8,6 +8,8 @@
 //! are still there, and an earlier member's id is not known any more.
 
 mod group;
+mod member;
+mod view;
 
 use std::{
     collections::HashMap,
@@ -23,7 +25,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use self::group::Group;
-pub(crate) use self::group::{Join, Joined};
+pub(crate) use self::member::{Join, Joined};
 use crate::{
     flusher::lock,
     offsets::{Committed, Offsets},
@@ -165,14 +167,12 @@ impl Groups {
     /// A group's state and members; state "Dead" if there is none.
     pub(crate) fn describe(&self, name: &str) -> DescribedGroup {
         let groups = self.groups();
-        match groups.get(name) {
-            Some(group) => group.describe(),
-            None => {
-                let known = !self.offsets.places(name).is_empty();
-                let state = if known { "Empty" } else { "Dead" };
-                DescribedGroup::default().with_group_state(StrBytes::from_static_str(state))
-            }
+        if let Some(group) = groups.get(name) {
+            return group.describe();
         }
+        let known = !self.offsets.places(name).is_empty();
+        let state = if known { "Empty" } else { "Dead" };
+        DescribedGroup::default().with_group_state(StrBytes::from_static_str(state))
     }
 
     /// Forgets a group that has no members.

@@ -216,7 +216,7 @@ impl Topics {
             .into_iter()
             .filter(|topic| Some(topic.id) != replaced);
         let entries: Vec<Entry> = kept.map(|topic| topic.entry()).chain(changed).collect();
-        files::replace_json(&self.file(), &entries).map_err(storage)
+        files::replace_json(&self.file(), &entries).map_err(|error| storage(&error))
     }
 
     /// Creates a topic; with `only_check` it says what would happen.
@@ -244,7 +244,7 @@ impl Topics {
             configs,
         };
         if !only_check {
-            let topic = self.load(&entry, rules).map_err(storage)?;
+            let topic = self.load(&entry, rules).map_err(|error| storage(&error))?;
             self.named()?;
             self.save(Some(entry.clone()), None)?;
             self.insert(&topic);
@@ -255,7 +255,7 @@ impl Topics {
     /// Makes the partitions' folders durable before the list names them.
     fn named(&self) -> Result<(), Refusal> {
         let home = self.folder.join("topics");
-        files::sync_folder(&home).map_err(|error| storage(Error::io("sync", &home)(error)))
+        files::sync_folder(&home).map_err(|error| storage(&Error::io("sync", &home)(error)))
     }
 
     /// Deletes a topic and its data.
@@ -297,7 +297,7 @@ impl Topics {
         let added: Result<Vec<_>, _> = (now..wanted)
             .map(|at| self.partition(topic.id, at))
             .collect();
-        let added = added.map_err(storage)?;
+        let added = added.map_err(|error| storage(&error))?;
         self.named()?;
         self.save(
             Some(Entry {
@@ -340,7 +340,7 @@ impl Topics {
     }
 }
 
-fn storage(error: Error) -> Refusal {
+fn storage(error: &Error) -> Refusal {
     tracing::error!(%error, "cannot change topics");
     (ResponseError::KafkaStorageError, error.to_string())
 }

@@ -25,7 +25,7 @@ use crate::{
 /// The most that one answer carries, whatever the client allows.
 const ANSWER_BYTES: usize = 64 << 20;
 /// The longest wait for records.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 type Found = Result<Arc<Partition>, ResponseError>;
 

@@ -13,83 +13,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use kafka_protocol::{
-    ResponseError,
-    messages::describe_groups_response::{DescribedGroup, DescribedGroupMember},
-    protocol::StrBytes,
-};
+use kafka_protocol::{ResponseError, protocol::StrBytes};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::Who;
-
-/// A request to join.
-pub(crate) struct Join {
-    pub(crate) member: String,
-    pub(crate) instance: Option<String>,
-    pub(crate) client: String,
-    pub(crate) host: String,
-    pub(crate) session_ms: i32,
-    pub(crate) rebalance_ms: i32,
-    pub(crate) protocol_type: String,
-    pub(crate) protocols: Vec<(StrBytes, Bytes)>,
-    /// Whether a new member first gets an id and joins with it again.
-    pub(crate) id_first: bool,
-}
-
-/// The answer to a join. `members` is filled for the leader only: id, instance, metadata.
-#[derive(Default)]
-pub(crate) struct Joined {
-    pub(crate) error: Option<ResponseError>,
-    pub(crate) generation: i32,
-    pub(crate) protocol: Option<StrBytes>,
-    pub(crate) leader: String,
-    pub(crate) member: String,
-    pub(crate) members: Vec<(String, Option<String>, Bytes)>,
-}
-
-impl Joined {
-    /// A refusal.
-    pub(crate) fn refused(error: ResponseError, member: String) -> Joined {
-        Joined {
-            error: Some(error),
-            generation: -1,
-            member,
-            ..Joined::default()
-        }
-    }
-}
-
-type Assigned = Result<Bytes, ResponseError>;
-
-struct Member {
-    instance: Option<String>,
-    client: String,
-    host: String,
-    session: Duration,
-    rebalance: Duration,
-    protocols: Vec<(StrBytes, Bytes)>,
-    assignment: Bytes,
-    expires: Instant,
-    joining: Option<oneshot::Sender<Joined>>,
-    syncing: Option<oneshot::Sender<Assigned>>,
-}
-
-impl Member {
-    fn metadata(&self, protocol: &StrBytes) -> Bytes {
-        let found = self.protocols.iter().find(|(name, _)| name == protocol);
-        found
-            .map(|(_, metadata)| metadata.clone())
-            .unwrap_or_default()
-    }
-
-    fn speaks(&self, protocol: &StrBytes) -> bool {
-        self.protocols.iter().any(|(name, _)| name == protocol)
-    }
-}
+use super::{
+    Who,
+    member::{Assigned, Join, Joined, Member, member, millis},
+};
 
 #[derive(Clone, Copy, Default)]
-enum State {
+pub(super) enum State {
     #[default]
     Empty,
     Joining(Instant),
@@ -100,16 +34,16 @@ enum State {
 /// A group.
 #[derive(Default)]
 pub(super) struct Group {
-    state: State,
+    pub(super) state: State,
     generation: i32,
-    protocol_type: String,
-    protocol: StrBytes,
+    pub(super) protocol_type: String,
+    pub(super) protocol: StrBytes,
     leader: String,
-    members: BTreeMap<String, Member>,
+    pub(super) members: BTreeMap<String, Member>,
     /// Static members: instance to member id.
     instances: HashMap<String, String>,
     /// Ids given out to members who are to join with them, and until when.
-    expected: HashMap<String, Instant>,
+    pub(super) expected: HashMap<String, Instant>,
 }
 
 impl Group {
@@ -297,7 +231,8 @@ impl Group {
     /// Ends the rebalance when all have joined, or, when it is `late`, without those who haven't.
     fn try_complete(&mut self, late: bool, now: Instant) {
         let all = self.members.values().all(|member| member.joining.is_some());
-        if !late && !(all && self.expected.is_empty()) {
+        let complete = all && self.expected.is_empty();
+        if !late && !complete {
             return;
         }
         // Static members may be away for their session timeout; they keep their place.
@@ -520,67 +455,5 @@ impl Group {
         {
             self.try_complete(until <= now, now);
         }
-    }
-
-    /// Whether there are no members.
-    pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-
-    /// Whether nobody is here or about to come.
-    pub(super) fn is_idle(&self) -> bool {
-        self.members.is_empty() && self.expected.is_empty()
-    }
-
-    /// What kind of group it is.
-    pub(super) fn protocol_type(&self) -> &str {
-        &self.protocol_type
-    }
-
-    /// The state's name in the protocol.
-    pub(super) fn state(&self) -> &'static str {
-        match self.state {
-            State::Empty => "Empty",
-            State::Joining(_) => "PreparingRebalance",
-            State::Syncing(_) => "CompletingRebalance",
-            State::Stable => "Stable",
-        }
-    }
-
-    /// The group as an operator sees it.
-    pub(super) fn describe(&self) -> DescribedGroup {
-        let members = self.members.iter().map(|(id, member)| {
-            DescribedGroupMember::default()
-                .with_member_id(StrBytes::from_string(id.clone()))
-                .with_group_instance_id(member.instance.clone().map(StrBytes::from_string))
-                .with_client_id(StrBytes::from_string(member.client.clone()))
-                .with_client_host(StrBytes::from_string(member.host.clone()))
-                .with_member_metadata(member.metadata(&self.protocol))
-                .with_member_assignment(member.assignment.clone())
-        });
-        DescribedGroup::default()
-            .with_group_state(StrBytes::from_static_str(self.state()))
-            .with_protocol_type(StrBytes::from_string(self.protocol_type.clone()))
-            .with_protocol_data(self.protocol.clone())
-            .with_members(members.collect())
-    }
-}
-
-fn millis(ms: i32) -> Duration {
-    Duration::from_millis(ms.max(0) as u64)
-}
-
-fn member(join: Join, joining: Option<oneshot::Sender<Joined>>, now: Instant) -> Member {
-    Member {
-        instance: join.instance,
-        client: join.client,
-        host: join.host,
-        session: millis(join.session_ms),
-        rebalance: millis(join.rebalance_ms),
-        protocols: join.protocols,
-        assignment: Bytes::new(),
-        expires: now + millis(join.session_ms),
-        joining,
-        syncing: None,
     }
 }
