@@ -58,9 +58,7 @@ impl Broker {
         }
         let bound = TcpListener::bind(settings.listen).await;
         let listener = bound.map_err(|source| cannot_listen(settings.listen, source))?;
-        let address = listener
-            .local_addr()
-            .map_err(Error::io("listen on", Path::new("socket")))?;
+        let address = listener.local_addr().map_err(Error::io("listen on", Path::new("socket")))?;
         let every = settings.retention_check;
         let opened = spawn_blocking(move || open(&settings, address)).await;
         let (node, flusher) = opened.map_err(|error| {
@@ -72,12 +70,7 @@ impl Broker {
         tasks.spawn(keep_groups(Arc::clone(&node)));
         tasks.spawn(keep_segments(Arc::clone(&node), every));
         tracing::info!(%address, "embedded broker listens");
-        Ok(Broker {
-            node,
-            stopping,
-            tasks,
-            flusher,
-        })
+        Ok(Broker { node, stopping, tasks, flusher })
     }
 
     /// Where it listens: the value of `bootstrap.servers`.
@@ -123,15 +116,8 @@ impl Broker {
     }
 
     fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, Error> {
-        let found = self
-            .node
-            .topics
-            .by_name(topic)
-            .and_then(|topic| topic.partition(partition));
-        found.ok_or_else(|| Error::NoPartition {
-            topic: topic.to_owned(),
-            partition,
-        })
+        let found = self.node.topics.by_name(topic).and_then(|topic| topic.partition(partition));
+        found.ok_or_else(|| Error::NoPartition { topic: topic.to_owned(), partition })
     }
 }
 
@@ -233,11 +219,7 @@ fn retain(node: &Node) -> usize {
     let topics = node.topics.all();
     let per_topic = topics.iter().map(|topic| {
         let rules = topic.rules();
-        topic
-            .partitions()
-            .iter()
-            .map(|partition| partition.retain(&rules, now))
-            .sum::<usize>()
+        topic.partitions().iter().map(|partition| partition.retain(&rules, now)).sum::<usize>()
     });
     per_topic.sum()
 }

@@ -52,10 +52,7 @@ pub(crate) struct Groups {
 impl Groups {
     /// No groups yet, over the offsets that groups have committed.
     pub(crate) fn new(offsets: Arc<Offsets>) -> Groups {
-        Groups {
-            groups: Mutex::default(),
-            offsets,
-        }
+        Groups { groups: Mutex::default(), offsets }
     }
 
     fn groups(&self) -> MutexGuard<'_, HashMap<String, Group>> {
@@ -77,15 +74,10 @@ impl Groups {
             if groups.len() >= GROUPS && !groups.contains_key(name) {
                 return Joined::refused(ResponseError::GroupMaxSizeReached, member);
             }
-            groups
-                .entry(name.to_owned())
-                .or_default()
-                .join(join, reply, Instant::now());
+            groups.entry(name.to_owned()).or_default().join(join, reply, Instant::now());
         }
         // A reply that is dropped is that of a member who asked again, or was removed.
-        joined
-            .await
-            .unwrap_or(Joined::refused(ResponseError::UnknownMemberId, member))
+        joined.await.unwrap_or(Joined::refused(ResponseError::UnknownMemberId, member))
     }
 
     /// Hands in the leader's assignments and waits for the member's own.
@@ -101,9 +93,7 @@ impl Groups {
             let group = groups.get_mut(name).ok_or(ResponseError::UnknownMemberId)?;
             group.sync(who, assignments, reply, Instant::now())?;
         }
-        assigned
-            .await
-            .unwrap_or(Err(ResponseError::RebalanceInProgress))
+        assigned.await.unwrap_or(Err(ResponseError::RebalanceInProgress))
     }
 
     /// Keeps a member alive and tells it whether to join anew.

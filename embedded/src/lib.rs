@@ -152,11 +152,7 @@ pub enum Error {
 
 impl Error {
     fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Io {
-            what,
-            path: path.into(),
-            source,
-        }
+        move |source| Error::Io { what, path: path.into(), source }
     }
 }
 

@@ -39,8 +39,7 @@ use crate::{
 
 /// Milliseconds since 1970.
 pub(crate) fn millis(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Now, by the broker's clock.
@@ -89,11 +88,7 @@ impl Partition {
     ) -> Result<Arc<Partition>, Error> {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         let log = Mutex::new(Log::open(&folder, flusher.is_some())?);
-        Ok(Arc::new(Partition {
-            folder,
-            flusher,
-            log,
-        }))
+        Ok(Arc::new(Partition { folder, flusher, log }))
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -103,11 +98,7 @@ impl Partition {
     /// The log's bounds.
     pub(crate) fn bounds(&self) -> Bounds {
         let log = self.log();
-        Bounds {
-            start: log.start(),
-            high: log.high,
-            epoch: log.epoch(),
-        }
+        Bounds { start: log.start(), high: log.high, epoch: log.epoch() }
     }
 
     /// Wakes `waiter` when the high watermark moves or the partition goes.
@@ -133,18 +124,11 @@ impl Partition {
         let mut log = self.log();
         log.good()?;
         let start = log.start();
-        if let Verdict::Duplicate {
-            base_offset: base,
-            timestamp: append_time,
-        } = log.producers.judge(&header, start > 0)?
+        if let Verdict::Duplicate { base_offset: base, timestamp: append_time } =
+            log.producers.judge(&header, start > 0)?
         {
             let next = base + i64::from(header.count);
-            return Ok(Appended {
-                base,
-                next,
-                append_time,
-                start,
-            });
+            return Ok(Appended { base, next, append_time, start });
         }
         header.base_offset = log.end;
         let head = header.stamp(records, log.epoch(), rules.append_time.then_some(now));
@@ -153,12 +137,7 @@ impl Partition {
         log.end = header.next_offset();
         self.wrote(&mut log);
         let append_time = if rules.append_time { now } else { -1 };
-        Ok(Appended {
-            base: header.base_offset,
-            next: log.end,
-            append_time,
-            start,
-        })
+        Ok(Appended { base: header.base_offset, next: log.end, append_time, start })
     }
 
     fn write(
@@ -268,11 +247,7 @@ impl Partition {
         if bytes > max && !forced {
             return Ok(None);
         }
-        Ok(Some(Slice {
-            file: Arc::clone(&segment.file),
-            position,
-            bytes,
-        }))
+        Ok(Some(Slice { file: Arc::clone(&segment.file), position, bytes }))
     }
 
     /// Turns a failed or fruitless search within the log into an error that clients understand.
@@ -281,18 +256,13 @@ impl Partition {
             tracing::error!(path = %self.folder.display(), %error, "cannot read the log");
             ResponseError::KafkaStorageError
         };
-        found
-            .map_err(failed)?
-            .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
+        found.map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
     }
 
     /// The first record with a timestamp of at least `from`, as (offset, timestamp).
     pub(crate) fn first_at(&self, from: i64) -> Result<Option<(i64, i64)>, ResponseError> {
         let log = self.log();
-        let Some(segment) = log
-            .segments
-            .iter()
-            .find(|s| s.size > 0 && s.max_timestamp >= from)
+        let Some(segment) = log.segments.iter().find(|s| s.size > 0 && s.max_timestamp >= from)
         else {
             return Ok(None);
         };

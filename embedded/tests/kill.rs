@@ -32,15 +32,9 @@ const PARTITIONS: i32 = 4;
 #[ignore = "the broker's process, started by the other tests"]
 fn broker_process() {
     let mut settings = Settings::new(std::env::var("AION_BROKER_DATA").unwrap());
-    settings.listen = std::env::var("AION_BROKER_LISTEN")
-        .unwrap()
-        .parse()
-        .unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    settings.listen = std::env::var("AION_BROKER_LISTEN").unwrap().parse().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let broker = runtime.block_on(Broker::start(settings)).unwrap();
     println!("listens on {}", broker.address());
     loop {
@@ -57,9 +51,8 @@ impl Process {
     /// Starts the broker; `limit_kib` makes the disk look full for files of that size.
     fn start(data: &Path, listen: &str, limit_kib: Option<u64>) -> Process {
         let binary = std::env::current_exe().unwrap();
-        let limit = limit_kib.map_or_else(String::new, |kib| {
-            format!("trap '' XFSZ; ulimit -f {kib}; ")
-        });
+        let limit =
+            limit_kib.map_or_else(String::new, |kib| format!("trap '' XFSZ; ulimit -f {kib}; "));
         let script = format!(
             "{limit}exec {} --ignored --exact broker_process --nocapture",
             binary.display()
@@ -74,9 +67,7 @@ impl Process {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut addresses = lines.filter_map(|line| {
-            line.unwrap()
-                .split_once("listens on ")
-                .map(|(_, address)| address.to_owned())
+            line.unwrap().split_once("listens on ").map(|(_, address)| address.to_owned())
         });
         let address = addresses.next().expect("the broker did not start");
         Process { child, address }
@@ -116,11 +107,7 @@ impl ProducerContext for Counts {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let count = if result.is_ok() {
-            &self.acked
-        } else {
-            &self.refused
-        };
+        let count = if result.is_ok() { &self.acked } else { &self.refused };
         count.fetch_add(1, Relaxed);
     }
 }
@@ -143,31 +130,19 @@ fn producer(address: &str, counts: &Counts) -> BaseProducer<Counts> {
 
 fn create(address: &str, partitions: i32) {
     use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-    let admin: AdminClient<_> = ClientConfig::new()
-        .set("bootstrap.servers", address)
-        .create()
-        .unwrap();
+    let admin: AdminClient<_> =
+        ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
     let new = NewTopic::new("t", partitions, TopicReplication::Fixed(1));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    for made in runtime
-        .block_on(admin.create_topics(&[new], &AdminOptions::new()))
-        .unwrap()
-    {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for made in runtime.block_on(admin.create_topics(&[new], &AdminOptions::new())).unwrap() {
         made.unwrap();
     }
 }
 
 fn send(producer: &BaseProducer<Counts>, partition: i32, payload: &str) {
-    let mut record = BaseRecord::<(), str>::to("t")
-        .partition(partition)
-        .payload(payload);
+    let mut record = BaseRecord::<(), str>::to("t").partition(partition).payload(payload);
     while let Err((error, same)) = producer.send(record) {
-        assert_eq!(
-            error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::QueueFull)
-        );
+        assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull));
         producer.poll(Duration::from_millis(10));
         record = same;
     }
@@ -185,12 +160,9 @@ fn read_all(address: &str, partitions: i32) -> u64 {
     let mut assigned = TopicPartitionList::new();
     let mut wanted = 0;
     for partition in 0..partitions {
-        assigned
-            .add_partition_offset("t", partition, Offset::Beginning)
-            .unwrap();
-        let (low, high) = consumer
-            .fetch_watermarks("t", partition, Duration::from_secs(20))
-            .unwrap();
+        assigned.add_partition_offset("t", partition, Offset::Beginning).unwrap();
+        let (low, high) =
+            consumer.fetch_watermarks("t", partition, Duration::from_secs(20)).unwrap();
         assert_eq!(low, 0);
         wanted += high as u64;
     }
@@ -204,11 +176,8 @@ fn read_all(address: &str, partitions: i32) -> u64 {
             continue;
         };
         let message = message.unwrap();
-        let number: u64 = std::str::from_utf8(message.payload().unwrap())
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let number: u64 =
+            std::str::from_utf8(message.payload().unwrap()).unwrap().trim().parse().unwrap();
         let expected = &mut next[message.partition() as usize];
         assert_eq!(number, *expected, "partition {}", message.partition());
         *expected += 1;
@@ -248,11 +217,7 @@ fn kills_lose_double_and_reorder_nothing() {
     let mut killed = 0;
     for number in 0..messages {
         let partition = (number % PARTITIONS as u64) as i32;
-        send(
-            &producer,
-            partition,
-            &format!("{:0>100}", number / PARTITIONS as u64),
-        );
+        send(&producer, partition, &format!("{:0>100}", number / PARTITIONS as u64));
         if number == at && killed < kills {
             // Let a random number of requests get under way, and die among them.
             let pause = Duration::from_micros(random(&mut random_state) % 30_000);
@@ -266,10 +231,7 @@ fn kills_lose_double_and_reorder_nothing() {
     producer.flush(Duration::from_secs(120)).unwrap();
     assert_eq!(killed, kills);
     assert_eq!(counts.fatal.load(Relaxed), 0);
-    assert_eq!(
-        (counts.acked.load(Relaxed), counts.refused.load(Relaxed)),
-        (messages, 0)
-    );
+    assert_eq!((counts.acked.load(Relaxed), counts.refused.load(Relaxed)), (messages, 0));
     broker.kill();
     let broker = Process::start(folder.path(), &address, None);
     assert_eq!(read_all(&broker.address, PARTITIONS), messages);
@@ -305,9 +267,6 @@ fn a_full_disk_refuses_and_keeps_what_was_acknowledged() {
     broker.kill();
     let broker = Process::start(folder.path(), &address, None);
     producer.flush(Duration::from_secs(60)).unwrap();
-    assert_eq!(
-        (counts.acked.load(Relaxed), counts.fatal.load(Relaxed)),
-        (10_000, 0)
-    );
+    assert_eq!((counts.acked.load(Relaxed), counts.fatal.load(Relaxed)), (10_000, 0));
     assert_eq!(read_all(&broker.address, 1), 10_000);
 }

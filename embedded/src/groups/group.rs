@@ -58,32 +58,21 @@ impl Group {
         }
         let known = self.members.contains_key(&join.member);
         if join.member.is_empty() {
-            let id = format!(
-                "{}-{}",
-                join.instance.as_ref().unwrap_or(&join.client),
-                Uuid::new_v4()
-            );
-            match join
-                .instance
-                .as_ref()
-                .and_then(|instance| self.instances.get(instance))
-            {
+            let id =
+                format!("{}-{}", join.instance.as_ref().unwrap_or(&join.client), Uuid::new_v4());
+            match join.instance.as_ref().and_then(|instance| self.instances.get(instance)) {
                 Some(old) => {
                     let old = old.clone();
                     self.replace(&old, id, join, reply, now);
                 }
                 None if join.id_first && join.instance.is_none() => {
-                    self.expected
-                        .insert(id.clone(), now + millis(join.session_ms));
+                    self.expected.insert(id.clone(), now + millis(join.session_ms));
                     refuse(reply, ResponseError::MemberIdRequired, id);
                 }
                 None => self.enter(id, join, reply, now),
             }
         } else if let Some(instance) = &join.instance
-            && self
-                .instances
-                .get(instance)
-                .is_some_and(|id| *id != join.member)
+            && self.instances.get(instance).is_some_and(|id| *id != join.member)
         {
             refuse(reply, ResponseError::FencedInstanceId, join.member);
         } else if known {
@@ -129,10 +118,7 @@ impl Group {
         };
         let same = present.protocols == join.protocols;
         let assignment = std::mem::take(&mut present.assignment);
-        *present = Member {
-            assignment,
-            ..member(join, Some(reply), now)
-        };
+        *present = Member { assignment, ..member(join, Some(reply), now) };
         let stays = match self.state {
             State::Syncing(_) => same,
             State::Stable => same && self.leader != id,
@@ -170,10 +156,7 @@ impl Group {
             self.instances.insert(instance.clone(), id.clone());
         }
         let assignment = gone.assignment;
-        let present = Member {
-            assignment,
-            ..member(join, Some(reply), now)
-        };
+        let present = Member { assignment, ..member(join, Some(reply), now) };
         self.members.insert(id.clone(), present);
         let led = self.leader == old;
         if led {
@@ -183,26 +166,11 @@ impl Group {
             return self.rebalance(now);
         }
         // Named as its own leader it would assign anew; the old id keeps it a follower.
-        let leader = if led {
-            old.to_owned()
-        } else {
-            self.leader.clone()
-        };
+        let leader = if led { old.to_owned() } else { self.leader.clone() };
         let protocol = Some(self.protocol.clone());
         let (generation, members) = (self.generation, Vec::new());
-        if let Some(reply) = self
-            .members
-            .get_mut(&id)
-            .and_then(|member| member.joining.take())
-        {
-            let joined = Joined {
-                error: None,
-                generation,
-                protocol,
-                leader,
-                member: id,
-                members,
-            };
+        if let Some(reply) = self.members.get_mut(&id).and_then(|member| member.joining.take()) {
+            let joined = Joined { error: None, generation, protocol, leader, member: id, members };
             drop(reply.send(joined));
         }
     }
@@ -221,11 +189,7 @@ impl Group {
     }
 
     fn patience(&self) -> Duration {
-        self.members
-            .values()
-            .map(|member| member.rebalance)
-            .max()
-            .unwrap_or_default()
+        self.members.values().map(|member| member.rebalance).max().unwrap_or_default()
     }
 
     /// Ends the rebalance when all have joined, or, when it is `late`, without those who haven't.
@@ -237,8 +201,7 @@ impl Group {
         }
         // Static members may be away for their session timeout; they keep their place.
         let instances = &mut self.instances;
-        self.members
-            .retain(|_, member| member.joining.is_some() || member.instance.is_some());
+        self.members.retain(|_, member| member.joining.is_some() || member.instance.is_some());
         instances.retain(|_, id| self.members.contains_key(id));
         let joined = |member: &Member| member.joining.is_some();
         let Some(first) = self.members.iter().find(|(_, member)| joined(member)) else {
@@ -267,35 +230,19 @@ impl Group {
         let common = |name: &StrBytes| self.members.values().all(|member| member.speaks(name));
         let mut votes: BTreeMap<StrBytes, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let choice = member
-                .protocols
-                .iter()
-                .map(|(name, _)| name)
-                .find(|name| common(name));
+            let choice = member.protocols.iter().map(|(name, _)| name).find(|name| common(name));
             if let Some(choice) = choice {
                 *votes.entry(choice.clone()).or_default() += 1;
             }
         }
-        votes
-            .into_iter()
-            .max_by_key(|(_, count)| *count)
-            .map(|(name, _)| name)
-            .unwrap_or_default()
+        votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
     }
 
     /// Tells a member who waits the present generation.
     fn tell(&mut self, id: &str, now: Instant) {
-        let all = self
-            .members
-            .iter()
-            .filter(|_| self.leader == id)
-            .map(|(id, member)| {
-                (
-                    id.clone(),
-                    member.instance.clone(),
-                    member.metadata(&self.protocol),
-                )
-            });
+        let all = self.members.iter().filter(|_| self.leader == id).map(|(id, member)| {
+            (id.clone(), member.instance.clone(), member.metadata(&self.protocol))
+        });
         let joined = Joined {
             error: None,
             generation: self.generation,
@@ -315,19 +262,13 @@ impl Group {
 
     fn check(&mut self, who: &Who<'_>, now: Instant) -> Result<&mut Member, ResponseError> {
         if let Some(instance) = who.instance {
-            let id = self
-                .instances
-                .get(instance)
-                .ok_or(ResponseError::UnknownMemberId)?;
+            let id = self.instances.get(instance).ok_or(ResponseError::UnknownMemberId)?;
             if id != who.member {
                 return Err(ResponseError::FencedInstanceId);
             }
         }
         let generation = self.generation;
-        let member = self
-            .members
-            .get_mut(who.member)
-            .ok_or(ResponseError::UnknownMemberId)?;
+        let member = self.members.get_mut(who.member).ok_or(ResponseError::UnknownMemberId)?;
         if who.generation != generation {
             return Err(ResponseError::IllegalGeneration);
         }
@@ -403,10 +344,7 @@ impl Group {
         let id = match instance {
             None => member.to_owned(),
             Some(instance) => {
-                let id = self
-                    .instances
-                    .get(instance)
-                    .ok_or(ResponseError::UnknownMemberId)?;
+                let id = self.instances.get(instance).ok_or(ResponseError::UnknownMemberId)?;
                 if !member.is_empty() && id != member {
                     return Err(ResponseError::FencedInstanceId);
                 }
@@ -442,10 +380,8 @@ impl Group {
         let late = matches!(self.state, State::Syncing(until) if until <= now);
         let gone = |member: &Member| !waits(member) && (member.expires <= now || late);
         let members = self.members.iter();
-        let gone: Vec<String> = members
-            .filter(|(_, member)| gone(member))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let gone: Vec<String> =
+            members.filter(|(_, member)| gone(member)).map(|(id, _)| id.clone()).collect();
         if !gone.is_empty() {
             tracing::info!(members = ?gone, "members fell silent and leave their group");
             self.remove(&gone, now);

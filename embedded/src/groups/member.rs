@@ -34,12 +34,7 @@ pub(crate) struct Joined {
 impl Joined {
     /// A refusal.
     pub(crate) fn refused(error: ResponseError, member: String) -> Joined {
-        Joined {
-            error: Some(error),
-            generation: -1,
-            member,
-            ..Joined::default()
-        }
+        Joined { error: Some(error), generation: -1, member, ..Joined::default() }
     }
 }
 
@@ -63,9 +58,7 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn metadata(&self, protocol: &StrBytes) -> Bytes {
         let found = self.protocols.iter().find(|(name, _)| name == protocol);
-        found
-            .map(|(_, metadata)| metadata.clone())
-            .unwrap_or_default()
+        found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
     }
 
     pub(super) fn speaks(&self, protocol: &StrBytes) -> bool {

@@ -59,9 +59,7 @@ impl Log {
 
     /// The segment that holds an offset below the end.
     pub(super) fn holder(&self, offset: i64) -> usize {
-        self.segments
-            .partition_point(|segment| segment.base <= offset)
-            .saturating_sub(1)
+        self.segments.partition_point(|segment| segment.base <= offset).saturating_sub(1)
     }
 
     pub(super) fn raise(&mut self, high: i64, at: u64) {
@@ -82,9 +80,7 @@ impl Log {
     pub(super) fn open(folder: &Path, sync: bool) -> Result<Log, Error> {
         let listed = fs::read_dir(folder).map_err(Error::io("list", folder))?;
         let paths = listed.flatten().map(|entry| entry.path());
-        let mut found: Vec<_> = paths
-            .filter_map(|p| Some((Segment::base_of(&p)?, p)))
-            .collect();
+        let mut found: Vec<_> = paths.filter_map(|p| Some((Segment::base_of(&p)?, p))).collect();
         found.sort();
         let mut producers = Producers::default();
         let mut segments: Vec<Segment> = Vec::new();
@@ -111,9 +107,7 @@ impl Log {
         }
         let last = &segments[segments.len() - 1];
         if sync {
-            last.file
-                .sync_all()
-                .map_err(Error::io("sync", &last.path))?;
+            last.file.sync_all().map_err(Error::io("sync", &last.path))?;
             files::sync_folder(folder).map_err(Error::io("sync", folder))?;
         }
         let past = files::read_json(&folder.join("partition.json"))?;
@@ -122,10 +116,7 @@ impl Log {
             segments,
             end,
             high: end,
-            past: past.unwrap_or_else(|| Past {
-                start: 0,
-                epochs: vec![(0, 0)],
-            }),
+            past: past.unwrap_or_else(|| Past { start: 0, epochs: vec![(0, 0)] }),
             producers,
             waiters: Waiters::default(),
             health: Health::Good,
@@ -139,14 +130,9 @@ fn mend(segment: &Segment, length: u64, end: i64, last: bool) -> Result<(), Erro
     let path = &segment.path;
     if !last {
         let reason = format!("no whole batch at byte {}, offset {end}", segment.size);
-        return Err(Error::Corrupt {
-            path: path.clone(),
-            reason,
-        });
+        return Err(Error::Corrupt { path: path.clone(), reason });
     }
     let bytes = length - segment.size;
     tracing::warn!(path = %path.display(), offset = end, bytes, "cut a torn tail of the log");
-    segment
-        .cut()
-        .map_err(Error::io("cut the torn tail of", path))
+    segment.cut().map_err(Error::io("cut the torn tail of", path))
 }

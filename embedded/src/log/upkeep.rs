@@ -19,9 +19,7 @@ impl Partition {
             return 0;
         }
         let old = |segment: &Segment| {
-            rules
-                .retention_ms
-                .is_some_and(|limit| segment.max_timestamp < now - limit)
+            rules.retention_ms.is_some_and(|limit| segment.max_timestamp < now - limit)
         };
         let active = log.active();
         if active.size > 0 && old(active) && self.roll(&mut log).is_err() {
@@ -51,14 +49,9 @@ impl Partition {
             return Err(ResponseError::OffsetOutOfRange);
         }
         if start > log.start() {
-            let past = Past {
-                start,
-                ..log.past.clone()
-            };
+            let past = Past { start, ..log.past.clone() };
             self.remember(&mut log, past)?;
-            let whole = log
-                .segments
-                .partition_point(|segment| segment.base <= start);
+            let whole = log.segments.partition_point(|segment| segment.base <= start);
             drop_segments(&mut log, whole.saturating_sub(1));
         }
         Ok(log.start())
@@ -90,8 +83,7 @@ impl Partition {
             cut.map_err(Error::io("truncate", &segment.path))?;
             let epoch = log.epoch() + 1;
             let mut past = log.past.clone();
-            past.epochs
-                .retain(|(_, start)| *start <= header.base_offset);
+            past.epochs.retain(|(_, start)| *start <= header.base_offset);
             past.epochs.push((epoch, header.base_offset));
             self.remember(&mut log, past).map_err(failed)?;
             let mut waiters = std::mem::take(&mut log.waiters);

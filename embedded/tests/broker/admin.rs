@@ -24,22 +24,14 @@ use crate::rig::{PATIENCE, Rig};
 fn described(rig: &Rig, topic: &str) -> HashMap<String, (Option<String>, ConfigSource)> {
     let of = [ResourceSpecifier::Topic(topic)];
     let admin = rig.admin();
-    let found = rig
-        .runtime
-        .block_on(admin.describe_configs(&of, &AdminOptions::new()))
-        .unwrap();
+    let found = rig.runtime.block_on(admin.describe_configs(&of, &AdminOptions::new())).unwrap();
     let found = found.into_iter().next().unwrap().unwrap();
     let entries = found.entries.into_iter();
-    entries
-        .map(|entry| (entry.name, (entry.value, entry.source)))
-        .collect()
+    entries.map(|entry| (entry.name, (entry.value, entry.source))).collect()
 }
 
 fn partitions(rig: &Rig, topic: &str) -> usize {
-    let metadata = rig
-        .consumer("m", &[])
-        .fetch_metadata(Some(topic), PATIENCE)
-        .unwrap();
+    let metadata = rig.consumer("m", &[]).fetch_metadata(Some(topic), PATIENCE).unwrap();
     metadata.topics()[0].partitions().len()
 }
 
@@ -52,48 +44,31 @@ fn topics_are_made_grown_and_deleted() {
     let options = AdminOptions::new();
     let make = |name: &str, partitions, replicas| {
         let new = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
-        let made = rig
-            .runtime
-            .block_on(admin.create_topics(&[new], &options))
-            .unwrap();
+        let made = rig.runtime.block_on(admin.create_topics(&[new], &options)).unwrap();
         made[0].clone().map_err(|(_, code)| code)
     };
     assert_eq!(make("t", 1, 1), Err(RDKafkaErrorCode::TopicAlreadyExists));
     assert_eq!(make("bad name", 1, 1), Err(RDKafkaErrorCode::InvalidTopic));
-    assert_eq!(
-        make("three", 1, 3),
-        Err(RDKafkaErrorCode::InvalidReplicationFactor)
-    );
+    assert_eq!(make("three", 1, 3), Err(RDKafkaErrorCode::InvalidReplicationFactor));
     let grow = |count| {
         let new = NewPartitions::new("t", count);
-        let grown = rig
-            .runtime
-            .block_on(admin.create_partitions(&[new], &options))
-            .unwrap();
+        let grown = rig.runtime.block_on(admin.create_partitions(&[new], &options)).unwrap();
         grown[0].clone().map_err(|(_, code)| code)
     };
     assert_eq!(grow(5), Ok("t".to_owned()));
     assert_eq!(grow(3), Err(RDKafkaErrorCode::InvalidPartitions));
     assert_eq!(partitions(&rig, "t"), 5);
     let delete = |name: &str| {
-        let gone = rig
-            .runtime
-            .block_on(admin.delete_topics(&[name], &options))
-            .unwrap();
+        let gone = rig.runtime.block_on(admin.delete_topics(&[name], &options)).unwrap();
         gone[0].clone().map_err(|(_, code)| code)
     };
     rig.create("gone", 1, &[]);
     assert_eq!(delete("gone"), Ok("gone".to_owned()));
-    assert_eq!(
-        delete("gone"),
-        Err(RDKafkaErrorCode::UnknownTopicOrPartition)
-    );
+    assert_eq!(delete("gone"), Err(RDKafkaErrorCode::UnknownTopicOrPartition));
     rig.restart();
     assert_eq!(partitions(&rig, "t"), 5);
     assert_eq!(partitions(&rig, "gone"), 0);
-    let left = std::fs::read_dir(rig.data().join("topics"))
-        .unwrap()
-        .count();
+    let left = std::fs::read_dir(rig.data().join("topics")).unwrap().count();
     assert_eq!(left, 5, "folders of the deleted topic are gone");
 }
 
@@ -132,48 +107,25 @@ fn single_configurations_are_set_deleted_and_extended() {
     assert_eq!(change(&rig, delete, "segment.ms", None), 0);
     assert_eq!(change(&rig, append, "cleanup.policy", Some("compact")), 0);
     let config = described(&rig, "t");
-    assert_eq!(
-        config["retention.ms"],
-        (Some("7".into()), ConfigSource::DynamicTopic)
-    );
+    assert_eq!(config["retention.ms"], (Some("7".into()), ConfigSource::DynamicTopic));
     assert_eq!(config["segment.ms"].1, ConfigSource::Default);
-    assert_eq!(
-        config["cleanup.policy"].0.as_deref(),
-        Some("delete,compact")
-    );
+    assert_eq!(config["cleanup.policy"].0.as_deref(), Some("delete,compact"));
     assert_eq!(change(&rig, subtract, "cleanup.policy", Some("delete")), 0);
-    assert_eq!(
-        described(&rig, "t")["cleanup.policy"].0.as_deref(),
-        Some("compact")
-    );
+    assert_eq!(described(&rig, "t")["cleanup.policy"].0.as_deref(), Some("compact"));
     let invalid = ResponseError::InvalidConfig.code();
     assert_eq!(change(&rig, append, "retention.ms", Some("7")), invalid);
     assert_eq!(change(&rig, set, "no.such.thing", Some("7")), invalid);
-    assert_eq!(
-        change(&rig, subtract, "cleanup.policy", Some("compact")),
-        invalid,
-        "none is left"
-    );
+    assert_eq!(change(&rig, subtract, "cleanup.policy", Some("compact")), invalid, "none is left");
 }
 
 #[test]
 fn known_configurations_are_kept_and_described_and_others_refused() {
     let mut rig = Rig::new();
-    rig.create(
-        "t",
-        1,
-        &[("retention.ms", "1234567"), ("min.insync.replicas", "2")],
-    );
+    rig.create("t", 1, &[("retention.ms", "1234567"), ("min.insync.replicas", "2")]);
     let config = described(&rig, "t");
-    assert_eq!(
-        config["retention.ms"],
-        (Some("1234567".into()), ConfigSource::DynamicTopic)
-    );
+    assert_eq!(config["retention.ms"], (Some("1234567".into()), ConfigSource::DynamicTopic));
     assert_eq!(config["min.insync.replicas"].0.as_deref(), Some("2"));
-    assert_eq!(
-        config["cleanup.policy"],
-        (Some("delete".into()), ConfigSource::Default)
-    );
+    assert_eq!(config["cleanup.policy"], (Some("delete".into()), ConfigSource::Default));
     let invalid = ResponseError::InvalidConfig.code();
     assert_eq!(alter(&rig, "no.such.thing", "1"), invalid);
     assert_eq!(alter(&rig, "retention.ms", "soon"), invalid);
@@ -181,24 +133,11 @@ fn known_configurations_are_kept_and_described_and_others_refused() {
     assert_eq!(alter(&rig, "cleanup.policy", "compact,delete"), 0);
     rig.restart();
     let config = described(&rig, "t");
-    assert_eq!(
-        config["cleanup.policy"].0.as_deref(),
-        Some("compact,delete")
-    );
-    assert_eq!(
-        config["retention.ms"].1,
-        ConfigSource::Default,
-        "the full call replaces all"
-    );
+    assert_eq!(config["cleanup.policy"].0.as_deref(), Some("compact,delete"));
+    assert_eq!(config["retention.ms"].1, ConfigSource::Default, "the full call replaces all");
     let new = NewTopic::new("u", 1, TopicReplication::Fixed(1)).set("no.such.thing", "1");
     let admin = rig.admin();
-    let made = rig
-        .runtime
-        .block_on(admin.create_topics(&[new], &AdminOptions::new()))
-        .unwrap();
-    assert_eq!(
-        made[0].as_ref().unwrap_err().1,
-        RDKafkaErrorCode::InvalidConfig
-    );
+    let made = rig.runtime.block_on(admin.create_topics(&[new], &AdminOptions::new())).unwrap();
+    assert_eq!(made[0].as_ref().unwrap_err().1, RDKafkaErrorCode::InvalidConfig);
     assert_eq!(partitions(&rig, "u"), 0);
 }

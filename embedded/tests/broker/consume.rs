@@ -27,18 +27,9 @@ fn every_compression_comes_back_as_it_was_sent() {
         for n in 0..500 {
             let (key, value) = (format!("key {n}"), format!("value {n} ").repeat(20));
             let headers = OwnedHeaders::new()
-                .insert(Header {
-                    key: "n",
-                    value: Some(n.to_string().as_bytes()),
-                })
-                .insert(Header {
-                    key: "null",
-                    value: None::<&[u8]>,
-                })
-                .insert(Header {
-                    key: "empty",
-                    value: Some(b""),
-                });
+                .insert(Header { key: "n", value: Some(n.to_string().as_bytes()) })
+                .insert(Header { key: "null", value: None::<&[u8]> })
+                .insert(Header { key: "empty", value: Some(b"") });
             let record = BaseRecord::to(&topic).key(&key).payload(&value);
             let record = record.headers(headers).timestamp(now_ms() - n);
             producer.send(record).map_err(|(error, _)| error).unwrap();
@@ -50,17 +41,11 @@ fn every_compression_comes_back_as_it_was_sent() {
             let message = poll(&consumer);
             assert_eq!(message.offset(), n, "{codec}");
             assert_eq!(message.key().unwrap(), format!("key {n}").as_bytes());
-            assert_eq!(
-                message.payload().unwrap(),
-                format!("value {n} ").repeat(20).as_bytes()
-            );
+            assert_eq!(message.payload().unwrap(), format!("value {n} ").repeat(20).as_bytes());
             let headers = message.headers().unwrap();
             assert_eq!(headers.get(0).value, Some(n.to_string().as_bytes()));
             assert_eq!((headers.get(1).key, headers.get(1).value), ("null", None));
-            assert_eq!(
-                (headers.get(2).key, headers.get(2).value),
-                ("empty", Some(&b""[..]))
-            );
+            assert_eq!((headers.get(2).key, headers.get(2).value), ("empty", Some(&b""[..])));
         }
     }
 }
@@ -70,10 +55,7 @@ fn tombstones_and_empty_values_are_told_apart() {
     let rig = Rig::new();
     rig.create("t", 1, &[]);
     let producer: BaseProducer = rig.config(&[]).create().unwrap();
-    producer
-        .send(BaseRecord::<str, [u8]>::to("t").key("k"))
-        .map_err(|(e, _)| e)
-        .unwrap();
+    producer.send(BaseRecord::<str, [u8]>::to("t").key("k")).map_err(|(e, _)| e).unwrap();
     producer
         .send(BaseRecord::<str, [u8]>::to("t").key("").payload(b""))
         .map_err(|(e, _)| e)
@@ -83,31 +65,18 @@ fn tombstones_and_empty_values_are_told_apart() {
     consumer.subscribe(&["t"]).unwrap();
     let (first, second) = (poll(&consumer), poll(&consumer));
     assert_eq!((first.key(), first.payload()), (Some(&b"k"[..]), None));
-    assert_eq!(
-        (second.key(), second.payload()),
-        (Some(&b""[..]), Some(&b""[..]))
-    );
+    assert_eq!((second.key(), second.payload()), (Some(&b""[..]), Some(&b""[..])));
 }
 
 #[test]
 fn the_topic_says_whose_clock_counts() {
     let rig = Rig::new();
     rig.create("created", 1, &[("message.timestamp.type", "CreateTime")]);
-    rig.create(
-        "appended",
-        1,
-        &[("message.timestamp.type", "LogAppendTime")],
-    );
+    rig.create("appended", 1, &[("message.timestamp.type", "LogAppendTime")]);
     let before = now_ms();
-    for (topic, codec) in [
-        ("created", "none"),
-        ("appended", "none"),
-        ("appended", "zstd"),
-    ] {
+    for (topic, codec) in [("created", "none"), ("appended", "none"), ("appended", "zstd")] {
         let producer: BaseProducer = rig.config(&[("compression.type", codec)]).create().unwrap();
-        let record = BaseRecord::<str, str>::to(topic)
-            .payload("v")
-            .timestamp(1_000);
+        let record = BaseRecord::<str, str>::to(topic).payload("v").timestamp(1_000);
         producer.send(record).map_err(|(error, _)| error).unwrap();
         producer.flush(PATIENCE).unwrap();
     }
@@ -136,31 +105,17 @@ fn offsets_for_times_name_the_first_record_that_is_not_older() {
     let consumer = rig.consumer("g", &[]);
     let at = |time: i64| {
         let mut wanted = TopicPartitionList::new();
-        wanted
-            .add_partition_offset("t", 0, Offset::Offset(time))
-            .unwrap();
+        wanted.add_partition_offset("t", 0, Offset::Offset(time)).unwrap();
         let found = consumer.offsets_for_times(wanted, PATIENCE).unwrap();
         found.elements()[0].offset()
     };
-    let expected = [
-        (0, 0),
-        (1_000, 0),
-        (1_001, 1),
-        (3_000, 1),
-        (3_001, 5),
-        (5_000, 5),
-        (2_100, 1),
-    ];
+    let expected = [(0, 0), (1_000, 0), (1_001, 1), (3_000, 1), (3_001, 5), (5_000, 5), (2_100, 1)];
     for (time, offset) in expected {
         assert_eq!(at(time), Offset::Offset(offset), "at {time}");
     }
     assert_eq!(at(5_001), Offset::End);
-    let newest = ListOffsetsPartition::default()
-        .with_timestamp(-3)
-        .with_current_leader_epoch(-1);
-    let topic = ListOffsetsTopic::default()
-        .with_name(name("t"))
-        .with_partitions(vec![newest]);
+    let newest = ListOffsetsPartition::default().with_timestamp(-3).with_current_leader_epoch(-1);
+    let topic = ListOffsetsTopic::default().with_name(name("t")).with_partitions(vec![newest]);
     let request = ListOffsetsRequest::default().with_topics(vec![topic]);
     let answer = rig.ask(7, &request).topics[0].partitions[0].clone();
     assert_eq!((answer.offset, answer.timestamp), (5, 5_000));
@@ -170,9 +125,8 @@ fn offsets_for_times_name_the_first_record_that_is_not_older() {
 fn many_segments_read_as_one_log() {
     let rig = Rig::new();
     rig.create("t", 1, &[("segment.bytes", "20000")]);
-    let values: Vec<String> = (0..3_000)
-        .map(|n| format!("value {n} {}", "x".repeat(n % 90)))
-        .collect();
+    let values: Vec<String> =
+        (0..3_000).map(|n| format!("value {n} {}", "x".repeat(n % 90))).collect();
     for part in values.chunks(50) {
         rig.send("t", &part.iter().map(String::as_str).collect::<Vec<_>>());
     }
@@ -180,9 +134,7 @@ fn many_segments_read_as_one_log() {
     let consumer = rig.consumer("g", &[("fetch.message.max.bytes", "3000")]);
     for start in [0, 1, 777, 1_499, 2_999] {
         let mut place = TopicPartitionList::new();
-        place
-            .add_partition_offset("t", 0, Offset::Offset(start))
-            .unwrap();
+        place.add_partition_offset("t", 0, Offset::Offset(start)).unwrap();
         consumer.assign(&place).unwrap();
         assert_eq!(poll(&consumer).offset(), start);
     }
@@ -195,10 +147,7 @@ fn a_batch_greater_than_the_fetch_limit_still_comes() {
     let value = "x".repeat(2_000_000);
     let config = rig.config(&[("message.max.bytes", "3000000")]);
     let producer: BaseProducer = config.create().unwrap();
-    producer
-        .send(BaseRecord::<(), str>::to("t").payload(&value))
-        .map_err(|(e, _)| e)
-        .unwrap();
+    producer.send(BaseRecord::<(), str>::to("t").payload(&value)).map_err(|(e, _)| e).unwrap();
     producer.flush(PATIENCE).unwrap();
     let consumer = rig.consumer("g", &[("fetch.message.max.bytes", "1000")]);
     consumer.subscribe(&["t"]).unwrap();

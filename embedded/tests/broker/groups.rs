@@ -43,18 +43,12 @@ fn settle(consumers: &[&BaseConsumer], count: usize, total: i32) {
                 message.unwrap();
             }
         }
-        let held: Vec<_> = consumers
-            .iter()
-            .map(|consumer| assigned(consumer))
-            .collect();
+        let held: Vec<_> = consumers.iter().map(|consumer| assigned(consumer)).collect();
         let all: BTreeSet<i32> = held.iter().flatten().copied().collect();
         if held.iter().all(|own| own.len() == count) && all == (0..total).collect() {
             return;
         }
-        assert!(
-            Instant::now() < until,
-            "no rebalance to {count} each: {held:?}"
-        );
+        assert!(Instant::now() < until, "no rebalance to {count} each: {held:?}");
     }
 }
 
@@ -102,10 +96,7 @@ fn a_member_that_falls_silent_loses_its_partitions() {
     let alive = rig.consumer("g", &[]);
     alive.subscribe(&["t"]).unwrap();
     settle(&[&alive], 2, 2);
-    assert_eq!(
-        silent.heartbeat(&rig),
-        ResponseError::UnknownMemberId.code()
-    );
+    assert_eq!(silent.heartbeat(&rig), ResponseError::UnknownMemberId.code());
 }
 
 #[test]
@@ -117,8 +108,7 @@ fn commits_come_back_with_their_metadata_after_a_restart() {
     consumer.subscribe(&["t"]).unwrap();
     assert_eq!(poll(&consumer).payload(), Some(&b"a"[..]));
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset("t", 0, Offset::Offset(2))
-        .unwrap();
+    list.add_partition_offset("t", 0, Offset::Offset(2)).unwrap();
     list.elements()[0].set_metadata("mark 2 \u{1f980} \"quoted\"");
     consumer.commit(&list, CommitMode::Sync).unwrap();
     drop(consumer);
@@ -129,10 +119,7 @@ fn commits_come_back_with_their_metadata_after_a_restart() {
     asked.add_partition("t", 1);
     let found = consumer.committed_offsets(asked, PATIENCE).unwrap();
     assert_eq!(found.elements()[0].offset(), Offset::Offset(2));
-    assert_eq!(
-        found.elements()[0].metadata(),
-        "mark 2 \u{1f980} \"quoted\""
-    );
+    assert_eq!(found.elements()[0].metadata(), "mark 2 \u{1f980} \"quoted\"");
     assert_eq!(found.elements()[1].offset(), Offset::Invalid);
     consumer.subscribe(&["t"]).unwrap();
     assert_eq!(poll(&consumer).payload(), Some(&b"c"[..]));
@@ -146,40 +133,26 @@ fn groups_are_listed_and_deleted_when_empty() {
     consumer.subscribe(&["t"]).unwrap();
     settle(&[&consumer], 1, 1);
     let groups = consumer.fetch_group_list(None, PATIENCE).unwrap();
-    let group = groups
-        .groups()
-        .iter()
-        .find(|group| group.name() == "busy")
-        .unwrap();
-    assert_eq!(
-        (group.state(), group.protocol_type()),
-        ("Stable", "consumer")
-    );
+    let group = groups.groups().iter().find(|group| group.name() == "busy").unwrap();
+    assert_eq!((group.state(), group.protocol_type()), ("Stable", "consumer"));
     assert_eq!(group.members()[0].client_id(), "me");
     let delete = |name: &str| {
         let (admin, options) = (rig.admin(), AdminOptions::new());
-        let mut deleted = rig
-            .runtime
-            .block_on(admin.delete_groups(&[name], &options))
-            .unwrap();
+        let mut deleted = rig.runtime.block_on(admin.delete_groups(&[name], &options)).unwrap();
         let deleted = deleted.remove(0);
         deleted.map_err(|(_, code)| code.to_string())
     };
     assert!(delete("busy").unwrap_err().contains("NonEmptyGroup"));
     assert!(delete("absent").unwrap_err().contains("GroupIdNotFound"));
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset("t", 0, Offset::Offset(0))
-        .unwrap();
+    list.add_partition_offset("t", 0, Offset::Offset(0)).unwrap();
     consumer.commit(&list, CommitMode::Sync).unwrap();
     drop(consumer);
     let until = Instant::now() + PATIENCE;
     while delete("busy").is_err() {
         assert!(Instant::now() < until, "the member never left");
     }
-    let groups = rig
-        .consumer("x", &[])
-        .fetch_group_list(None, PATIENCE)
-        .unwrap();
+    let groups = rig.consumer("x", &[]).fetch_group_list(None, PATIENCE).unwrap();
     assert!(groups.groups().iter().all(|group| group.name() != "busy"));
 }
 
@@ -216,12 +189,7 @@ impl Member {
             joined = wire.ask(5, &request(&group, &id, session_ms));
         }
         assert_eq!(joined.error_code, 0);
-        Member {
-            wire,
-            group,
-            id,
-            generation: joined.generation_id,
-        }
+        Member { wire, group, id, generation: joined.generation_id }
     }
 
     fn sync(&mut self, _rig: &Rig) -> i16 {
@@ -277,39 +245,19 @@ fn a_member_of_an_earlier_generation_cant_commit() {
     assert_eq!(zombie.commit(&rig, 2), 0);
     // It doesn't join in time: the generation goes on without it.
     assert_eq!(second.receive::<JoinGroupRequest>(5).generation_id, 2);
-    assert_eq!(
-        zombie.commit(&rig, 3),
-        ResponseError::UnknownMemberId.code()
-    );
+    assert_eq!(zombie.commit(&rig, 3), ResponseError::UnknownMemberId.code());
     let stale = Member {
         wire: Wire::connect(rig.address()),
         group: zombie.group.clone(),
         id,
         generation: 1,
     };
-    assert_eq!(
-        stale.commit(&rig, 3),
-        ResponseError::IllegalGeneration.code()
-    );
-    let outsider = Member {
-        id: nobody,
-        generation: -1,
-        ..stale
-    };
-    assert_eq!(
-        outsider.commit(&rig, 3),
-        ResponseError::UnknownMemberId.code()
-    );
+    assert_eq!(stale.commit(&rig, 3), ResponseError::IllegalGeneration.code());
+    let outsider = Member { id: nobody, generation: -1, ..stale };
+    assert_eq!(outsider.commit(&rig, 3), ResponseError::UnknownMemberId.code());
     rig.restart();
-    assert_eq!(
-        zombie.commit(&rig, 3),
-        ResponseError::UnknownMemberId.code()
-    );
-    assert_eq!(
-        outsider.commit(&rig, 2),
-        0,
-        "nobody's commit is fine while there are no members"
-    );
+    assert_eq!(zombie.commit(&rig, 3), ResponseError::UnknownMemberId.code());
+    assert_eq!(outsider.commit(&rig, 2), 0, "nobody's commit is fine while there are no members");
 }
 
 #[test]

@@ -53,12 +53,7 @@ impl Rig {
         let broker = runtime.block_on(Broker::start(settings.clone())).unwrap();
         // A restarted broker has to be where its clients look for it.
         settings.listen = broker.address();
-        Rig {
-            runtime,
-            broker: Some(broker),
-            settings,
-            _folder: folder,
-        }
+        Rig { runtime, broker: Some(broker), settings, _folder: folder }
     }
 
     pub fn broker(&self) -> &Broker {
@@ -74,17 +69,11 @@ impl Rig {
     }
 
     pub fn stop(&mut self) {
-        self.runtime
-            .block_on(self.broker.take().unwrap().stop())
-            .unwrap();
+        self.runtime.block_on(self.broker.take().unwrap().stop()).unwrap();
     }
 
     pub fn start(&mut self) {
-        self.broker = Some(
-            self.runtime
-                .block_on(Broker::start(self.settings.clone()))
-                .unwrap(),
-        );
+        self.broker = Some(self.runtime.block_on(Broker::start(self.settings.clone())).unwrap());
     }
 
     pub fn restart(&mut self) {
@@ -107,13 +96,9 @@ impl Rig {
 
     pub fn create(&self, topic: &str, partitions: i32, set: &[(&str, &str)]) {
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-        let new = set
-            .iter()
-            .fold(new, |new, (name, value)| new.set(name, value));
+        let new = set.iter().fold(new, |new, (name, value)| new.set(name, value));
         let admin = self.admin();
-        let made = self
-            .runtime
-            .block_on(admin.create_topics(&[new], &AdminOptions::new()));
+        let made = self.runtime.block_on(admin.create_topics(&[new], &AdminOptions::new()));
         for result in made.unwrap() {
             result.unwrap();
         }
@@ -121,10 +106,8 @@ impl Rig {
 
     /// Sends `values` to partition 0 and waits for the acknowledgements.
     pub fn send(&self, topic: &str, values: &[&str]) {
-        let producer: BaseProducer = self
-            .config(&[("enable.idempotence", "true")])
-            .create()
-            .unwrap();
+        let producer: BaseProducer =
+            self.config(&[("enable.idempotence", "true")]).create().unwrap();
         for value in values {
             let record = BaseRecord::<(), str>::to(topic).partition(0).payload(value);
             producer.send(record).map_err(|(error, _)| error).unwrap();
@@ -151,9 +134,7 @@ impl Rig {
     pub fn values(&self, topic: &str, count: usize) -> Vec<String> {
         let consumer = self.consumer("values", &[]);
         let mut place = rdkafka::TopicPartitionList::new();
-        place
-            .add_partition_offset(topic, 0, rdkafka::Offset::Beginning)
-            .unwrap();
+        place.add_partition_offset(topic, 0, rdkafka::Offset::Beginning).unwrap();
         consumer.assign(&place).unwrap();
         let message = |_| {
             let message = poll(&consumer);
@@ -163,9 +144,7 @@ impl Rig {
     }
 
     pub fn watermarks(&self, topic: &str) -> (i64, i64) {
-        self.consumer("watermarks", &[])
-            .fetch_watermarks(topic, 0, PATIENCE)
-            .unwrap()
+        self.consumer("watermarks", &[]).fetch_watermarks(topic, 0, PATIENCE).unwrap()
     }
 
     /// Speaks one request by hand.
@@ -211,17 +190,13 @@ impl Wire {
             .with_request_api_version(version)
             .with_correlation_id(77)
             .with_client_id(Some("wire".into()));
-        header
-            .encode(&mut frame, key.request_header_version(version))
-            .unwrap();
+        header.encode(&mut frame, key.request_header_version(version)).unwrap();
         request.encode(&mut frame, version).unwrap();
         self.frame(&frame);
     }
 
     pub fn frame(&mut self, frame: &[u8]) {
-        self.0
-            .write_all(&(frame.len() as u32).to_be_bytes())
-            .unwrap();
+        self.0.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
         self.0.write_all(frame).unwrap();
     }
 
@@ -236,17 +211,11 @@ impl Wire {
 
     pub fn receive<R: Request>(&mut self, version: i16) -> R::Response {
         let key = ApiKey::try_from(R::KEY).unwrap();
-        let mut frame = self
-            .answer()
-            .unwrap_or_else(|| panic!("{key:?} {version}: closed"));
+        let mut frame = self.answer().unwrap_or_else(|| panic!("{key:?} {version}: closed"));
         let header = ResponseHeader::decode(&mut frame, key.response_header_version(version));
         assert_eq!(header.unwrap().correlation_id, 77, "{key:?} {version}");
         let answer = R::Response::decode(&mut frame, version).unwrap();
-        assert_eq!(
-            frame.remaining(),
-            0,
-            "{key:?} {version}: more than the answer"
-        );
+        assert_eq!(frame.remaining(), 0, "{key:?} {version}: more than the answer");
         answer
     }
 
@@ -279,10 +248,7 @@ pub fn batch(timestamps: &[i64], (producer, epoch, sequence): (i64, i16, i32)) -
         headers: IndexMap::new(),
     };
     let records: Vec<Record> = timestamps.iter().enumerate().map(record).collect();
-    let options = RecordEncodeOptions {
-        version: 2,
-        compression: Compression::None,
-    };
+    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
     let mut bytes = BytesMut::new();
     RecordBatchEncoder::encode(&mut bytes, &records, &options).unwrap();
     bytes.freeze()

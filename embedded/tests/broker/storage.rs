@@ -35,10 +35,7 @@ fn a_start_that_cant_be_says_what_to_do() {
     let mut settings = Settings::new(other.path().join("new"));
     settings.listen = rig.address();
     let message = refused(&rig, settings);
-    assert!(
-        message.contains(&format!("{}: the port is in use", rig.address())),
-        "{message}"
-    );
+    assert!(message.contains(&format!("{}: the port is in use", rig.address())), "{message}");
 
     let mut settings = Settings::new(other.path().join("new"));
     settings.listen = "0.0.0.0:0".parse().unwrap();
@@ -47,11 +44,7 @@ fn a_start_that_cant_be_says_what_to_do() {
     fs::write(other.path().join("thesis.txt"), "irreplaceable").unwrap();
     let message = refused(&rig, Settings::new(other.path()));
     assert!(message.contains("not this broker's"), "{message}");
-    assert_eq!(
-        fs::read_dir(other.path()).unwrap().count(),
-        1,
-        "and leaves it alone"
-    );
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1, "and leaves it alone");
 }
 
 #[test]
@@ -59,15 +52,10 @@ fn a_folder_of_a_newer_build_is_refused() {
     let mut rig = Rig::new();
     rig.stop();
     let path = rig.data().join("broker.json");
-    let newer = fs::read_to_string(&path)
-        .unwrap()
-        .replace("\"format\": 1", "\"format\": 2");
+    let newer = fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 2");
     fs::write(&path, &newer).unwrap();
     let message = refused(&rig, Settings::new(rig.data()));
-    assert!(
-        message.contains("has format 2, this build knows 1"),
-        "{message}"
-    );
+    assert!(message.contains("has format 2, this build knows 1"), "{message}");
     fs::write(&path, "{}").unwrap();
     assert!(refused(&rig, Settings::new(rig.data())).contains("not this broker's"));
     fs::write(&path, newer.replace("\"format\": 2", "\"format\": 1")).unwrap();
@@ -78,12 +66,9 @@ fn a_folder_of_a_newer_build_is_refused() {
 fn segments(rig: &Rig) -> Vec<PathBuf> {
     let topics = fs::read_dir(rig.data().join("topics")).unwrap();
     let folder = topics.map(|entry| entry.unwrap().path()).next().unwrap();
-    let files = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = files
-        .filter(|path| path.extension().is_some_and(|e| e == "log"))
-        .collect();
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
     files.sort();
     files
 }
@@ -99,18 +84,10 @@ fn a_torn_tail_is_cut_and_nothing_before_it() {
     let next = batch(&[now_ms(); 3], (-1, -1, -1));
     let mut flipped = next.to_vec();
     flipped[8 + 4 + 60] ^= 1;
-    let tears = [
-        next[..7].to_vec(),
-        next[..70].to_vec(),
-        flipped,
-        vec![0; 4_096],
-    ];
+    let tears = [next[..7].to_vec(), next[..70].to_vec(), flipped, vec![0; 4_096]];
     for tear in tears {
         rig.stop();
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(&segments(&rig)[0])
-            .unwrap();
+        let mut file = OpenOptions::new().append(true).open(&segments(&rig)[0]).unwrap();
         // The base offset is right, so that only length and checksum can tell.
         let mut tear = tear;
         if tear.len() >= 8 && tear.iter().any(|byte| *byte != 0) {
@@ -138,10 +115,7 @@ fn damage_before_the_tail_stops_the_start() {
     let whole = fs::read(&files[1]).unwrap();
     fs::write(&files[1], &whole[..whole.len() - 1]).unwrap();
     let message = refused(&rig, Settings::new(rig.data()));
-    assert!(
-        message.contains("damaged: no whole batch at byte"),
-        "{message}"
-    );
+    assert!(message.contains("damaged: no whole batch at byte"), "{message}");
     assert!(message.contains(files[1].to_str().unwrap()), "{message}");
     fs::remove_file(&files[1]).unwrap();
     let message = refused(&rig, Settings::new(rig.data()));
@@ -159,8 +133,7 @@ fn torn_commits_are_cut_too() {
     for _ in 0..2 {
         rig.stop();
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-        file.write_all(b"00000000 {\"group\":\"g\",\"at\":nu")
-            .unwrap();
+        file.write_all(b"00000000 {\"group\":\"g\",\"at\":nu").unwrap();
         rig.start();
         assert_eq!(fs::read(&path).unwrap(), b"");
     }
@@ -171,10 +144,7 @@ fn what_a_crash_left_of_a_topic_is_swept() {
     let mut rig = Rig::new();
     rig.create("t", 1, &[]);
     rig.stop();
-    let orphan = rig
-        .data()
-        .join("topics")
-        .join(format!("{}-0", uuid::Uuid::new_v4()));
+    let orphan = rig.data().join("topics").join(format!("{}-0", uuid::Uuid::new_v4()));
     fs::create_dir(&orphan).unwrap();
     let stranger = rig.data().join("topics").join("README");
     fs::write(&stranger, "mine").unwrap();
@@ -195,10 +165,7 @@ fn retention_by_size_takes_whole_segments_from_the_start() {
     let gone = rig.broker().apply_retention();
     assert!(gone > 0);
     assert_eq!(segments(&rig).len(), before - gone);
-    let bytes: u64 = segments(&rig)
-        .iter()
-        .map(|path| path.metadata().unwrap().len())
-        .sum();
+    let bytes: u64 = segments(&rig).iter().map(|path| path.metadata().unwrap().len()).sum();
     assert!((9_000..13_000).contains(&bytes), "{bytes}");
     let (start, end) = rig.watermarks("t");
     assert!(start > 0 && start % 50 == 0);
@@ -213,16 +180,8 @@ fn retention_by_time_takes_the_active_segment_too() {
     let mut rig = Rig::new();
     rig.create("t", 1, &[("retention.ms", "60000")]);
     put(&rig, "t", batch(&[now_ms() - 120_000; 5], (-1, -1, -1)));
-    rig.create(
-        "compacted",
-        1,
-        &[("retention.ms", "60000"), ("cleanup.policy", "compact")],
-    );
-    put(
-        &rig,
-        "compacted",
-        batch(&[now_ms() - 120_000; 5], (-1, -1, -1)),
-    );
+    rig.create("compacted", 1, &[("retention.ms", "60000"), ("cleanup.policy", "compact")]);
+    put(&rig, "compacted", batch(&[now_ms() - 120_000; 5], (-1, -1, -1)));
     assert_eq!(rig.broker().apply_retention(), 1);
     assert_eq!(rig.watermarks("t"), (5, 5));
     assert_eq!(rig.watermarks("compacted"), (0, 5));
@@ -263,10 +222,6 @@ fn a_stopped_broker_gives_its_folder_back() {
         rig.restart();
     }
     assert_eq!(rig.values("t", 3), ["0", "1", "2"]);
-    let error = rig
-        .runtime
-        .block_on(Broker::start(Settings::new(rig.data())))
-        .err()
-        .unwrap();
+    let error = rig.runtime.block_on(Broker::start(Settings::new(rig.data()))).err().unwrap();
     assert!(matches!(error, Error::Locked { .. }));
 }

@@ -37,10 +37,7 @@ use uuid::Uuid;
 use crate::rig::{Rig, Wire, batch, name};
 
 pub fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_millis() as i64
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 pub fn produce(topic: &str, id: Uuid, version: i16, records: Bytes) -> ProduceRequest {
@@ -50,9 +47,7 @@ pub fn produce(topic: &str, id: Uuid, version: i16, records: Bytes) -> ProduceRe
         13.. => topic_data.with_topic_id(id),
         _ => topic_data.with_name(name(topic)),
     };
-    let request = ProduceRequest::default()
-        .with_acks(-1)
-        .with_timeout_ms(1_000);
+    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(1_000);
     request.with_topic_data(vec![topic_data])
 }
 
@@ -83,11 +78,7 @@ pub fn fetch(topic: &str, id: Uuid, version: i16, offset: i64) -> FetchRequest {
         .with_min_bytes(1)
         .with_max_bytes(1 << 20)
         .with_topics(vec![wanted]);
-    if version < 15 {
-        request.with_replica_id((-1).into())
-    } else {
-        request
-    }
+    if version < 15 { request.with_replica_id((-1).into()) } else { request }
 }
 
 fn each<R: Request>(rig: &Rig, served: &[(i16, i16, i16)], make: impl Fn(i16) -> R)
@@ -107,22 +98,14 @@ fn every_announced_version_is_answered_in_its_own_shape() {
     rig.create("shapes", 2, &[]);
     rig.send("shapes", &["one"]);
     let id = topic_id(&rig, "shapes");
-    let served = rig.ask(
-        3,
-        &ApiVersionsRequest::default().with_client_software_name("w".into()),
-    );
-    let served: Vec<_> = served
-        .api_keys
-        .iter()
-        .map(|api| (api.api_key, api.min_version, api.max_version))
-        .collect();
+    let served = rig.ask(3, &ApiVersionsRequest::default().with_client_software_name("w".into()));
+    let served: Vec<_> =
+        served.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version)).collect();
     let group = || GroupId(StrBytes::from_static_str("shapes"));
     let text = StrBytes::from_static_str;
 
     each(&rig, &served, |_| ApiVersionsRequest::default());
-    each(&rig, &served, |v| {
-        produce("shapes", id, v, batch(&[now_ms()], (-1, -1, -1)))
-    });
+    each(&rig, &served, |v| produce("shapes", id, v, batch(&[now_ms()], (-1, -1, -1))));
     each(&rig, &served, |v| fetch("shapes", id, v, 0));
     each(&rig, &served, |v| fetch("shapes", Uuid::new_v4(), v, 1_000));
     each(&rig, &served, |v| {
@@ -130,15 +113,9 @@ fn every_announced_version_is_answered_in_its_own_shape() {
         let unknown = MetadataRequestTopic::default().with_name(Some(name("absent")));
         let mut topics = vec![known, unknown];
         if v >= 10 {
+            topics.push(MetadataRequestTopic::default().with_topic_id(id).with_name(None));
             topics.push(
-                MetadataRequestTopic::default()
-                    .with_topic_id(id)
-                    .with_name(None),
-            );
-            topics.push(
-                MetadataRequestTopic::default()
-                    .with_topic_id(Uuid::new_v4())
-                    .with_name(None),
+                MetadataRequestTopic::default().with_topic_id(Uuid::new_v4()).with_name(None),
             );
         }
         // Before version 12 a null name can't be asked for.
@@ -148,16 +125,10 @@ fn every_announced_version_is_answered_in_its_own_shape() {
     each(&rig, &served, |_| {
         let at = |timestamp| ListOffsetsPartition::default().with_timestamp(timestamp);
         let partitions = [-1, -2, 0, -3, -9].map(at).to_vec();
-        let partitions = partitions
-            .into_iter()
-            .map(|p| p.with_current_leader_epoch(-1))
-            .collect();
-        let topic = ListOffsetsTopic::default()
-            .with_name(name("shapes"))
-            .with_partitions(partitions);
-        ListOffsetsRequest::default()
-            .with_replica_id((-1).into())
-            .with_topics(vec![topic])
+        let partitions = partitions.into_iter().map(|p| p.with_current_leader_epoch(-1)).collect();
+        let topic =
+            ListOffsetsTopic::default().with_name(name("shapes")).with_partitions(partitions);
+        ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic])
     });
     each(&rig, &served, |_| {
         let partition = OffsetForLeaderPartition::default().with_current_leader_epoch(-1);
@@ -170,14 +141,8 @@ fn every_announced_version_is_answered_in_its_own_shape() {
         let topic = OffsetCommitRequestTopic::default().with_name(name("shapes"));
         let topic = topic.with_partitions(vec![partition]);
         let request = OffsetCommitRequest::default().with_group_id(group());
-        let request = if v < 5 {
-            request.with_retention_time_ms(-1)
-        } else {
-            request
-        };
-        request
-            .with_generation_id_or_member_epoch(-1)
-            .with_topics(vec![topic])
+        let request = if v < 5 { request.with_retention_time_ms(-1) } else { request };
+        request.with_generation_id_or_member_epoch(-1).with_topics(vec![topic])
     });
     each(&rig, &served, |v| {
         let (request, indexes) = (OffsetFetchRequest::default(), vec![0, 1]);
@@ -185,16 +150,12 @@ fn every_announced_version_is_answered_in_its_own_shape() {
             let topic = OffsetFetchRequestTopics::default().with_name(name("shapes"));
             let topic = topic.with_partition_indexes(indexes);
             let wanted = OffsetFetchRequestGroup::default().with_group_id(group());
-            let all = OffsetFetchRequestGroup::default()
-                .with_group_id(group())
-                .with_topics(None);
+            let all = OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(None);
             return request.with_groups(vec![wanted.with_topics(Some(vec![topic])), all]);
         }
         let topic = OffsetFetchRequestTopic::default().with_name(name("shapes"));
         let topic = topic.with_partition_indexes(indexes);
-        request
-            .with_group_id(group())
-            .with_topics(Some(vec![topic]))
+        request.with_group_id(group()).with_topics(Some(vec![topic]))
     });
     each(&rig, &served, |v| match v {
         4.. => FindCoordinatorRequest::default().with_coordinator_keys(vec![text("shapes")]),
@@ -204,9 +165,7 @@ fn every_announced_version_is_answered_in_its_own_shape() {
         4.. => FindCoordinatorRequest::default()
             .with_key_type(1)
             .with_coordinator_keys(vec![text("shapes")]),
-        1.. => FindCoordinatorRequest::default()
-            .with_key_type(1)
-            .with_key(text("shapes")),
+        1.. => FindCoordinatorRequest::default().with_key_type(1).with_key(text("shapes")),
         _ => FindCoordinatorRequest::default(),
     });
     each(&rig, &served, |v| {
@@ -216,35 +175,17 @@ fn every_announced_version_is_answered_in_its_own_shape() {
             .with_session_timeout_ms(200)
             .with_protocol_type(text("consumer"))
             .with_protocols(vec![protocol]);
-        if v >= 5 {
-            request.with_group_instance_id(Some(text("i")))
-        } else {
-            request
-        }
+        if v >= 5 { request.with_group_instance_id(Some(text("i"))) } else { request }
     });
-    each(&rig, &served, |_| {
-        SyncGroupRequest::default().with_group_id(group())
-    });
-    each(&rig, &served, |_| {
-        HeartbeatRequest::default().with_group_id(group())
-    });
-    each(&rig, &served, |_| {
-        LeaveGroupRequest::default().with_group_id(group())
-    });
-    each(&rig, &served, |_| {
-        DescribeGroupsRequest::default().with_groups(vec![group()])
-    });
+    each(&rig, &served, |_| SyncGroupRequest::default().with_group_id(group()));
+    each(&rig, &served, |_| HeartbeatRequest::default().with_group_id(group()));
+    each(&rig, &served, |_| LeaveGroupRequest::default().with_group_id(group()));
+    each(&rig, &served, |_| DescribeGroupsRequest::default().with_groups(vec![group()]));
     each(&rig, &served, |_| ListGroupsRequest::default());
-    each(&rig, &served, |_| {
-        DeleteGroupsRequest::default().with_groups_names(vec![group()])
-    });
-    each(&rig, &served, |_| {
-        InitProducerIdRequest::default().with_transactional_id(None)
-    });
+    each(&rig, &served, |_| DeleteGroupsRequest::default().with_groups_names(vec![group()]));
+    each(&rig, &served, |_| InitProducerIdRequest::default().with_transactional_id(None));
     each(&rig, &served, |v| {
-        let topic = CreatableTopic::default()
-            .with_num_partitions(1)
-            .with_replication_factor(1);
+        let topic = CreatableTopic::default().with_num_partitions(1).with_replication_factor(1);
         let topic = topic.with_name(name(&format!("made-{v}")));
         let twice = topic.clone();
         CreateTopicsRequest::default().with_topics(vec![topic, twice])
@@ -281,11 +222,7 @@ fn every_announced_version_is_answered_in_its_own_shape() {
     each(&rig, &served, |_| IncrementalAlterConfigsRequest::default());
     each(&rig, &served, |v| {
         let request = DescribeClusterRequest::default();
-        if v >= 1 {
-            request.with_endpoint_type(1)
-        } else {
-            request
-        }
+        if v >= 1 { request.with_endpoint_type(1) } else { request }
     });
     assert_eq!(served.len(), 25, "an API without a test above: {served:?}");
 }
@@ -320,43 +257,26 @@ fn garbage_closes_the_connection_and_nothing_else() {
 fn batches_of_an_idempotent_producer_are_stored_once_and_in_order() {
     let mut rig = Rig::new();
     rig.create("t", 1, &[]);
-    let id = rig.ask(
-        4,
-        &InitProducerIdRequest::default().with_transactional_id(None),
-    );
+    let id = rig.ask(4, &InitProducerIdRequest::default().with_transactional_id(None));
     let id = id.producer_id.0;
-    let other = rig.ask(
-        4,
-        &InitProducerIdRequest::default().with_transactional_id(None),
-    );
+    let other = rig.ask(4, &InitProducerIdRequest::default().with_transactional_id(None));
     assert_ne!(id, other.producer_id.0);
     let send = |rig: &Rig, epoch, sequence, count| {
-        let answer = put(
-            rig,
-            "t",
-            batch(&vec![now_ms(); count], (id, epoch, sequence)),
-        );
+        let answer = put(rig, "t", batch(&vec![now_ms(); count], (id, epoch, sequence)));
         (answer.error_code, answer.base_offset)
     };
     let out_of_order = (ResponseError::OutOfOrderSequenceNumber.code(), -1);
     assert_eq!(send(&rig, 0, 5, 1), out_of_order, "its first batch is lost");
     assert_eq!(send(&rig, 0, 0, 3), (0, 0));
     assert_eq!(send(&rig, 0, 3, 2), (0, 3));
-    assert_eq!(
-        send(&rig, 0, 0, 3),
-        (0, 0),
-        "a duplicate is answered as then"
-    );
+    assert_eq!(send(&rig, 0, 0, 3), (0, 0), "a duplicate is answered as then");
     assert_eq!(send(&rig, 0, 6, 1), out_of_order, "one is missing");
     rig.restart();
     assert_eq!(send(&rig, 0, 3, 2), (0, 3), "the log knows, not the memory");
     assert_eq!(send(&rig, 0, 5, 1), (0, 5));
     assert_eq!(send(&rig, 1, 6, 1), out_of_order, "a new epoch starts at 0");
     assert_eq!(send(&rig, 1, 0, 1), (0, 6));
-    assert_eq!(
-        send(&rig, 0, 6, 1).0,
-        ResponseError::InvalidProducerEpoch.code()
-    );
+    assert_eq!(send(&rig, 0, 6, 1).0, ResponseError::InvalidProducerEpoch.code());
     assert_eq!(rig.watermarks("t"), (0, 7));
 }
 
@@ -369,25 +289,16 @@ fn what_cant_be_stored_is_refused_by_its_own_code() {
     let mut flipped = good();
     *flipped.last_mut().unwrap() ^= 1;
     assert_eq!(code(flipped), ResponseError::CorruptMessage.code());
-    assert_eq!(
-        code(good()[..70].to_vec()),
-        ResponseError::CorruptMessage.code()
-    );
+    assert_eq!(code(good()[..70].to_vec()), ResponseError::CorruptMessage.code());
     assert_eq!(code(Vec::new()), ResponseError::CorruptMessage.code());
-    assert_eq!(
-        code([good(), good()].concat()),
-        ResponseError::InvalidRecord.code()
-    );
+    assert_eq!(code([good(), good()].concat()), ResponseError::InvalidRecord.code());
     let large = batch(&[now_ms(); 50], (-1, -1, -1));
     assert_eq!(code(large.to_vec()), ResponseError::MessageTooLarge.code());
     let far = batch(&[now_ms() + 86_400_000], (-1, -1, -1));
     assert_eq!(code(far.to_vec()), ResponseError::InvalidTimestamp.code());
     let mut old_format = good();
     old_format[16] = 1;
-    assert_eq!(
-        code(old_format),
-        ResponseError::UnsupportedForMessageFormat.code()
-    );
+    assert_eq!(code(old_format), ResponseError::UnsupportedForMessageFormat.code());
     let absent = put(&rig, "absent", good().into()).error_code;
     assert_eq!(absent, ResponseError::UnknownTopicOrPartition.code());
     assert_eq!(code(good()), 0, "the topic still takes what is right");
@@ -402,9 +313,7 @@ fn transactions_are_refused_clearly() {
     let id = Some(TransactionalId(name.clone()));
     let request = InitProducerIdRequest::default().with_transactional_id(id);
     assert_eq!(rig.ask(4, &request).error_code, refused);
-    let request = FindCoordinatorRequest::default()
-        .with_key_type(1)
-        .with_key(name);
+    let request = FindCoordinatorRequest::default().with_key_type(1).with_key(name);
     let answer = rig.ask(2, &request);
     assert_eq!(answer.error_code, refused);
     assert!(answer.error_message.unwrap().contains("no transactions"));
@@ -466,20 +375,13 @@ fn a_truncated_log_shows_in_the_leader_epochs() {
         (answer.error_code, answer.leader_epoch, answer.end_offset)
     };
     assert_eq!(end(&rig, 0, 0), (0, 0, 20));
-    assert_eq!(
-        rig.broker().truncate("t", 0, 12).unwrap(),
-        10,
-        "batches go as a whole"
-    );
+    assert_eq!(rig.broker().truncate("t", 0, 12).unwrap(), 10, "batches go as a whole");
     assert_eq!(end(&rig, 0, 0).0, ResponseError::FencedLeaderEpoch.code());
     assert_eq!(end(&rig, 1, 0), (0, 0, 10));
     let fetched = rig.ask(12, &fetch("t", Uuid::nil(), 12, 20));
     let code = fetched.responses[0].partitions[0].error_code;
     assert_eq!(code, ResponseError::OffsetOutOfRange.code());
-    assert_eq!(
-        put(&rig, "t", batch(&[now_ms(); 5], (-1, -1, -1))).base_offset,
-        10
-    );
+    assert_eq!(put(&rig, "t", batch(&[now_ms(); 5], (-1, -1, -1))).base_offset, 10);
     rig.restart();
     assert_eq!(end(&rig, 1, 0), (0, 0, 10));
     assert_eq!(end(&rig, 1, 1), (0, 1, 15));
