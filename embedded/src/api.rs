@@ -1,7 +1,7 @@
 //! Which requests are served in which versions, and by whom.
 //!
-//! **Invariant:** every version announced here is answered in that version's own shape: a field that
-//! it lacks is left at its default, since the encoder refuses it otherwise.
+//! **Invariant:** every version announced here is answered in that version's own shape: a field
+//! that it lacks is left at its default, since the encoder refuses it otherwise.
 
 mod admin;
 mod describe;

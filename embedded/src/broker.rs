@@ -103,8 +103,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Cuts a partition's log and begins a new leader epoch, as an unclean election would; the batch
-    /// that holds `offset` goes as a whole. Returns the new end. **For tests.**
+    /// Cuts a partition's log and begins a new leader epoch, as an unclean election would; the
+    /// batch that holds `offset` goes as a whole. Returns the new end. **For tests.**
     pub fn truncate(&self, topic: &str, partition: i32, offset: i64) -> Result<i64, Error> {
         self.partition(topic, partition)?.truncate(offset)
     }

@@ -1,8 +1,8 @@
 //! One client's connection: frames in, answers out in the order of the requests.
 //!
-//! **Invariant:** produced batches are appended in the order they came in, and the next one is taken
-//! while the first waits for the disk, so one fsync serves all that a client has under way. All
-//! other requests run one after another, as their order may matter.
+//! **Invariant:** produced batches are appended in the order they came in, and the next one is
+//! taken while the first waits for the disk, so one fsync serves all that a client has under way.
+//! All other requests run one after another, as their order may matter.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -88,7 +88,8 @@ async fn read(
         let call = open(frame, peer)?;
         let work = if call.key == ApiKey::Produce {
             let produced = produce::append(node, &call)?;
-            Work::Produced(call, produced)
+            // What was appended needn't wait in memory for the disk.
+            Work::Produced(Call { body: Bytes::new(), ..call }, produced)
         } else {
             Work::Call(call)
         };

@@ -3,8 +3,8 @@
 //! **Invariant:** the high watermark moves only over what an fsync covered (when fsync is on), and
 //! nobody is told of, or served, anything at or above it.
 //! **Invariant:** a full segment is synced before the next one is made, so only the last segment
-//! can have a torn tail, and the high watermark lies in it; the tail is cut at open. Damage anywhere
-//! else stops the start.
+//! can have a torn tail, and the high watermark lies in it; the tail is cut at open. Damage
+//! anywhere else stops the start.
 //! **Invariant:** after a failed fsync nothing is appended until the log has been read again: what
 //! the disk holds is unknown.
 
@@ -302,7 +302,8 @@ impl Durable for Partition {
         let synced = file.sync_data();
         let mut log = self.log();
         if let (Err(error), true) = (synced, log.health == Health::Good) {
-            tracing::error!(path = %self.folder.display(), %error, "fsync failed; restart the broker");
+            let path = self.folder.display();
+            tracing::error!(%path, %error, "fsync failed; restart the broker");
             log.health = Health::Failed;
         }
         if log.health != Health::Good {

@@ -229,7 +229,8 @@ impl Durable for Offsets {
         match synced {
             Ok(()) => store.synced = store.synced.max(written),
             Err(error) => {
-                tracing::error!(path = %self.path.display(), %error, "fsync failed; restart the broker");
+                let path = self.path.display();
+                tracing::error!(%path, %error, "fsync failed; restart the broker");
                 store.failed = true;
             }
         }

@@ -22,6 +22,9 @@ use super::{
     member::{Assigned, Join, Joined, Member, member, millis},
 };
 
+/// Members of a group, and those who are about to be.
+const MEMBERS: usize = 1_000;
+
 #[derive(Clone, Copy, Default)]
 pub(super) enum State {
     #[default]
@@ -57,6 +60,9 @@ impl Group {
             return refuse(reply, ResponseError::InconsistentGroupProtocol, join.member);
         }
         let known = self.members.contains_key(&join.member);
+        if !known && self.members.len() + self.expected.len() >= MEMBERS {
+            return refuse(reply, ResponseError::GroupMaxSizeReached, join.member);
+        }
         if join.member.is_empty() {
             let id =
                 format!("{}-{}", join.instance.as_ref().unwrap_or(&join.client), Uuid::new_v4());

@@ -193,8 +193,8 @@ impl Segment {
         self.find(from, |header| header.next_offset() > offset)
     }
 
-    /// How many bytes to read from a batch start at `position`: whole batches up to `limit` (a batch
-    /// end) and about `max`; none when the first batch, `first` bytes, is greater and not `forced`.
+    /// How many bytes to read from a batch start at `position`: whole batches up to `limit` (a
+    /// batch end) and about `max`, but at least the first batch, `first` bytes.
     pub(super) fn span(&self, position: u64, limit: u64, first: u64, max: u64) -> u64 {
         if limit - position <= max {
             return limit - position;

@@ -18,8 +18,13 @@ impl Partition {
         if log.health != Health::Good || !rules.deletes {
             return 0;
         }
+        // A producer may send no time at all; then that of the segment counts.
+        let newest = |segment: &Segment| match segment.max_timestamp {
+            0.. => segment.max_timestamp,
+            _ => segment.since,
+        };
         let old = |segment: &Segment| {
-            rules.retention_ms.is_some_and(|limit| segment.max_timestamp < now - limit)
+            rules.retention_ms.is_some_and(|limit| newest(segment) < now - limit)
         };
         let active = log.active();
         if active.size > 0 && old(active) && self.roll(&mut log).is_err() {

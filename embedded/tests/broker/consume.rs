@@ -127,9 +127,12 @@ fn many_segments_read_as_one_log() {
     rig.create("t", 1, &[("segment.bytes", "20000")]);
     let values: Vec<String> =
         (0..3_000).map(|n| format!("value {n} {}", "x".repeat(n % 90))).collect();
-    for part in values.chunks(50) {
-        rig.send("t", &part.iter().map(String::as_str).collect::<Vec<_>>());
+    let producer: BaseProducer = rig.config(&[("batch.num.messages", "50")]).create().unwrap();
+    for value in &values {
+        let record = BaseRecord::<(), str>::to("t").payload(value);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
     }
+    producer.flush(PATIENCE).unwrap();
     assert_eq!(rig.values("t", 3_000), values);
     let consumer = rig.consumer("g", &[("fetch.message.max.bytes", "3000")]);
     for start in [0, 1, 777, 1_499, 2_999] {

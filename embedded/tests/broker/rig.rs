@@ -43,7 +43,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::new(folder.path().join("kafka"));
         // Retention runs when a test says so.
-        settings.retention_check = Duration::from_secs(3_600);
+        settings.retention_check = Duration::from_hours(1);
         adjust(&mut settings);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

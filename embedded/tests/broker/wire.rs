@@ -93,6 +93,7 @@ where
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of the requests, one after another")]
 fn every_announced_version_is_answered_in_its_own_shape() {
     let rig = Rig::new();
     rig.create("shapes", 2, &[]);
@@ -355,6 +356,25 @@ fn a_topic_made_anew_has_another_id_and_none_of_the_old_one() {
     rig.restart();
     assert_eq!(topic_id(&rig, "t"), new);
     assert_eq!(committed(&rig), -1);
+}
+
+#[test]
+fn a_waiting_reader_hears_of_new_records_and_of_the_topic_s_end() {
+    let rig = Rig::new();
+    rig.create("t", 1, &[]);
+    let mut wire = Wire::connect(rig.address());
+    // The wire's own patience is shorter: an answer at the end of the wait would fail.
+    let long = |offset| fetch("t", Uuid::nil(), 12, offset).with_max_wait_ms(50_000);
+    wire.send(12, &long(0));
+    put(&rig, "t", batch(&[now_ms()], (-1, -1, -1)));
+    let answer = wire.receive::<FetchRequest>(12).responses[0].partitions[0].clone();
+    assert_eq!((answer.error_code, answer.high_watermark), (0, 1));
+    assert_eq!(answer.records.unwrap()[..8], [0; 8]);
+    wire.send(12, &long(1));
+    let request = DeleteTopicsRequest::default().with_topic_names(vec![name("t")]);
+    assert_eq!(rig.ask(5, &request).responses[0].error_code, 0);
+    let answer = wire.receive::<FetchRequest>(12).responses[0].partitions[0].clone();
+    assert_eq!(answer.error_code, ResponseError::UnknownTopicOrPartition.code());
 }
 
 #[test]
