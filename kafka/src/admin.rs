@@ -81,18 +81,9 @@ impl Admin {
     /// Opens a client whose requests wait up to `wait`. Connects in the background; see [`Admin::reach`].
     pub fn open(connection: &Connection, wait: Duration) -> Result<Admin, Error> {
         let properties = connection.admin("aion-admin")?;
-        let client = Arc::new(Client::new(
-            Kind::Producer,
-            &properties,
-            rd::RD_KAFKA_EVENT_ERROR,
-        )?);
+        let client = Arc::new(Client::new(Kind::Producer, &properties, rd::RD_KAFKA_EVENT_ERROR)?);
         let events = Queue::main(&client)?;
-        Ok(Admin {
-            client,
-            events,
-            brokers: connection.brokers.clone(),
-            wait,
-        })
+        Ok(Admin { client, events, brokers: connection.brokers.clone(), wait })
     }
 
     /// Checks that the cluster answers; returns the number of its brokers, or the reason, as far as the client knows.
@@ -146,12 +137,7 @@ impl Admin {
         let request = self.request(Op::RD_KAFKA_ADMIN_OP_DELETETOPICS, "delete topics".into())?;
         let results = request.delete_topics(topics)?;
         let unknown = Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-        Ok(outcomes(
-            topics.iter().copied(),
-            &results,
-            unknown,
-            "delete topic",
-        ))
+        Ok(outcomes(topics.iter().copied(), &results, unknown, "delete topic"))
     }
 
     /// Raises the number of a topic's partitions to `total`.
@@ -165,12 +151,7 @@ impl Admin {
         let request = self.request(Op::RD_KAFKA_ADMIN_OP_CREATEPARTITIONS, doing)?;
         let results = request.create_partitions(topic, total)?;
         let none = Code::RD_KAFKA_RESP_ERR_NO_ERROR;
-        let all = outcomes(
-            [topic].into_iter(),
-            &results,
-            none,
-            "raise the partitions of topic",
-        );
+        let all = outcomes([topic].into_iter(), &results, none, "raise the partitions of topic");
         Ok(all.into_iter().next().unwrap_or(Outcome::Done))
     }
 
@@ -188,11 +169,7 @@ impl Admin {
                 return Err(Error::of(UNKNOWN_TOPIC, doing, "the broker left it out"));
             };
             if one.code == UNKNOWN_TOPIC {
-                return Ok(TopicIdentity {
-                    topic: one.topic.clone(),
-                    id: None,
-                    partitions: 0,
-                });
+                return Ok(TopicIdentity { topic: one.topic.clone(), id: None, partitions: 0 });
             }
             if one.code != 0 {
                 return Err(Error::of(one.code, doing, &*one.reason));
@@ -202,11 +179,7 @@ impl Admin {
                 return Err(Error::configuration(doing, detail));
             }
             let id = Uuid::from_u64_pair(one.id.0 as u64, one.id.1 as u64);
-            Ok(TopicIdentity {
-                topic: one.topic.clone(),
-                id: Some(id),
-                partitions: one.partitions,
-            })
+            Ok(TopicIdentity { topic: one.topic.clone(), id: Some(id), partitions: one.partitions })
         };
         topics.iter().map(find).collect()
     }
@@ -219,10 +192,7 @@ impl Admin {
         let doing = format!("read the settings of topic {topic}");
         let request = self.request(Op::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, doing)?;
         let settings = request.describe_configs(topic)?;
-        Ok(settings
-            .into_iter()
-            .map(|one| (one.name, one.value, one.own))
-            .collect())
+        Ok(settings.into_iter().map(|one| (one.name, one.value, one.own)).collect())
     }
 
     /// Changes some of a topic's settings and leaves the others; a value of none takes one back to its default.
@@ -236,7 +206,8 @@ impl Admin {
         request.alter_configs(topic, changes)
     }
 
-    /// Asks for one offset of each partition, in the order asked. For a time after the last record: the next offset.
+    /// Asks for one offset of each partition (named once only), in the order asked. For a time after the last record:
+    /// the next offset.
     pub fn offsets(
         &self,
         spots: &[(TopicPartition, Spot)],
@@ -257,11 +228,7 @@ impl Admin {
         }
         let mut next = self.list_offsets(&none_left, isolation)?.into_iter();
         let fill = |offset: Offset| {
-            if offset.get() < 0 {
-                next.next()
-            } else {
-                Some(offset)
-            }
+            if offset.get() < 0 { next.next() } else { Some(offset) }
         };
         Ok(found.into_iter().filter_map(fill).collect())
     }
@@ -334,10 +301,7 @@ fn with_advice(error: Error) -> Error {
         Error::Retriable { doing, detail } => {
             let advice = "is the address right and the broker up, and does security.protocol fit \
                           the listener (a wrong one shows as a closed connection only)?";
-            Error::Retriable {
-                doing,
-                detail: format!("{detail}; {advice}"),
-            }
+            Error::Retriable { doing, detail: format!("{detail}; {advice}") }
         }
         other => other,
     }
@@ -361,3 +325,7 @@ fn outcomes<'a>(
     };
     topics.map(outcome).collect()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;

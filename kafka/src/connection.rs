@@ -21,26 +21,17 @@ pub struct Connection {
 impl Connection {
     /// A connection without further properties.
     pub fn to(brokers: impl Into<String>) -> Connection {
-        Connection {
-            brokers: brokers.into(),
-            properties: BTreeMap::new(),
-        }
+        Connection { brokers: brokers.into(), properties: BTreeMap::new() }
     }
 
     /// Checks the properties by name, without connecting.
     pub fn check(&self) -> Result<(), Error> {
         if self.brokers.trim().is_empty() {
-            return Err(Error::configuration(
-                "connect to Kafka",
-                "no broker is named",
-            ));
+            return Err(Error::configuration("connect to Kafka", "no broker is named"));
         }
         for property in self.properties.keys() {
             if let Some((_, why)) = REFUSED.iter().find(|(name, _)| name == property) {
-                return Err(Error::Refused {
-                    property: property.clone(),
-                    why,
-                });
+                return Err(Error::Refused { property: property.clone(), why });
             }
         }
         Ok(())
@@ -62,20 +53,11 @@ impl Connection {
         all.set("enable.partition.eof", "true");
         all.set("auto.offset.reset", "error");
         all.set("isolation.level", "read_committed");
-        all.set(
-            "queued.max.messages.kbytes",
-            limits.queued_bytes.div_ceil(1024).to_string(),
-        );
-        all.set(
-            "fetch.message.max.bytes",
-            limits.partition_fetch_bytes.to_string(),
-        );
+        all.set("queued.max.messages.kbytes", limits.queued_bytes.div_ceil(1024).to_string());
+        all.set("fetch.message.max.bytes", limits.partition_fetch_bytes.to_string());
         all.set("fetch.max.bytes", limits.fetch_bytes.to_string());
         // librdkafka wants room for the response's frame.
-        all.set(
-            "receive.message.max.bytes",
-            (limits.fetch_bytes + 1024 * 1024).to_string(),
-        );
+        all.set("receive.message.max.bytes", (limits.fetch_bytes + 1024 * 1024).to_string());
         Ok(all)
     }
 
@@ -106,25 +88,11 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |(name, value): (&String, &String)| {
             let secret = SECRET.iter().any(|part| name.contains(part));
-            (
-                name.clone(),
-                if secret {
-                    "***".to_owned()
-                } else {
-                    value.clone()
-                },
-            )
+            (name.clone(), if secret { "***".to_owned() } else { value.clone() })
         };
         f.debug_struct("Connection")
             .field("brokers", &self.brokers)
-            .field(
-                "properties",
-                &self
-                    .properties
-                    .iter()
-                    .map(shown)
-                    .collect::<BTreeMap<_, _>>(),
-            )
+            .field("properties", &self.properties.iter().map(shown).collect::<BTreeMap<_, _>>())
             .finish()
     }
 }
@@ -134,32 +102,17 @@ const SECRET: &[&str] = &["password", "secret", ".pem", "jaas", "oauthbearer.con
 
 /// Properties that callers can't set, and why.
 const REFUSED: &[(&str, &str)] = &[
-    (
-        "bootstrap.servers",
-        "the brokers are a setting of their own",
-    ),
-    (
-        "metadata.broker.list",
-        "the brokers are a setting of their own",
-    ),
+    ("bootstrap.servers", "the brokers are a setting of their own"),
+    ("metadata.broker.list", "the brokers are a setting of their own"),
     ("group.id", "the group is the job's name"),
     ("enable.auto.commit", COMMITS),
     ("auto.commit.enable", COMMITS),
     ("auto.commit.interval.ms", COMMITS),
     ("enable.auto.offset.store", COMMITS),
     ("offset.store.method", COMMITS),
-    (
-        "auto.offset.reset",
-        "a missing offset is a gap to record, never a silent jump",
-    ),
-    (
-        "isolation.level",
-        "rows of aborted transactions would be stored",
-    ),
-    (
-        "enable.partition.eof",
-        "marks advance over transaction markers by it",
-    ),
+    ("auto.offset.reset", "a missing offset is a gap to record, never a silent jump"),
+    ("isolation.level", "rows of aborted transactions would be stored"),
+    ("enable.partition.eof", "marks advance over transaction markers by it"),
     ("partition.assignment.strategy", REBALANCE),
     ("group.protocol", REBALANCE),
     ("group.remote.assignor", REBALANCE),
@@ -168,20 +121,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("max.partition.fetch.bytes", LIMITS),
     ("fetch.max.bytes", LIMITS),
     ("receive.message.max.bytes", LIMITS),
-    (
-        "enable.idempotence",
-        "retries would store a message twice, or in another order",
-    ),
+    ("enable.idempotence", "retries would store a message twice, or in another order"),
     ("acks", ACKS),
     ("request.required.acks", ACKS),
-    (
-        "transactional.id",
-        "producers here are idempotent, not transactional",
-    ),
-    (
-        "plugin.library.paths",
-        "a plug-in can change messages on their way",
-    ),
+    ("transactional.id", "producers here are idempotent, not transactional"),
+    ("plugin.library.paths", "a plug-in can change messages on their way"),
 ];
 
 const COMMITS: &str = "offsets are committed by the job only, after the rows are durable";
@@ -214,10 +158,7 @@ impl Limits {
     fn check(&self) -> Result<(), Error> {
         let doing = "set the consumer's memory limits";
         if self.queued_bytes < 1024 || self.partition_fetch_bytes < 1024 {
-            return Err(Error::configuration(
-                doing,
-                "a partition needs at least 1 KiB",
-            ));
+            return Err(Error::configuration(doing, "a partition needs at least 1 KiB"));
         }
         if self.partition_fetch_bytes > self.fetch_bytes {
             let detail = "one partition's share of a fetch is greater than the fetch";
@@ -246,4 +187,5 @@ impl Properties {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;

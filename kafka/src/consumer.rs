@@ -12,7 +12,7 @@ mod held;
 mod rebalance;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use aion_schemas::log::Offset;
 use rdkafka::bindings as rd;
 
 pub use self::event::{Event, Fetched};
-use self::{held::Held, rebalance::Rebalance};
+use self::{held::Held, rebalance::Ownership};
 use crate::{
     Connection, Error, Limits, Record, TopicPartition,
     native::{Buffer, Client, Kind, PartitionList, Queue, first_failure},
@@ -46,9 +46,7 @@ pub struct Consumer {
     queue: Queue,
     held: BTreeMap<TopicPartition, Held>,
     client: Arc<Client>,
-    /// What the group has given to this member, started or not.
-    granted: BTreeSet<TopicPartition>,
-    rebalance: Option<Rebalance>,
+    owned: Ownership,
     events: VecDeque<Event>,
     buffer: Buffer,
     group: String,
@@ -90,21 +88,14 @@ impl Consumer {
         let client = Arc::new(Client::new(Kind::Consumer, &properties, events)?);
         let queue = Queue::consumer(&client)?;
         queue.wake(true);
-        client
-            .subscribe(&PartitionList::of_topics(topics)?)
-            .map_err(|code| {
-                Error::of(
-                    code,
-                    format!("subscribe group {group} to {}", topics.join(", ")),
-                    "",
-                )
-            })?;
+        client.subscribe(&PartitionList::of_topics(topics)?).map_err(|code| {
+            Error::of(code, format!("subscribe group {group} to {}", topics.join(", ")), "")
+        })?;
         Ok(Consumer {
             queue,
             held: BTreeMap::new(),
             client,
-            granted: BTreeSet::new(),
-            rebalance: None,
+            owned: Ownership::default(),
             events: VecDeque::new(),
             buffer: Buffer::default(),
             group: group.to_owned(),
@@ -118,23 +109,19 @@ impl Consumer {
         loop {
             // Before looking, so that what arrives after the look isn't slept through.
             self.client.waker().clear();
-            if let Some(event) = self.next_event() {
+            self.take_events();
+            if let Err(error) = self.reconcile() {
+                self.events.push_back(Event::Failed(error));
+            }
+            if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
             let now = Instant::now();
             self.settle(now);
-            if !self.events.is_empty() {
-                continue;
-            }
             if now >= deadline || self.held.values().any(Held::has_records) {
                 return None;
             }
-            let due = self
-                .held
-                .values()
-                .filter_map(Held::due)
-                .min()
-                .unwrap_or(deadline);
+            let due = self.held.values().filter_map(Held::due).min().unwrap_or(deadline);
             let until = due.min(deadline).saturating_duration_since(now);
             self.client.waker().wait(until.min(LONGEST_SLEEP));
         }
@@ -166,7 +153,7 @@ impl Consumer {
             } else if let Some(end) = held.end_of_partition(message) {
                 fetched.end = Some(end);
             } else {
-                self.events.extend(held.error(partition, message));
+                self.events.push_back(held.error(partition, message));
                 if !held.is_reading() {
                     break;
                 }
@@ -192,6 +179,7 @@ impl Consumer {
             return Err(Error::configuration(doing(), "the partition isn't started"));
         };
         held.go_to(at, epoch);
+        self.reconcile()?;
         self.settle(Instant::now());
         Ok(())
     }
@@ -224,14 +212,9 @@ impl Consumer {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let doing = format!(
-            "read the committed offsets of group {}, partition",
-            self.group
-        );
+        let doing = format!("read the committed offsets of group {}, partition", self.group);
         let list = PartitionList::of(partitions)?;
-        self.client
-            .committed(&list, timeout)
-            .map_err(|code| Error::of(code, &*doing, ""))?;
+        self.client.committed(&list, timeout).map_err(|code| Error::of(code, &*doing, ""))?;
         let entries = list.entries();
         first_failure(&entries, &doing)?;
         let committed = |partition: &TopicPartition| {
@@ -266,9 +249,7 @@ impl Consumer {
             Wait::UpTo(wait) => wait,
         };
         let reply = Queue::reply(&self.client)?;
-        self.client
-            .commit(&list, &reply)
-            .map_err(|code| Error::of(code, &*doing, ""))?;
+        self.client.commit(&list, &reply).map_err(|code| Error::of(code, &*doing, ""))?;
         let Some(event) = reply.poll(wait) else {
             return Err(Error::timed_out(doing));
         };
@@ -320,9 +301,7 @@ fn seek(client: &Client, partition: &TopicPartition, held: &Held) -> Result<(), 
     let doing = format!("seek {partition} to {}", held.position);
     let mut list = PartitionList::with_capacity(1);
     list.push(partition, held.position.get(), held.epoch)?;
-    client
-        .seek(&list, SEEK_WAIT)
-        .map_err(|(code, reason)| Error::of(code, &*doing, reason))?;
+    client.seek(&list, SEEK_WAIT).map_err(|(code, reason)| Error::of(code, &*doing, reason))?;
     first_failure(&list.entries(), &doing)
 }
 
@@ -332,3 +311,7 @@ fn check_position(at: Offset, doing: impl FnOnce() -> String) -> Result<(), Erro
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;

@@ -112,17 +112,11 @@ impl Error {
     }
 
     pub(crate) fn configuration(doing: impl Into<String>, detail: impl Into<String>) -> Error {
-        Error::Configuration {
-            doing: doing.into(),
-            detail: detail.into(),
-        }
+        Error::Configuration { doing: doing.into(), detail: detail.into() }
     }
 
     pub(crate) fn timed_out(doing: impl Into<String>) -> Error {
-        Error::Retriable {
-            doing: doing.into(),
-            detail: "no answer in time".into(),
-        }
+        Error::Retriable { doing: doing.into(), detail: "no answer in time".into() }
     }
 }
 
@@ -132,12 +126,8 @@ pub(crate) fn describe(code: i32) -> String {
     // from a static ring of buffers, which is copied at once).
     let (text, name) = unsafe {
         (
-            CStr::from_ptr(ffi::rd_kafka_err2str(code))
-                .to_string_lossy()
-                .into_owned(),
-            CStr::from_ptr(ffi::rd_kafka_err2name(code))
-                .to_string_lossy()
-                .into_owned(),
+            CStr::from_ptr(ffi::rd_kafka_err2str(code)).to_string_lossy().into_owned(),
+            CStr::from_ptr(ffi::rd_kafka_err2name(code)).to_string_lossy().into_owned(),
         )
     };
     format!("{text} ({name})")

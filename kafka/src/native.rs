@@ -46,9 +46,7 @@ unsafe fn text(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: not null, and NUL-terminated by the contract above.
-    unsafe { CStr::from_ptr(text) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 /// Milliseconds as librdkafka takes them, rounded up so that a short wait isn't turned into a busy loop.

@@ -78,11 +78,7 @@ impl Producer {
     /// Opens a producer; `name` is its `client.id`. Connects in the background, so brokers may be down.
     pub fn open(connection: &Connection, name: &str) -> Result<Producer, Error> {
         let events = rd::RD_KAFKA_EVENT_DR | rd::RD_KAFKA_EVENT_ERROR;
-        let client = Arc::new(Client::new(
-            Kind::Producer,
-            &connection.producer(name)?,
-            events,
-        )?);
+        let client = Arc::new(Client::new(Kind::Producer, &connection.producer(name)?, events)?);
         let queue = Arc::new(Queue::main(&client)?);
         let shared = Arc::new(Shared::default());
         let server = {
@@ -92,12 +88,7 @@ impl Producer {
                 .spawn(move || serve(&queue, &shared))
                 .map_err(|e| Error::configuration("start a producer's thread", e.to_string()))?
         };
-        Ok(Producer {
-            client,
-            queue,
-            shared,
-            server: Some(server),
-        })
+        Ok(Producer { client, queue, shared, server: Some(server) })
     }
 
     /// Queues a message; `done` is called once it is durable on all in-sync replicas, or given up.
@@ -118,18 +109,14 @@ impl Producer {
             time_ms: message.timestamp.map(|time| time.0.div_euclid(1000)),
         };
         self.shared.count().open += 1;
-        self.client
-            .send(&new, Box::new(done))
-            .map_err(|(code, reason)| {
-                self.shared.count().open -= 1;
-                if code == rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL as i32 {
-                    Error::Full {
-                        topic: message.topic.to_owned(),
-                    }
-                } else {
-                    Error::of(code, format!("send to {}", message.topic), reason)
-                }
-            })
+        self.client.send(&new, Box::new(done)).map_err(|(code, reason)| {
+            self.shared.count().open -= 1;
+            if code == rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL as i32 {
+                Error::Full { topic: message.topic.to_owned() }
+            } else {
+                Error::of(code, format!("send to {}", message.topic), reason)
+            }
+        })
     }
 
     /// Sends what is queued without lingering and waits up to `wait` for every acknowledgement.
@@ -156,10 +143,7 @@ impl Producer {
             return Ok(());
         }
         let doing = format!("wait for the acknowledgement of {} messages", count.open);
-        Err(count
-            .complaint
-            .clone()
-            .unwrap_or_else(|| Error::timed_out(doing)))
+        Err(count.complaint.clone().unwrap_or_else(|| Error::timed_out(doing)))
     }
 
     /// Messages without an acknowledgement yet.
@@ -175,10 +159,7 @@ impl Producer {
     /// The error that made this instance unusable, if one did: open another.
     pub fn fatal(&self) -> Option<Error> {
         let detail = self.client.fatal()?;
-        Some(Error::Fatal {
-            doing: "produce".into(),
-            detail,
-        })
+        Some(Error::Fatal { doing: "produce".into(), detail })
     }
 }
 
@@ -209,11 +190,7 @@ fn serve(queue: &Queue, shared: &Shared) {
         if stop && (shared.count().open == 0 || rounds_left == 0) {
             return;
         }
-        let wait = if stop {
-            Duration::from_millis(100)
-        } else {
-            Duration::from_secs(1)
-        };
+        let wait = if stop { Duration::from_millis(100) } else { Duration::from_secs(1) };
         match queue.poll(wait) {
             Some(event) => answer(&event, shared),
             None if stop => rounds_left -= 1,
@@ -240,10 +217,7 @@ fn answer(event: &Event, shared: &Shared) {
         }
         rd::RD_KAFKA_EVENT_ERROR => {
             let error = if event.is_fatal() {
-                Error::Fatal {
-                    doing: "produce".into(),
-                    detail: event.reason(),
-                }
+                Error::Fatal { doing: "produce".into(), detail: event.reason() }
             } else {
                 Error::of(event.code(), "produce", event.reason())
             };
@@ -258,10 +232,7 @@ fn answer(event: &Event, shared: &Shared) {
 fn tell(report: Report<'_>) -> Result<(), Error> {
     let message = report.message;
     let result = match message.code() {
-        0 => Ok(Placed {
-            partition: message.partition(),
-            offset: message.offset(),
-        }),
+        0 => Ok(Placed { partition: message.partition(), offset: message.offset() }),
         code => Err(Error::of(code, format!("send to {}", message.topic()), "")),
     };
     let outcome = result.clone().map(|_| ());
@@ -272,3 +243,7 @@ fn tell(report: Report<'_>) -> Result<(), Error> {
     }
     outcome
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;

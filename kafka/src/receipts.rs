@@ -46,10 +46,7 @@ impl Receipts {
         number: u64,
     ) -> impl FnOnce(Result<Placed, Error>) + Send + 'static + use<> {
         self.state().open.insert(number);
-        let ticket = Ticket {
-            shared: Arc::clone(&self.0),
-            number,
-        };
+        let ticket = Ticket { shared: Arc::clone(&self.0), number };
         move |result: Result<Placed, Error>| {
             if let Err(error) = result {
                 let mut state = ticket.shared.lock();
@@ -74,10 +71,8 @@ impl Receipts {
         }
         let mut failed = std::mem::take(&mut state.failed);
         let open = std::mem::take(&mut state.open);
-        failed.extend(
-            open.into_iter()
-                .map(|n| (n, Error::timed_out("wait for an acknowledgement"))),
-        );
+        failed
+            .extend(open.into_iter().map(|n| (n, Error::timed_out("wait for an acknowledgement"))));
         failed
     }
 

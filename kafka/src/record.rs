@@ -18,10 +18,7 @@ pub struct TopicPartition {
 impl TopicPartition {
     /// Names a partition.
     pub fn new(topic: &str, partition: i32) -> TopicPartition {
-        TopicPartition {
-            topic: topic.into(),
-            partition,
-        }
+        TopicPartition { topic: topic.into(), partition }
     }
 }
 
@@ -61,45 +58,30 @@ pub struct Record<'a> {
     pub headers: Headers<'a>,
 }
 
-/// The headers of a record: an iterator over names and values, in the producer's order.
+/// The headers of a record: names and values, in the producer's order.
 ///
-/// Nothing is parsed until the first call of `next`. A name that isn't UTF-8 reads with replacement characters
-/// taken out: as the part before the first bad byte.
+/// Nothing is parsed until the first is asked for. A name that isn't UTF-8 ends before its first bad byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
     source: Option<native::HeaderSource<'a>>,
-    next: usize,
 }
 
 impl<'a> Headers<'a> {
     /// No headers.
-    pub const NONE: Headers<'static> = Headers {
-        source: None,
-        next: 0,
-    };
+    pub const NONE: Headers<'static> = Headers { source: None };
 
     pub(crate) fn of(source: native::HeaderSource<'a>) -> Headers<'a> {
-        Headers {
-            source: Some(source),
-            next: 0,
-        }
+        Headers { source: Some(source) }
+    }
+
+    /// The headers, one by one.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+        (0..).map_while(move |index| self.source?.get(index))
     }
 
     /// The value of the last header with this name: none if there is no such header, `Some(None)` if its value is
     /// null.
     pub fn get(self, name: &str) -> Option<Option<&'a [u8]>> {
-        self.filter(|(found, _)| *found == name)
-            .last()
-            .map(|(_, value)| value)
-    }
-}
-
-impl<'a> Iterator for Headers<'a> {
-    type Item = (&'a str, Option<&'a [u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let item = self.source?.get(self.next)?;
-        self.next += 1;
-        Some(item)
+        self.iter().filter(|(found, _)| *found == name).last().map(|(_, value)| value)
     }
 }

@@ -57,9 +57,7 @@ pub enum Injected {
 impl Cluster {
     /// Starts `brokers` brokers.
     pub fn start(brokers: i32) -> Result<Cluster, Error> {
-        Ok(Cluster {
-            mock: Mock::new(brokers)?,
-        })
+        Ok(Cluster { mock: Mock::new(brokers)? })
     }
 
     /// How to reach it.
@@ -95,8 +93,7 @@ impl Cluster {
 
     /// Delays every answer.
     pub fn round_trip(&self, delay: Duration) {
-        self.mock
-            .set_round_trip(i32::try_from(delay.as_millis()).unwrap_or(i32::MAX));
+        self.mock.set_round_trip(i32::try_from(delay.as_millis()).unwrap_or(i32::MAX));
     }
 
     /// Moves a partition to another broker (from 1), which raises its leader epoch.
@@ -114,12 +111,7 @@ impl Cluster {
         let producer = Producer::open(&self.connection(), "test")?;
         for value in values {
             let partition = Some(partition);
-            let message = Outgoing {
-                topic,
-                partition,
-                value: Some(value),
-                ..Outgoing::default()
-            };
+            let message = Outgoing { topic, partition, value: Some(value), ..Outgoing::default() };
             producer.send(&message, drop)?;
         }
         producer.flush(Duration::from_secs(20))

@@ -1,5 +1,7 @@
 //! What happens to a consumer, and what a fetch returns.
 
+use std::time::Duration;
+
 use aion_schemas::log::Offset;
 use rdkafka::bindings as rd;
 
@@ -62,18 +64,14 @@ pub struct Fetched {
 }
 
 impl Consumer {
-    /// The next event that is meant for the caller; serves the others.
-    pub(super) fn next_event(&mut self) -> Option<Event> {
-        loop {
-            if let Some(event) = self.events.pop_front() {
-                return Some(event);
-            }
-            let native = self.queue.poll(std::time::Duration::ZERO)?;
+    /// Takes what waits in the consumer's queue: serves it, and keeps what is meant for the caller.
+    pub(super) fn take_events(&mut self) {
+        while let Some(native) = self.queue.poll(Duration::ZERO) {
             let event = match native.kind() {
                 rd::RD_KAFKA_EVENT_REBALANCE => self.rebalancing(&native),
                 rd::RD_KAFKA_EVENT_OFFSET_COMMIT => self.commit_result(&native),
                 rd::RD_KAFKA_EVENT_ERROR => Some(self.failure(&native)),
-                rd::RD_KAFKA_EVENT_FETCH => self.stray_records(),
+                rd::RD_KAFKA_EVENT_FETCH => Some(self.stray_records()),
                 _ => None,
             };
             self.events.extend(event);
@@ -82,21 +80,11 @@ impl Consumer {
 
     fn commit_result(&self, native: &native::Event) -> Option<Event> {
         let entries = native.partitions();
-        let failed = entries
-            .iter()
-            .find(|entry| entry.failed())
-            .map(|entry| entry.code);
-        let code = if native.code() == 0 {
-            failed?
-        } else {
-            native.code()
-        };
+        let failed = entries.iter().find(|entry| entry.failed()).map(|entry| entry.code);
+        let code = if native.code() == 0 { failed? } else { native.code() };
         let doing = format!("commit offsets of group {}", self.group);
         let partitions = entries.into_iter().map(|entry| entry.partition).collect();
-        Some(Event::CommitFailed {
-            partitions,
-            error: Error::of(code, doing, ""),
-        })
+        Some(Event::CommitFailed { partitions, error: Error::of(code, doing, "") })
     }
 
     fn failure(&self, native: &native::Event) -> Event {
@@ -115,12 +103,12 @@ impl Consumer {
     /// Records reach the consumer's own queue only if a partition's queue was joined to it: never, by what
     /// `Queue::partition` does. If it happens all the same, nothing may be lost: each partition goes back to its
     /// position.
-    fn stray_records(&mut self) -> Option<Event> {
+    fn stray_records(&mut self) -> Event {
         for held in self.held.values_mut() {
             held.go_back();
         }
         let doing = format!("consume as group {}", self.group);
         let detail = "records came outside their partition's queue; reading them again".to_owned();
-        Some(Event::Failed(Error::Retriable { doing, detail }))
+        Event::Failed(Error::Retriable { doing, detail })
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Held {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// librdkafka has to be told to start at `position`.
+    Starting,
     /// librdkafka reads at `position`.
     Reading,
     /// librdkafka has to be brought to `position` first, not before this time.
@@ -46,23 +48,21 @@ const UNREADABLE: [i32; 4] = [
 ];
 
 impl Held {
-    /// A partition that librdkafka was told to start at this position.
-    ///
-    /// librdkafka compares leader epochs on a seek but not on a start, so with a known epoch one follows.
+    /// A partition that librdkafka is to be told to start at this position.
     pub(super) fn new(queue: Queue, position: Offset, epoch: i32) -> Held {
-        let check = epoch >= 0 && position > Offset::ZERO;
-        let state = if check {
-            State::Settling(Instant::now())
-        } else {
-            State::Reading
-        };
-        Held {
-            queue,
-            position,
-            epoch,
-            paused: false,
-            state,
-        }
+        Held { queue, position, epoch, paused: false, state: State::Starting }
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        self.state == State::Starting
+    }
+
+    /// Notes that librdkafka was told to start.
+    ///
+    /// It compares leader epochs on a seek but not on a start, so with a known epoch one follows.
+    pub(super) fn started(&mut self) {
+        let check = self.epoch >= 0 && self.position > Offset::ZERO;
+        self.state = if check { State::Settling(Instant::now()) } else { State::Reading };
     }
 
     pub(super) fn is_reading(&self) -> bool {
@@ -84,19 +84,18 @@ impl Held {
 
     /// Notes the outcome of bringing librdkafka to the position.
     pub(super) fn sought(&mut self, done: bool, again: Instant) {
-        self.state = if done {
-            State::Reading
-        } else {
-            State::Settling(again)
-        };
+        self.state = if done { State::Reading } else { State::Settling(again) };
     }
 
     /// Moves to another position.
     pub(super) fn go_to(&mut self, position: Offset, epoch: i32) {
         (self.position, self.epoch) = (position, epoch);
-        if self.state != State::Leaving {
-            self.state = State::Settling(Instant::now());
-        }
+        self.state = match self.state {
+            State::Leaving => State::Leaving,
+            // librdkafka doesn't seek where it gave up.
+            State::Stopped | State::Starting => State::Starting,
+            State::Reading | State::Settling(_) => State::Settling(Instant::now()),
+        };
     }
 
     /// Makes librdkafka read from the position again, unless the caller has to act first.
@@ -111,11 +110,7 @@ impl Held {
     }
 
     pub(super) fn nothing(&self) -> Fetched {
-        Fetched {
-            count: 0,
-            next: self.position,
-            end: None,
-        }
+        Fetched { count: 0, next: self.position, end: None }
     }
 
     /// Notes that everything below `next` was handed over.
@@ -137,24 +132,16 @@ impl Held {
     }
 
     /// An error in a record's place, as an event; may stop the partition.
-    pub(super) fn error(
-        &mut self,
-        partition: &TopicPartition,
-        message: Message<'_>,
-    ) -> Option<Event> {
+    pub(super) fn error(&mut self, partition: &TopicPartition, message: Message<'_>) -> Event {
         let (code, detail) = (message.code(), message.reason());
         if code == NO_OFFSET || code == TRUNCATED {
             self.state = State::Stopped;
-            return Some(self.no_offset(partition, detail));
+            return self.no_offset(partition, detail);
         }
         if UNREADABLE.contains(&code) {
             self.state = State::Settling(Instant::now() + RETRY);
         }
-        Some(Event::Failed(Error::of(
-            code,
-            format!("read {partition} at {}", self.position),
-            detail,
-        )))
+        Event::Failed(Error::of(code, format!("read {partition} at {}", self.position), detail))
     }
 
     fn no_offset(&self, partition: &TopicPartition, detail: String) -> Event {
@@ -171,19 +158,14 @@ impl Held {
                 detail,
             };
         }
-        Event::OutOfRange {
-            partition,
-            wanted: Some(self.position),
-        }
+        Event::OutOfRange { partition, wanted: Some(self.position) }
     }
 }
 
 /// The number that follows `words` in a sentence.
 fn number_after(sentence: &str, words: &str) -> Option<i64> {
     let rest = &sentence[sentence.find(words)? + words.len()..];
-    let end = rest
-        .find(|c: char| !c.is_ascii_digit() && c != '-')
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(rest.len());
     rest[..end].parse().ok()
 }
 
@@ -196,13 +178,7 @@ mod tests {
         let sentence =
             "detected at offset 9 (leader epoch 2): broker end offset is 7 (offset leader";
         assert_eq!(number_after(sentence, "broker end offset is "), Some(7));
-        assert_eq!(
-            number_after("broker end offset is -1", "broker end offset is "),
-            Some(-1)
-        );
-        assert_eq!(
-            number_after("something else", "broker end offset is "),
-            None
-        );
+        assert_eq!(number_after("broker end offset is -1", "broker end offset is "), Some(-1));
+        assert_eq!(number_after("something else", "broker end offset is "), None);
     }
 }

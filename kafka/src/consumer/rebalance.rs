@@ -20,16 +20,27 @@ use crate::{
 /// A rebalance that waits for answers.
 pub(super) struct Rebalance {
     kind: Kind,
+    partitions: Vec<TopicPartition>,
     unanswered: BTreeSet<TopicPartition>,
-    start: Vec<(TopicPartition, Offset, i32)>,
-    /// Started partitions that go.
-    stop: Vec<TopicPartition>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Assign,
     Revoke,
+}
+
+/// Whose partitions are whose, apart from what is being read (`Consumer::held`).
+#[derive(Default)]
+pub(super) struct Ownership {
+    /// What the group has given to this member, started or not.
+    granted: BTreeSet<TopicPartition>,
+    /// What librdkafka's assignment has: it refuses to add twice or to remove what isn't there.
+    live: BTreeSet<TopicPartition>,
+    /// What has to leave librdkafka's assignment though the group leaves it here.
+    stopping: BTreeSet<TopicPartition>,
+    /// The rebalance that the group waits for.
+    open: Option<Rebalance>,
 }
 
 impl Consumer {
@@ -46,101 +57,59 @@ impl Consumer {
     ) -> Result<(), Error> {
         let doing = || format!("start {partition} at {at}");
         check_position(at, doing)?;
-        let start = (partition.clone(), at, epoch);
-        if let Some(open) = &mut self.rebalance
-            && open.unanswered.contains(partition)
-        {
-            if open.kind == Kind::Revoke {
-                return Err(Error::configuration(
-                    doing(),
-                    "the group takes the partition back",
-                ));
-            }
-            open.unanswered.remove(partition);
-            open.start.push(start);
-            return self.finish_rebalance();
-        }
         if self.held.contains_key(partition) {
-            return Err(Error::configuration(
-                doing(),
-                "it is started already; seek moves it",
-            ));
+            return Err(Error::configuration(doing(), "it is started already; seek moves it"));
         }
-        if !self.granted.contains(partition) {
+        if !self.owned.granted.contains(partition) {
             let detail = "the group hasn't assigned it to this member".to_owned();
-            return Err(Error::NotMember {
-                doing: doing(),
-                detail,
-            });
+            return Err(Error::NotMember { doing: doing(), detail });
         }
-        self.assign(&[start])
+        // Cut off from the common queue before it starts, so that no record takes the wrong way.
+        let queue = Queue::partition(&self.client, partition)?;
+        queue.wake(true);
+        self.held.insert(partition.clone(), Held::new(queue, at, epoch));
+        self.answer(std::slice::from_ref(partition))
     }
 
     /// Stops reading partitions and drops what is queued of them.
     ///
     /// Answers [`Event::Revoked`] and [`Event::Lost`], or [`Event::Assigned`] for partitions that shall stay unread.
     pub fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), Error> {
-        let mut stop = Vec::new();
         for partition in partitions {
-            let started = self
-                .held
-                .remove(partition)
-                .inspect(|held| held.queue.wake(false));
-            let of = match &mut self.rebalance {
-                Some(open) if open.unanswered.contains(partition) => {
-                    open.unanswered.remove(partition);
-                    &mut open.stop
-                }
-                _ => &mut stop,
-            };
-            if started.is_some() {
-                of.push(partition.clone());
+            if let Some(held) = self.held.remove(partition) {
+                held.queue.wake(false);
+            }
+            if self.owned.live.contains(partition) {
+                self.owned.stopping.insert(partition.clone());
             }
         }
-        let finished = self.finish_rebalance();
-        if !stop.is_empty() {
-            self.unassign(&stop)?;
-        }
-        finished
+        self.answer(partitions)
     }
 
     /// Takes up a rebalance of librdkafka's; one without partitions is answered here.
     pub(super) fn rebalancing(&mut self, native: &native::Event) -> Option<Event> {
-        let partitions: Vec<_> = native
-            .partitions()
-            .into_iter()
-            .map(|entry| entry.partition)
-            .collect();
+        let entries = native.partitions();
+        let mut partitions: Vec<_> = entries.into_iter().map(|entry| entry.partition).collect();
+        partitions.sort_unstable();
         let kind = if native.code() == Code::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS as i32 {
             Kind::Assign
         } else {
             Kind::Revoke
         };
-        if self
-            .rebalance
-            .take()
-            .is_some_and(|open| !open.unanswered.is_empty())
-        {
-            tracing::warn!(
-                group = self.group,
-                "a rebalance was replaced before it was answered"
-            );
+        if self.owned.open.is_some() {
+            tracing::warn!(group = self.group, "a rebalance was replaced before it was answered");
         }
-        self.rebalance = Some(Rebalance {
-            kind,
-            unanswered: partitions.iter().cloned().collect(),
-            start: Vec::new(),
-            stop: Vec::new(),
-        });
+        let unanswered = partitions.iter().cloned().collect();
+        self.owned.open = Some(Rebalance { kind, partitions: partitions.clone(), unanswered });
         if partitions.is_empty() {
             return self.finish_rebalance().err().map(Event::Failed);
         }
         if kind == Kind::Assign {
-            self.granted.extend(partitions.iter().cloned());
+            self.owned.granted.extend(partitions.iter().cloned());
             return Some(Event::Assigned(partitions));
         }
         for partition in &partitions {
-            self.granted.remove(partition);
+            self.owned.granted.remove(partition);
             if let Some(held) = self.held.get_mut(partition) {
                 held.leave();
             }
@@ -152,61 +121,111 @@ impl Consumer {
         })
     }
 
+    /// Notes the caller's answers, and passes them on as far as that can be done now.
+    fn answer(&mut self, partitions: &[TopicPartition]) -> Result<(), Error> {
+        if let Some(open) = &mut self.owned.open {
+            open.unanswered.retain(|partition| !partitions.contains(partition));
+        }
+        self.finish_rebalance()?;
+        self.reconcile()?;
+        self.settle(Instant::now());
+        Ok(())
+    }
+
     /// Gives librdkafka its answer once every partition has its own.
     fn finish_rebalance(&mut self) -> Result<(), Error> {
-        let Some(open) = self.rebalance.take_if(|open| open.unanswered.is_empty()) else {
+        let Some(open) = self.owned.open.take_if(|open| open.unanswered.is_empty()) else {
             return Ok(());
         };
         // Everything stopped when the rebalance began and resumes with the answer: at librdkafka's position.
         self.held.values_mut().for_each(Held::go_back);
+        let owned = |partition: &TopicPartition| self.owned.live.contains(partition);
         match open.kind {
-            Kind::Assign => self.assign(&open.start)?,
-            Kind::Revoke => self.unassign(&open.stop)?,
+            Kind::Assign => {
+                let starting = self.starting().into_iter().filter(|one| !owned(one)).collect();
+                self.assign(starting)
+            }
+            Kind::Revoke => {
+                let stop: Vec<_> = open.partitions.into_iter().filter(owned).collect();
+                self.unassign(&stop)
+            }
+        }
+    }
+
+    /// Brings librdkafka's assignment to what the caller wants, for partitions that no rebalance is about.
+    ///
+    /// Not while one is open: librdkafka would take any change for its answer. A rebalance that librdkafka has begun
+    /// is waiting in the queue, so that is looked at first.
+    pub(super) fn reconcile(&mut self) -> Result<(), Error> {
+        if self.owned.stopping.is_empty() && self.starting().is_empty() {
+            return Ok(());
+        }
+        self.take_events();
+        if self.owned.open.is_some() {
+            return Ok(());
+        }
+        let mut stop: BTreeSet<_> = std::mem::take(&mut self.owned.stopping);
+        // One that librdkafka gave up for want of an offset starts again only by leaving and coming back.
+        stop.extend(self.starting());
+        stop.retain(|partition| self.owned.live.contains(partition));
+        if !stop.is_empty() {
+            self.unassign(&stop.into_iter().collect::<Vec<_>>())?;
+        }
+        let starting = self.starting();
+        if starting.is_empty() { Ok(()) } else { self.assign(starting) }
+    }
+
+    fn starting(&self) -> Vec<TopicPartition> {
+        let starting = self.held.iter().filter(|(_, held)| held.is_starting());
+        starting.map(|(partition, _)| partition.clone()).collect()
+    }
+
+    fn assign(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Error> {
+        let mut list = PartitionList::with_capacity(partitions.len());
+        for partition in &partitions {
+            if let Some(held) = self.held.get(partition) {
+                list.push(partition, held.position.get(), held.epoch)?;
+            }
+        }
+        let doing = || format!("start {} partitions of group {}", partitions.len(), self.group);
+        if let Err((code, reason)) = self.client.assign(&list) {
+            let error = Error::of(code, doing(), reason);
+            self.held.retain(|partition, _| !partitions.contains(partition));
+            return Err(error);
+        }
+        for partition in partitions {
+            if let Some(held) = self.held.get_mut(&partition) {
+                held.started();
+            }
+            self.owned.live.insert(partition);
         }
         Ok(())
     }
 
-    fn assign(&mut self, start: &[(TopicPartition, Offset, i32)]) -> Result<(), Error> {
-        let mut list = PartitionList::with_capacity(start.len());
-        let mut held = Vec::with_capacity(start.len());
-        for (partition, at, epoch) in start {
-            list.push(partition, at.get(), *epoch)?;
-            // Cut off from the common queue before it starts, so that no record takes the wrong way.
-            let queue = Queue::partition(&self.client, partition)?;
-            queue.wake(true);
-            held.push((partition.clone(), Held::new(queue, *at, *epoch)));
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), Error> {
+        let list = PartitionList::of(partitions)?;
+        let doing = || format!("release {} partitions of group {}", partitions.len(), self.group);
+        let outcome =
+            self.client.unassign(&list).map_err(|(code, reason)| Error::of(code, doing(), reason));
+        for partition in partitions {
+            self.owned.live.remove(partition);
+            self.owned.stopping.remove(partition);
         }
-        let doing = || format!("start {} partitions of group {}", start.len(), self.group);
-        self.client
-            .assign(&list)
-            .map_err(|(code, reason)| Error::of(code, doing(), reason))?;
-        self.held.extend(held);
-        self.settle(Instant::now());
-        Ok(())
-    }
-
-    fn unassign(&mut self, stop: &[TopicPartition]) -> Result<(), Error> {
-        let list = PartitionList::of(stop)?;
-        let doing = || format!("release {} partitions of group {}", stop.len(), self.group);
-        self.client
-            .unassign(&list)
-            .map_err(|(code, reason)| Error::of(code, doing(), reason))?;
-        self.settle(Instant::now());
-        Ok(())
+        outcome
     }
 
     /// Leaves the group: answers what is open, and the last rebalance, by giving everything back.
     pub(super) fn leave(&mut self, wait: Duration) {
         let deadline = Instant::now() + wait;
-        if let Some(open) = self.rebalance.take() {
-            let mut stop = open.stop;
-            if open.kind == Kind::Revoke {
-                let started = |partition: &TopicPartition| self.held.contains_key(partition);
-                stop.extend(open.unanswered.into_iter().filter(started));
-                self.held.retain(|partition, _| !stop.contains(partition));
-                self.give_back(&stop);
-            } else if let Err((_, reason)) = self.client.assign(&PartitionList::with_capacity(0)) {
-                tracing::debug!(reason, "while leaving the group");
+        self.held.clear();
+        if let Some(open) = self.owned.open.take() {
+            match open.kind {
+                Kind::Revoke => self.give_back(open.partitions),
+                Kind::Assign => {
+                    if let Err((_, reason)) = self.client.assign(&PartitionList::with_capacity(0)) {
+                        tracing::debug!(reason, "while leaving the group");
+                    }
+                }
             }
         }
         if let Err((_, reason)) = self.client.leave(&self.queue) {
@@ -218,17 +237,15 @@ impl Consumer {
                 continue;
             };
             if event.kind() == rd::RD_KAFKA_EVENT_REBALANCE {
-                let stop: Vec<_> = std::mem::take(&mut self.held).into_keys().collect();
-                self.give_back(&stop);
+                self.give_back(self.owned.live.iter().cloned().collect());
             }
         }
     }
 
-    fn give_back(&self, stop: &[TopicPartition]) {
-        match PartitionList::of(stop).map(|list| self.client.unassign(&list)) {
-            Ok(Ok(())) => {}
-            Ok(Err((_, reason))) => tracing::debug!(reason, "while leaving the group"),
-            Err(error) => tracing::debug!(%error, "while leaving the group"),
+    fn give_back(&mut self, mut partitions: Vec<TopicPartition>) {
+        partitions.retain(|partition| self.owned.live.contains(partition));
+        if let Err(error) = self.unassign(&partitions) {
+            tracing::debug!(%error, "while leaving the group");
         }
     }
 }

@@ -42,10 +42,7 @@ impl Client {
         let conf = Conf(unsafe { rd::rd_kafka_conf_new() });
         let mut reason = [0 as c_char; TEXT];
         for (name, value) in &properties.0 {
-            let (c_name, c_value) = (
-                cstring(name, "property")?,
-                cstring(value, "property value")?,
-            );
+            let (c_name, c_value) = (cstring(name, "property")?, cstring(value, "property value")?);
             // SAFETY: the configuration is owned and live, the strings NUL-terminated, the buffer as long as stated.
             let set = unsafe {
                 let buffer = reason.as_mut_ptr();
@@ -73,15 +70,10 @@ impl Client {
         };
         let Some(rk) = NonNull::new(rk) else {
             // SAFETY: on failure the call has written a NUL-terminated reason.
-            return Err(Error::configuration(doing, unsafe {
-                text(reason.as_ptr())
-            }));
+            return Err(Error::configuration(doing, unsafe { text(reason.as_ptr()) }));
         };
         std::mem::forget(conf);
-        Ok(Client {
-            rk,
-            waker: Box::default(),
-        })
+        Ok(Client { rk, waker: Box::default() })
     }
 
     pub(super) fn raw(&self) -> *mut rd::rd_kafka_t {
@@ -99,33 +91,19 @@ impl Client {
             rd::rd_kafka_poll_set_consumer(self.raw());
             ffi::rd_kafka_subscribe(self.raw(), topics.raw())
         };
-        if code == ffi::NO_ERROR {
-            Ok(())
-        } else {
-            Err(code)
-        }
+        if code == ffi::NO_ERROR { Ok(()) } else { Err(code) }
     }
 
     /// Adds partitions to the assignment; also answers a rebalance that assigns.
     pub(crate) fn assign(&self, partitions: &PartitionList) -> Result<(), (i32, String)> {
         // SAFETY: client and list are live; the error is null or the caller's.
-        unsafe {
-            self.outcome(rd::rd_kafka_incremental_assign(
-                self.raw(),
-                partitions.raw(),
-            ))
-        }
+        unsafe { outcome(rd::rd_kafka_incremental_assign(self.raw(), partitions.raw())) }
     }
 
     /// Takes partitions out of the assignment; also answers a rebalance that revokes.
     pub(crate) fn unassign(&self, partitions: &PartitionList) -> Result<(), (i32, String)> {
         // SAFETY: as in `assign`.
-        unsafe {
-            self.outcome(rd::rd_kafka_incremental_unassign(
-                self.raw(),
-                partitions.raw(),
-            ))
-        }
+        unsafe { outcome(rd::rd_kafka_incremental_unassign(self.raw(), partitions.raw())) }
     }
 
     /// Whether the assignment was lost: others may own its partitions already.
@@ -141,7 +119,7 @@ impl Client {
         // SAFETY: as in `assign`.
         unsafe {
             let wait = millis(wait).max(1);
-            self.outcome(rd::rd_kafka_seek_partitions(self.raw(), list.raw(), wait))
+            outcome(rd::rd_kafka_seek_partitions(self.raw(), list.raw(), wait))
         }
     }
 
@@ -149,11 +127,7 @@ impl Client {
     pub(crate) fn committed(&self, list: &PartitionList, wait: Duration) -> Result<(), i32> {
         // SAFETY: client and list are live.
         let code = unsafe { ffi::rd_kafka_committed(self.raw(), list.raw(), millis(wait)) };
-        if code == ffi::NO_ERROR {
-            Ok(())
-        } else {
-            Err(code)
-        }
+        if code == ffi::NO_ERROR { Ok(()) } else { Err(code) }
     }
 
     /// Sends a commit; the result comes as an event on `to`.
@@ -163,11 +137,7 @@ impl Client {
             let (none, opaque) = (ptr::null(), ptr::null_mut());
             ffi::rd_kafka_commit_queue(self.raw(), list.raw(), to.raw(), none, opaque)
         };
-        if code == ffi::NO_ERROR {
-            Ok(())
-        } else {
-            Err(code)
-        }
+        if code == ffi::NO_ERROR { Ok(()) } else { Err(code) }
     }
 
     /// Asks the partition's leader for its first and its next offset, under the client's isolation level.
@@ -190,11 +160,7 @@ impl Client {
                 millis(wait),
             )
         };
-        if code == ffi::NO_ERROR {
-            Ok((low, high))
-        } else {
-            Err(Error::of(code, doing(), ""))
-        }
+        if code == ffi::NO_ERROR { Ok((low, high)) } else { Err(Error::of(code, doing(), "")) }
     }
 
     /// Asks any broker for the cluster's brokers.
@@ -216,7 +182,7 @@ impl Client {
     /// Starts leaving the group; the last rebalance comes as an event on `to`.
     pub(crate) fn leave(&self, to: &Queue) -> Result<(), (i32, String)> {
         // SAFETY: client and queue are live.
-        unsafe { self.outcome(rd::rd_kafka_consumer_close_queue(self.raw(), to.raw())) }
+        unsafe { outcome(rd::rd_kafka_consumer_close_queue(self.raw(), to.raw())) }
     }
 
     /// Whether leaving is done.
@@ -246,26 +212,6 @@ impl Client {
         unsafe {
             let code = ffi::rd_kafka_fatal_error(self.raw(), reason.as_mut_ptr(), TEXT);
             (code != ffi::NO_ERROR).then(|| text(reason.as_ptr()))
-        }
-    }
-
-    /// Turns an error object into a result, and destroys it.
-    ///
-    /// # Safety
-    /// `error` is null or owned by the caller, who doesn't use it again.
-    pub(super) unsafe fn outcome(
-        &self,
-        error: *mut rd::rd_kafka_error_t,
-    ) -> Result<(), (i32, String)> {
-        if error.is_null() {
-            return Ok(());
-        }
-        // SAFETY: owned and live until destroyed at the end; the string is copied before.
-        unsafe {
-            let code = ffi::rd_kafka_error_code(error);
-            let reason = text(rd::rd_kafka_error_string(error));
-            rd::rd_kafka_error_destroy(error);
-            Err((code, reason))
         }
     }
 }
@@ -342,14 +288,27 @@ unsafe extern "C" fn log(
     }
 }
 
+/// Turns an error object into a result, and destroys it.
+///
+/// # Safety
+/// `error` is null or owned by the caller, who doesn't use it again.
+pub(super) unsafe fn outcome(error: *mut rd::rd_kafka_error_t) -> Result<(), (i32, String)> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: owned and live until destroyed at the end; the string is copied before.
+    unsafe {
+        let code = ffi::rd_kafka_error_code(error);
+        let reason = text(rd::rd_kafka_error_string(error));
+        rd::rd_kafka_error_destroy(error);
+        Err((code, reason))
+    }
+}
+
 /// The first failed partition of a list, as an error.
 pub(crate) fn first_failure(entries: &[Entry], doing: &str) -> Result<(), Error> {
     match entries.iter().find(|entry| entry.failed()) {
-        Some(entry) => Err(Error::of(
-            entry.code,
-            format!("{doing} {}", entry.partition),
-            "",
-        )),
+        Some(entry) => Err(Error::of(entry.code, format!("{doing} {}", entry.partition), "")),
         None => Ok(()),
     }
 }

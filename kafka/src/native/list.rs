@@ -71,9 +71,7 @@ impl PartitionList {
         offset: Offset,
         metadata: &str,
     ) -> Result<(), Error> {
-        let element = self
-            .push_raw(&partition.topic, partition.partition)?
-            .as_ptr();
+        let element = self.push_raw(&partition.topic, partition.partition)?.as_ptr();
         // SAFETY: `element` is live as in `push`. The list frees `metadata` with the allocator that
         // `rd_kafka_mem_malloc` uses, so the bytes are allocated with it; they are `metadata.len()` long.
         unsafe {
@@ -135,10 +133,7 @@ pub(super) unsafe fn entries(list: *const rd::rd_kafka_topic_partition_list_t) -
         }
     };
     // SAFETY: each element is live for the call.
-    elements
-        .iter()
-        .map(|element| unsafe { element.copy() })
-        .collect()
+    elements.iter().map(|element| unsafe { element.copy() }).collect()
 }
 
 /// `rd_kafka_topic_partition_t` with its error code as a plain number (see `ffi`).
@@ -180,10 +175,7 @@ impl RawElement {
         // SAFETY: an element's topic is a NUL-terminated string.
         let topic = unsafe { text(self.topic) };
         Entry {
-            partition: TopicPartition {
-                topic: topic.into(),
-                partition: self.partition,
-            },
+            partition: TopicPartition { topic: topic.into(), partition: self.partition },
             offset: self.offset,
             metadata,
             code: self.code,

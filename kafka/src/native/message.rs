@@ -10,9 +10,11 @@ use std::{
 };
 
 use aion_schemas::log::{Offset, Timestamp};
-use rdkafka::bindings as rd;
+use rdkafka::bindings::{
+    self as rd, rd_kafka_vtype_t as Kind, rd_kafka_vu_s__bindgen_ty_1 as Part,
+};
 
-use super::{Client, Queue, cstring, ffi, text};
+use super::{Client, Queue, client::outcome, cstring, ffi, text};
 use crate::{Error, Headers, Placed, Record, TimeKind};
 
 /// A batch of messages that was taken from a queue; destroyed when dropped.
@@ -99,10 +101,7 @@ impl<'a> Message<'a> {
     /// # Safety
     /// `message` is live for `'a`, and used from one thread.
     pub(super) unsafe fn borrow(message: NonNull<rd::rd_kafka_message_t>) -> Message<'a> {
-        Message {
-            message: message.cast(),
-            owner: PhantomData,
-        }
+        Message { message: message.cast(), owner: PhantomData }
     }
 
     fn fields(self) -> &'a RawMessage {
@@ -168,11 +167,7 @@ impl<'a> Message<'a> {
             value: unsafe { bytes(fields.payload, fields.len) },
             offset: Offset(fields.offset),
             epoch,
-            append_time: if time < 0 {
-                Timestamp(0)
-            } else {
-                Timestamp::from_millis(time)
-            },
+            append_time: if time < 0 { Timestamp(0) } else { Timestamp::from_millis(time) },
             time_kind,
             headers: Headers::of(HeaderSource(self)),
         }
@@ -278,55 +273,32 @@ impl Client {
         // A box of a box: librdkafka's pointer is thin.
         let opaque = Box::into_raw(Box::new(done));
         let mut parts = [rd::rd_kafka_vu_t {
-            vtype: rd::rd_kafka_vtype_t::RD_KAFKA_VTYPE_MSGFLAGS,
-            u: rd::rd_kafka_vu_s__bindgen_ty_1 {
-                i: rd::RD_KAFKA_MSG_F_COPY,
-            },
+            vtype: Kind::RD_KAFKA_VTYPE_MSGFLAGS,
+            u: Part { i: rd::RD_KAFKA_MSG_F_COPY },
         }; 8];
         let mut count = 1;
         let mut add = |vtype, u| {
             parts[count] = rd::rd_kafka_vu_t { vtype, u };
             count += 1;
         };
-        use rd::{rd_kafka_vtype_t as kind, rd_kafka_vu_s__bindgen_ty_1 as part};
-        add(
-            kind::RD_KAFKA_VTYPE_TOPIC,
-            part {
-                cstr: topic.as_ptr(),
-            },
-        );
-        add(kind::RD_KAFKA_VTYPE_OPAQUE, part { ptr: opaque.cast() });
-        add(
-            kind::RD_KAFKA_VTYPE_KEY,
-            part {
-                mem: memory(message.key),
-            },
-        );
-        add(
-            kind::RD_KAFKA_VTYPE_VALUE,
-            part {
-                mem: memory(message.value),
-            },
-        );
+        add(Kind::RD_KAFKA_VTYPE_TOPIC, Part { cstr: topic.as_ptr() });
+        add(Kind::RD_KAFKA_VTYPE_OPAQUE, Part { ptr: opaque.cast() });
+        add(Kind::RD_KAFKA_VTYPE_KEY, Part { mem: memory(message.key) });
+        add(Kind::RD_KAFKA_VTYPE_VALUE, Part { mem: memory(message.value) });
         if let Some(partition) = message.partition {
-            add(kind::RD_KAFKA_VTYPE_PARTITION, part { i32_: partition });
+            add(Kind::RD_KAFKA_VTYPE_PARTITION, Part { i32_: partition });
         }
         if let Some(time) = message.time_ms {
-            add(kind::RD_KAFKA_VTYPE_TIMESTAMP, part { i64_: time });
+            add(Kind::RD_KAFKA_VTYPE_TIMESTAMP, Part { i64_: time });
         }
         if let Some(headers) = &headers {
-            add(
-                kind::RD_KAFKA_VTYPE_HEADERS,
-                part {
-                    headers: headers.0.as_ptr(),
-                },
-            );
+            add(Kind::RD_KAFKA_VTYPE_HEADERS, Part { headers: headers.0.as_ptr() });
         }
         // SAFETY: the client is live; `count` parts are initialised, each with the union's field that its type wants;
         // their pointers live through the call, which copies topic, key and value.
         let error = unsafe { rd::rd_kafka_produceva(self.raw(), parts.as_ptr(), count) };
         // SAFETY: `error` is null or owned by the caller.
-        let outcome = unsafe { self.outcome(error) };
+        let outcome = unsafe { outcome(error) };
         match outcome {
             // The headers are librdkafka's now.
             Ok(()) => std::mem::forget(headers),

@@ -28,10 +28,7 @@ impl Mock {
         let cluster = unsafe { rd::rd_kafka_mock_cluster_new(client.raw(), brokers) };
         let cluster = NonNull::new(cluster)
             .ok_or_else(|| Error::configuration("start a mock cluster", "it didn't start"))?;
-        let mock = Mock {
-            cluster,
-            _client: client,
-        };
+        let mock = Mock { cluster, _client: client };
         // SAFETY: the cluster is live.
         unsafe { rd::rd_kafka_mock_group_initial_rebalance_delay_ms(mock.raw(), 0) };
         Ok(mock)
@@ -109,9 +106,5 @@ impl Drop for Mock {
 }
 
 fn done(code: i32, doing: String) -> Result<(), Error> {
-    if code == ffi::NO_ERROR {
-        Ok(())
-    } else {
-        Err(Error::of(code, doing, ""))
-    }
+    if code == ffi::NO_ERROR { Ok(()) } else { Err(Error::of(code, doing, "")) }
 }

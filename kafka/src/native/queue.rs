@@ -22,31 +22,19 @@ impl Queue {
     /// A new queue, for the answer to one request.
     pub(crate) fn reply(client: &Arc<Client>) -> Result<Queue, Error> {
         // SAFETY: the client is live.
-        Queue::own(
-            unsafe { rd::rd_kafka_queue_new(client.raw()) },
-            client,
-            "a reply",
-        )
+        Queue::own(unsafe { rd::rd_kafka_queue_new(client.raw()) }, client, "a reply")
     }
 
     /// The queue of a client's own events: delivery reports, errors.
     pub(crate) fn main(client: &Arc<Client>) -> Result<Queue, Error> {
         // SAFETY: the client is live.
-        Queue::own(
-            unsafe { rd::rd_kafka_queue_get_main(client.raw()) },
-            client,
-            "events",
-        )
+        Queue::own(unsafe { rd::rd_kafka_queue_get_main(client.raw()) }, client, "events")
     }
 
     /// The queue of a consumer's events; also the main queue's, which is forwarded to it.
     pub(crate) fn consumer(client: &Arc<Client>) -> Result<Queue, Error> {
         // SAFETY: the client is live; for one that isn't a consumer the call returns null.
-        Queue::own(
-            unsafe { rd::rd_kafka_queue_get_consumer(client.raw()) },
-            client,
-            "the group",
-        )
+        Queue::own(unsafe { rd::rd_kafka_queue_get_consumer(client.raw()) }, client, "the group")
     }
 
     /// The queue of one partition's messages, cut off from the consumer's queue.
@@ -74,14 +62,8 @@ impl Queue {
         of: &str,
     ) -> Result<Queue, Error> {
         match NonNull::new(queue) {
-            Some(queue) => Ok(Queue {
-                queue,
-                client: Arc::clone(client),
-            }),
-            None => Err(Error::configuration(
-                format!("get the queue of {of}"),
-                "there is none",
-            )),
+            Some(queue) => Ok(Queue { queue, client: Arc::clone(client) }),
+            None => Err(Error::configuration(format!("get the queue of {of}"), "there is none")),
         }
     }
 

@@ -10,43 +10,17 @@ use std::{
 use rdkafka::bindings as rd;
 
 use super::{
-    Client, Entry, Event, PartitionList, Queue, cstring, ffi, list::RawElement, millis, text,
+    Client, Entry, Event, PartitionList, Queue, client::outcome, cstring, ffi, list::RawElement,
+    millis, text,
 };
 use crate::Error;
 
-const TEXT: usize = 512;
+mod parts;
 
-/// What a broker answered for one topic.
-pub(crate) struct TopicResult {
-    pub(crate) topic: String,
-    pub(crate) code: i32,
-    pub(crate) reason: String,
-}
-
-/// A topic to create.
-pub(crate) struct NewTopicSpec<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) partitions: i32,
-    pub(crate) replication: i32,
-    pub(crate) configs: &'a [(&'a str, &'a str)],
-}
-
-/// A topic as a broker describes it.
-pub(crate) struct Description {
-    pub(crate) topic: String,
-    pub(crate) code: i32,
-    pub(crate) reason: String,
-    /// The id's two halves; both 0 where the broker gives topics no ids.
-    pub(crate) id: (i64, i64),
-    pub(crate) partitions: usize,
-}
-
-/// A topic's setting: its value, and whether it is the topic's own and not a default.
-pub(crate) struct Setting {
-    pub(crate) name: String,
-    pub(crate) value: Option<String>,
-    pub(crate) own: bool,
-}
+pub(crate) use self::parts::{Description, NewTopicSpec, Setting, TopicResult};
+use self::parts::{
+    Owned, TEXT, description, elements, new_topic, setting, topic_resource, topic_results,
+};
 
 /// A request under way: the client, where the answer comes, and how long to wait for it.
 pub(crate) struct AdminRequest<'a> {
@@ -74,13 +48,7 @@ impl<'a> AdminRequest<'a> {
             rd::rd_kafka_AdminOptions_set_request_timeout(options, ms, reason.as_mut_ptr(), TEXT);
             Owned::new(options, rd::rd_kafka_AdminOptions_destroy)
         };
-        Ok(AdminRequest {
-            client,
-            queue,
-            options,
-            wait,
-            doing,
-        })
+        Ok(AdminRequest { client, queue, options, wait, doing })
     }
 
     /// Creates topics.
@@ -186,10 +154,8 @@ impl<'a> AdminRequest<'a> {
 
     /// Describes topics: ids and partition counts.
     pub(crate) fn describe_topics(self, topics: &[&str]) -> Result<Vec<Description>, Error> {
-        let names: Vec<CString> = topics
-            .iter()
-            .map(|topic| cstring(topic, "topic"))
-            .collect::<Result<_, _>>()?;
+        let names: Vec<CString> =
+            topics.iter().map(|topic| cstring(topic, "topic")).collect::<Result<_, _>>()?;
         let mut raw: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         // SAFETY: the names are C strings, copied; the collection is owned by the wrapper and live through the call,
         // as are client, options and queue.
@@ -205,9 +171,7 @@ impl<'a> AdminRequest<'a> {
             let result = rd::rd_kafka_event_DescribeTopics_result(event.raw());
             let mut count = 0;
             let all = rd::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
-            Ok(elements(all, count)
-                .map(|topic| description(topic))
-                .collect())
+            Ok(elements(all, count).map(|topic| description(topic)).collect())
         }
     }
 
@@ -252,9 +216,7 @@ impl<'a> AdminRequest<'a> {
         let resource = topic_resource(topic)?;
         for (name, value) in changes {
             let name = cstring(name, "setting")?;
-            let value = value
-                .map(|value| cstring(value, "setting's value"))
-                .transpose()?;
+            let value = value.map(|value| cstring(value, "setting's value")).transpose()?;
             let (op, value) = match &value {
                 Some(value) => (Op::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET, value.as_ptr()),
                 None => (Op::RD_KAFKA_ALTER_CONFIG_OP_TYPE_DELETE, ptr::null()),
@@ -265,7 +227,7 @@ impl<'a> AdminRequest<'a> {
                 let (raw, name) = (resource.0, name.as_ptr());
                 let error =
                     rd::rd_kafka_ConfigResource_add_incremental_config(raw, name, op, value);
-                self.client.outcome(error)
+                outcome(error)
             }
             .map_err(|(code, reason)| Error::of(code, &*self.doing, reason))?;
         }
@@ -305,9 +267,7 @@ impl<'a> AdminRequest<'a> {
         // SAFETY: client, list, options and queue are live; the list is copied; the error is null or ours.
         unsafe {
             let error = rd::rd_kafka_AdminOptions_set_isolation_level(self.options.0, level);
-            self.client
-                .outcome(error)
-                .map_err(|(code, reason)| Error::of(code, &*self.doing, reason))?;
+            outcome(error).map_err(|(code, reason)| Error::of(code, &*self.doing, reason))?;
             let (options, queue) = (self.options.0, self.queue.raw());
             rd::rd_kafka_ListOffsets(self.client.raw(), list.raw(), options, queue);
         }
@@ -340,9 +300,8 @@ impl<'a> AdminRequest<'a> {
                     }
                     return Err(Error::of(code, &*self.doing, event.reason()));
                 }
-                Some(_) => {}
                 None if left.is_zero() => return Err(Error::timed_out(&*self.doing)),
-                None => {}
+                Some(_) | None => {}
             }
         }
     }
@@ -362,142 +321,5 @@ impl<'a> AdminRequest<'a> {
             let reason = text(rd::rd_kafka_ConfigResource_error_string(resource));
             Err(Error::of(code, &*self.doing, reason))
         }
-    }
-}
-
-fn new_topic(spec: &NewTopicSpec<'_>) -> Result<Owned<rd::rd_kafka_NewTopic_t>, Error> {
-    let doing = || format!("create topic {}", spec.topic);
-    let name = cstring(spec.topic, "topic")?;
-    let mut reason = [0 as c_char; TEXT];
-    // SAFETY: the name is a C string, copied; the buffer is as long as stated, and written on failure.
-    let topic = unsafe {
-        let topic = rd::rd_kafka_NewTopic_new(
-            name.as_ptr(),
-            spec.partitions,
-            spec.replication,
-            reason.as_mut_ptr(),
-            TEXT,
-        );
-        if topic.is_null() {
-            return Err(Error::configuration(doing(), text(reason.as_ptr())));
-        }
-        Owned::new(topic, rd::rd_kafka_NewTopic_destroy)
-    };
-    for (name, value) in spec.configs {
-        let (name, value) = (
-            cstring(name, "setting")?,
-            cstring(value, "setting's value")?,
-        );
-        // SAFETY: the topic is live, the strings C strings and copied. It fails only for an empty name, which the
-        // broker refuses as well.
-        unsafe { rd::rd_kafka_NewTopic_set_config(topic.0, name.as_ptr(), value.as_ptr()) };
-    }
-    Ok(topic)
-}
-
-fn topic_resource(topic: &str) -> Result<Owned<rd::rd_kafka_ConfigResource_t>, Error> {
-    let name = cstring(topic, "topic")?;
-    let kind = rd::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
-    // SAFETY: the name is a C string, copied; for an empty one the call returns null.
-    let resource = unsafe { rd::rd_kafka_ConfigResource_new(kind, name.as_ptr()) };
-    if resource.is_null() {
-        return Err(Error::configuration("name a topic", "the name is empty"));
-    }
-    // SAFETY: not null, and owned by the wrapper.
-    Ok(unsafe { Owned::new(resource, rd::rd_kafka_ConfigResource_destroy) })
-}
-
-/// # Safety
-/// `topic` is live.
-unsafe fn description(topic: *const rd::rd_kafka_TopicDescription_t) -> Description {
-    // SAFETY: live by the contract; what it points to lives as long and is copied.
-    unsafe {
-        let error = rd::rd_kafka_TopicDescription_error(topic);
-        let (code, reason) = if error.is_null() {
-            (ffi::NO_ERROR, String::new())
-        } else {
-            (
-                ffi::rd_kafka_error_code(error),
-                text(rd::rd_kafka_error_string(error)),
-            )
-        };
-        let id = rd::rd_kafka_TopicDescription_topic_id(topic);
-        let id = if id.is_null() {
-            (0, 0)
-        } else {
-            (
-                rd::rd_kafka_Uuid_most_significant_bits(id),
-                rd::rd_kafka_Uuid_least_significant_bits(id),
-            )
-        };
-        let mut partitions = 0;
-        rd::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
-        let topic = text(rd::rd_kafka_TopicDescription_name(topic));
-        Description {
-            topic,
-            code,
-            reason,
-            id,
-            partitions,
-        }
-    }
-}
-
-/// # Safety
-/// `entry` is live.
-unsafe fn setting(entry: *const rd::rd_kafka_ConfigEntry_t) -> Setting {
-    // SAFETY: live by the contract; the strings live as long and are copied.
-    unsafe {
-        let value = rd::rd_kafka_ConfigEntry_value(entry);
-        Setting {
-            name: text(rd::rd_kafka_ConfigEntry_name(entry)),
-            value: (!value.is_null()).then(|| text(value)),
-            own: rd::rd_kafka_ConfigEntry_is_default(entry) == 0,
-        }
-    }
-}
-
-/// # Safety
-/// `results` holds `count` pointers to live results.
-unsafe fn topic_results(
-    results: *mut *const rd::rd_kafka_topic_result_t,
-    count: usize,
-) -> Vec<TopicResult> {
-    // SAFETY: as the contract says; the strings live as long as the result and are copied.
-    unsafe { elements(results, count) }
-        .map(|result| unsafe {
-            TopicResult {
-                topic: text(rd::rd_kafka_topic_result_name(result)),
-                code: ffi::rd_kafka_topic_result_error(result),
-                reason: text(rd::rd_kafka_topic_result_error_string(result)),
-            }
-        })
-        .collect()
-}
-
-/// The pointers of a C array.
-///
-/// # Safety
-/// `array` holds `count` pointers, or `count` is 0, for as long as the iterator is used.
-unsafe fn elements<T>(array: *mut *const T, count: usize) -> impl Iterator<Item = *const T> {
-    // SAFETY: as the contract says; an empty array may be null and isn't touched.
-    (0..count).map(move |index| unsafe { *array.add(index) })
-}
-
-/// A C object with its destructor.
-struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
-
-impl<T> Owned<T> {
-    /// # Safety
-    /// `object` is live and the caller's, and `destroy` is its destructor.
-    unsafe fn new(object: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Owned<T> {
-        Owned(object, destroy)
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        // SAFETY: as `new` was promised; destroyed once.
-        unsafe { (self.1)(self.0) }
     }
 }
