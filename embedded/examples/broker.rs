@@ -7,13 +7,9 @@ use aion_embedded::{Broker, Fsync, Settings};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut arguments = std::env::args().skip(1);
-    let data = arguments
-        .next()
-        .ok_or("usage: broker DATA [ADDRESS [always|never]]")?;
+    let data = arguments.next().ok_or("usage: broker DATA [ADDRESS [always|never]]")?;
     let mut settings = Settings::new(data);
     if let Some(address) = arguments.next() {
         settings.listen = address.parse()?;

@@ -1,7 +1,7 @@
 //! Which requests are served in which versions, and by whom.
 //!
-//! **Invariant:** every version announced here is answered in that version's own shape: a field that
-//! it lacks is left at its default, since the encoder refuses it otherwise.
+//! **Invariant:** every version announced here is answered in that version's own shape: a field
+//! that it lacks is left at its default, since the encoder refuses it otherwise.
 
 mod admin;
 mod describe;
@@ -63,10 +63,7 @@ const SERVED: &[(ApiKey, RangeInclusive<i16>)] = &[
 
 /// The versions of a request that are served.
 pub(crate) fn range(key: ApiKey) -> Option<&'static RangeInclusive<i16>> {
-    SERVED
-        .iter()
-        .find(|(served, _)| *served == key)
-        .map(|(_, range)| range)
+    SERVED.iter().find(|(served, _)| *served == key).map(|(_, range)| range)
 }
 
 /// A protocol string from text.
@@ -89,9 +86,7 @@ pub(crate) fn decode<T: Decodable>(call: &Call) -> Result<T, Closed> {
 pub(crate) fn head(call: &Call, out: &mut BytesMut) -> Result<(), Closed> {
     let header = ResponseHeader::default().with_correlation_id(call.correlation);
     let version = call.key.response_header_version(call.version);
-    header
-        .encode(out, version)
-        .map_err(|error| unwritable(call, &error))
+    header.encode(out, version).map_err(|error| unwritable(call, &error))
 }
 
 /// Writes an answer.
@@ -101,18 +96,12 @@ pub(crate) fn encode(
     out: &mut BytesMut,
 ) -> Result<(), Closed> {
     head(call, out)?;
-    answer
-        .encode(out, call.version)
-        .map_err(|error| unwritable(call, &error))
+    answer.encode(out, call.version).map_err(|error| unwritable(call, &error))
 }
 
 fn unwritable(call: &Call, error: &impl std::fmt::Display) -> Closed {
     let (key, version) = (call.key, call.version);
-    Closed::Unwritable {
-        key,
-        version,
-        reason: error.to_string(),
-    }
+    Closed::Unwritable { key, version, reason: error.to_string() }
 }
 
 /// Serves one request.
@@ -124,11 +113,7 @@ pub(crate) async fn answer(
     let version = call.version;
     match call.key {
         ApiKey::ApiVersions => versions(call, out),
-        ApiKey::Metadata => encode(
-            call,
-            &describe::metadata(node, &decode(call)?, version),
-            out,
-        ),
+        ApiKey::Metadata => encode(call, &describe::metadata(node, &decode(call)?, version), out),
         ApiKey::DescribeCluster => encode(call, &describe::cluster(node, version), out),
         ApiKey::DescribeConfigs => {
             encode(call, &describe::configs(node, &decode(call)?, version), out)
@@ -139,11 +124,9 @@ pub(crate) async fn answer(
             encode(call, &offsets::epoch_ends(node, &decode(call)?), out)
         }
         ApiKey::InitProducerId => encode(call, &producer_id(&decode(call)?), out),
-        ApiKey::FindCoordinator => encode(
-            call,
-            &groups::coordinator(node, &decode(call)?, version),
-            out,
-        ),
+        ApiKey::FindCoordinator => {
+            encode(call, &groups::coordinator(node, &decode(call)?, version), out)
+        }
         ApiKey::JoinGroup => encode(call, &groups::join(node, decode(call)?, call).await, out),
         ApiKey::SyncGroup => encode(call, &groups::sync(node, decode(call)?, version).await, out),
         ApiKey::Heartbeat => encode(call, &groups::heartbeat(node, &decode(call)?), out),
@@ -154,11 +137,9 @@ pub(crate) async fn answer(
         }
         ApiKey::DeleteGroups => encode(call, &groups::delete(node, &decode(call)?).await, out),
         ApiKey::OffsetCommit => encode(call, &offsets::commit(node, &decode(call)?).await, out),
-        ApiKey::OffsetFetch => encode(
-            call,
-            &offsets::committed(node, &decode(call)?, version),
-            out,
-        ),
+        ApiKey::OffsetFetch => {
+            encode(call, &offsets::committed(node, &decode(call)?, version), out)
+        }
         _ => change(node, call, out).await,
     }
 }
@@ -179,10 +160,7 @@ async fn change(node: &Arc<Node>, call: &Call, out: &mut BytesMut) -> Result<(),
         ApiKey::DeleteRecords => apart!(admin::delete_records),
         ApiKey::AlterConfigs => apart!(admin::alter_configs),
         ApiKey::IncrementalAlterConfigs => apart!(admin::change_configs),
-        key => Err(Closed::Unsupported {
-            key: key as i16,
-            version: call.version,
-        }),
+        key => Err(Closed::Unsupported { key: key as i16, version: call.version }),
     }
 }
 
@@ -190,11 +168,7 @@ async fn change(node: &Arc<Node>, call: &Call, out: &mut BytesMut) -> Result<(),
 /// takes a broker without them for one that can't compress.
 fn versions(call: &Call, out: &mut BytesMut) -> Result<(), Closed> {
     let apis = SERVED.iter().map(|(key, range)| {
-        let least = if *key == ApiKey::Produce {
-            0
-        } else {
-            *range.start()
-        };
+        let least = if *key == ApiKey::Produce { 0 } else { *range.start() };
         ApiVersion::default()
             .with_api_key(*key as i16)
             .with_min_version(least)
@@ -206,12 +180,7 @@ fn versions(call: &Call, out: &mut BytesMut) -> Result<(), Closed> {
     }
     // By KIP-511 the answer to a version that is too new has the shape of version 0.
     let answer = answer.with_error_code(ResponseError::UnsupportedVersion.code());
-    let call = Call {
-        version: 0,
-        client: call.client.clone(),
-        body: call.body.clone(),
-        ..*call
-    };
+    let call = Call { version: 0, client: call.client.clone(), body: call.body.clone(), ..*call };
     encode(&call, &answer, out)
 }
 
@@ -225,7 +194,5 @@ fn producer_id(request: &InitProducerIdRequest) -> InitProducerIdResponse {
             .with_producer_epoch(-1);
     }
     let id = (Uuid::new_v4().as_u128() >> 65) as i64;
-    InitProducerIdResponse::default()
-        .with_producer_id(ProducerId(id))
-        .with_producer_epoch(0)
+    InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0)
 }

@@ -134,8 +134,8 @@ impl Header {
 
     /// The first record of `batch` with a timestamp of at least `from` as (offset, timestamp).
     ///
-    /// Exact for append time and for batches that aren't compressed; of a compressed batch the first
-    /// record is named, since the broker has no decompressor: a reader gets a few earlier records.
+    /// Exact for append time and for batches that aren't compressed; of a compressed batch the
+    /// first record is named, since the broker has no decompressor: a reader gets a few more.
     pub(crate) fn first_at(&self, batch: &[u8], from: i64) -> (i64, i64) {
         let first = (self.base_offset, self.max_timestamp);
         if self.is_append_time() || self.attributes & COMPRESSION != 0 {

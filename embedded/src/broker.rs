@@ -58,9 +58,7 @@ impl Broker {
         }
         let bound = TcpListener::bind(settings.listen).await;
         let listener = bound.map_err(|source| cannot_listen(settings.listen, source))?;
-        let address = listener
-            .local_addr()
-            .map_err(Error::io("listen on", Path::new("socket")))?;
+        let address = listener.local_addr().map_err(Error::io("listen on", Path::new("socket")))?;
         let every = settings.retention_check;
         let opened = spawn_blocking(move || open(&settings, address)).await;
         let (node, flusher) = opened.map_err(|error| {
@@ -72,12 +70,7 @@ impl Broker {
         tasks.spawn(keep_groups(Arc::clone(&node)));
         tasks.spawn(keep_segments(Arc::clone(&node), every));
         tracing::info!(%address, "embedded broker listens");
-        Ok(Broker {
-            node,
-            stopping,
-            tasks,
-            flusher,
-        })
+        Ok(Broker { node, stopping, tasks, flusher })
     }
 
     /// Where it listens: the value of `bootstrap.servers`.
@@ -90,6 +83,10 @@ impl Broker {
         self.stopping.send_replace(true);
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
+        // Work that was handed to other threads ends by itself; the folder stays locked until then.
+        while Arc::strong_count(&self.node) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         if let Some((flusher, threads)) = self.flusher.take() {
             flusher.close();
             let joined = spawn_blocking(move || {
@@ -106,8 +103,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Cuts a partition's log and begins a new leader epoch, as an unclean election would; the batch
-    /// that holds `offset` goes as a whole. Returns the new end. **For tests.**
+    /// Cuts a partition's log and begins a new leader epoch, as an unclean election would; the
+    /// batch that holds `offset` goes as a whole. Returns the new end. **For tests.**
     pub fn truncate(&self, topic: &str, partition: i32, offset: i64) -> Result<i64, Error> {
         self.partition(topic, partition)?.truncate(offset)
     }
@@ -119,15 +116,8 @@ impl Broker {
     }
 
     fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, Error> {
-        let found = self
-            .node
-            .topics
-            .by_name(topic)
-            .and_then(|topic| topic.partition(partition));
-        found.ok_or_else(|| Error::NoPartition {
-            topic: topic.to_owned(),
-            partition,
-        })
+        let found = self.node.topics.by_name(topic).and_then(|topic| topic.partition(partition));
+        found.ok_or_else(|| Error::NoPartition { topic: topic.to_owned(), partition })
     }
 }
 
@@ -229,11 +219,7 @@ fn retain(node: &Node) -> usize {
     let topics = node.topics.all();
     let per_topic = topics.iter().map(|topic| {
         let rules = topic.rules();
-        topic
-            .partitions()
-            .iter()
-            .map(|partition| partition.retain(&rules, now))
-            .sum::<usize>()
+        topic.partitions().iter().map(|partition| partition.retain(&rules, now)).sum::<usize>()
     });
     per_topic.sum()
 }

@@ -24,11 +24,7 @@ enum Kind {
 use Kind::{Bool, Int, Long, OneOf, Ratio, Some as AnyOf};
 
 const fn known(name: &'static str, default: &'static str, kind: Kind) -> Known {
-    Known {
-        name,
-        default,
-        kind,
-    }
+    Known { name, default, kind }
 }
 
 const SEGMENT_BYTES: &str = "segment.bytes";
@@ -49,16 +45,8 @@ pub(crate) const KNOWN: &[Known] = &[
     known("max.compaction.lag.ms", "9223372036854775807", Long(1)),
     known("max.message.bytes", "1048588", Int(0)),
     known("message.timestamp.after.max.ms", "3600000", Long(0)),
-    known(
-        "message.timestamp.before.max.ms",
-        "9223372036854775807",
-        Long(0),
-    ),
-    known(
-        "message.timestamp.type",
-        "CreateTime",
-        OneOf(&["CreateTime", "LogAppendTime"]),
-    ),
+    known("message.timestamp.before.max.ms", "9223372036854775807", Long(0)),
+    known("message.timestamp.type", "CreateTime", OneOf(&["CreateTime", "LogAppendTime"])),
     known("min.cleanable.dirty.ratio", "0.5", Ratio),
     known("min.compaction.lag.ms", "0", Long(0)),
     known("min.insync.replicas", "1", Int(1)),
@@ -100,13 +88,8 @@ impl Known {
 
     fn check(&self, value: &str) -> Result<(), String> {
         let integer = |least: i64, most: i64| {
-            let number = value
-                .parse()
-                .ok()
-                .filter(|number| (least..=most).contains(number));
-            number
-                .map(drop)
-                .ok_or(format!("an integer of at least {least}"))
+            let number = value.parse().ok().filter(|number| (least..=most).contains(number));
+            number.map(drop).ok_or(format!("an integer of at least {least}"))
         };
         let wanted = match self.kind {
             Bool if matches!(value, "true" | "false") => return Ok(()),
@@ -164,9 +147,7 @@ impl Rules {
             set.get(name).cloned().map_or_else(default, Ok)
         };
         let number = |name: &str| -> Result<i64, String> {
-            text(name)?
-                .parse()
-                .map_err(|_| format!("{name} is no number"))
+            text(name)?.parse().map_err(|_| format!("{name} is no number"))
         };
         Ok(Rules {
             max_message_bytes: number("max.message.bytes")? as u64,

@@ -1,8 +1,8 @@
 //! One client's connection: frames in, answers out in the order of the requests.
 //!
-//! **Invariant:** produced batches are appended in the order they came in, and the next one is taken
-//! while the first waits for the disk, so one fsync serves all that a client has under way. All
-//! other requests run one after another, as their order may matter.
+//! **Invariant:** produced batches are appended in the order they came in, and the next one is
+//! taken while the first waits for the disk, so one fsync serves all that a client has under way.
+//! All other requests run one after another, as their order may matter.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -42,17 +42,9 @@ pub(crate) enum Closed {
     #[error("request {key} version {version} is not supported; this broker said so in ApiVersions")]
     Unsupported { key: i16, version: i16 },
     #[error("request {key:?} version {version} can't be read: {reason}")]
-    Garbled {
-        key: ApiKey,
-        version: i16,
-        reason: String,
-    },
+    Garbled { key: ApiKey, version: i16, reason: String },
     #[error("answer to {key:?} version {version} can't be written: {reason}")]
-    Unwritable {
-        key: ApiKey,
-        version: i16,
-        reason: String,
-    },
+    Unwritable { key: ApiKey, version: i16, reason: String },
 }
 
 /// A request whose header was read.
@@ -96,7 +88,8 @@ async fn read(
         let call = open(frame, peer)?;
         let work = if call.key == ApiKey::Produce {
             let produced = produce::append(node, &call)?;
-            Work::Produced(call, produced)
+            // What was appended needn't wait in memory for the disk.
+            Work::Produced(Call { body: Bytes::new(), ..call }, produced)
         } else {
             Work::Call(call)
         };
@@ -113,9 +106,7 @@ async fn frame(stream: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Result<Opti
     loop {
         if wanted == 4 && buffer.len() >= 4 {
             let length = (&buffer[..4]).get_i32();
-            let sane = usize::try_from(length)
-                .ok()
-                .filter(|n| (8..=REQUEST_BYTES).contains(n));
+            let sane = usize::try_from(length).ok().filter(|n| (8..=REQUEST_BYTES).contains(n));
             wanted = 4 + sane.ok_or(Closed::Size(length))?;
         }
         if wanted > 4 && buffer.len() >= wanted {
@@ -138,7 +129,7 @@ fn open(mut frame: Bytes, peer: SocketAddr) -> Result<Call, Closed> {
     let version = (&frame[2..4]).get_i16();
     let correlation = (&frame[4..8]).get_i32();
     let unsupported = Closed::Unsupported { key, version };
-    let key = ApiKey::try_from(key).map_err(|_| Closed::Unsupported { key, version })?;
+    let key = ApiKey::try_from(key).map_err(|()| Closed::Unsupported { key, version })?;
     let taken = api::range(key).is_some_and(|range| range.contains(&version));
     if !taken && key != ApiKey::ApiVersions {
         return Err(unsupported);
@@ -147,35 +138,17 @@ fn open(mut frame: Bytes, peer: SocketAddr) -> Result<Call, Closed> {
     // versions all the same.
     if !taken {
         let (client, body) = (StrBytes::default(), Bytes::new());
-        return Ok(Call {
-            key,
-            version,
-            correlation,
-            client,
-            peer,
-            body,
-        });
+        return Ok(Call { key, version, correlation, client, peer, body });
     }
     let header = RequestHeader::decode(&mut frame, key.request_header_version(version));
     let header = header.map_err(|error| garbled(key, version, &error))?;
     let client = header.client_id.unwrap_or_default();
-    Ok(Call {
-        key,
-        version,
-        correlation,
-        client,
-        peer,
-        body: frame,
-    })
+    Ok(Call { key, version, correlation, client, peer, body: frame })
 }
 
 /// Words for a request that doesn't decode.
 pub(crate) fn garbled(key: ApiKey, version: i16, error: &impl std::fmt::Display) -> Closed {
-    Closed::Garbled {
-        key,
-        version,
-        reason: error.to_string(),
-    }
+    Closed::Garbled { key, version, reason: error.to_string() }
 }
 
 async fn write(

@@ -44,10 +44,7 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => found(&identity)?,
             Err(error) => return Err(Error::io("read", &identity)(error)),
         };
-        Ok(Folder {
-            cluster_id,
-            _lock: lock,
-        })
+        Ok(Folder { cluster_id, _lock: lock })
     }
 }
 
@@ -71,10 +68,7 @@ fn lock(folder: &Path) -> Result<File, Error> {
             let mut pid = String::new();
             let read = file.read_to_string(&mut pid);
             let pid = read.ok().and_then(|_| pid.trim().parse().ok());
-            return Err(Error::Locked {
-                path: folder.into(),
-                pid,
-            });
+            return Err(Error::Locked { path: folder.into(), pid });
         }
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
     }
@@ -86,19 +80,13 @@ fn lock(folder: &Path) -> Result<File, Error> {
 }
 
 fn known(path: &Path, bytes: &[u8]) -> Result<Uuid, Error> {
-    let foreign = || Error::Foreign {
-        path: path.parent().unwrap_or(path).into(),
-    };
+    let foreign = || Error::Foreign { path: path.parent().unwrap_or(path).into() };
     let identity: Identity = serde_json::from_slice(bytes).map_err(|_| foreign())?;
     if identity.product != env!("CARGO_PKG_NAME") {
         return Err(foreign());
     }
     if identity.format > FORMAT {
-        return Err(Error::Newer {
-            path: path.into(),
-            found: identity.format,
-            known: FORMAT,
-        });
+        return Err(Error::Newer { path: path.into(), found: identity.format, known: FORMAT });
     }
     Ok(identity.cluster_id)
 }
@@ -106,14 +94,7 @@ fn known(path: &Path, bytes: &[u8]) -> Result<Uuid, Error> {
 fn found(path: &Path) -> Result<Uuid, Error> {
     let cluster_id = Uuid::new_v4();
     let product = env!("CARGO_PKG_NAME").to_owned();
-    replace_json(
-        path,
-        &Identity {
-            product,
-            format: FORMAT,
-            cluster_id,
-        },
-    )?;
+    replace_json(path, &Identity { product, format: FORMAT, cluster_id })?;
     Ok(cluster_id)
 }
 
@@ -133,10 +114,8 @@ pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Optio
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("read", path)(error)),
     };
-    let corrupt = |error: serde_json::Error| Error::Corrupt {
-        path: path.into(),
-        reason: error.to_string(),
-    };
+    let corrupt =
+        |error: serde_json::Error| Error::Corrupt { path: path.into(), reason: error.to_string() };
     serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
 }
 

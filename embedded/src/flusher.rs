@@ -38,15 +38,10 @@ struct Queue {
 impl Flusher {
     /// Starts the threads; they end after [`Flusher::close`], once the queue is empty.
     pub(crate) fn start() -> std::io::Result<(Arc<Flusher>, Vec<JoinHandle<()>>)> {
-        let flusher = Arc::new(Flusher {
-            queue: Mutex::default(),
-            ready: Condvar::new(),
-        });
+        let flusher = Arc::new(Flusher { queue: Mutex::default(), ready: Condvar::new() });
         let spawn = |n: usize| {
             let flusher = Arc::clone(&flusher);
-            thread::Builder::new()
-                .name(format!("broker-fsync-{n}"))
-                .spawn(move || flusher.run())
+            thread::Builder::new().name(format!("broker-fsync-{n}")).spawn(move || flusher.run())
         };
         let threads = (0..THREADS).map(spawn).collect::<Result<_, _>>()?;
         Ok((flusher, threads))
@@ -81,10 +76,7 @@ impl Flusher {
             if queue.closed {
                 return None;
             }
-            queue = self
-                .ready
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -96,8 +88,7 @@ pub(crate) struct Waiters(Vec<Arc<Notify>>);
 impl Waiters {
     /// Wakes `waiter` at the next [`Waiters::wake`].
     pub(crate) fn add(&mut self, waiter: &Arc<Notify>) {
-        self.0
-            .retain(|waiting| Arc::strong_count(waiting) > 1 && !Arc::ptr_eq(waiting, waiter));
+        self.0.retain(|waiting| Arc::strong_count(waiting) > 1 && !Arc::ptr_eq(waiting, waiter));
         self.0.push(Arc::clone(waiter));
     }
 

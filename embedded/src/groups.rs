@@ -8,6 +8,8 @@
 //! are still there, and an earlier member's id is not known any more.
 
 mod group;
+mod member;
+mod view;
 
 use std::{
     collections::HashMap,
@@ -23,7 +25,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use self::group::Group;
-pub(crate) use self::group::{Join, Joined};
+pub(crate) use self::member::{Join, Joined};
 use crate::{
     flusher::lock,
     offsets::{Committed, Offsets},
@@ -50,10 +52,7 @@ pub(crate) struct Groups {
 impl Groups {
     /// No groups yet, over the offsets that groups have committed.
     pub(crate) fn new(offsets: Arc<Offsets>) -> Groups {
-        Groups {
-            groups: Mutex::default(),
-            offsets,
-        }
+        Groups { groups: Mutex::default(), offsets }
     }
 
     fn groups(&self) -> MutexGuard<'_, HashMap<String, Group>> {
@@ -75,15 +74,10 @@ impl Groups {
             if groups.len() >= GROUPS && !groups.contains_key(name) {
                 return Joined::refused(ResponseError::GroupMaxSizeReached, member);
             }
-            groups
-                .entry(name.to_owned())
-                .or_default()
-                .join(join, reply, Instant::now());
+            groups.entry(name.to_owned()).or_default().join(join, reply, Instant::now());
         }
         // A reply that is dropped is that of a member who asked again, or was removed.
-        joined
-            .await
-            .unwrap_or(Joined::refused(ResponseError::UnknownMemberId, member))
+        joined.await.unwrap_or(Joined::refused(ResponseError::UnknownMemberId, member))
     }
 
     /// Hands in the leader's assignments and waits for the member's own.
@@ -99,9 +93,7 @@ impl Groups {
             let group = groups.get_mut(name).ok_or(ResponseError::UnknownMemberId)?;
             group.sync(who, assignments, reply, Instant::now())?;
         }
-        assigned
-            .await
-            .unwrap_or(Err(ResponseError::RebalanceInProgress))
+        assigned.await.unwrap_or(Err(ResponseError::RebalanceInProgress))
     }
 
     /// Keeps a member alive and tells it whether to join anew.
@@ -165,14 +157,12 @@ impl Groups {
     /// A group's state and members; state "Dead" if there is none.
     pub(crate) fn describe(&self, name: &str) -> DescribedGroup {
         let groups = self.groups();
-        match groups.get(name) {
-            Some(group) => group.describe(),
-            None => {
-                let known = !self.offsets.places(name).is_empty();
-                let state = if known { "Empty" } else { "Dead" };
-                DescribedGroup::default().with_group_state(StrBytes::from_static_str(state))
-            }
+        if let Some(group) = groups.get(name) {
+            return group.describe();
         }
+        let known = !self.offsets.places(name).is_empty();
+        let state = if known { "Empty" } else { "Dead" };
+        DescribedGroup::default().with_group_state(StrBytes::from_static_str(state))
     }
 
     /// Forgets a group that has no members.

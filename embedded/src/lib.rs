@@ -1,10 +1,10 @@
 //! A Kafka-protocol broker in process: one node, durable, loopback only.
 //!
-//! It is what development runs on when no cluster is at hand, and what crash tests kill. Clients are
-//! the production ones; nothing in them knows that the broker is small. It has no replication, no
-//! security and no transactions, and it refuses what it doesn't do by the protocol's error codes.
+//! It is what development runs on when no cluster is at hand, and what crash tests kill. Clients
+//! are the production ones; nothing in them knows that the broker is small. It has no replication,
+//! no security and no transactions, and refuses what it doesn't do by the protocol's error codes.
 //!
-//! **Invariant:** what was acknowledged survives `kill -9`, and with [`Fsync::Always`] a power loss.
+//! **Invariant:** what was acknowledged survives `kill -9`; with [`Fsync::Always`] also power loss.
 //! **Invariant:** records are stored and served as they were sent: no decode, no recompression.
 //!
 //! ```no_run
@@ -101,7 +101,10 @@ pub enum Error {
         pid: Option<u32>,
     },
     /// The folder has other content.
-    #[error("{} holds files that are not this broker's; give an empty or new folder", path.display())]
+    #[error(
+        "{} holds files that are not this broker's; give an empty or new folder",
+        path.display()
+    )]
     Foreign {
         /// The data folder.
         path: PathBuf,
@@ -152,11 +155,7 @@ pub enum Error {
 
 impl Error {
     fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Io {
-            what,
-            path: path.into(),
-            source,
-        }
+        move |source| Error::Io { what, path: path.into(), source }
     }
 }
 

@@ -3,42 +3,43 @@
 //! **Invariant:** the high watermark moves only over what an fsync covered (when fsync is on), and
 //! nobody is told of, or served, anything at or above it.
 //! **Invariant:** a full segment is synced before the next one is made, so only the last segment
-//! can have a torn tail, and the high watermark lies in it; the tail is cut at open. Damage anywhere
-//! else stops the start.
+//! can have a torn tail, and the high watermark lies in it; the tail is cut at open. Damage
+//! anywhere else stops the start.
 //! **Invariant:** after a failed fsync nothing is appended until the log has been read again: what
 //! the disk holds is unknown.
 
 mod producers;
 mod segment;
+mod state;
+mod upkeep;
 
 use std::{
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use kafka_protocol::error::ResponseError;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use self::{
-    producers::{Producers, Verdict},
-    segment::{Segment, Tail},
+    producers::Verdict,
+    segment::Segment,
+    state::{Health, Log},
 };
 use crate::{
     Error,
     batch::{HEADER_BYTES, Header},
     files,
-    flusher::{Durable, Flusher, Waiters, lock},
+    flusher::{Durable, Flusher, lock},
     topics::Rules,
 };
 
 /// Milliseconds since 1970.
 pub(crate) fn millis(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Now, by the broker's clock.
@@ -52,36 +53,6 @@ pub(crate) struct Partition {
     /// Who syncs; `None` when the operating system decides.
     flusher: Option<Arc<Flusher>>,
     log: Mutex<Log>,
-}
-
-struct Log {
-    /// Never empty; the last one is written to.
-    segments: Vec<Segment>,
-    end: i64,
-    /// Next offset after what is durable, and where in the file that lies.
-    high: i64,
-    high_at: u64,
-    past: Past,
-    producers: Producers,
-    waiters: Waiters,
-    health: Health,
-    queued: bool,
-}
-
-/// What the batches don't say: file `partition.json`.
-#[derive(Clone, Serialize, Deserialize)]
-struct Past {
-    /// The first offset that is still served, if greater than the first segment's.
-    start: i64,
-    /// Leader epochs and their first offsets, ascending.
-    epochs: Vec<(i32, i64)>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Health {
-    Good,
-    Failed,
-    Deleted,
 }
 
 /// Where an appended batch lies; `next` is what has to be durable before it is acknowledged.
@@ -109,114 +80,6 @@ pub(crate) struct Slice {
     pub(crate) bytes: usize,
 }
 
-impl Log {
-    fn start(&self) -> i64 {
-        self.past.start.max(self.segments[0].base)
-    }
-
-    fn epoch(&self) -> i32 {
-        self.past.epochs.last().map_or(0, |(epoch, _)| *epoch)
-    }
-
-    fn active(&mut self) -> &mut Segment {
-        let last = self.segments.len() - 1;
-        &mut self.segments[last]
-    }
-
-    /// The segment that holds an offset below the end.
-    fn holder(&self, offset: i64) -> usize {
-        self.segments
-            .partition_point(|segment| segment.base <= offset)
-            .saturating_sub(1)
-    }
-
-    fn raise(&mut self, high: i64, at: u64) {
-        self.high = high;
-        self.high_at = at;
-        self.waiters.wake();
-    }
-
-    fn good(&self) -> Result<(), ResponseError> {
-        match self.health {
-            Health::Good => Ok(()),
-            Health::Failed => Err(ResponseError::KafkaStorageError),
-            Health::Deleted => Err(ResponseError::UnknownTopicOrPartition),
-        }
-    }
-
-    /// Reads a log from its folder; makes an empty one if there is none.
-    fn open(folder: &Path, sync: bool) -> Result<Log, Error> {
-        let listed = fs::read_dir(folder).map_err(Error::io("list", folder))?;
-        let paths = listed.flatten().map(|entry| entry.path());
-        let mut found: Vec<_> = paths
-            .filter_map(|p| Some((Segment::base_of(&p)?, p)))
-            .collect();
-        found.sort();
-        let mut producers = Producers::default();
-        let mut segments: Vec<Segment> = Vec::new();
-        let mut end = found.first().map_or(0, |(base, _)| *base);
-        let count = found.len();
-        for (at, (base, path)) in found.into_iter().enumerate() {
-            let last = at + 1 == count;
-            if base != end {
-                let reason = format!("a segment from offset {end} to {base} is missing");
-                return Err(Error::Corrupt { path, reason });
-            }
-            let (segment, tail) = Segment::open(path, base, last, |header| {
-                producers.stored(header);
-                end = header.next_offset();
-            })?;
-            if let Tail::Torn(length) = tail {
-                mend(&segment, length, end, last)?;
-            }
-            segments.push(segment);
-        }
-        if segments.is_empty() {
-            let made = Segment::create(folder, 0, now_ms()).map_err(Error::io("create", folder))?;
-            segments.push(made);
-        }
-        let last = &segments[segments.len() - 1];
-        if sync {
-            last.file
-                .sync_all()
-                .map_err(Error::io("sync", &last.path))?;
-            files::sync_folder(folder).map_err(Error::io("sync", folder))?;
-        }
-        let past = files::read_json(&folder.join("partition.json"))?;
-        Ok(Log {
-            high_at: last.size,
-            segments,
-            end,
-            high: end,
-            past: past.unwrap_or_else(|| Past {
-                start: 0,
-                epochs: vec![(0, 0)],
-            }),
-            producers,
-            waiters: Waiters::default(),
-            health: Health::Good,
-            queued: false,
-        })
-    }
-}
-
-/// Cuts a torn tail, which a crash during a write leaves; what it held was never acknowledged.
-fn mend(segment: &Segment, length: u64, end: i64, last: bool) -> Result<(), Error> {
-    let path = &segment.path;
-    if !last {
-        let reason = format!("no whole batch at byte {}, offset {end}", segment.size);
-        return Err(Error::Corrupt {
-            path: path.clone(),
-            reason,
-        });
-    }
-    let bytes = length - segment.size;
-    tracing::warn!(path = %path.display(), offset = end, bytes, "cut a torn tail of the log");
-    segment
-        .cut()
-        .map_err(Error::io("cut the torn tail of", path))
-}
-
 impl Partition {
     /// Opens the partition in `folder`, making it if it isn't there.
     pub(crate) fn open(
@@ -225,11 +88,7 @@ impl Partition {
     ) -> Result<Arc<Partition>, Error> {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         let log = Mutex::new(Log::open(&folder, flusher.is_some())?);
-        Ok(Arc::new(Partition {
-            folder,
-            flusher,
-            log,
-        }))
+        Ok(Arc::new(Partition { folder, flusher, log }))
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -239,11 +98,7 @@ impl Partition {
     /// The log's bounds.
     pub(crate) fn bounds(&self) -> Bounds {
         let log = self.log();
-        Bounds {
-            start: log.start(),
-            high: log.high,
-            epoch: log.epoch(),
-        }
+        Bounds { start: log.start(), high: log.high, epoch: log.epoch() }
     }
 
     /// Wakes `waiter` when the high watermark moves or the partition goes.
@@ -269,18 +124,11 @@ impl Partition {
         let mut log = self.log();
         log.good()?;
         let start = log.start();
-        if let Verdict::Duplicate {
-            base_offset: base,
-            timestamp: append_time,
-        } = log.producers.judge(&header, start > 0)?
+        if let Verdict::Duplicate { base_offset: base, timestamp: append_time } =
+            log.producers.judge(&header, start > 0)?
         {
             let next = base + i64::from(header.count);
-            return Ok(Appended {
-                base,
-                next,
-                append_time,
-                start,
-            });
+            return Ok(Appended { base, next, append_time, start });
         }
         header.base_offset = log.end;
         let head = header.stamp(records, log.epoch(), rules.append_time.then_some(now));
@@ -289,12 +137,7 @@ impl Partition {
         log.end = header.next_offset();
         self.wrote(&mut log);
         let append_time = if rules.append_time { now } else { -1 };
-        Ok(Appended {
-            base: header.base_offset,
-            next: log.end,
-            append_time,
-            start,
-        })
+        Ok(Appended { base: header.base_offset, next: log.end, append_time, start })
     }
 
     fn write(
@@ -404,11 +247,7 @@ impl Partition {
         if bytes > max && !forced {
             return Ok(None);
         }
-        Ok(Some(Slice {
-            file: Arc::clone(&segment.file),
-            position,
-            bytes,
-        }))
+        Ok(Some(Slice { file: Arc::clone(&segment.file), position, bytes }))
     }
 
     /// Turns a failed or fruitless search within the log into an error that clients understand.
@@ -417,18 +256,13 @@ impl Partition {
             tracing::error!(path = %self.folder.display(), %error, "cannot read the log");
             ResponseError::KafkaStorageError
         };
-        found
-            .map_err(failed)?
-            .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
+        found.map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
     }
 
     /// The first record with a timestamp of at least `from`, as (offset, timestamp).
     pub(crate) fn first_at(&self, from: i64) -> Result<Option<(i64, i64)>, ResponseError> {
         let log = self.log();
-        let Some(segment) = log
-            .segments
-            .iter()
-            .find(|s| s.size > 0 && s.max_timestamp >= from)
+        let Some(segment) = log.segments.iter().find(|s| s.size > 0 && s.max_timestamp >= from)
         else {
             return Ok(None);
         };
@@ -455,119 +289,6 @@ impl Partition {
         let end = epochs.get(next).map_or(log.high, |(_, start)| *start);
         found.map_or((-1, -1), |epoch| (epoch, end))
     }
-
-    /// Deletes whole segments that are too old or too much. Returns how many went.
-    pub(crate) fn retain(&self, rules: &Rules, now: i64) -> usize {
-        let mut log = self.log();
-        if log.health != Health::Good || !rules.deletes {
-            return 0;
-        }
-        let old = |segment: &Segment| {
-            rules
-                .retention_ms
-                .is_some_and(|limit| segment.max_timestamp < now - limit)
-        };
-        let active = log.active();
-        if active.size > 0 && old(active) && self.roll(&mut log).is_err() {
-            return 0;
-        }
-        let mut total: u64 = log.segments.iter().map(|segment| segment.size).sum();
-        let mut gone = 0;
-        while log.segments.len() - gone > 1 {
-            let segment = &log.segments[gone];
-            let over = |limit| total - segment.size >= limit;
-            if !old(segment) && !rules.retention_bytes.is_some_and(over) {
-                break;
-            }
-            total -= segment.size;
-            gone += 1;
-        }
-        self.drop_segments(&mut log, gone);
-        gone
-    }
-
-    fn drop_segments(&self, log: &mut Log, count: usize) {
-        for segment in log.segments.drain(..count) {
-            tracing::info!(path = %segment.path.display(), "delete a segment: its time is over");
-            if let Err(error) = fs::remove_file(&segment.path) {
-                tracing::error!(path = %segment.path.display(), %error, "cannot delete a segment");
-            }
-        }
-        if count > 0 {
-            log.waiters.wake();
-        }
-    }
-
-    /// Makes `start` the first offset (-1: the high watermark) and returns it.
-    pub(crate) fn delete_below(&self, start: i64) -> Result<i64, ResponseError> {
-        let mut log = self.log();
-        log.good()?;
-        let start = if start == -1 { log.high } else { start };
-        if start < 0 || start > log.high {
-            return Err(ResponseError::OffsetOutOfRange);
-        }
-        if start > log.start() {
-            let past = Past {
-                start,
-                ..log.past.clone()
-            };
-            self.remember(&mut log, past)?;
-            let whole = log
-                .segments
-                .partition_point(|segment| segment.base <= start);
-            self.drop_segments(&mut log, whole.saturating_sub(1));
-        }
-        Ok(log.start())
-    }
-
-    fn remember(&self, log: &mut Log, past: Past) -> Result<(), ResponseError> {
-        let path = self.folder.join("partition.json");
-        files::replace_json(&path, &past).map_err(|error| {
-            tracing::error!(%error, "cannot keep the partition's start and epochs");
-            ResponseError::KafkaStorageError
-        })?;
-        log.past = past;
-        Ok(())
-    }
-
-    /// Forgets the batches from the one that holds `to` on and begins a new leader epoch, as an
-    /// unclean election does. Returns the new end. For tests.
-    pub(crate) fn truncate(&self, to: i64) -> Result<i64, Error> {
-        let mut log = self.log();
-        let failed = |_| Error::io("truncate", &self.folder)(io::ErrorKind::InvalidInput.into());
-        let at = log.holder(to);
-        let segment = &log.segments[at];
-        if to < log.end {
-            let (position, header) = self.healthy(segment.locate(to)).map_err(failed)?;
-            for later in &log.segments[at + 1..] {
-                fs::remove_file(&later.path).map_err(Error::io("delete", &later.path))?;
-            }
-            let cut = segment.file.set_len(position);
-            cut.map_err(Error::io("truncate", &segment.path))?;
-            let epoch = log.epoch() + 1;
-            let mut past = log.past.clone();
-            past.epochs
-                .retain(|(_, start)| *start <= header.base_offset);
-            past.epochs.push((epoch, header.base_offset));
-            self.remember(&mut log, past).map_err(failed)?;
-            let mut waiters = std::mem::take(&mut log.waiters);
-            let queued = log.queued;
-            *log = Log::open(&self.folder, self.flusher.is_some())?;
-            log.queued = queued;
-            waiters.wake();
-        }
-        Ok(log.end)
-    }
-
-    /// Ends the partition: its folder goes, and those who wait are told.
-    pub(crate) fn delete(&self) {
-        let mut log = self.log();
-        log.health = Health::Deleted;
-        log.waiters.wake();
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::error!(path = %self.folder.display(), %error, "cannot delete a partition");
-        }
-    }
 }
 
 impl Durable for Partition {
@@ -581,7 +302,8 @@ impl Durable for Partition {
         let synced = file.sync_data();
         let mut log = self.log();
         if let (Err(error), true) = (synced, log.health == Health::Good) {
-            tracing::error!(path = %self.folder.display(), %error, "fsync failed; restart the broker");
+            let path = self.folder.display();
+            tracing::error!(%path, %error, "fsync failed; restart the broker");
             log.health = Health::Failed;
         }
         if log.health != Health::Good {

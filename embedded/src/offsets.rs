@@ -71,15 +71,10 @@ impl Offsets {
         path: PathBuf,
         flusher: Option<Arc<Flusher>>,
     ) -> Result<Arc<Offsets>, Error> {
-        let opened = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&path);
+        let opened = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let mut file = opened.map_err(Error::io("open", &path))?;
         let mut text = Vec::new();
-        file.read_to_end(&mut text)
-            .map_err(Error::io("read", &path))?;
+        file.read_to_end(&mut text).map_err(Error::io("read", &path))?;
         let mut groups = HashMap::new();
         let mut whole = 0;
         for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -90,8 +85,7 @@ impl Offsets {
         if whole < text.len() {
             let bytes = text.len() - whole;
             tracing::warn!(path = %path.display(), bytes, "cut torn lines of committed offsets");
-            file.set_len(whole as u64)
-                .map_err(Error::io("cut", &path))?;
+            file.set_len(whole as u64).map_err(Error::io("cut", &path))?;
         }
         file.sync_all().map_err(Error::io("sync", &path))?;
         let store = Mutex::new(Store {
@@ -105,11 +99,7 @@ impl Offsets {
             queued: false,
             failed: false,
         });
-        Ok(Arc::new(Offsets {
-            path,
-            flusher,
-            store,
-        }))
+        Ok(Arc::new(Offsets { path, flusher, store }))
     }
 
     /// Notes offsets of a group; acknowledge when [`Offsets::durable`] of the result returns.
@@ -118,21 +108,13 @@ impl Offsets {
         group: &str,
         places: Vec<((Uuid, i32), Committed)>,
     ) -> Result<u64, ResponseError> {
-        let line = |(at, to)| Line {
-            group: group.into(),
-            at: Some(at),
-            to: Some(to),
-        };
+        let line = |(at, to)| Line { group: group.into(), at: Some(at), to: Some(to) };
         self.append(places.into_iter().map(line).collect())
     }
 
     /// Forgets a group.
     pub(crate) fn forget(self: &Arc<Self>, group: &str) -> Result<u64, ResponseError> {
-        self.append(vec![Line {
-            group: group.into(),
-            at: None,
-            to: None,
-        }])
+        self.append(vec![Line { group: group.into(), at: None, to: None }])
     }
 
     fn append(self: &Arc<Self>, lines: Vec<Line<'_>>) -> Result<u64, ResponseError> {
@@ -187,11 +169,7 @@ impl Offsets {
     /// All places of a group.
     pub(crate) fn places(&self, group: &str) -> Vec<(Uuid, i32)> {
         let store = lock(&self.store);
-        store
-            .groups
-            .get(group)
-            .map(|places| places.keys().copied().collect())
-            .unwrap_or_default()
+        store.groups.get(group).map(|places| places.keys().copied().collect()).unwrap_or_default()
     }
 
     /// The groups that have committed.
@@ -219,11 +197,7 @@ impl Offsets {
         for (group, places) in &store.groups {
             for (at, to) in places {
                 let (group, to) = (group.as_str().into(), Some(to.clone()));
-                text.push_str(&format(&Line {
-                    group,
-                    at: Some(*at),
-                    to,
-                }));
+                text.push_str(&format(&Line { group, at: Some(*at), to }));
             }
         }
         let replaced = files::replace(&self.path, text.as_bytes())
@@ -255,7 +229,8 @@ impl Durable for Offsets {
         match synced {
             Ok(()) => store.synced = store.synced.max(written),
             Err(error) => {
-                tracing::error!(path = %self.path.display(), %error, "fsync failed; restart the broker");
+                let path = self.path.display();
+                tracing::error!(%path, %error, "fsync failed; restart the broker");
                 store.failed = true;
             }
         }
@@ -271,10 +246,7 @@ impl Durable for Offsets {
 fn apply(groups: &mut HashMap<String, Places>, line: Line<'_>) {
     match (line.at, line.to) {
         (Some(at), Some(to)) => {
-            groups
-                .entry(line.group.into_owned())
-                .or_default()
-                .insert(at, to);
+            groups.entry(line.group.into_owned()).or_default().insert(at, to);
         }
         (Some(at), None) => {
             if let Some(places) = groups.get_mut(&*line.group) {

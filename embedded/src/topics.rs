@@ -112,20 +112,11 @@ impl Topics {
         segment_bytes: u64,
     ) -> Result<Topics, Error> {
         let (all, changing) = (RwLock::default(), Mutex::default());
-        let topics = Topics {
-            folder,
-            flusher,
-            segment_bytes,
-            all,
-            changing,
-        };
+        let topics = Topics { folder, flusher, segment_bytes, all, changing };
         let file = topics.file();
         let entries: Vec<Entry> = files::read_json(&file)?.unwrap_or_default();
         for entry in &entries {
-            let corrupt = |reason| Error::Corrupt {
-                path: file.clone(),
-                reason,
-            };
+            let corrupt = |reason| Error::Corrupt { path: file.clone(), reason };
             let rules = Rules::new(&entry.configs, segment_bytes).map_err(corrupt)?;
             topics.insert(&topics.load(entry, rules)?);
         }
@@ -148,11 +139,7 @@ impl Topics {
             rules: Arc::new(rules),
             partitions: partitions.collect::<Result<_, _>>()?,
         });
-        Ok(Arc::new(Topic {
-            name: entry.name.clone(),
-            id: entry.id,
-            shape,
-        }))
+        Ok(Arc::new(Topic { name: entry.name.clone(), id: entry.id, shape }))
     }
 
     fn partition(&self, id: Uuid, index: usize) -> Result<Arc<Partition>, Error> {
@@ -169,10 +156,7 @@ impl Topics {
     fn sweep(&self) -> Result<(), Error> {
         let home = self.folder.join("topics");
         fs::create_dir_all(&home).map_err(Error::io("create", &home))?;
-        for entry in fs::read_dir(&home)
-            .map_err(Error::io("list", &home))?
-            .flatten()
-        {
+        for entry in fs::read_dir(&home).map_err(Error::io("list", &home))?.flatten() {
             let name = entry.file_name();
             let parts = name.to_str().and_then(|name| name.rsplit_once('-'));
             let id = parts.and_then(|(id, _)| id.parse().ok());
@@ -180,11 +164,7 @@ impl Topics {
             let (Some(id), Some(index)) = (id, index) else {
                 continue;
             };
-            if self
-                .by_id(id)
-                .and_then(|topic| topic.partition(index))
-                .is_none()
-            {
+            if self.by_id(id).and_then(|topic| topic.partition(index)).is_none() {
                 let path = entry.path();
                 tracing::warn!(path = %path.display(), "remove a partition that no topic names");
                 fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
@@ -211,12 +191,9 @@ impl Topics {
     /// Writes the list of topics with `changed` in place of, or beside, what is there.
     fn save(&self, changed: Option<Entry>, without: Option<Uuid>) -> Result<(), Refusal> {
         let replaced = changed.as_ref().map(|entry| entry.id).or(without);
-        let kept = self
-            .all()
-            .into_iter()
-            .filter(|topic| Some(topic.id) != replaced);
+        let kept = self.all().into_iter().filter(|topic| Some(topic.id) != replaced);
         let entries: Vec<Entry> = kept.map(|topic| topic.entry()).chain(changed).collect();
-        files::replace_json(&self.file(), &entries).map_err(storage)
+        files::replace_json(&self.file(), &entries).map_err(|error| storage(&error))
     }
 
     /// Creates a topic; with `only_check` it says what would happen.
@@ -237,14 +214,9 @@ impl Topics {
         let partitions = check_count(partitions)?;
         let rules = Rules::new(&configs, self.segment_bytes);
         let rules = rules.map_err(|words| (ResponseError::InvalidConfig, words))?;
-        let entry = Entry {
-            name: name.to_owned(),
-            id: Uuid::new_v4(),
-            partitions,
-            configs,
-        };
+        let entry = Entry { name: name.to_owned(), id: Uuid::new_v4(), partitions, configs };
         if !only_check {
-            let topic = self.load(&entry, rules).map_err(storage)?;
+            let topic = self.load(&entry, rules).map_err(|error| storage(&error))?;
             self.named()?;
             self.save(Some(entry.clone()), None)?;
             self.insert(&topic);
@@ -255,7 +227,7 @@ impl Topics {
     /// Makes the partitions' folders durable before the list names them.
     fn named(&self) -> Result<(), Refusal> {
         let home = self.folder.join("topics");
-        files::sync_folder(&home).map_err(|error| storage(Error::io("sync", &home)(error)))
+        files::sync_folder(&home).map_err(|error| storage(&Error::io("sync", &home)(error)))
     }
 
     /// Deletes a topic and its data.
@@ -265,11 +237,7 @@ impl Topics {
         {
             let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
             all.by_id.remove(&topic.id);
-            if all
-                .by_name
-                .get(&topic.name)
-                .is_some_and(|named| named.id == topic.id)
-            {
+            if all.by_name.get(&topic.name).is_some_and(|named| named.id == topic.id) {
                 all.by_name.remove(&topic.name);
             }
         }
@@ -285,27 +253,18 @@ impl Topics {
         let wanted = check_count(count)?;
         let now = topic.partitions().len();
         if wanted <= now {
-            let words = format!(
-                "topic {:?} has {now} partitions; {wanted} are no more",
-                topic.name
-            );
+            let words =
+                format!("topic {:?} has {now} partitions; {wanted} are no more", topic.name);
             return Err((ResponseError::InvalidPartitions, words));
         }
         if only_check {
             return Ok(());
         }
-        let added: Result<Vec<_>, _> = (now..wanted)
-            .map(|at| self.partition(topic.id, at))
-            .collect();
-        let added = added.map_err(storage)?;
+        let added: Result<Vec<_>, _> =
+            (now..wanted).map(|at| self.partition(topic.id, at)).collect();
+        let added = added.map_err(|error| storage(&error))?;
         self.named()?;
-        self.save(
-            Some(Entry {
-                partitions: wanted,
-                ..topic.entry()
-            }),
-            None,
-        )?;
+        self.save(Some(Entry { partitions: wanted, ..topic.entry() }), None)?;
         let mut shape = topic.shape.write().unwrap_or_else(PoisonError::into_inner);
         shape.partitions.extend(added);
         Ok(())
@@ -326,13 +285,7 @@ impl Topics {
         if only_check {
             return Ok(());
         }
-        self.save(
-            Some(Entry {
-                configs: set.clone(),
-                ..topic.entry()
-            }),
-            None,
-        )?;
+        self.save(Some(Entry { configs: set.clone(), ..topic.entry() }), None)?;
         let mut shape = topic.shape.write().unwrap_or_else(PoisonError::into_inner);
         shape.set = set;
         shape.rules = Arc::new(rules);
@@ -340,7 +293,7 @@ impl Topics {
     }
 }
 
-fn storage(error: Error) -> Refusal {
+fn storage(error: &Error) -> Refusal {
     tracing::error!(%error, "cannot change topics");
     (ResponseError::KafkaStorageError, error.to_string())
 }
@@ -348,9 +301,7 @@ fn storage(error: Error) -> Refusal {
 fn check_count(count: i32) -> Result<usize, Refusal> {
     let words = || format!("a topic may have 1 to {PARTITIONS} partitions, not {count}");
     let right = (1..=PARTITIONS).contains(&count);
-    right
-        .then_some(count as usize)
-        .ok_or_else(|| (ResponseError::InvalidPartitions, words()))
+    right.then_some(count as usize).ok_or_else(|| (ResponseError::InvalidPartitions, words()))
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {

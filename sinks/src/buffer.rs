@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 
 use aion_schemas::log::{Mark, Marks, Offset, Partition, show};
 
-use crate::{
-    batch::Batch,
-    sink::SinkError,
-};
+use crate::{batch::Batch, sink::SinkError};
 
 /// Contiguous batches of one partition, and the stored mark that they follow.
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 //! A sink's tests implement [`Subject`] over its own store and expand [`conformance_tests!`](crate::conformance_tests),
 //! which makes one test of each function in [`cases`]. A case opens sinks on the subject's store as
 //! processes do: dropping one is a crash, opening a second is the next owner or a rival.
+#![expect(clippy::missing_panics_doc, reason = "a suite of tests panics where a promise is broken")]
 
 use std::{
     collections::BTreeMap,
@@ -82,7 +83,12 @@ pub struct Log {
 impl Log {
     /// A new topic; its rows are a second apart.
     pub fn new() -> Log {
-        let stream = Stream { topic: "orders".into(), id: Uuid::new_v4() };
+        Log::of(Uuid::new_v4())
+    }
+
+    /// The topic with this id.
+    pub fn of(id: Uuid) -> Log {
+        let stream = Stream { topic: "orders".into(), id };
         Log { stream, budget: Budget::new(usize::MAX), step: Duration::from_secs(1) }
     }
 
@@ -140,14 +146,13 @@ impl Log {
             Arc::new(StringArray::from_iter_values(ids)),
             Arc::clone(&times),
             Arc::new(Float64Array::from_iter_values(offsets().map(|offset| offset as f64 / 4.0))),
-            Arc::new(StringArray::from_iter(notes)),
+            Arc::new(notes.collect::<StringArray>()),
             Arc::new(StringArray::from(vec![self.stream.id.to_string(); count])),
             Arc::new(Int32Array::from(vec![1; count])),
             Arc::new(Int32Array::from(vec![partition; count])),
             Arc::new(Int64Array::from_iter_values(offsets())),
             times,
         ];
-        #[expect(clippy::expect_used, reason = "the columns above are those of schema()")]
         RecordBatch::try_new(schema(), columns).expect("columns that fit the schema")
     }
 }
@@ -186,7 +191,8 @@ pub async fn settle(sink: &mut impl Sink) -> Flushed {
 
 /// Marks at the leader epoch of [`Log::batch`].
 pub fn marks<const N: usize>(of: [(&Partition, i64); N]) -> Marks {
-    of.map(|(partition, offset)| (partition.clone(), Mark { offset: Offset(offset), epoch: 1 })).into()
+    of.map(|(partition, offset)| (partition.clone(), Mark { offset: Offset(offset), epoch: 1 }))
+        .into()
 }
 
 /// Requires that each partition's stored offsets are exactly those given, each once.
@@ -198,7 +204,9 @@ pub async fn expect_rows<S: Subject>(
     for (topic_id, partition, offset) in subject.rows().await {
         stored.entry((topic_id, partition)).or_default().push(offset);
     }
-    stored.values_mut().for_each(|offsets| offsets.sort_unstable());
+    for offsets in stored.values_mut() {
+        offsets.sort_unstable();
+    }
     let wanted: BTreeMap<(String, i32), Vec<i64>> = expected
         .into_iter()
         .filter(|(_, offsets)| !offsets.is_empty())

@@ -5,18 +5,20 @@
 //! | [`batch`] | rows of one Kafka partition over a half-open offset range |
 //! | [`budget`] | the one bound on bytes held in memory |
 //! | [`sink`] | the contract: assign, write, flush, revoke |
-//! | `lake` | Delta Lake tables of Parquet files |
+//! | [`lake`] | Delta Lake tables of Parquet files |
+//! | [`fault`] | places where a crash test kills the process |
 //! | `memory` | a sink for tests of what stands above it (feature `testing`) |
 //! | `conformance` | the suite that every sink must pass (feature `testing`) |
 //!
 //! **Invariant:** nothing here knows Kafka: no client, no group, no consumer.
 
 pub mod batch;
-#[cfg(feature = "testing")]
-mod buffer;
 pub mod budget;
+mod buffer;
 #[cfg(feature = "testing")]
 pub mod conformance;
+pub mod fault;
+pub mod lake;
 #[cfg(feature = "testing")]
 pub mod memory;
 pub mod sink;

@@ -242,10 +242,8 @@ impl MemorySink {
             }
         }
         drop(inner);
-        match fault {
-            None => return Ok(()),
-            Some(Fault::Moved) => return Ok(()),
-            Some(_) => {}
+        if matches!(fault, None | Some(Fault::Moved)) {
+            return Ok(());
         }
         let error = failure(&format!("flush {} partitions", chunks.len()), fault);
         flush.chunks = chunks;
@@ -351,9 +349,11 @@ fn tell(told: &mut Flushed, owned: &Buffers, partition: &Partition, landed: Opti
 fn failure(doing: &str, fault: Option<Fault>) -> SinkError {
     let cause = "scripted by the test".to_owned();
     match fault {
-        Some(Fault::Fatal) => {
-            SinkError::Fatal { doing: doing.to_owned(), cause, hint: "change the script".to_owned() }
-        }
+        Some(Fault::Fatal) => SinkError::Fatal {
+            doing: doing.to_owned(),
+            cause,
+            hint: "change the script".to_owned(),
+        },
         _ => SinkError::Retry { doing: doing.to_owned(), cause },
     }
 }

@@ -64,17 +64,10 @@ pub(super) fn create_topics(
 
 fn create(node: &Node, topic: &CreatableTopic, only_check: bool) -> Result<(Uuid, usize), Refusal> {
     if !matches!(topic.replication_factor, -1 | 1) {
-        let words = format!(
-            "this is one node; replication factor {}",
-            topic.replication_factor
-        );
+        let words = format!("this is one node; replication factor {}", topic.replication_factor);
         return Err((ResponseError::InvalidReplicationFactor, words));
     }
-    if topic
-        .assignments
-        .iter()
-        .any(|assignment| assignment.broker_ids != [super::NODE])
-    {
+    if topic.assignments.iter().any(|assignment| assignment.broker_ids != [super::NODE]) {
         let words = "replicas can be assigned to node 1 only".to_owned();
         return Err((ResponseError::InvalidReplicaAssignment, words));
     }
@@ -97,10 +90,7 @@ pub(super) fn delete_topics(
     version: i16,
 ) -> DeleteTopicsResponse {
     let named = |name| DeleteTopicState::default().with_name(Some(name));
-    let wanted = request
-        .topics
-        .into_iter()
-        .chain(request.topic_names.into_iter().map(named));
+    let wanted = request.topics.into_iter().chain(request.topic_names.into_iter().map(named));
     let results: Vec<_> = wanted.map(|topic| delete(node, topic, version)).collect();
     node.offsets.prune(|id| node.topics.by_id(id).is_some());
     DeleteTopicsResponse::default().with_responses(results)
@@ -108,20 +98,11 @@ pub(super) fn delete_topics(
 
 fn delete(node: &Node, wanted: DeleteTopicState, version: i16) -> DeletableTopicResult {
     let (topic, missing) = match &wanted.name {
-        Some(name) => (
-            node.topics.by_name(name),
-            ResponseError::UnknownTopicOrPartition,
-        ),
-        None => (
-            node.topics.by_id(wanted.topic_id),
-            ResponseError::UnknownTopicId,
-        ),
+        Some(name) => (node.topics.by_name(name), ResponseError::UnknownTopicOrPartition),
+        None => (node.topics.by_id(wanted.topic_id), ResponseError::UnknownTopicId),
     };
     let id = topic.as_ref().map_or(wanted.topic_id, |topic| topic.id);
-    let name = topic
-        .as_ref()
-        .map(|topic| text(&topic.name).into())
-        .or(wanted.name);
+    let name = topic.as_ref().map(|topic| text(&topic.name).into()).or(wanted.name);
     let outcome = match topic {
         Some(topic) => node.topics.delete(&topic),
         None => Err((missing, "no such topic".to_owned())),
@@ -141,10 +122,8 @@ pub(super) fn create_partitions(
 ) -> CreatePartitionsResponse {
     let results = request.topics.into_iter().map(|wanted| {
         let topic = describe::topic_of(node, &wanted.name);
-        let outcome = topic.and_then(|topic| {
-            node.topics
-                .grow(&topic, wanted.count, request.validate_only)
-        });
+        let outcome =
+            topic.and_then(|topic| node.topics.grow(&topic, wanted.count, request.validate_only));
         let (code, words) = parts(&outcome);
         CreatePartitionsTopicResult::default()
             .with_name(wanted.name)
@@ -162,9 +141,7 @@ pub(super) fn delete_records(
     let topics = request.topics.into_iter().map(|wanted| {
         let topic = node.topics.by_name(&wanted.name);
         let partitions = wanted.partitions.iter().map(|wanted| {
-            let partition = topic
-                .as_ref()
-                .and_then(|t| t.partition(wanted.partition_index));
+            let partition = topic.as_ref().and_then(|t| t.partition(wanted.partition_index));
             let outcome = partition
                 .ok_or(ResponseError::UnknownTopicOrPartition)
                 .and_then(|partition| partition.delete_below(wanted.offset));
@@ -174,9 +151,7 @@ pub(super) fn delete_records(
                 .with_low_watermark(outcome.unwrap_or(-1))
         });
         let partitions = partitions.collect();
-        DeleteRecordsTopicResult::default()
-            .with_name(wanted.name)
-            .with_partitions(partitions)
+        DeleteRecordsTopicResult::default().with_name(wanted.name).with_partitions(partitions)
     });
     DeleteRecordsResponse::default().with_topics(topics.collect())
 }
@@ -223,12 +198,7 @@ pub(super) fn change_configs(
             node,
             (resource.resource_type, &resource.resource_name),
             request.validate_only,
-            |set| {
-                resource
-                    .configs
-                    .iter()
-                    .try_for_each(|config| change(set, config))
-            },
+            |set| resource.configs.iter().try_for_each(|config| change(set, config)),
         );
         let (code, words) = parts(&outcome);
         incremental::AlterConfigsResourceResponse::default()
@@ -276,9 +246,7 @@ fn change(set: &mut Set, config: &AlterableConfig) -> Result<(), String> {
             set.insert(name, items.join(","));
         }
         (operation, _) => {
-            return Err(format!(
-                "operation {operation} doesn't suit {name:?}, or lacks a value"
-            ));
+            return Err(format!("operation {operation} doesn't suit {name:?}, or lacks a value"));
         }
     }
     Ok(())

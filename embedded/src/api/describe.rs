@@ -34,29 +34,17 @@ const DEFAULT: i8 = 5;
 /// The broker and the topics asked for, with their ids.
 pub(super) fn metadata(node: &Node, request: &MetadataRequest, version: i16) -> MetadataResponse {
     let topics = match &request.topics {
-        Some(wanted) if version > 0 || !wanted.is_empty() => wanted
-            .iter()
-            .map(|wanted| topic(node, wanted, version))
-            .collect(),
-        _ => node
-            .topics
-            .all()
-            .iter()
-            .map(|topic| found(topic, version))
-            .collect(),
+        Some(wanted) if version > 0 || !wanted.is_empty() => {
+            wanted.iter().map(|wanted| topic(node, wanted, version)).collect()
+        }
+        _ => node.topics.all().iter().map(|topic| found(topic, version)).collect(),
     };
     let broker = MetadataResponseBroker::default()
         .with_node_id(NODE)
         .with_host(text(&node.address.ip().to_string()))
         .with_port(i32::from(node.address.port()));
-    let answer = MetadataResponse::default()
-        .with_brokers(vec![broker])
-        .with_topics(topics);
-    let answer = if version >= 1 {
-        answer.with_controller_id(NODE)
-    } else {
-        answer
-    };
+    let answer = MetadataResponse::default().with_brokers(vec![broker]).with_topics(topics);
+    let answer = if version >= 1 { answer.with_controller_id(NODE) } else { answer };
     match version {
         2.. => answer.with_cluster_id(Some(text(&node.cluster_id.simple().to_string()))),
         _ => answer,
@@ -70,15 +58,9 @@ fn topic(node: &Node, wanted: &MetadataRequestTopic, version: i16) -> MetadataRe
         None => node.topics.by_id(wanted.topic_id),
     };
     let missing = || {
-        let (id, name) = (
-            ResponseError::UnknownTopicId,
-            ResponseError::UnknownTopicOrPartition,
-        );
+        let (id, name) = (ResponseError::UnknownTopicId, ResponseError::UnknownTopicOrPartition);
         // The name may be null only from version 12 on.
-        let named = wanted
-            .name
-            .clone()
-            .or((version < 12).then(TopicName::default));
+        let named = wanted.name.clone().or((version < 12).then(TopicName::default));
         MetadataResponseTopic::default()
             .with_error_code(if by_id { id } else { name }.code())
             .with_name(named)
@@ -94,22 +76,14 @@ fn found(topic: &Topic, version: i16) -> MetadataResponseTopic {
             .with_leader_id(NODE)
             .with_replica_nodes(vec![NODE])
             .with_isr_nodes(vec![NODE]);
-        if version >= 7 {
-            partition.with_leader_epoch(epoch)
-        } else {
-            partition
-        }
+        if version >= 7 { partition.with_leader_epoch(epoch) } else { partition }
     };
     let partitions = topic.partitions();
     let epochs = partitions.iter().map(|partition| partition.bounds().epoch);
     let answer = MetadataResponseTopic::default()
         .with_name(Some(TopicName(text(&topic.name))))
         .with_partitions((0..).zip(epochs).map(partition).collect());
-    if version >= 10 {
-        answer.with_topic_id(topic.id)
-    } else {
-        answer
-    }
+    if version >= 10 { answer.with_topic_id(topic.id) } else { answer }
 }
 
 /// The cluster: this node.
@@ -122,11 +96,7 @@ pub(super) fn cluster(node: &Node, version: i16) -> DescribeClusterResponse {
         .with_cluster_id(text(&node.cluster_id.simple().to_string()))
         .with_controller_id(NODE)
         .with_brokers(vec![broker]);
-    if version >= 1 {
-        answer.with_endpoint_type(1)
-    } else {
-        answer
-    }
+    if version >= 1 { answer.with_endpoint_type(1) } else { answer }
 }
 
 /// Configurations of topics, and the few of the broker.
@@ -141,9 +111,9 @@ pub(super) fn configs(
             .with_resource_name(wanted.resource_name.clone());
         match resource(node, wanted, version) {
             Ok(configs) => result.with_configs(configs),
-            Err((error, words)) => result
-                .with_error_code(error.code())
-                .with_error_message(Some(text(&words))),
+            Err((error, words)) => {
+                result.with_error_code(error.code()).with_error_message(Some(text(&words)))
+            }
         }
     });
     DescribeConfigsResponse::default().with_results(results.collect())
@@ -191,12 +161,7 @@ fn resource(
 
 /// A topic by name, or the refusal.
 pub(super) fn topic_of(node: &Node, name: &str) -> Result<std::sync::Arc<Topic>, Refusal> {
-    let missing = || {
-        (
-            ResponseError::UnknownTopicOrPartition,
-            format!("no topic {name:?}"),
-        )
-    };
+    let missing = || (ResponseError::UnknownTopicOrPartition, format!("no topic {name:?}"));
     node.topics.by_name(name).ok_or_else(missing)
 }
 
@@ -223,9 +188,5 @@ fn described(
         .with_name(text(name))
         .with_value(Some(text(value)))
         .with_config_source(source);
-    if version >= 3 {
-        answer.with_config_type(kind)
-    } else {
-        answer
-    }
+    if version >= 3 { answer.with_config_type(kind) } else { answer }
 }

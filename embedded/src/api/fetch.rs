@@ -25,7 +25,7 @@ use crate::{
 /// The most that one answer carries, whatever the client allows.
 const ANSWER_BYTES: usize = 64 << 20;
 /// The longest wait for records.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 type Found = Result<Arc<Partition>, ResponseError>;
 
@@ -37,23 +37,15 @@ pub(super) async fn answer(node: &Node, call: &Call, out: &mut BytesMut) -> Resu
     let until = Instant::now() + wait;
     loop {
         // Looked up each time: a topic may have been deleted while this waited.
-        let found: Vec<Vec<Found>> = request
-            .topics
-            .iter()
-            .map(|topic| find(node, topic, call.version))
-            .collect();
+        let found: Vec<Vec<Found>> =
+            request.topics.iter().map(|topic| find(node, topic, call.version)).collect();
         // Watched first, so that what comes while the answer is made wakes the next wait.
         for partition in found.iter().flatten().flatten() {
             partition.watch(&waiter);
         }
         let start = out.len();
         api::head(call, out)?;
-        let mut answer = Answer {
-            out,
-            version: call.version,
-            bytes: 0,
-            urgent: false,
-        };
+        let mut answer = Answer { out, version: call.version, bytes: 0, urgent: false };
         answer.body(&request, &found);
         let enough = answer.urgent || answer.bytes >= request.min_bytes.max(0) as usize;
         if enough || Instant::now() >= until {
@@ -67,21 +59,13 @@ pub(super) async fn answer(node: &Node, call: &Call, out: &mut BytesMut) -> Resu
 
 fn find(node: &Node, topic: &FetchTopic, version: i16) -> Vec<Found> {
     let (found, missing) = if version >= 13 {
-        (
-            node.topics.by_id(topic.topic_id),
-            ResponseError::UnknownTopicId,
-        )
+        (node.topics.by_id(topic.topic_id), ResponseError::UnknownTopicId)
     } else {
-        (
-            node.topics.by_name(&topic.topic),
-            ResponseError::UnknownTopicOrPartition,
-        )
+        (node.topics.by_name(&topic.topic), ResponseError::UnknownTopicOrPartition)
     };
     let partition = |wanted: &FetchPartition| {
         let topic = found.as_ref().ok_or(missing)?;
-        topic
-            .partition(wanted.partition)
-            .ok_or(ResponseError::UnknownTopicOrPartition)
+        topic.partition(wanted.partition).ok_or(ResponseError::UnknownTopicOrPartition)
     };
     topic.partitions.iter().map(partition).collect()
 }
@@ -129,16 +113,13 @@ impl Answer<'_> {
     /// One partition; at least a batch, however large, if it is the answer's first.
     fn partition(&mut self, wanted: &FetchPartition, found: &Found, max: usize) {
         let start = self.out.len();
-        let served = found
-            .as_ref()
-            .map_err(|error| *error)
-            .and_then(|partition| {
-                let bounds = partition.bounds();
-                fenced(wanted.current_leader_epoch, bounds)?;
-                let slice = partition.slice(wanted.fetch_offset, max, self.bytes == 0)?;
-                self.meta(wanted.partition, None, Some(bounds));
-                self.records(slice)
-            });
+        let served = found.as_ref().map_err(|error| *error).and_then(|partition| {
+            let bounds = partition.bounds();
+            fenced(wanted.current_leader_epoch, bounds)?;
+            let slice = partition.slice(wanted.fetch_offset, max, self.bytes == 0)?;
+            self.meta(wanted.partition, None, Some(bounds));
+            self.records(slice)
+        });
         if let Err(error) = served {
             self.out.truncate(start);
             let bounds = found.as_ref().ok().map(|partition| partition.bounds());
@@ -172,9 +153,7 @@ impl Answer<'_> {
             let start = self.out.len();
             self.out.resize(start + bytes, 0);
             // From the page cache as a rule: what is read was just written.
-            let read = slice
-                .file
-                .read_exact_at(&mut self.out[start..], slice.position);
+            let read = slice.file.read_exact_at(&mut self.out[start..], slice.position);
             read.map_err(|error| {
                 tracing::error!(%error, "cannot read a log segment");
                 ResponseError::KafkaStorageError

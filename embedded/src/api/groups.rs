@@ -29,20 +29,14 @@ pub(super) fn coordinator(
     request: &FindCoordinatorRequest,
     version: i16,
 ) -> FindCoordinatorResponse {
-    let (host, port) = (
-        text(&node.address.ip().to_string()),
-        i32::from(node.address.port()),
-    );
+    let (host, port) = (text(&node.address.ip().to_string()), i32::from(node.address.port()));
     let refused = match request.key_type {
         GROUP => None,
         1 => Some((
             ResponseError::TransactionalIdAuthorizationFailed,
             "the embedded broker has no transactions: leave transactional.id unset",
         )),
-        _ => Some((
-            ResponseError::InvalidRequest,
-            "this kind of coordinator is not known here",
-        )),
+        _ => Some((ResponseError::InvalidRequest, "this kind of coordinator is not known here")),
     };
     let error = refused.map_or(0, |(error, _)| error.code());
     let words = refused.map(|(_, words)| StrBytes::from_static_str(words));
@@ -53,10 +47,7 @@ pub(super) fn coordinator(
                 .with_error_code(error)
                 .with_error_message(words.clone());
             match error {
-                0 => answer
-                    .with_node_id(NODE)
-                    .with_host(host.clone())
-                    .with_port(port),
+                0 => answer.with_node_id(NODE).with_host(host.clone()).with_port(port),
                 _ => answer.with_node_id((-1).into()).with_port(-1),
             }
         });
@@ -80,9 +71,7 @@ pub(super) async fn join(node: &Node, request: JoinGroupRequest, call: &Call) ->
     let protocols = request.protocols.into_iter().map(|p| (p.name, p.metadata));
     let join = Join {
         member: request.member_id.to_string(),
-        instance: request
-            .group_instance_id
-            .map(|instance| instance.to_string()),
+        instance: request.group_instance_id.map(|instance| instance.to_string()),
         client: call.client.to_string(),
         host: format!("/{}", call.peer.ip()),
         session_ms: request.session_timeout_ms,
@@ -97,18 +86,14 @@ pub(super) async fn join(node: &Node, request: JoinGroupRequest, call: &Call) ->
         .with_generation_id(joined.generation)
         .with_leader(text(&joined.leader))
         .with_member_id(text(&joined.member));
-    let protocol = joined
-        .protocol
-        .or((call.version < 7).then(StrBytes::default));
+    let protocol = joined.protocol.or((call.version < 7).then(StrBytes::default));
     let members = joined.members.into_iter().map(|(id, instance, metadata)| {
         JoinGroupResponseMember::default()
             .with_member_id(text(&id))
             .with_group_instance_id(instance.filter(|_| call.version >= 5).map(|i| text(&i)))
             .with_metadata(metadata)
     });
-    let answer = answer
-        .with_protocol_name(protocol)
-        .with_members(members.collect());
+    let answer = answer.with_protocol_name(protocol).with_members(members.collect());
     if call.version >= 7 && joined.error.is_none() {
         return answer.with_protocol_type(Some(request.protocol_type));
     }
@@ -126,23 +111,15 @@ pub(super) async fn sync(
         instance: request.group_instance_id.as_deref(),
         generation: request.generation_id,
     };
-    let assignments = request
-        .assignments
-        .into_iter()
-        .map(|a| (a.member_id, a.assignment));
-    let done = node
-        .groups
-        .sync(&request.group_id, &who, assignments.collect())
-        .await;
+    let assignments = request.assignments.into_iter().map(|a| (a.member_id, a.assignment));
+    let done = node.groups.sync(&request.group_id, &who, assignments.collect()).await;
     let answer = SyncGroupResponse::default().with_error_code(code(&done));
     let Ok(assigned) = done else { return answer };
     let answer = answer.with_assignment(assigned);
     if version < 5 {
         return answer;
     }
-    answer
-        .with_protocol_type(request.protocol_type)
-        .with_protocol_name(request.protocol_name)
+    answer.with_protocol_type(request.protocol_type).with_protocol_name(request.protocol_name)
 }
 
 pub(super) fn heartbeat(node: &Node, request: &HeartbeatRequest) -> HeartbeatResponse {
@@ -157,11 +134,7 @@ pub(super) fn heartbeat(node: &Node, request: &HeartbeatRequest) -> HeartbeatRes
 
 pub(super) fn leave(node: &Node, request: &LeaveGroupRequest, version: i16) -> LeaveGroupResponse {
     let go = |member: &MemberIdentity| {
-        node.groups.leave(
-            &request.group_id,
-            &member.member_id,
-            member.group_instance_id.as_deref(),
-        )
+        node.groups.leave(&request.group_id, &member.member_id, member.group_instance_id.as_deref())
     };
     if version < 3 {
         let member = MemberIdentity::default().with_member_id(request.member_id.clone());
@@ -179,25 +152,14 @@ pub(super) fn leave(node: &Node, request: &LeaveGroupRequest, version: i16) -> L
 pub(super) fn list(node: &Node, request: &ListGroupsRequest, version: i16) -> ListGroupsResponse {
     let wanted = |state: &str| {
         let filter = &request.states_filter;
-        filter.is_empty()
-            || filter
-                .iter()
-                .any(|wanted| wanted.eq_ignore_ascii_case(state))
+        filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(state))
     };
-    let groups = node
-        .groups
-        .list()
-        .into_iter()
-        .filter(|(_, _, state)| wanted(state));
+    let groups = node.groups.list().into_iter().filter(|(_, _, state)| wanted(state));
     let groups = groups.map(|(name, protocol_type, state)| {
         let group = ListedGroup::default()
             .with_group_id(text(&name).into())
             .with_protocol_type(text(&protocol_type));
-        if version >= 4 {
-            group.with_group_state(StrBytes::from_static_str(state))
-        } else {
-            group
-        }
+        if version >= 4 { group.with_group_state(StrBytes::from_static_str(state)) } else { group }
     });
     ListGroupsResponse::default().with_groups(groups.collect())
 }

@@ -53,11 +53,7 @@ pub(super) fn list(node: &Node, request: &ListOffsetsRequest, version: i16) -> L
                 .with_error_code(code(&found))
                 .with_offset(offset)
                 .with_timestamp(timestamp);
-            if version >= 4 {
-                answer.with_leader_epoch(epoch)
-            } else {
-                answer
-            }
+            if version >= 4 { answer.with_leader_epoch(epoch) } else { answer }
         });
         ListOffsetsTopicResponse::default()
             .with_name(wanted.name.clone())
@@ -80,9 +76,7 @@ fn seek(
         from if from >= 0 => partition.first_at(from)?,
         _ => return Err(ResponseError::UnsupportedVersion),
     };
-    Ok(found.map_or((-1, -1, -1), |(offset, timestamp)| {
-        (offset, timestamp, bounds.epoch)
-    }))
+    Ok(found.map_or((-1, -1, -1), |(offset, timestamp)| (offset, timestamp, bounds.epoch)))
 }
 
 /// Where leader epochs ended.
@@ -152,20 +146,12 @@ pub(super) async fn commit(node: &Node, request: &OffsetCommitRequest) -> Offset
 }
 
 fn place(asked: &OffsetCommitRequestPartition) -> Result<Committed, ResponseError> {
-    let metadata = asked
-        .committed_metadata
-        .as_deref()
-        .unwrap_or_default()
-        .to_owned();
+    let metadata = asked.committed_metadata.as_deref().unwrap_or_default().to_owned();
     if metadata.len() > METADATA_BYTES {
         return Err(ResponseError::OffsetMetadataTooLarge);
     }
     let (offset, epoch) = (asked.committed_offset, asked.committed_leader_epoch);
-    Ok(Committed {
-        offset,
-        epoch,
-        metadata,
-    })
+    Ok(Committed { offset, epoch, metadata })
 }
 
 type Asked = Option<Vec<(TopicName, Vec<i32>)>>;
@@ -179,14 +165,9 @@ pub(super) fn committed(
     if version >= 8 {
         let groups = request.groups.iter().map(|group| {
             let asked = group.topics.as_ref().map(|topics| {
-                topics
-                    .iter()
-                    .map(|t| (t.name.clone(), t.partition_indexes.clone()))
-                    .collect()
+                topics.iter().map(|t| (t.name.clone(), t.partition_indexes.clone())).collect()
             });
-            let topics = of_group(node, &group.group_id, asked)
-                .into_iter()
-                .map(in_group);
+            let topics = of_group(node, &group.group_id, asked).into_iter().map(in_group);
             OffsetFetchResponseGroup::default()
                 .with_group_id(group.group_id.clone())
                 .with_topics(topics.collect())
@@ -194,10 +175,7 @@ pub(super) fn committed(
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
     let asked = request.topics.as_ref().map(|topics| {
-        topics
-            .iter()
-            .map(|t| (t.name.clone(), t.partition_indexes.clone()))
-            .collect()
+        topics.iter().map(|t| (t.name.clone(), t.partition_indexes.clone())).collect()
     });
     let topics = of_group(node, &request.group_id, asked).into_iter();
     let topics = topics.map(|(name, places)| alone(name, places, version));
@@ -222,15 +200,8 @@ fn of_group(node: &Node, group: &str, asked: Asked) -> Vec<(TopicName, Places)> 
     });
     let places = asked.into_iter().map(|(name, indexes)| {
         let topic = node.topics.by_name(&name);
-        let get = |index| {
-            topic
-                .as_ref()
-                .and_then(|t| node.offsets.get(group, (t.id, index)))
-        };
-        let places = indexes
-            .into_iter()
-            .map(|index| (index, get(index)))
-            .collect();
+        let get = |index| topic.as_ref().and_then(|t| node.offsets.get(group, (t.id, index)));
+        let places = indexes.into_iter().map(|index| (index, get(index))).collect();
         (name, places)
     });
     places.collect()
@@ -244,14 +215,10 @@ fn in_group((name, places): (TopicName, Places)) -> OffsetFetchResponseTopics {
                 .with_committed_offset(place.offset)
                 .with_committed_leader_epoch(place.epoch)
                 .with_metadata(Some(text(&place.metadata))),
-            None => answer
-                .with_committed_offset(-1)
-                .with_metadata(Some(text(""))),
+            None => answer.with_committed_offset(-1).with_metadata(Some(text(""))),
         }
     });
-    OffsetFetchResponseTopics::default()
-        .with_name(name)
-        .with_partitions(partitions.collect())
+    OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
 }
 
 fn alone(name: TopicName, places: Places, version: i16) -> OffsetFetchResponseTopic {
@@ -259,16 +226,8 @@ fn alone(name: TopicName, places: Places, version: i16) -> OffsetFetchResponseTo
         let answer = OffsetFetchResponsePartition::default().with_partition_index(index);
         let (offset, epoch, metadata) =
             place.map_or((-1, -1, String::new()), |p| (p.offset, p.epoch, p.metadata));
-        let answer = answer
-            .with_committed_offset(offset)
-            .with_metadata(Some(text(&metadata)));
-        if version >= 5 {
-            answer.with_committed_leader_epoch(epoch)
-        } else {
-            answer
-        }
+        let answer = answer.with_committed_offset(offset).with_metadata(Some(text(&metadata)));
+        if version >= 5 { answer.with_committed_leader_epoch(epoch) } else { answer }
     });
-    OffsetFetchResponseTopic::default()
-        .with_name(name)
-        .with_partitions(partitions.collect())
+    OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions.collect())
 }

@@ -46,14 +46,10 @@ pub(crate) fn append(node: &Node, call: &Call) -> Result<Produced, Closed> {
     let topics = request.topic_data.into_iter().map(|data| {
         let topic = match refused {
             Some(error) => Err(error),
-            None if call.version >= 13 => node
-                .topics
-                .by_id(data.topic_id)
-                .ok_or(ResponseError::UnknownTopicId),
-            None => node
-                .topics
-                .by_name(&data.name)
-                .ok_or(ResponseError::UnknownTopicOrPartition),
+            None if call.version >= 13 => {
+                node.topics.by_id(data.topic_id).ok_or(ResponseError::UnknownTopicId)
+            }
+            None => node.topics.by_name(&data.name).ok_or(ResponseError::UnknownTopicOrPartition),
         };
         let partitions = data.partition_data.iter().map(|data| Outcome {
             index: data.index,
@@ -61,10 +57,7 @@ pub(crate) fn append(node: &Node, call: &Call) -> Result<Produced, Closed> {
         });
         (data.name, data.topic_id, partitions.collect())
     });
-    Ok(Produced {
-        acks: request.acks,
-        topics: topics.collect(),
-    })
+    Ok(Produced { acks: request.acks, topics: topics.collect() })
 }
 
 fn append_one(
@@ -72,9 +65,7 @@ fn append_one(
     data: &PartitionProduceData,
 ) -> Result<(Arc<Partition>, Appended), ResponseError> {
     let topic = topic?;
-    let partition = topic
-        .partition(data.index)
-        .ok_or(ResponseError::UnknownTopicOrPartition)?;
+    let partition = topic.partition(data.index).ok_or(ResponseError::UnknownTopicOrPartition)?;
     let records = data.records.as_ref().ok_or(ResponseError::InvalidRecord)?;
     let appended = partition.append(records, &topic.rules())?;
     Ok((partition, appended))
@@ -97,11 +88,7 @@ pub(crate) async fn answer(call: &Call, done: Produced, out: &mut BytesMut) -> R
     if done.acks == 0 {
         return Ok(());
     }
-    api::encode(
-        call,
-        &ProduceResponse::default().with_responses(topics),
-        out,
-    )
+    api::encode(call, &ProduceResponse::default().with_responses(topics), out)
 }
 
 async fn wait(outcome: Outcome, acks: i16, version: i16) -> PartitionProduceResponse {
@@ -119,10 +106,7 @@ async fn wait(outcome: Outcome, acks: i16, version: i16) -> PartitionProduceResp
             .with_log_start_offset(if version >= 5 { appended.start } else { -1 }),
         Err(error) => {
             let words = (version >= 8).then(|| StrBytes::from_string(error.to_string()));
-            answer
-                .with_error_code(error.code())
-                .with_base_offset(-1)
-                .with_error_message(words)
+            answer.with_error_code(error.code()).with_base_offset(-1).with_error_message(words)
         }
     }
 }

@@ -13,83 +13,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use kafka_protocol::{
-    ResponseError,
-    messages::describe_groups_response::{DescribedGroup, DescribedGroupMember},
-    protocol::StrBytes,
-};
+use kafka_protocol::{ResponseError, protocol::StrBytes};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::Who;
+use super::{
+    Who,
+    member::{Assigned, Join, Joined, Member, member, millis},
+};
 
-/// A request to join.
-pub(crate) struct Join {
-    pub(crate) member: String,
-    pub(crate) instance: Option<String>,
-    pub(crate) client: String,
-    pub(crate) host: String,
-    pub(crate) session_ms: i32,
-    pub(crate) rebalance_ms: i32,
-    pub(crate) protocol_type: String,
-    pub(crate) protocols: Vec<(StrBytes, Bytes)>,
-    /// Whether a new member first gets an id and joins with it again.
-    pub(crate) id_first: bool,
-}
-
-/// The answer to a join. `members` is filled for the leader only: id, instance, metadata.
-#[derive(Default)]
-pub(crate) struct Joined {
-    pub(crate) error: Option<ResponseError>,
-    pub(crate) generation: i32,
-    pub(crate) protocol: Option<StrBytes>,
-    pub(crate) leader: String,
-    pub(crate) member: String,
-    pub(crate) members: Vec<(String, Option<String>, Bytes)>,
-}
-
-impl Joined {
-    /// A refusal.
-    pub(crate) fn refused(error: ResponseError, member: String) -> Joined {
-        Joined {
-            error: Some(error),
-            generation: -1,
-            member,
-            ..Joined::default()
-        }
-    }
-}
-
-type Assigned = Result<Bytes, ResponseError>;
-
-struct Member {
-    instance: Option<String>,
-    client: String,
-    host: String,
-    session: Duration,
-    rebalance: Duration,
-    protocols: Vec<(StrBytes, Bytes)>,
-    assignment: Bytes,
-    expires: Instant,
-    joining: Option<oneshot::Sender<Joined>>,
-    syncing: Option<oneshot::Sender<Assigned>>,
-}
-
-impl Member {
-    fn metadata(&self, protocol: &StrBytes) -> Bytes {
-        let found = self.protocols.iter().find(|(name, _)| name == protocol);
-        found
-            .map(|(_, metadata)| metadata.clone())
-            .unwrap_or_default()
-    }
-
-    fn speaks(&self, protocol: &StrBytes) -> bool {
-        self.protocols.iter().any(|(name, _)| name == protocol)
-    }
-}
+/// Members of a group, and those who are about to be.
+const MEMBERS: usize = 1_000;
 
 #[derive(Clone, Copy, Default)]
-enum State {
+pub(super) enum State {
     #[default]
     Empty,
     Joining(Instant),
@@ -100,16 +37,16 @@ enum State {
 /// A group.
 #[derive(Default)]
 pub(super) struct Group {
-    state: State,
+    pub(super) state: State,
     generation: i32,
-    protocol_type: String,
-    protocol: StrBytes,
+    pub(super) protocol_type: String,
+    pub(super) protocol: StrBytes,
     leader: String,
-    members: BTreeMap<String, Member>,
+    pub(super) members: BTreeMap<String, Member>,
     /// Static members: instance to member id.
     instances: HashMap<String, String>,
     /// Ids given out to members who are to join with them, and until when.
-    expected: HashMap<String, Instant>,
+    pub(super) expected: HashMap<String, Instant>,
 }
 
 impl Group {
@@ -123,33 +60,25 @@ impl Group {
             return refuse(reply, ResponseError::InconsistentGroupProtocol, join.member);
         }
         let known = self.members.contains_key(&join.member);
+        if !known && self.members.len() + self.expected.len() >= MEMBERS {
+            return refuse(reply, ResponseError::GroupMaxSizeReached, join.member);
+        }
         if join.member.is_empty() {
-            let id = format!(
-                "{}-{}",
-                join.instance.as_ref().unwrap_or(&join.client),
-                Uuid::new_v4()
-            );
-            match join
-                .instance
-                .as_ref()
-                .and_then(|instance| self.instances.get(instance))
-            {
+            let id =
+                format!("{}-{}", join.instance.as_ref().unwrap_or(&join.client), Uuid::new_v4());
+            match join.instance.as_ref().and_then(|instance| self.instances.get(instance)) {
                 Some(old) => {
                     let old = old.clone();
                     self.replace(&old, id, join, reply, now);
                 }
                 None if join.id_first && join.instance.is_none() => {
-                    self.expected
-                        .insert(id.clone(), now + millis(join.session_ms));
+                    self.expected.insert(id.clone(), now + millis(join.session_ms));
                     refuse(reply, ResponseError::MemberIdRequired, id);
                 }
                 None => self.enter(id, join, reply, now),
             }
         } else if let Some(instance) = &join.instance
-            && self
-                .instances
-                .get(instance)
-                .is_some_and(|id| *id != join.member)
+            && self.instances.get(instance).is_some_and(|id| *id != join.member)
         {
             refuse(reply, ResponseError::FencedInstanceId, join.member);
         } else if known {
@@ -195,10 +124,7 @@ impl Group {
         };
         let same = present.protocols == join.protocols;
         let assignment = std::mem::take(&mut present.assignment);
-        *present = Member {
-            assignment,
-            ..member(join, Some(reply), now)
-        };
+        *present = Member { assignment, ..member(join, Some(reply), now) };
         let stays = match self.state {
             State::Syncing(_) => same,
             State::Stable => same && self.leader != id,
@@ -236,10 +162,7 @@ impl Group {
             self.instances.insert(instance.clone(), id.clone());
         }
         let assignment = gone.assignment;
-        let present = Member {
-            assignment,
-            ..member(join, Some(reply), now)
-        };
+        let present = Member { assignment, ..member(join, Some(reply), now) };
         self.members.insert(id.clone(), present);
         let led = self.leader == old;
         if led {
@@ -249,26 +172,11 @@ impl Group {
             return self.rebalance(now);
         }
         // Named as its own leader it would assign anew; the old id keeps it a follower.
-        let leader = if led {
-            old.to_owned()
-        } else {
-            self.leader.clone()
-        };
+        let leader = if led { old.to_owned() } else { self.leader.clone() };
         let protocol = Some(self.protocol.clone());
         let (generation, members) = (self.generation, Vec::new());
-        if let Some(reply) = self
-            .members
-            .get_mut(&id)
-            .and_then(|member| member.joining.take())
-        {
-            let joined = Joined {
-                error: None,
-                generation,
-                protocol,
-                leader,
-                member: id,
-                members,
-            };
+        if let Some(reply) = self.members.get_mut(&id).and_then(|member| member.joining.take()) {
+            let joined = Joined { error: None, generation, protocol, leader, member: id, members };
             drop(reply.send(joined));
         }
     }
@@ -287,23 +195,19 @@ impl Group {
     }
 
     fn patience(&self) -> Duration {
-        self.members
-            .values()
-            .map(|member| member.rebalance)
-            .max()
-            .unwrap_or_default()
+        self.members.values().map(|member| member.rebalance).max().unwrap_or_default()
     }
 
     /// Ends the rebalance when all have joined, or, when it is `late`, without those who haven't.
     fn try_complete(&mut self, late: bool, now: Instant) {
         let all = self.members.values().all(|member| member.joining.is_some());
-        if !late && !(all && self.expected.is_empty()) {
+        let complete = all && self.expected.is_empty();
+        if !late && !complete {
             return;
         }
         // Static members may be away for their session timeout; they keep their place.
         let instances = &mut self.instances;
-        self.members
-            .retain(|_, member| member.joining.is_some() || member.instance.is_some());
+        self.members.retain(|_, member| member.joining.is_some() || member.instance.is_some());
         instances.retain(|_, id| self.members.contains_key(id));
         let joined = |member: &Member| member.joining.is_some();
         let Some(first) = self.members.iter().find(|(_, member)| joined(member)) else {
@@ -332,35 +236,19 @@ impl Group {
         let common = |name: &StrBytes| self.members.values().all(|member| member.speaks(name));
         let mut votes: BTreeMap<StrBytes, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let choice = member
-                .protocols
-                .iter()
-                .map(|(name, _)| name)
-                .find(|name| common(name));
+            let choice = member.protocols.iter().map(|(name, _)| name).find(|name| common(name));
             if let Some(choice) = choice {
                 *votes.entry(choice.clone()).or_default() += 1;
             }
         }
-        votes
-            .into_iter()
-            .max_by_key(|(_, count)| *count)
-            .map(|(name, _)| name)
-            .unwrap_or_default()
+        votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name).unwrap_or_default()
     }
 
     /// Tells a member who waits the present generation.
     fn tell(&mut self, id: &str, now: Instant) {
-        let all = self
-            .members
-            .iter()
-            .filter(|_| self.leader == id)
-            .map(|(id, member)| {
-                (
-                    id.clone(),
-                    member.instance.clone(),
-                    member.metadata(&self.protocol),
-                )
-            });
+        let all = self.members.iter().filter(|_| self.leader == id).map(|(id, member)| {
+            (id.clone(), member.instance.clone(), member.metadata(&self.protocol))
+        });
         let joined = Joined {
             error: None,
             generation: self.generation,
@@ -380,19 +268,13 @@ impl Group {
 
     fn check(&mut self, who: &Who<'_>, now: Instant) -> Result<&mut Member, ResponseError> {
         if let Some(instance) = who.instance {
-            let id = self
-                .instances
-                .get(instance)
-                .ok_or(ResponseError::UnknownMemberId)?;
+            let id = self.instances.get(instance).ok_or(ResponseError::UnknownMemberId)?;
             if id != who.member {
                 return Err(ResponseError::FencedInstanceId);
             }
         }
         let generation = self.generation;
-        let member = self
-            .members
-            .get_mut(who.member)
-            .ok_or(ResponseError::UnknownMemberId)?;
+        let member = self.members.get_mut(who.member).ok_or(ResponseError::UnknownMemberId)?;
         if who.generation != generation {
             return Err(ResponseError::IllegalGeneration);
         }
@@ -468,10 +350,7 @@ impl Group {
         let id = match instance {
             None => member.to_owned(),
             Some(instance) => {
-                let id = self
-                    .instances
-                    .get(instance)
-                    .ok_or(ResponseError::UnknownMemberId)?;
+                let id = self.instances.get(instance).ok_or(ResponseError::UnknownMemberId)?;
                 if !member.is_empty() && id != member {
                     return Err(ResponseError::FencedInstanceId);
                 }
@@ -507,10 +386,8 @@ impl Group {
         let late = matches!(self.state, State::Syncing(until) if until <= now);
         let gone = |member: &Member| !waits(member) && (member.expires <= now || late);
         let members = self.members.iter();
-        let gone: Vec<String> = members
-            .filter(|(_, member)| gone(member))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let gone: Vec<String> =
+            members.filter(|(_, member)| gone(member)).map(|(id, _)| id.clone()).collect();
         if !gone.is_empty() {
             tracing::info!(members = ?gone, "members fell silent and leave their group");
             self.remove(&gone, now);
@@ -520,67 +397,5 @@ impl Group {
         {
             self.try_complete(until <= now, now);
         }
-    }
-
-    /// Whether there are no members.
-    pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-
-    /// Whether nobody is here or about to come.
-    pub(super) fn is_idle(&self) -> bool {
-        self.members.is_empty() && self.expected.is_empty()
-    }
-
-    /// What kind of group it is.
-    pub(super) fn protocol_type(&self) -> &str {
-        &self.protocol_type
-    }
-
-    /// The state's name in the protocol.
-    pub(super) fn state(&self) -> &'static str {
-        match self.state {
-            State::Empty => "Empty",
-            State::Joining(_) => "PreparingRebalance",
-            State::Syncing(_) => "CompletingRebalance",
-            State::Stable => "Stable",
-        }
-    }
-
-    /// The group as an operator sees it.
-    pub(super) fn describe(&self) -> DescribedGroup {
-        let members = self.members.iter().map(|(id, member)| {
-            DescribedGroupMember::default()
-                .with_member_id(StrBytes::from_string(id.clone()))
-                .with_group_instance_id(member.instance.clone().map(StrBytes::from_string))
-                .with_client_id(StrBytes::from_string(member.client.clone()))
-                .with_client_host(StrBytes::from_string(member.host.clone()))
-                .with_member_metadata(member.metadata(&self.protocol))
-                .with_member_assignment(member.assignment.clone())
-        });
-        DescribedGroup::default()
-            .with_group_state(StrBytes::from_static_str(self.state()))
-            .with_protocol_type(StrBytes::from_string(self.protocol_type.clone()))
-            .with_protocol_data(self.protocol.clone())
-            .with_members(members.collect())
-    }
-}
-
-fn millis(ms: i32) -> Duration {
-    Duration::from_millis(ms.max(0) as u64)
-}
-
-fn member(join: Join, joining: Option<oneshot::Sender<Joined>>, now: Instant) -> Member {
-    Member {
-        instance: join.instance,
-        client: join.client,
-        host: join.host,
-        session: millis(join.session_ms),
-        rebalance: millis(join.rebalance_ms),
-        protocols: join.protocols,
-        assignment: Bytes::new(),
-        expires: now + millis(join.session_ms),
-        joining,
-        syncing: None,
     }
 }

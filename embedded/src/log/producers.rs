@@ -50,9 +50,7 @@ impl Producers {
         let known = self.0.get(&header.producer_id);
         let Some(producer) = known else {
             let fresh = first == 0 || truncated;
-            return fresh
-                .then_some(Verdict::Append)
-                .ok_or(ResponseError::OutOfOrderSequenceNumber);
+            return fresh.then_some(Verdict::Append).ok_or(ResponseError::OutOfOrderSequenceNumber);
         };
         if header.producer_epoch < producer.epoch {
             return Err(ResponseError::InvalidProducerEpoch);
@@ -67,23 +65,13 @@ impl Producers {
             batch.first_sequence == first && batch.last_sequence == header.last_sequence()
         };
         if let Some(batch) = producer.batches.iter().find(same) {
-            let Batch {
-                base_offset,
-                timestamp,
-                ..
-            } = *batch;
-            return Ok(Verdict::Duplicate {
-                base_offset,
-                timestamp,
-            });
+            let Batch { base_offset, timestamp, .. } = *batch;
+            return Ok(Verdict::Duplicate { base_offset, timestamp });
         }
-        let wanted = producer
-            .batches
-            .back()
-            .map_or(0, |batch| match batch.last_sequence {
-                i32::MAX => 0,
-                last => last + 1,
-            });
+        let wanted = producer.batches.back().map_or(0, |batch| match batch.last_sequence {
+            i32::MAX => 0,
+            last => last + 1,
+        });
         if first == wanted {
             Ok(Verdict::Append)
         } else {
@@ -99,10 +87,7 @@ impl Producers {
         if !self.0.contains_key(&header.producer_id) && self.0.len() >= PRODUCERS {
             self.forget_oldest();
         }
-        let fresh = || Producer {
-            epoch: header.producer_epoch,
-            batches: VecDeque::new(),
-        };
+        let fresh = || Producer { epoch: header.producer_epoch, batches: VecDeque::new() };
         let producer = self.0.entry(header.producer_id).or_insert_with(fresh);
         if producer.epoch != header.producer_epoch {
             *producer = fresh();
@@ -114,21 +99,13 @@ impl Producers {
             first_sequence: header.base_sequence,
             last_sequence: header.last_sequence(),
             base_offset: header.base_offset,
-            timestamp: if header.is_append_time() {
-                header.max_timestamp
-            } else {
-                -1
-            },
+            timestamp: if header.is_append_time() { header.max_timestamp } else { -1 },
         });
     }
 
     fn forget_oldest(&mut self) {
         let last = |producer: &Producer| producer.batches.back().map(|batch| batch.base_offset);
-        let oldest = self
-            .0
-            .iter()
-            .min_by_key(|(_, producer)| last(producer))
-            .map(|(id, _)| *id);
+        let oldest = self.0.iter().min_by_key(|(_, producer)| last(producer)).map(|(id, _)| *id);
         if let Some(id) = oldest {
             self.0.remove(&id);
         }

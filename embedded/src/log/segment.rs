@@ -52,11 +52,7 @@ impl Segment {
     /// Creates an empty segment.
     pub(super) fn create(folder: &Path, base: i64, now: i64) -> io::Result<Segment> {
         let path = folder.join(format!("{base:020}.log"));
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .open(&path)?;
+        let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
         Ok(Segment::empty(path, file, base, now))
     }
 
@@ -90,10 +86,7 @@ impl Segment {
         let opened = OpenOptions::new().read(true).append(true).open(&path);
         let file = opened.map_err(Error::io("open", &path))?;
         let about = file.metadata().map_err(Error::io("look at", &path))?;
-        let since = about
-            .created()
-            .or_else(|_| about.modified())
-            .map_or(0, super::millis);
+        let since = about.created().or_else(|_| about.modified()).map_or(0, super::millis);
         let mut segment = Segment::empty(path, file, base, since);
         let mut batch = Vec::new();
         let mut next = base;
@@ -200,21 +193,15 @@ impl Segment {
         self.find(from, |header| header.next_offset() > offset)
     }
 
-    /// How many bytes to read from a batch start at `position`: whole batches up to `limit` (a batch
-    /// end) and about `max`; none when the first batch, `first` bytes, is greater and not `forced`.
+    /// How many bytes to read from a batch start at `position`: whole batches up to `limit` (a
+    /// batch end) and about `max`, but at least the first batch, `first` bytes.
     pub(super) fn span(&self, position: u64, limit: u64, first: u64, max: u64) -> u64 {
         if limit - position <= max {
             return limit - position;
         }
-        let at = self
-            .index
-            .partition_point(|entry| entry.position <= position + max);
+        let at = self.index.partition_point(|entry| entry.position <= position + max);
         let end = at.checked_sub(1).map_or(0, |at| self.index[at].position);
-        if end > position {
-            end.min(limit) - position
-        } else {
-            first
-        }
+        if end > position { end.min(limit) - position } else { first }
     }
 
     /// The first record with a timestamp of at least `from`, as (offset, timestamp).
@@ -222,9 +209,7 @@ impl Segment {
         let at = self.index.partition_point(|entry| entry.max_before < from);
         let start = at.checked_sub(1).map_or(0, |at| self.index[at].position);
         let found = self.find(start, |header| header.max_timestamp >= from)?;
-        found
-            .map(|(position, header)| self.record_at(position, &header, from))
-            .transpose()
+        found.map(|(position, header)| self.record_at(position, &header, from)).transpose()
     }
 
     /// The first record with the greatest timestamp of the segment.

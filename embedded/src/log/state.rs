@@ -1,0 +1,138 @@
+//! A log's state in memory, and how it is read from its folder.
+
+use std::{fs, path::Path};
+
+use kafka_protocol::ResponseError;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    now_ms,
+    producers::Producers,
+    segment::{Segment, Tail},
+};
+use crate::{Error, files, flusher::Waiters};
+
+/// One partition's log.
+pub(super) struct Log {
+    /// Never empty; the last one is written to.
+    pub(super) segments: Vec<Segment>,
+    pub(super) end: i64,
+    /// Next offset after what is durable, and where in the file that lies.
+    pub(super) high: i64,
+    pub(super) high_at: u64,
+    pub(super) past: Past,
+    pub(super) producers: Producers,
+    pub(super) waiters: Waiters,
+    pub(super) health: Health,
+    pub(super) queued: bool,
+}
+
+/// What the batches don't say: file `partition.json`.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Past {
+    /// The first offset that is still served, if greater than the first segment's.
+    pub(super) start: i64,
+    /// Leader epochs and their first offsets, ascending.
+    pub(super) epochs: Vec<(i32, i64)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    Good,
+    Failed,
+    Deleted,
+}
+
+impl Log {
+    pub(super) fn start(&self) -> i64 {
+        self.past.start.max(self.segments[0].base)
+    }
+
+    pub(super) fn epoch(&self) -> i32 {
+        self.past.epochs.last().map_or(0, |(epoch, _)| *epoch)
+    }
+
+    pub(super) fn active(&mut self) -> &mut Segment {
+        let last = self.segments.len() - 1;
+        &mut self.segments[last]
+    }
+
+    /// The segment that holds an offset below the end.
+    pub(super) fn holder(&self, offset: i64) -> usize {
+        self.segments.partition_point(|segment| segment.base <= offset).saturating_sub(1)
+    }
+
+    pub(super) fn raise(&mut self, high: i64, at: u64) {
+        self.high = high;
+        self.high_at = at;
+        self.waiters.wake();
+    }
+
+    pub(super) fn good(&self) -> Result<(), ResponseError> {
+        match self.health {
+            Health::Good => Ok(()),
+            Health::Failed => Err(ResponseError::KafkaStorageError),
+            Health::Deleted => Err(ResponseError::UnknownTopicOrPartition),
+        }
+    }
+
+    /// Reads a log from its folder; makes an empty one if there is none.
+    pub(super) fn open(folder: &Path, sync: bool) -> Result<Log, Error> {
+        let listed = fs::read_dir(folder).map_err(Error::io("list", folder))?;
+        let paths = listed.flatten().map(|entry| entry.path());
+        let mut found: Vec<_> = paths.filter_map(|p| Some((Segment::base_of(&p)?, p))).collect();
+        found.sort();
+        let mut producers = Producers::default();
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut end = found.first().map_or(0, |(base, _)| *base);
+        let count = found.len();
+        for (at, (base, path)) in found.into_iter().enumerate() {
+            let last = at + 1 == count;
+            if base != end {
+                let reason = format!("a segment from offset {end} to {base} is missing");
+                return Err(Error::Corrupt { path, reason });
+            }
+            let (segment, tail) = Segment::open(path, base, last, |header| {
+                producers.stored(header);
+                end = header.next_offset();
+            })?;
+            if let Tail::Torn(length) = tail {
+                mend(&segment, length, end, last)?;
+            }
+            segments.push(segment);
+        }
+        if segments.is_empty() {
+            let made = Segment::create(folder, 0, now_ms()).map_err(Error::io("create", folder))?;
+            segments.push(made);
+        }
+        let last = &segments[segments.len() - 1];
+        if sync {
+            last.file.sync_all().map_err(Error::io("sync", &last.path))?;
+            files::sync_folder(folder).map_err(Error::io("sync", folder))?;
+        }
+        let past = files::read_json(&folder.join("partition.json"))?;
+        Ok(Log {
+            high_at: last.size,
+            segments,
+            end,
+            high: end,
+            past: past.unwrap_or_else(|| Past { start: 0, epochs: vec![(0, 0)] }),
+            producers,
+            waiters: Waiters::default(),
+            health: Health::Good,
+            queued: false,
+        })
+    }
+}
+
+/// Cuts a torn tail, which a crash during a write leaves; what it held was never acknowledged.
+fn mend(segment: &Segment, length: u64, end: i64, last: bool) -> Result<(), Error> {
+    let path = &segment.path;
+    if !last {
+        let reason = format!("no whole batch at byte {}, offset {end}", segment.size);
+        return Err(Error::Corrupt { path: path.clone(), reason });
+    }
+    let bytes = length - segment.size;
+    tracing::warn!(path = %path.display(), offset = end, bytes, "cut a torn tail of the log");
+    segment.cut().map_err(Error::io("cut the torn tail of", path))
+}

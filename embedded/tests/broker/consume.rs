@@ -1,0 +1,158 @@
+//! What librdkafka reads back: bytes, headers, times, offsets by time.
+
+use kafka_protocol::messages::{
+    ListOffsetsRequest,
+    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+};
+use rdkafka::{
+    Message, Offset, Timestamp, TopicPartitionList,
+    consumer::Consumer,
+    message::{Header, Headers, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+
+use crate::{
+    rig::{PATIENCE, Rig, batch, name, poll},
+    wire::{now_ms, put},
+};
+
+#[test]
+fn every_compression_comes_back_as_it_was_sent() {
+    let rig = Rig::new();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let topic = format!("t-{codec}");
+        rig.create(&topic, 1, &[]);
+        let config = rig.config(&[("compression.type", codec), ("linger.ms", "50")]);
+        let producer: BaseProducer = config.create().unwrap();
+        for n in 0..500 {
+            let (key, value) = (format!("key {n}"), format!("value {n} ").repeat(20));
+            let headers = OwnedHeaders::new()
+                .insert(Header { key: "n", value: Some(n.to_string().as_bytes()) })
+                .insert(Header { key: "null", value: None::<&[u8]> })
+                .insert(Header { key: "empty", value: Some(b"") });
+            let record = BaseRecord::to(&topic).key(&key).payload(&value);
+            let record = record.headers(headers).timestamp(now_ms() - n);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+        let consumer = rig.consumer(codec, &[]);
+        consumer.subscribe(&[&topic]).unwrap();
+        for n in 0..500 {
+            let message = poll(&consumer);
+            assert_eq!(message.offset(), n, "{codec}");
+            assert_eq!(message.key().unwrap(), format!("key {n}").as_bytes());
+            assert_eq!(message.payload().unwrap(), format!("value {n} ").repeat(20).as_bytes());
+            let headers = message.headers().unwrap();
+            assert_eq!(headers.get(0).value, Some(n.to_string().as_bytes()));
+            assert_eq!((headers.get(1).key, headers.get(1).value), ("null", None));
+            assert_eq!((headers.get(2).key, headers.get(2).value), ("empty", Some(&b""[..])));
+        }
+    }
+}
+
+#[test]
+fn tombstones_and_empty_values_are_told_apart() {
+    let rig = Rig::new();
+    rig.create("t", 1, &[]);
+    let producer: BaseProducer = rig.config(&[]).create().unwrap();
+    producer.send(BaseRecord::<str, [u8]>::to("t").key("k")).map_err(|(e, _)| e).unwrap();
+    producer
+        .send(BaseRecord::<str, [u8]>::to("t").key("").payload(b""))
+        .map_err(|(e, _)| e)
+        .unwrap();
+    producer.flush(PATIENCE).unwrap();
+    let consumer = rig.consumer("g", &[]);
+    consumer.subscribe(&["t"]).unwrap();
+    let (first, second) = (poll(&consumer), poll(&consumer));
+    assert_eq!((first.key(), first.payload()), (Some(&b"k"[..]), None));
+    assert_eq!((second.key(), second.payload()), (Some(&b""[..]), Some(&b""[..])));
+}
+
+#[test]
+fn the_topic_says_whose_clock_counts() {
+    let rig = Rig::new();
+    rig.create("created", 1, &[("message.timestamp.type", "CreateTime")]);
+    rig.create("appended", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let before = now_ms();
+    for (topic, codec) in [("created", "none"), ("appended", "none"), ("appended", "zstd")] {
+        let producer: BaseProducer = rig.config(&[("compression.type", codec)]).create().unwrap();
+        let record = BaseRecord::<str, str>::to(topic).payload("v").timestamp(1_000);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(PATIENCE).unwrap();
+    }
+    // The client checks the batch's checksum, which covers the new time.
+    let consumer = rig.consumer("g", &[("check.crcs", "true")]);
+    consumer.subscribe(&["created"]).unwrap();
+    assert_eq!(poll(&consumer).timestamp(), Timestamp::CreateTime(1_000));
+    let consumer = rig.consumer("h", &[("check.crcs", "true")]);
+    consumer.subscribe(&["appended"]).unwrap();
+    for _ in 0..2 {
+        let Timestamp::LogAppendTime(at) = poll(&consumer).timestamp() else {
+            panic!("wrong type")
+        };
+        assert!((before..=now_ms()).contains(&at));
+    }
+}
+
+#[test]
+fn offsets_for_times_name_the_first_record_that_is_not_older() {
+    let rig = Rig::new();
+    rig.create("t", 1, &[]);
+    // Times that go back within and between batches: offsets 0..3, 3..6, 6..7.
+    for times in [&[1_000, 3_000, 2_000][..], &[2_500, 2_600, 5_000], &[4_000]] {
+        assert_eq!(put(&rig, "t", batch(times, (-1, -1, -1))).error_code, 0);
+    }
+    let consumer = rig.consumer("g", &[]);
+    let at = |time: i64| {
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition_offset("t", 0, Offset::Offset(time)).unwrap();
+        let found = consumer.offsets_for_times(wanted, PATIENCE).unwrap();
+        found.elements()[0].offset()
+    };
+    let expected = [(0, 0), (1_000, 0), (1_001, 1), (3_000, 1), (3_001, 5), (5_000, 5), (2_100, 1)];
+    for (time, offset) in expected {
+        assert_eq!(at(time), Offset::Offset(offset), "at {time}");
+    }
+    assert_eq!(at(5_001), Offset::End);
+    let newest = ListOffsetsPartition::default().with_timestamp(-3).with_current_leader_epoch(-1);
+    let topic = ListOffsetsTopic::default().with_name(name("t")).with_partitions(vec![newest]);
+    let request = ListOffsetsRequest::default().with_topics(vec![topic]);
+    let answer = rig.ask(7, &request).topics[0].partitions[0].clone();
+    assert_eq!((answer.offset, answer.timestamp), (5, 5_000));
+}
+
+#[test]
+fn many_segments_read_as_one_log() {
+    let rig = Rig::new();
+    rig.create("t", 1, &[("segment.bytes", "20000")]);
+    let values: Vec<String> =
+        (0..3_000).map(|n| format!("value {n} {}", "x".repeat(n % 90))).collect();
+    let producer: BaseProducer = rig.config(&[("batch.num.messages", "50")]).create().unwrap();
+    for value in &values {
+        let record = BaseRecord::<(), str>::to("t").payload(value);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    assert_eq!(rig.values("t", 3_000), values);
+    let consumer = rig.consumer("g", &[("fetch.message.max.bytes", "3000")]);
+    for start in [0, 1, 777, 1_499, 2_999] {
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset("t", 0, Offset::Offset(start)).unwrap();
+        consumer.assign(&place).unwrap();
+        assert_eq!(poll(&consumer).offset(), start);
+    }
+}
+
+#[test]
+fn a_batch_greater_than_the_fetch_limit_still_comes() {
+    let rig = Rig::new();
+    rig.create("t", 1, &[("max.message.bytes", "3000000")]);
+    let value = "x".repeat(2_000_000);
+    let config = rig.config(&[("message.max.bytes", "3000000")]);
+    let producer: BaseProducer = config.create().unwrap();
+    producer.send(BaseRecord::<(), str>::to("t").payload(&value)).map_err(|(e, _)| e).unwrap();
+    producer.flush(PATIENCE).unwrap();
+    let consumer = rig.consumer("g", &[("fetch.message.max.bytes", "1000")]);
+    consumer.subscribe(&["t"]).unwrap();
+    assert_eq!(poll(&consumer).payload().unwrap().len(), value.len());
+}

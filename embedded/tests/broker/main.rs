@@ -1,0 +1,9 @@
+//! The embedded broker as its clients see it: librdkafka, and the protocol spoken by hand.
+#![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
+
+mod admin;
+mod consume;
+mod groups;
+mod rig;
+mod storage;
+mod wire;

@@ -1,0 +1,56 @@
+//! Whether this process does its work: one question over all its jobs.
+
+use std::time::{Duration, Instant};
+
+use crate::job::status::{JobState, JobStatus, PartitionState, StatusReader};
+
+/// A job whose source was silent for this long isn't alive: Kafka's own poll limit is five minutes.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// The jobs of this process.
+#[derive(Debug)]
+pub struct Health {
+    jobs: Vec<StatusReader>,
+}
+
+impl Health {
+    /// Watches these jobs.
+    pub fn new(jobs: Vec<StatusReader>) -> Health {
+        Health { jobs }
+    }
+
+    /// The newest status of each job.
+    pub fn jobs(&self) -> impl Iterator<Item = std::sync::Arc<JobStatus>> + '_ {
+        self.jobs.iter().map(StatusReader::now)
+    }
+
+    /// What keeps the process from being ready, a line each; empty when it is.
+    pub fn missing(&self) -> Vec<String> {
+        let now = Instant::now();
+        self.jobs().filter_map(|job| why_not_ready(&job, now)).collect()
+    }
+}
+
+fn why_not_ready(job: &JobStatus, now: Instant) -> Option<String> {
+    let why = match &job.state {
+        JobState::Failed(reason) => reason.clone(),
+        JobState::Ended => "ended".into(),
+        JobState::Starting => job.trouble.clone().unwrap_or_else(|| "waits for partitions".into()),
+        JobState::Running if !job.is_polling(now, SILENCE) => "its reader is silent".into(),
+        JobState::Running => trouble(job)?,
+    };
+    Some(format!("{}: {why}", job.job))
+}
+
+fn trouble(job: &JobStatus) -> Option<String> {
+    if let Some(trouble) = &job.trouble {
+        return Some(trouble.clone());
+    }
+    job.partitions.iter().find_map(|partition| match &partition.state {
+        PartitionState::Starting => {
+            Some(format!("partition {} looks up its marks", partition.partition))
+        }
+        PartitionState::Stopped(why) => Some(format!("partition {}: {why}", partition.partition)),
+        PartitionState::Reading | PartitionState::Paused(_) => None,
+    })
+}

@@ -1,0 +1,73 @@
+//! The process's own HTTP surface: `/livez`, `/readyz`, `/metrics`.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/livez` | 200 while the process can answer at all |
+//! | `/readyz` | 200 when every job has heard from Kafka and from its sinks; else 503 and, line by line, who hasn't and why |
+//! | `/metrics` | the process's own numbers in Prometheus' text format |
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    exit::{Exit, Failure},
+    health::Health,
+    metrics::Metrics,
+};
+
+/// Opens the address, so that a busy one is known before anything else starts.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|cause| {
+        let exit = if cause.kind() == std::io::ErrorKind::AddrInUse {
+            Exit::Address
+        } else {
+            Exit::Failed
+        };
+        Failure::new(
+            exit,
+            format!(
+                "listen on {address} for HTTP: {cause}; choose another with --http or http.listen"
+            ),
+        )
+    })
+}
+
+/// Serves until `shutdown`.
+pub async fn serve(
+    listener: TcpListener,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready).with_state(health))
+        .route("/metrics", get(exposition).with_state(metrics));
+    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+async fn ready(State(health): State<Arc<Health>>) -> Response {
+    let missing = health.missing();
+    if missing.is_empty() {
+        return (StatusCode::OK, "ready\n").into_response();
+    }
+    let mut lines = missing.join("\n");
+    lines.push('\n');
+    (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+}
+
+async fn exposition(State(metrics): State<Arc<Metrics>>) -> Response {
+    match metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(cause) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{cause}\n")).into_response(),
+    }
+}

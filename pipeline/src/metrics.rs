@@ -1,0 +1,128 @@
+//! The process's own numbers, read from the jobs' status at each scrape; nothing is counted twice.
+
+use std::{sync::Arc, time::Instant};
+
+use aion_sinks::budget::Budget;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, IntCounterVec, Opts, TextEncoder, core::Collector,
+    proto::MetricFamily,
+};
+
+use crate::{
+    health::Health,
+    job::status::{JobState, JobStatus, PartitionState, PartitionStatus},
+};
+
+/// What `/metrics` shows. There is no registry: the families are made anew from the jobs' status at
+/// each scrape, by crate `prometheus`, which knows the text format.
+#[derive(Debug)]
+pub struct Metrics {
+    health: Arc<Health>,
+    budget: Budget,
+}
+
+impl Metrics {
+    /// Shows these jobs and the byte budget of this process.
+    pub fn new(health: Arc<Health>, budget: Budget) -> Metrics {
+        Metrics { health, budget }
+    }
+
+    /// The text exposition format, version 0.0.4.
+    pub fn encode(&self) -> prometheus::Result<String> {
+        let jobs: Vec<Arc<JobStatus>> = self.health.jobs().collect();
+        let mut families = job_families(&jobs)?;
+        families.extend(memory_families(&self.budget)?);
+        // A family without series is refused by the encoder.
+        families.retain(|family| !family.get_metric().is_empty());
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// A counter of a job: name, help, value.
+type JobCounter = (&'static str, &'static str, fn(&JobStatus) -> u64);
+
+const JOB_COUNTERS: [JobCounter; 4] = [
+    ("aion_rows_stored_total", "Rows that became durable, summed over the sinks.", |job| {
+        job.rows_stored
+    }),
+    ("aion_records_rejected_total", "Records that went to the dead letters.", |job| job.rejected),
+    ("aion_gaps_total", "Stretches of the log that were lost and recorded.", |job| job.gaps),
+    ("aion_rebalances_total", "Times that partitions were given or taken.", |job| job.rebalances),
+];
+
+/// A gauge of a job: name, help, value.
+type JobGauge = (&'static str, &'static str, fn(&JobStatus) -> Option<f64>);
+
+const JOB_GAUGES: [JobGauge; 3] = [
+    ("aion_job_up", "1 while the job works, 0 when a person has to act.", |job| {
+        let failed = matches!(job.state, JobState::Failed(_) | JobState::Ended) || !job.is_well();
+        Some(if failed { 0.0 } else { 1.0 })
+    }),
+    ("aion_job_buffered_bytes", "Bytes of rows read and not yet taken by every sink.", |job| {
+        Some(job.buffered_bytes as f64)
+    }),
+    ("aion_job_poll_age_seconds", "Seconds since the source was last alive.", |job| {
+        job.last_poll.map(|at| Instant::now().saturating_duration_since(at).as_secs_f64())
+    }),
+];
+
+/// A gauge of a partition: name, help, value.
+type PartitionGauge = (&'static str, &'static str, fn(&PartitionStatus) -> Option<f64>);
+
+const PARTITION_GAUGES: [PartitionGauge; 4] = [
+    ("aion_partition_lag_messages", "Records not yet durable in every sink.", |partition| {
+        partition.lag.map(|lag| lag as f64)
+    }),
+    ("aion_partition_position", "The next offset to be handed to the sinks.", |partition| {
+        partition.position.map(|offset| offset.get() as f64)
+    }),
+    ("aion_partition_end", "The offset that the log's next record gets.", |partition| {
+        partition.high.map(|offset| offset.get() as f64)
+    }),
+    ("aion_partition_stopped", "1 when the partition waits for a person.", |partition| {
+        Some(f64::from(u8::from(matches!(partition.state, PartitionState::Stopped(_)))))
+    }),
+];
+
+fn job_families(jobs: &[Arc<JobStatus>]) -> prometheus::Result<Vec<MetricFamily>> {
+    let mut all = Vec::new();
+    for (name, help, value) in JOB_COUNTERS {
+        let family = IntCounterVec::new(Opts::new(name, help), &["job", "topic"])?;
+        for job in jobs {
+            family.with_label_values(&[&*job.job, &*job.topic]).inc_by(value(job));
+        }
+        all.extend(family.collect());
+    }
+    for (name, help, value) in JOB_GAUGES {
+        let family = GaugeVec::new(Opts::new(name, help), &["job", "topic"])?;
+        for job in jobs {
+            if let Some(value) = value(job) {
+                family.with_label_values(&[&*job.job, &*job.topic]).set(value);
+            }
+        }
+        all.extend(family.collect());
+    }
+    for (name, help, value) in PARTITION_GAUGES {
+        let family = GaugeVec::new(Opts::new(name, help), &["job", "topic", "partition"])?;
+        for job in jobs {
+            for partition in &job.partitions {
+                let number = partition.partition.to_string();
+                if let Some(value) = value(partition) {
+                    family.with_label_values(&[&*job.job, &*job.topic, &number]).set(value);
+                }
+            }
+        }
+        all.extend(family.collect());
+    }
+    Ok(all)
+}
+
+fn memory_families(budget: &Budget) -> prometheus::Result<Vec<MetricFamily>> {
+    let held = Gauge::new("aion_memory_held_bytes", "Bytes that decoded rows hold.")?;
+    held.set(budget.held() as f64);
+    let limit = Gauge::new("aion_memory_budget_bytes", "The bound on those bytes.")?;
+    limit.set(budget.limit() as f64);
+    Ok([held.collect(), limit.collect()].concat())
+}

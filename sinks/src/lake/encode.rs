@@ -1,0 +1,316 @@
+//! Rows to Parquet: which rows go into the next log entry, one file for each event date, an encoding for each column.
+//!
+//! | column | encoding |
+//! |---|---|
+//! | integers, times | `DELTA_BINARY_PACKED` |
+//! | numbers | `BYTE_STREAM_SPLIT` |
+//! | text of few values | dictionary |
+//! | text of many values (ids, free objects) | plain |
+//!
+//! All of it in zstd level 1. Statistics cost a third of the encoding, so they are kept where one filters: event
+//! time and the position columns.
+//!
+//! **Invariant:** a partition's mark passes exactly the rows that are in the files beside it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use aion_schemas::log::{Mark, Marks, Offset, Partition};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, UInt32Array, types},
+    compute,
+    datatypes::{DataType, SchemaRef},
+    record_batch::RecordBatch,
+    temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime},
+};
+use bytes::Bytes;
+use parquet::{
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
+    basic::{Compression, Encoding, ZstdLevel},
+    file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
+    schema::types::ColumnPath,
+};
+use uuid::Uuid;
+
+use super::{
+    actions::{Add, Stats, wall_clock_ms},
+    contract::{DATE_COLUMN, TableSpec},
+};
+use crate::{buffer::Chunks, sink::SinkError};
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// Rows of a row group: several of them let a reader use several cores on one file.
+const ROW_GROUP_ROWS: usize = 128 * 1024;
+
+/// Text columns are looked at this far to tell few values from many.
+const SAMPLE_ROWS: usize = 1024;
+
+/// The rows of one log entry.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// The marks that hold once the files are in the log.
+    pub(crate) marks: Marks,
+    /// Rows by event date, in days since 1970.
+    dates: BTreeMap<i32, Vec<RecordBatch>>,
+}
+
+/// A file that was encoded and not yet stored.
+#[derive(Debug)]
+pub(crate) struct File {
+    pub(crate) bytes: Bytes,
+    pub(crate) add: Add,
+}
+
+/// The waiting batches; their columns are shared, not copied.
+pub(crate) struct Waiting(Vec<Share>);
+
+/// What waits of one partition.
+struct Share {
+    partition: Partition,
+    after: Option<Mark>,
+    /// Rows, each with the mark that holds after them.
+    batches: Vec<(Mark, RecordBatch)>,
+}
+
+impl Waiting {
+    /// The batches of all chunks.
+    pub(crate) fn of(chunks: &Chunks) -> Waiting {
+        let rows = chunks.iter().map(|(partition, chunk)| {
+            let batches = chunk.batches.iter().map(|batch| (batch.mark(), batch.rows.clone()));
+            let (partition, batches) = (partition.clone(), batches.collect());
+            Share { partition, after: chunk.after, batches }
+        });
+        Waiting(rows.collect())
+    }
+
+    /// Chooses the rows of the next entry: of each partition as many, in order, as fit into `max_dates`
+    /// dates. What doesn't is left to the entry after it, and so is its mark.
+    pub(crate) fn plan(self, spec: &TableSpec, max_dates: usize) -> Result<Plan, SinkError> {
+        let mut plan = Plan::default();
+        for Share { partition, after, batches } in self.0 {
+            let mut mark = after;
+            for (end, rows) in batches {
+                let dates = dates(&rows, spec)?;
+                let fits = plan.admit(&dates, max_dates);
+                if fits > 0 {
+                    plan.add(&rows.slice(0, fits), &dates[..fits])?;
+                }
+                if fits < dates.len() {
+                    mark = cut(&rows, fits).or(mark);
+                    break;
+                }
+                mark = Some(end);
+            }
+            if let Some(mark) = mark
+                && Some(mark.offset) != after.map(|after| after.offset)
+            {
+                plan.marks.insert(partition, mark);
+            }
+        }
+        Ok(plan)
+    }
+}
+
+impl Plan {
+    /// How many of the rows, from the first, are of dates that are open or may still be opened.
+    fn admit(&mut self, dates: &[i32], max_dates: usize) -> usize {
+        let mut last = None;
+        for (row, date) in dates.iter().enumerate() {
+            if last == Some(*date) {
+                continue;
+            }
+            if !self.dates.contains_key(date) {
+                if self.dates.len() >= max_dates.max(1) {
+                    return row;
+                }
+                self.dates.insert(*date, Vec::new());
+            }
+            last = Some(*date);
+        }
+        dates.len()
+    }
+
+    fn add(&mut self, rows: &RecordBatch, dates: &[i32]) -> Result<(), SinkError> {
+        let mut by_date = BTreeMap::<i32, Vec<u32>>::new();
+        if dates.iter().any(|date| *date != dates[0]) {
+            for (row, date) in dates.iter().enumerate() {
+                by_date.entry(*date).or_default().push(row as u32);
+            }
+        } else if let Some(date) = dates.first() {
+            self.dates.entry(*date).or_default().push(rows.clone());
+        }
+        for (date, indices) in by_date {
+            let rows = compute::take_record_batch(rows, &UInt32Array::from(indices));
+            let rows = rows.map_err(|e| failed("divide rows by date", &e.to_string()))?;
+            self.dates.entry(date).or_default().push(rows);
+        }
+        Ok(())
+    }
+
+    /// Encodes the files, one for each date.
+    pub(crate) fn encode(&self, spec: &TableSpec) -> Result<Vec<File>, SinkError> {
+        let dates = self.dates.iter().filter(|(_, rows)| !rows.is_empty());
+        dates.map(|(date, rows)| encode_file(spec, *date, rows)).collect()
+    }
+}
+
+/// The mark before row `row`, which is left out: its offset, with the epoch of the row before it.
+fn cut(rows: &RecordBatch, row: usize) -> Option<Mark> {
+    let before = row.checked_sub(1)?;
+    let offsets = rows.column_by_name("_offset")?.as_primitive_opt::<types::Int64Type>()?;
+    let epochs = rows.column_by_name("_leader_epoch")?.as_primitive_opt::<types::Int32Type>()?;
+    Some(Mark { offset: Offset(offsets.value(row)), epoch: epochs.value(before) })
+}
+
+/// The UTC date of each row's event time; of its append time where it has none.
+fn dates(rows: &RecordBatch, spec: &TableSpec) -> Result<Vec<i32>, SinkError> {
+    let times = |name: &str| {
+        let column = rows.column_by_name(name);
+        let times = column.and_then(|c| c.as_primitive_opt::<types::TimestampMicrosecondType>());
+        times.ok_or_else(|| failed("date rows", &format!("{name} is no time column")))
+    };
+    let (event, append) = (times(&spec.event_time)?, times("_append_time")?);
+    let date = |us: i64| us.div_euclid(DAY_US) as i32;
+    if event.null_count() == 0 {
+        return Ok(event.values().iter().map(|us| date(*us)).collect());
+    }
+    let both = event.iter().zip(append.values());
+    Ok(both.map(|(event, append)| date(event.unwrap_or(*append))).collect())
+}
+
+fn encode_file(spec: &TableSpec, date: i32, rows: &[RecordBatch]) -> Result<File, SinkError> {
+    let doing = format!("encode rows of {}", spec.name);
+    let encode = || -> Result<Vec<u8>, parquet::errors::ParquetError> {
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties(spec, &rows[0]))
+            .with_skip_arrow_metadata(true);
+        let schema = Arc::clone(&spec.schema);
+        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
+        rows.iter().try_for_each(|rows| writer.write(rows))?;
+        writer.into_inner()
+    };
+    let bytes = Bytes::from(encode().map_err(|e| failed(&doing, &e.to_string()))?);
+    let day = date32_to_datetime(date)
+        .ok_or_else(|| failed(&doing, &format!("day {date} is out of range")))?
+        .format("%Y-%m-%d")
+        .to_string();
+    let stats = serde_json::to_string(&stats(spec, rows)).ok();
+    let add = Add {
+        path: format!("{DATE_COLUMN}={day}/part-{}.zstd.parquet", Uuid::new_v4()),
+        partition_values: HashMap::from([(DATE_COLUMN.to_owned(), Some(day))]),
+        size: bytes.len() as i64,
+        modification_time: wall_clock_ms(),
+        data_change: true,
+        stats,
+        deletion_vector: None,
+    };
+    Ok(File { bytes, add })
+}
+
+/// The columns that one filters on.
+fn filtered_columns(spec: &TableSpec) -> [&str; 4] {
+    [&spec.event_time, "_append_time", "_offset", "_partition"]
+}
+
+fn properties(spec: &TableSpec, sample: &RecordBatch) -> WriterProperties {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_created_by(concat!("aion-event-streams version ", env!("CARGO_PKG_VERSION")).into());
+    for (field, values) in spec.schema.fields().iter().zip(sample.columns()) {
+        let column = ColumnPath::from(field.name().as_str());
+        properties = encoding(properties, column, values);
+    }
+    for name in filtered_columns(spec) {
+        let column = ColumnPath::from(name);
+        properties = properties.set_column_statistics_enabled(column, EnabledStatistics::Page);
+    }
+    properties.build()
+}
+
+fn encoding(
+    properties: WriterPropertiesBuilder,
+    column: ColumnPath,
+    values: &ArrayRef,
+) -> WriterPropertiesBuilder {
+    let encoding = match values.data_type() {
+        DataType::Int32 | DataType::Int64 | DataType::Timestamp(_, _) => {
+            Encoding::DELTA_BINARY_PACKED
+        }
+        DataType::Float64 => Encoding::BYTE_STREAM_SPLIT,
+        DataType::Utf8 if has_many_values(values) => Encoding::PLAIN,
+        _ => return properties,
+    };
+    properties
+        .set_column_dictionary_enabled(column.clone(), false)
+        .set_column_encoding(column, encoding)
+}
+
+/// Whether more than half of the first texts differ: then a dictionary is work for nothing.
+fn has_many_values(values: &ArrayRef) -> bool {
+    let Some(texts) = values.as_string_opt::<i32>() else { return false };
+    let sample = texts.iter().take(SAMPLE_ROWS).flatten();
+    let (mut seen, mut count) = (HashSet::new(), 0);
+    for text in sample {
+        seen.insert(text);
+        count += 1;
+    }
+    seen.len() > count / 2 && count > 8
+}
+
+fn stats(spec: &TableSpec, rows: &[RecordBatch]) -> Stats {
+    let mut stats = Stats {
+        num_records: Some(rows.iter().map(|rows| rows.num_rows() as u64).sum()),
+        ..Stats::default()
+    };
+    for name in filtered_columns(spec) {
+        let columns: Vec<&ArrayRef> = rows.iter().filter_map(|r| r.column_by_name(name)).collect();
+        let nulls: usize = columns.iter().map(|column| column.null_count()).sum();
+        stats.null_count.insert(name.to_owned(), nulls.into());
+        let ranges = columns.iter().copied().filter_map(range);
+        let whole = ranges.reduce(|(low, high), (l, h)| (low.min(l), high.max(h)));
+        let Some((low, high)) = whole else { continue };
+        let is_time = is_time(&spec.schema, name);
+        if let (Some(low), Some(high)) = (stat(low, is_time), stat(high, is_time)) {
+            stats.min_values.insert(name.to_owned(), low);
+            stats.max_values.insert(name.to_owned(), high);
+        }
+    }
+    stats
+}
+
+fn range(column: &ArrayRef) -> Option<(i64, i64)> {
+    if let Some(times) = column.as_primitive_opt::<types::TimestampMicrosecondType>() {
+        return Some((compute::min(times)?, compute::max(times)?));
+    }
+    if let Some(numbers) = column.as_primitive_opt::<types::Int64Type>() {
+        return Some((compute::min(numbers)?, compute::max(numbers)?));
+    }
+    let numbers = column.as_primitive_opt::<types::Int32Type>()?;
+    Some((compute::min(numbers)?.into(), compute::max(numbers)?.into()))
+}
+
+fn stat(value: i64, is_time: bool) -> Option<serde_json::Value> {
+    if !is_time {
+        return Some(value.into());
+    }
+    let time = timestamp_us_to_datetime(value)?;
+    Some(time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string().into())
+}
+
+fn is_time(schema: &SchemaRef, name: &str) -> bool {
+    let field = schema.field_with_name(name);
+    field.is_ok_and(|field| matches!(field.data_type(), DataType::Timestamp(_, _)))
+}
+
+fn failed(doing: &str, cause: &str) -> SinkError {
+    SinkError::Fatal {
+        doing: doing.to_owned(),
+        cause: cause.to_owned(),
+        hint: "this is a fault of the program, please report it".to_owned(),
+    }
+}

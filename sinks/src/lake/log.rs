@@ -1,0 +1,229 @@
+//! What a writer knows of a table's log: the version it has read, every mark as of that version, the table's rules.
+//!
+//! **Invariant:** `txns` is exactly what the entries up to `version` say. It changes only by reading an
+//! entry, by an own put that surely landed, or by reading the log anew from its last checkpoint.
+//! **Invariant:** a log that was last looked at more than [`FRESH`] ago is read anew: clean-up may have
+//! removed the entries in between, and then a version number that was used looks free.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use aion_schemas::log::{Mark, Marks, Offset, Partition};
+use uuid::Uuid;
+
+use super::{
+    Settings,
+    actions::{self, Line, Metadata, Txn, entry_path},
+    clock::{Clock, Moment},
+    contract::{self, Contract},
+    kernel::{self, Engine},
+    store::{Put, Store},
+};
+use crate::sink::SinkError;
+
+/// How long what was read of a log may be relied on without reading it anew.
+const FRESH: Duration = Duration::from_hours(1);
+
+/// One table as its writer sees it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) store: Store,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) contract: Contract,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    /// Whether a checkpoint is being made.
+    pub(crate) checkpointing: AtomicBool,
+}
+
+/// The state of a table's log as of one version.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) table: Arc<Table>,
+    /// The newest version read.
+    pub(crate) version: i64,
+    /// The version of the newest checkpoint known; -1 without one.
+    pub(crate) checkpoint: i64,
+    /// How long the table keeps files that no version uses.
+    pub(crate) retention: Duration,
+    txns: BTreeMap<String, i64>,
+    read_at: Moment,
+}
+
+/// What reading the next entry found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// There is none yet.
+    None,
+    /// An entry, with the uuid that its writer gave it.
+    Entry(Option<String>),
+}
+
+impl Log {
+    /// Opens a table, making it where there is none and adding columns that it lacks.
+    pub(crate) async fn open(mut table: Arc<Table>) -> Result<Log, SinkError> {
+        if !table.store.has_any("_delta_log").await? {
+            create(&table).await?;
+        }
+        loop {
+            let read_at = table.clock.now();
+            let opened = read(&table).await?;
+            table.contract.check_protocol(&opened.protocol)?;
+            let widened = table.contract.check_metadata(&opened.metadata)?;
+            let log = Log {
+                version: opened.version,
+                checkpoint: opened.checkpoint,
+                retention: contract::retention(&opened.metadata),
+                txns: opened.txns,
+                read_at,
+                table,
+            };
+            let Some(widened) = widened else { return Ok(log) };
+            log.widen(widened).await?;
+            table = log.table;
+        }
+    }
+
+    /// Reads the log anew from its last checkpoint.
+    pub(crate) async fn reopen(&mut self) -> Result<(), SinkError> {
+        *self = Log::open(Arc::clone(&self.table)).await?;
+        Ok(())
+    }
+
+    /// Reads every entry that came since.
+    pub(crate) async fn refresh(&mut self) -> Result<(), SinkError> {
+        if self.is_stale() {
+            return self.reopen().await;
+        }
+        while self.read_next().await? != Next::None {}
+        Ok(())
+    }
+
+    /// Whether what was read is too old to rely on.
+    pub(crate) fn is_stale(&self) -> bool {
+        #[cfg(feature = "testing")]
+        if self.table.store.rig.is_off(super::testing::Protection::Relist) {
+            return false;
+        }
+        self.table.clock.now().since(self.read_at) > FRESH
+    }
+
+    /// Reads the entry after the newest one read.
+    pub(crate) async fn read_next(&mut self) -> Result<Next, SinkError> {
+        let path = entry_path(self.version + 1);
+        let read_at = self.table.clock.now();
+        let Some(bytes) = self.table.store.get(&path).await? else {
+            self.read_at = read_at;
+            return Ok(Next::None);
+        };
+        let mut id = None;
+        for line in actions::parse(&path, &bytes)? {
+            self.apply(&line)?;
+            id = id.or(line.commit_info.and_then(|info| info.txn_id));
+        }
+        self.version += 1;
+        self.read_at = read_at;
+        Ok(Next::Entry(id))
+    }
+
+    /// Takes over an own entry that was put as the next version at `put_at`.
+    pub(crate) fn apply_own(&mut self, lines: &[Line], put_at: Moment) -> Result<(), SinkError> {
+        lines.iter().try_for_each(|line| self.apply(line))?;
+        self.version += 1;
+        self.read_at = put_at;
+        Ok(())
+    }
+
+    /// The mark of a partition.
+    pub(crate) fn mark(&self, partition: &Partition) -> Option<Mark> {
+        let offset = Offset(*self.txns.get(&partition.key())?);
+        Some(Mark { offset, epoch: self.epoch(partition) })
+    }
+
+    /// The transactions that move marks: the next offset under `<topic id>/<partition>`, and the leader
+    /// epoch under `<topic id>/<partition>/epoch` where it changes. Both are application transactions, so
+    /// that checkpoints keep them; anything in `commitInfo` goes when the log is cleaned.
+    pub(crate) fn txns(&self, marks: &Marks) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for (partition, mark) in marks {
+            lines.push(txn(partition.key(), mark.offset.get()));
+            if mark.epoch != self.epoch(partition) {
+                lines.push(txn(epoch_key(partition), i64::from(mark.epoch)));
+            }
+        }
+        lines
+    }
+
+    fn epoch(&self, partition: &Partition) -> i32 {
+        self.txns.get(&epoch_key(partition)).map_or(-1, |epoch| *epoch as i32)
+    }
+
+    fn apply(&mut self, line: &Line) -> Result<(), SinkError> {
+        if let Some(txn) = &line.txn {
+            self.txns.insert(txn.app_id.clone(), txn.version);
+        }
+        #[cfg(feature = "testing")]
+        if self.table.store.rig.is_off(super::testing::Protection::Rules) {
+            return Ok(());
+        }
+        if let Some(protocol) = &line.protocol {
+            self.table.contract.check_protocol(protocol)?;
+        }
+        if let Some(metadata) = &line.meta_data {
+            self.check_metadata(metadata)?;
+        }
+        Ok(())
+    }
+
+    fn check_metadata(&mut self, metadata: &Metadata) -> Result<(), SinkError> {
+        self.retention = contract::retention(metadata);
+        match self.table.contract.check_metadata(metadata)? {
+            None => Ok(()),
+            Some(_) => Err(SinkError::Fatal {
+                doing: format!("write table {}", self.table.contract.spec.name),
+                cause: "columns of it were dropped while it was written".to_owned(),
+                hint: "restart to add them again".to_owned(),
+            }),
+        }
+    }
+
+    /// Adds columns. Whoever else puts the next entry first, the caller looks again.
+    async fn widen(&self, metadata: Metadata) -> Result<(), SinkError> {
+        let lines = [
+            actions::commit_info(Uuid::new_v4(), "ADD COLUMNS", &[]),
+            Line { meta_data: Some(metadata), ..Line::default() },
+        ];
+        let bytes = actions::to_bytes(&lines)?;
+        self.table.store.put_entry(&entry_path(self.version + 1), bytes).await?;
+        Ok(())
+    }
+}
+
+/// Makes the table; another process doing so at the same time is as good.
+async fn create(table: &Table) -> Result<(), SinkError> {
+    let lines = [
+        actions::commit_info(Uuid::new_v4(), "CREATE TABLE", &[]),
+        Line { protocol: Some(Contract::protocol()), ..Line::default() },
+        Line { meta_data: Some(table.contract.metadata()), ..Line::default() },
+    ];
+    table.store.prepare().await?;
+    match table.store.put_entry(&entry_path(0), actions::to_bytes(&lines)?).await? {
+        Put::Created | Put::Exists => Ok(()),
+    }
+}
+
+async fn read(table: &Arc<Table>) -> Result<kernel::Opened, SinkError> {
+    let table = Arc::clone(table);
+    super::blocking(move || kernel::open(&table.engine, table.store.root())).await
+}
+
+fn txn(app_id: String, version: i64) -> Line {
+    Line { txn: Some(Txn { app_id, version }), ..Line::default() }
+}
+
+fn epoch_key(partition: &Partition) -> String {
+    format!("{}/epoch", partition.key())
+}

@@ -1,0 +1,364 @@
+//! Where a table's files and log live: a local folder, or anything that `object_store` reaches by URL.
+//!
+//! Paths are relative to the table's folder, with `/` between parts.
+//!
+//! **Invariant:** when a put has returned, a power failure doesn't take it back. On a local disk that means:
+//! the file is synced, then its folder; a log entry is staged, synced, linked, and the folder synced.
+//! `object_store`'s own local store syncs nothing, so it only reads here.
+//! **Invariant:** a log entry is put only if its name is free, in one atomic step (hard link; conditional put).
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path as ObjectPath};
+use url::Url;
+use uuid::Uuid;
+
+use crate::{fault, sink::SinkError};
+
+/// What became of a put if absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// The name was free and is now ours.
+    Created,
+    /// Somebody has put it before, possibly an earlier try of our own.
+    Exists,
+}
+
+/// The files of one table.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    root: Url,
+    objects: Arc<dyn ObjectStore>,
+    place: Place,
+    #[cfg(feature = "testing")]
+    pub(crate) rig: Arc<super::testing::Rig>,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Folder(PathBuf),
+    Objects(ObjectPath),
+}
+
+impl Store {
+    /// Reaches the table at `root`; nothing is read or made.
+    pub(crate) fn new(root: &Url, objects: Arc<dyn ObjectStore>) -> Result<Store, SinkError> {
+        let place = match root.scheme() {
+            "file" => root.to_file_path().ok().map(Place::Folder),
+            _ => ObjectPath::from_url_path(root.path()).ok().map(Place::Objects),
+        };
+        let place = place.ok_or_else(|| unusable(root, "the path can't be used"))?;
+        Ok(Store {
+            root: root.clone(),
+            objects,
+            place,
+            #[cfg(feature = "testing")]
+            rig: Arc::default(),
+        })
+    }
+
+    /// The table's URL, which ends in `/`.
+    pub(crate) fn root(&self) -> &Url {
+        &self.root
+    }
+
+    /// The object store that holds the table, for readers.
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// Makes the table's folders; object stores have none.
+    pub(crate) async fn prepare(&self) -> Result<(), SinkError> {
+        let Place::Folder(root) = &self.place else { return Ok(()) };
+        let log = root.join("_delta_log");
+        let made = blocking(move || make_folders(&log)).await;
+        made.map_err(|e| failed(format!("make folder {}/_delta_log", self.root), &e))
+    }
+
+    /// Puts files under names that nobody has used; all are durable when it returns. After a failure none
+    /// of them is left, as far as the disk lets us: a full disk must not fill up with the remains of retries.
+    pub(crate) async fn put_files(&self, files: Vec<(String, Bytes)>) -> Result<(), SinkError> {
+        let doing = || format!("write {} data files to {}", files.len(), self.root);
+        match &self.place {
+            Place::Folder(root) => {
+                let (doing, root) = (doing(), root.clone());
+                blocking(move || put_local_files(&root, &files))
+                    .await
+                    .map_err(|e| failed(doing, &e))
+            }
+            Place::Objects(root) => {
+                for (path, bytes) in &files {
+                    let (object, payload) = (join(root, path), PutPayload::from(bytes.clone()));
+                    let put = self.objects.put(&object, payload).await;
+                    put.map_err(|e| failed(doing(), &io_error(e)))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts a log entry if its name is free. An error says nothing about whether it is there now.
+    pub(crate) async fn put_entry(&self, path: &str, bytes: Bytes) -> Result<Put, SinkError> {
+        let doing = || format!("put {path} of {}", self.root);
+        #[cfg(feature = "testing")]
+        self.rig.before_put(path).await.map_err(|e| failed(doing(), &e))?;
+        let put = match &self.place {
+            Place::Folder(root) => {
+                let (root, path) = (root.clone(), path.to_owned());
+                blocking(move || link_entry(&root, &path, &bytes)).await
+            }
+            Place::Objects(root) => {
+                let (object, payload) = (join(root, path), PutPayload::from(bytes));
+                match self.objects.put_opts(&object, payload, PutMode::Create.into()).await {
+                    Ok(_) => Ok(Put::Created),
+                    Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
+                    Err(e) => Err(io_error(e)),
+                }
+            }
+        };
+        #[cfg(feature = "testing")]
+        let put = self.rig.after_put(put);
+        put.map_err(|e| failed(doing(), &e))
+    }
+
+    /// Puts a file, replacing one that is there.
+    pub(crate) async fn replace(&self, path: &str, bytes: Bytes) -> Result<(), SinkError> {
+        let put = match &self.place {
+            Place::Folder(root) => {
+                let (root, path) = (root.clone(), path.to_owned());
+                blocking(move || replace_local(&root, &path, &bytes)).await
+            }
+            Place::Objects(root) => {
+                let (object, payload) = (join(root, path), PutPayload::from(bytes));
+                self.objects.put(&object, payload).await.map(drop).map_err(io_error)
+            }
+        };
+        put.map_err(|e| failed(format!("write {path} of {}", self.root), &e))
+    }
+
+    /// Makes durable what somebody else wrote at `path`.
+    pub(crate) async fn sync(&self, path: &str) -> Result<(), SinkError> {
+        let Place::Folder(root) = &self.place else { return Ok(()) };
+        let (root, local) = (root.clone(), path.to_owned());
+        let synced = blocking(move || {
+            let file = root.join(local);
+            fs::File::open(&file)?.sync_all()?;
+            sync_folder(file.parent().unwrap_or(&root))
+        });
+        synced.await.map_err(|e| failed(format!("sync {path} of {}", self.root), &e))
+    }
+
+    /// Reads a file; `None` where there is none.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<Bytes>, SinkError> {
+        let got = match &self.place {
+            Place::Folder(root) => {
+                let file = root.join(path);
+                blocking(move || fs::read(file).map(Bytes::from)).await
+            }
+            Place::Objects(root) => match self.objects.get(&join(root, path)).await {
+                Ok(found) => found.bytes().await.map_err(io_error),
+                Err(e) => Err(io_error(e)),
+            },
+        };
+        match got {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(format!("read {path} of {}", self.root), &e)),
+        }
+    }
+
+    /// Whether a file is there.
+    pub(crate) async fn exists(&self, path: &str) -> Result<bool, SinkError> {
+        let found = match &self.place {
+            Place::Folder(root) => {
+                let file = root.join(path);
+                blocking(move || fs::metadata(file).map(drop)).await
+            }
+            Place::Objects(root) => {
+                self.objects.head(&join(root, path)).await.map(drop).map_err(io_error)
+            }
+        };
+        match found {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(failed(format!("look for {path} of {}", self.root), &e)),
+        }
+    }
+
+    /// Whether anything is in a folder.
+    pub(crate) async fn has_any(&self, folder: &str) -> Result<bool, SinkError> {
+        use futures::TryStreamExt;
+        let found = match &self.place {
+            Place::Folder(root) => {
+                let folder = root.join(folder);
+                blocking(move || Ok(fs::read_dir(folder)?.any(|entry| is_visible(&entry)))).await
+            }
+            Place::Objects(root) => {
+                let listed = self.objects.list(Some(&join(root, folder))).try_next().await;
+                listed.map(|first| first.is_some()).map_err(io_error)
+            }
+        };
+        match found {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            found => found.map_err(|e| failed(format!("list {folder} of {}", self.root), &e)),
+        }
+    }
+}
+
+/// Opens the object store of a URL with the options of its kind (region, keys, endpoint).
+pub(crate) fn object_store(
+    url: &Url,
+    options: &HashMap<String, String>,
+) -> Result<Arc<dyn ObjectStore>, SinkError> {
+    delta_kernel_default_engine::storage::store_from_url_opts(url, options)
+        .map_err(|e| unusable(url, &e.to_string()))
+}
+
+fn join(root: &ObjectPath, path: &str) -> ObjectPath {
+    path.split('/').fold(root.clone(), |at, part| at.join(part))
+}
+
+/// Runs file system calls away from the tasks of the runtime.
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(call).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+fn put_local_files(root: &Path, files: &[(String, Bytes)]) -> io::Result<()> {
+    let put = || {
+        let mut folders = BTreeSet::new();
+        for (path, bytes) in files {
+            let file = root.join(path);
+            let folder = file.parent().unwrap_or(root).to_owned();
+            if make_folder(&folder)? {
+                folders.insert(root.to_owned());
+            }
+            fault::point("lake.before_file_write");
+            write_synced(&file, bytes)?;
+            fault::point("lake.after_file_write");
+            folders.insert(folder);
+        }
+        folders.iter().try_for_each(sync_folder)
+    };
+    put().inspect_err(|_| {
+        for (path, _) in files {
+            fs::remove_file(root.join(path)).ok();
+        }
+    })
+}
+
+fn link_entry(root: &Path, path: &str, bytes: &[u8]) -> io::Result<Put> {
+    let entry = root.join(path);
+    let folder = entry.parent().unwrap_or(root).to_owned();
+    let staged = folder.join(format!(".{}.staged", Uuid::new_v4()));
+    let put = || {
+        write_synced(&staged, bytes)?;
+        fault::point("lake.after_stage");
+        let put = match fs::hard_link(&staged, &entry) {
+            Ok(()) => Put::Created,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Put::Exists,
+            Err(e) => return Err(e),
+        };
+        fault::point("lake.after_link");
+        // Also when it exists: it may be an earlier try of ours whose folder was never synced.
+        sync_folder(&folder)?;
+        Ok(put)
+    };
+    let put = put();
+    fs::remove_file(&staged).ok();
+    put
+}
+
+fn replace_local(root: &Path, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let file = root.join(path);
+    let folder = file.parent().unwrap_or(root).to_owned();
+    let staged = folder.join(format!(".{}.staged", Uuid::new_v4()));
+    let replaced = write_synced(&staged, bytes).and_then(|()| fs::rename(&staged, &file));
+    if replaced.is_err() {
+        fs::remove_file(&staged).ok();
+    }
+    replaced.and_then(|()| sync_folder(&folder))
+}
+
+fn write_synced(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut open = fs::File::create_new(file)?;
+    io::Write::write_all(&mut open, bytes)?;
+    open.sync_all()
+}
+
+fn sync_folder(folder: impl AsRef<Path>) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+/// Makes one folder; `true` if it was not there. Its parent must exist: a table that was deleted under a
+/// writer must not come back without its log.
+fn make_folder(folder: &Path) -> io::Result<bool> {
+    match fs::create_dir(folder) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn make_folders(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().unwrap_or(Path::new("/"));
+    make_folders(parent)?;
+    make_folder(folder)?;
+    sync_folder(parent)
+}
+
+fn is_visible(entry: &io::Result<fs::DirEntry>) -> bool {
+    entry.as_ref().is_ok_and(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+}
+
+fn io_error(error: object_store::Error) -> io::Error {
+    let kind = match error {
+        object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
+        object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => {
+            io::ErrorKind::Unsupported
+        }
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+/// Sorts a failure by who can act: most pass, some want the operator.
+fn failed(doing: String, error: &io::Error) -> SinkError {
+    use io::ErrorKind as Kind;
+    let fatal = |hint: &str| SinkError::Fatal {
+        doing: doing.clone(),
+        cause: error.to_string(),
+        hint: hint.to_owned(),
+    };
+    match error.kind() {
+        Kind::PermissionDenied => fatal("let this process's user read and write there"),
+        Kind::ReadOnlyFilesystem => fatal("mount the file system so that it can be written"),
+        Kind::NotFound => fatal("the table was removed under its writer: put it back or restart"),
+        Kind::Unsupported => fatal("choose a store with hard links or conditional puts"),
+        Kind::StorageFull | Kind::QuotaExceeded => {
+            let cause = format!("{error}: free some space, writing goes on by itself then");
+            SinkError::Retry { doing, cause }
+        }
+        _ => SinkError::Retry { doing, cause: error.to_string() },
+    }
+}
+
+fn unusable(url: &Url, cause: &str) -> SinkError {
+    SinkError::Fatal {
+        doing: format!("open the lake at {url}"),
+        cause: cause.to_owned(),
+        hint: "give a folder as file:///path or an object store's URL".to_owned(),
+    }
+}

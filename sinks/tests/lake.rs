@@ -1,0 +1,15 @@
+//! The lake sink: the suite of all sinks, then what is its own: rivals, sleepers, lost answers, damaged tables.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "lake/conformance.rs"]
+mod conformance;
+#[path = "lake/crash.rs"]
+mod crash;
+#[path = "lake/format.rs"]
+mod format;
+#[path = "lake/rivals.rs"]
+mod rivals;
+#[path = "lake/shared.rs"]
+mod shared;
+#[path = "lake/sleepers.rs"]
+mod sleepers;
