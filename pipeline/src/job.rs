@@ -13,6 +13,7 @@
 //! | `advance` | from read to written |
 //! | `durable` | from written to committed |
 //! | `reader`, `marks` | one partition; one sink's progress in it |
+//! | `kafka` | the source and the journal at a cluster |
 //! | `gate` | is the topic still the one that was read? |
 //! | [`journal`], [`gaps`], [`dead_letters`] | what could not be stored is written down |
 //! | `reject_share`, `backoff` | when to stop, when to try again |
@@ -23,9 +24,26 @@
 //! **Invariant:** when anything fails for good, nothing is cleaned up that a crash would not leave: the
 //! way to go on is the same after both.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
-use aion_sinks::sink::SinkError;
+use aion_kafka::Connection;
+use aion_schemas::{catalog::Topic, decode::SchemaId, log::Timestamp};
+use aion_sinks::{
+    budget::Budget,
+    sink::{Sink, SinkError},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    event_loop::{Clock, Job, Plan},
+    kafka::{KafkaSource, Opening, journal::KafkaJournal, rows},
+    rules::Rules,
+    status::StatusReader,
+};
 
 mod advance;
 mod assign;
@@ -36,6 +54,7 @@ mod event_loop;
 pub mod gaps;
 mod gate;
 pub mod journal;
+mod kafka;
 mod marks;
 #[cfg(test)]
 mod model;
@@ -44,6 +63,96 @@ mod reject_share;
 mod rules;
 pub mod source;
 pub mod status;
+mod times;
+
+/// What a job reads, and how.
+#[derive(Clone, Debug)]
+pub struct JobSpec {
+    /// Its name; the consumer group is `aion-<name>`.
+    pub name: String,
+    /// The topic, from the catalog.
+    pub topic: Arc<Topic>,
+    /// The registry's ids of the contract's own Avro schema for this topic. Payloads framed with another
+    /// id are rejected.
+    pub schema_ids: Vec<SchemaId>,
+    /// Above this share of rejected records, of the last 1,000 at least, a partition stops; 1 allows all.
+    pub max_reject_share: f64,
+    /// How long a stop may take: flush, commit, leave.
+    pub stop_within: Duration,
+}
+
+impl JobSpec {
+    /// The consumer group.
+    pub fn group(&self) -> String {
+        format!("aion-{}", self.name)
+    }
+}
+
+/// A running job.
+#[derive(Debug)]
+pub struct JobHandle {
+    /// What it is doing.
+    pub status: StatusReader,
+    /// Ends when the job does: as asked by the token, or because a person has to act.
+    pub done: JoinHandle<Result<(), JobError>>,
+}
+
+/// How long a flush may hold up a rebalance: well below the time that the group waits for a member.
+const REVOKE_FLUSH: Duration = Duration::from_secs(20);
+
+/// Starts a job. It ends when `shutdown` is cancelled, with everything durable that could be made so in
+/// time, or when something failed for good; other jobs of the process are not touched by that.
+///
+/// Must be called within a tokio runtime. Brokers may be down: the job waits for them and says so.
+pub fn run(
+    spec: JobSpec,
+    connection: &Connection,
+    sinks: Vec<Box<dyn Sink>>,
+    budget: Budget,
+    shutdown: CancellationToken,
+) -> Result<JobHandle, JobError> {
+    let job: Arc<str> = spec.name.as_str().into();
+    let opening = Opening {
+        connection,
+        group: &spec.group(),
+        topic: &spec.topic,
+        rows: rows::maker(&spec.topic, spec.schema_ids),
+        budget: budget.clone(),
+        shutdown,
+        stop_within: spec.stop_within,
+    };
+    let source = KafkaSource::open(opening).map_err(|cause| JobError::Source {
+        job: Arc::clone(&job),
+        cause,
+        hint: "look at the connection's settings".to_owned(),
+    })?;
+    let journal = KafkaJournal::new(connection, &spec.name);
+    let plan = Plan {
+        job,
+        topic: Arc::clone(&spec.topic.name),
+        columns: spec.topic.schema.arrow(),
+        compacted: spec.topic.compacted,
+        max_reject_share: spec.max_reject_share,
+        revoke_flush: REVOKE_FLUSH.min(spec.stop_within),
+        rules: Rules::default(),
+    };
+    let (job, status) = Job::new(plan, source, journal, sinks, (Box::new(SystemClock), budget));
+    Ok(JobHandle { status, done: tokio::spawn(job.run()) })
+}
+
+/// The machine's clocks.
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Timestamp(since.map_or(0, |since| since.as_micros() as i64))
+    }
+}
 
 /// Why a job stopped: a person has to act.
 #[derive(Debug, thiserror::Error)]

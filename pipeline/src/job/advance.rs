@@ -14,7 +14,7 @@ use super::{
     gaps::{Gap, GapKind},
     gate::{Gate, Verdict},
     journal::{Journal, Ledger},
-    reader::{Item, Phase, Reader},
+    reader::{Item, Phase, Reader, Told},
     rules::Rule,
     source::{Chunk, Command, Source},
 };
@@ -75,6 +75,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             records: chunk.records,
             rejected,
         });
+        self.count_unknown(chunk.unknown_fields);
         self.advance(number, now).await
     }
 
@@ -90,14 +91,23 @@ impl<S: Source, J: Journal> Job<S, J> {
             }
         }
         let Some(reader) = self.readers.get_mut(&number) else { return };
-        if matches!(reader.phase, Phase::Stopped(_)) && !reader.is_halted {
-            reader.is_halted = true;
-            self.source.command(Command::Halt(number)).await;
-        } else if let Some(pause) = reader.wants_pause() {
-            reader.is_paused = pause;
-            let command = if pause { Command::Pause(number) } else { Command::Resume(number) };
-            self.source.command(command).await;
-        }
+        let command = if matches!(reader.phase, Phase::Stopped(_)) && reader.told != Told::Halted {
+            reader.told = Told::Halted;
+            Command::Halt(number)
+        } else {
+            match reader.wants_pause() {
+                Some(true) => {
+                    reader.told = Told::Paused;
+                    Command::Pause(number)
+                }
+                Some(false) => {
+                    reader.told = Told::Go;
+                    Command::Resume(number)
+                }
+                None => return,
+            }
+        };
+        self.source.command(command).await;
     }
 }
 

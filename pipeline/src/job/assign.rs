@@ -200,7 +200,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         );
         self.flush_now(now, now + self.plan.revoke_flush).await?;
         let numbers: Vec<i32> = self.readers.keys().copied().collect();
-        self.forget(&numbers).await;
+        self.forget(&numbers);
         self.gate.retire(old.id);
         let stream = Stream { topic: old.topic, id: new_id };
         for number in numbers {
@@ -221,13 +221,13 @@ impl<S: Source, J: Journal> Job<S, J> {
         self.counters.rebalances += 1;
         tracing::info!(job = %self.plan.job, ?partitions, "giving partitions up");
         self.flush_and_commit(now, now + self.plan.revoke_flush).await?;
-        self.forget(partitions).await;
+        self.forget(partitions);
         self.source.command(Command::Release(partitions.to_vec())).await;
         Ok(())
     }
 
     /// Drops all that is held of partitions, here and in the sinks.
-    pub(super) async fn forget(&mut self, numbers: &[i32]) {
+    pub(super) fn forget(&mut self, numbers: &[i32]) {
         let gone: Vec<Partition> = numbers
             .iter()
             .filter_map(|number| self.readers.remove(number))

@@ -14,13 +14,30 @@
 //! | `append_time`, `rejected_at` | RFC 3339, UTC |
 //! | `key` | the record's own key, where it had one |
 
-use aion_schemas::log::{Partition, Timestamp};
+use std::sync::Arc;
+
+use aion_kafka::Record;
+use aion_schemas::{
+    decode::Outcome,
+    log::{Partition, Timestamp},
+    schema::Schema,
+};
+use arrow::{
+    array::{
+        ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, StringBuilder,
+        TimestampMicrosecondBuilder,
+    },
+    datatypes::{DataType, SchemaRef},
+    record_batch::RecordBatch,
+};
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::{
-    gaps::rfc3339,
     journal::{Entry, Ledger},
+    kafka::rows::Rows,
     source::Rejected,
+    times::{parse_rfc3339, rfc3339},
 };
 
 /// The record for the dead-letter topic.
@@ -55,3 +72,156 @@ pub(super) fn entry(
         headers,
     }
 }
+
+/// The decoder of the dead-letter topic itself: headers become columns, the value stays bytes.
+///
+/// **Invariant:** it rejects nothing, whatever stands in the topic: a dead letter of a dead letter would
+/// go round for ever. What a record lacks is empty, 0, or the record's own place and time.
+pub(super) struct DeadLetterRows {
+    schema: SchemaRef,
+    /// One for each field of the contract, then those of the position.
+    columns: Vec<Column>,
+    rows: usize,
+    bytes: usize,
+    epochs: Int32Builder,
+    offsets: Int64Builder,
+    append_times: TimestampMicrosecondBuilder,
+}
+
+/// A column in the making: how it is called in the headers, whether it may be null, its values.
+struct Column {
+    name: Arc<str>,
+    required: bool,
+    values: Values,
+}
+
+enum Values {
+    Text(StringBuilder),
+    Integer(Int64Builder),
+    Time(TimestampMicrosecondBuilder),
+    Bytes(BinaryBuilder),
+}
+
+/// A header's time is believed this far from the record's own, as any event time is.
+const MAX_AHEAD_MICROS: i64 = aion_schemas::decode::MAX_AHEAD_MICROS;
+
+/// What a row takes besides its bytes.
+const ROW_BYTES: usize = 128;
+
+impl DeadLetterRows {
+    /// A decoder for the catalog's dead-letter schema.
+    pub(super) fn new(schema: &Schema) -> DeadLetterRows {
+        let column = |field: &aion_schemas::schema::Field| Column {
+            name: Arc::clone(&field.name),
+            required: field.required,
+            values: match field.kind.arrow() {
+                DataType::Int64 => Values::Integer(Int64Builder::new()),
+                DataType::Timestamp(..) => Values::Time(utc()),
+                DataType::Binary => Values::Bytes(BinaryBuilder::new()),
+                _ => Values::Text(StringBuilder::new()),
+            },
+        };
+        DeadLetterRows {
+            schema: schema.arrow(),
+            columns: schema.fields.iter().map(column).collect(),
+            rows: 0,
+            bytes: 0,
+            epochs: Int32Builder::new(),
+            offsets: Int64Builder::new(),
+            append_times: utc(),
+        }
+    }
+}
+
+impl Rows for DeadLetterRows {
+    fn push(&mut self, record: &Record<'_>) -> Outcome {
+        for column in &mut self.columns {
+            self.bytes += column.push(record);
+        }
+        self.epochs.append_value(record.epoch);
+        self.offsets.append_value(record.offset.get());
+        self.append_times.append_value(record.append_time.0);
+        self.rows += 1;
+        Outcome::Row
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes + self.rows * ROW_BYTES
+    }
+
+    #[expect(
+        clippy::unwrap_used,
+        reason = "the arrays are made from the same fields as the schema, whatever the input"
+    )]
+    fn finish(&mut self, topic_id: Uuid, partition: i32) -> RecordBatch {
+        let rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
+        let mut arrays: Vec<ArrayRef> = self.columns.iter_mut().map(Column::finish).collect();
+        let (mut ids, mut partitions) = (StringBuilder::new(), Int32Builder::new());
+        let id = topic_id.to_string();
+        for _ in 0..rows {
+            ids.append_value(&id);
+            partitions.append_value(partition);
+        }
+        arrays.push(Arc::new(ids.finish()));
+        arrays.push(Arc::new(self.epochs.finish()));
+        arrays.push(Arc::new(partitions.finish()));
+        arrays.push(Arc::new(self.offsets.finish()));
+        arrays.push(Arc::new(self.append_times.finish()));
+        RecordBatch::try_new(Arc::clone(&self.schema), arrays).unwrap()
+    }
+
+    fn take_unknown_fields(&mut self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+}
+
+impl Column {
+    /// Adds the record's value of this column; answers how many bytes it has.
+    fn push(&mut self, record: &Record<'_>) -> usize {
+        let header = record.headers.get(&self.name).flatten();
+        // Text that isn't UTF-8 is shown as well as it can be: the bytes themselves are in key and value.
+        let text = header.map(String::from_utf8_lossy);
+        match &mut self.values {
+            Values::Text(values) => {
+                let text = text.or_else(|| self.required.then(String::new).map(Into::into));
+                values.append_option(text.as_deref());
+            }
+            Values::Integer(values) => {
+                let number = text.and_then(|text| text.parse().ok());
+                values.append_option(number.or_else(|| self.required.then_some(0)));
+            }
+            Values::Time(values) => {
+                let near = |time: &i64| {
+                    (time - record.append_time.0).abs() <= MAX_AHEAD_MICROS
+                        || &*self.name != "rejected_at"
+                };
+                let time = text.and_then(|text| parse_rfc3339(&text)).map(|time| time.0);
+                let own = self.required.then_some(record.append_time.0);
+                values.append_option(time.filter(near).or(own));
+            }
+            Values::Bytes(values) => {
+                let bytes = if &*self.name == "value" { record.value } else { header };
+                values.append_option(bytes);
+                return bytes.map_or(0, <[u8]>::len);
+            }
+        }
+        header.map_or(0, <[u8]>::len)
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match &mut self.values {
+            Values::Text(values) => Arc::new(values.finish()),
+            Values::Integer(values) => Arc::new(values.finish()),
+            Values::Time(values) => Arc::new(values.finish()),
+            Values::Bytes(values) => Arc::new(values.finish()),
+        }
+    }
+}
+
+fn utc() -> TimestampMicrosecondBuilder {
+    TimestampMicrosecondBuilder::new().with_timezone("UTC")
+}
+
+#[cfg(test)]
+mod tests;

@@ -20,10 +20,7 @@ impl<S: Source, J: Journal> Job<S, J> {
     /// The regular flush: starts what is due and notes what became durable; never waits.
     pub(super) async fn flush_due(&mut self, now: Instant) -> Result<(), JobError> {
         // With the budget spent nothing more is read, so waiting for rows to be due would be for nothing.
-        let why = match self.budget.is_spent() {
-            true => Flush::Now { deadline: now },
-            false => Flush::Due,
-        };
+        let why = if self.budget.is_spent() { Flush::Now { deadline: now } } else { Flush::Due };
         for at in 0..self.places.len() {
             let place = &mut self.places[at];
             if place.backoff.waits(now) {
@@ -68,10 +65,9 @@ impl<S: Source, J: Journal> Job<S, J> {
         let least = self.plan.rules.hold(Rule::CommitLeastMark);
         let mut marks = Vec::new();
         for reader in self.readers.values_mut() {
-            let offset = match least {
-                true => marks::committable(&reader.sinks),
-                false => reader.sinks.iter().filter_map(|sink| Some(sink.stored?.offset)).max(),
-            };
+            let stored = reader.sinks.iter().map(|sink| sink.stored.map(|mark| mark.offset));
+            let offset =
+                if least { marks::committable(&reader.sinks) } else { stored.flatten().max() };
             if offset.is_none() || offset == reader.committed {
                 continue;
             }

@@ -28,7 +28,7 @@ use super::{
     backoff::Backoff,
     gate::Gate,
     journal::Journal,
-    reader::{Phase, Reader},
+    reader::{Phase, Reader, Told},
     rules::Rules,
     source::{Command, Event, Lookup, Source},
     status::{JobState, JobStatus, Reporter, StatusReader},
@@ -60,6 +60,11 @@ pub(super) struct Plan {
 /// How often the job does what time brings: due flushes, commits, tries of what failed.
 const TICK: Duration = Duration::from_millis(50);
 
+/// How long a failure stays in the status after it happened last.
+const TROUBLE_LASTS: Duration = Duration::from_secs(10);
+/// How many names of unknown fields are told apart.
+const MAX_UNKNOWN: usize = 64;
+
 /// A sink of the job.
 pub(super) struct Place {
     pub(super) name: &'static str,
@@ -80,7 +85,8 @@ pub(super) struct Job<S, J> {
     pub(super) readers: BTreeMap<i32, Reader>,
     pub(super) last_run: u64,
     pub(super) counters: Counters,
-    pub(super) trouble: Option<String>,
+    pub(super) unknown_fields: Arc<BTreeMap<String, u64>>,
+    trouble: Option<(Instant, String)>,
     reporter: Reporter,
 }
 
@@ -125,6 +131,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             readers: BTreeMap::new(),
             last_run: 0,
             counters: Counters::default(),
+            unknown_fields: Arc::default(),
             trouble: None,
             reporter,
         };
@@ -145,7 +152,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         let mut status = self.status();
         status.state = state;
         let all: Vec<i32> = self.readers.keys().copied().collect();
-        self.forget(&all).await;
+        self.forget(&all);
         self.source.command(Command::Leave).await;
         self.reporter.publish(status);
         outcome
@@ -175,7 +182,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             Event::Lost(partitions) => {
                 self.counters.rebalances += 1;
                 tracing::warn!(job = %self.plan.job, ?partitions, "lost partitions to another process");
-                self.forget(&partitions).await;
+                self.forget(&partitions);
                 self.source.command(Command::Release(partitions)).await;
             }
             Event::Located(located) => self.located(located, now).await?,
@@ -205,7 +212,7 @@ impl<S: Source, J: Journal> Job<S, J> {
 
     /// What time brings.
     async fn tick(&mut self, now: Instant) -> Result<(), JobError> {
-        self.trouble = None;
+        self.trouble.take_if(|(at, _)| now.saturating_duration_since(*at) >= TROUBLE_LASTS);
         self.assign_due(now).await?;
         self.locate_again(now).await;
         self.flush_due(now).await?;
@@ -226,7 +233,7 @@ impl<S: Source, J: Journal> Job<S, J> {
     }
 
     async fn advance_all(&mut self, now: Instant) -> Result<(), JobError> {
-        let waiting = |reader: &&Reader| !reader.waiting.is_empty() || reader.is_paused;
+        let waiting = |reader: &&Reader| !reader.waiting.is_empty() || reader.told == Told::Paused;
         let numbers: Vec<i32> =
             self.readers.values().filter(waiting).map(|reader| reader.partition.number).collect();
         for number in numbers {
@@ -262,7 +269,19 @@ impl<S: Source, J: Journal> Job<S, J> {
     /// Notes a failure that is tried again, for logs and status.
     pub(super) fn note_trouble(&mut self, cause: String) {
         tracing::warn!(job = %self.plan.job, "{cause}; trying again");
-        self.trouble = Some(cause);
+        self.trouble = Some((self.clock.now(), cause));
+    }
+
+    /// Counts fields that the contract doesn't have.
+    pub(super) fn count_unknown(&mut self, fields: Vec<(String, u64)>) {
+        if fields.is_empty() {
+            return;
+        }
+        let counts = Arc::make_mut(&mut self.unknown_fields);
+        for (name, count) in fields {
+            let known = counts.contains_key(&name) || counts.len() < MAX_UNKNOWN;
+            *counts.entry(if known { name } else { "other".to_owned() }).or_default() += count;
+        }
     }
 
     pub(super) fn sink_failed(&self, sink: &'static str, source: SinkError) -> JobError {
@@ -276,10 +295,7 @@ impl<S: Source, J: Journal> Job<S, J> {
     /// The job at this moment.
     fn status(&self) -> JobStatus {
         let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
-        let state = match self.readers.is_empty() {
-            true => JobState::Starting,
-            false => JobState::Running,
-        };
+        let state = if self.readers.is_empty() { JobState::Starting } else { JobState::Running };
         JobStatus {
             job: Arc::clone(&self.plan.job),
             topic: Arc::clone(&self.plan.topic),
@@ -289,10 +305,11 @@ impl<S: Source, J: Journal> Job<S, J> {
             buffered_bytes: self.readers.values().map(Reader::bytes).sum(),
             rows_stored: self.counters.rows_stored,
             rejected: self.counters.rejected,
+            unknown_fields: Arc::clone(&self.unknown_fields),
             gaps: self.counters.gaps,
             rebalances: self.counters.rebalances,
             last_poll: self.source.last_poll(),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble.as_ref().map(|(_, cause)| cause.clone()),
         }
     }
 }

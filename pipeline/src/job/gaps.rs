@@ -11,7 +11,10 @@ use aion_schemas::log::{Offset, Partition, Timestamp, show};
 use bytes::Bytes;
 use serde_json::json;
 
-use super::journal::{Entry, Ledger};
+use super::{
+    journal::{Entry, Ledger},
+    times::rfc3339,
+};
 
 /// Why offsets are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,38 +96,9 @@ impl Gap {
     }
 }
 
-/// A time as RFC 3339 with microseconds, in UTC.
-pub(super) fn rfc3339(time: Timestamp) -> String {
-    let (days, micros) = (time.0.div_euclid(86_400_000_000), time.0.rem_euclid(86_400_000_000));
-    let (year, month, day) = civil(days);
-    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{micros:06}Z")
-}
-
-/// Days since 1970-01-01 as year, month, day of the Gregorian calendar, counted in years from 1 March,
-/// so that the leap day is the last of its year.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468; // from 0000-03-01
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let calendar_month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + i64::from(calendar_month <= 2), calendar_month, date)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_written_for_people() {
-        assert_eq!(rfc3339(Timestamp(0)), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(rfc3339(Timestamp(951_782_400_000_001)), "2000-02-29T00:00:00.000001Z");
-        assert_eq!(rfc3339(Timestamp(1_767_225_599_999_999)), "2025-12-31T23:59:59.999999Z");
-    }
 
     #[test]
     fn sinks_that_miss_the_same_share_an_entry() {

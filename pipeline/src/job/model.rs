@@ -26,6 +26,8 @@
 //! | Kafka is told the least mark | the group's offset passes what a sink has |
 //! | a sink's flush is fenced by the stored mark | rows of a process that slept are stored twice |
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod journal;
 mod processes;
 mod schedule;

@@ -29,10 +29,8 @@ pub(super) struct Reader {
     pub(super) waiting: VecDeque<Item>,
     /// Whether a sink had no room for the first of them.
     pub(super) is_busy: bool,
-    /// Whether the source was told to pause.
-    pub(super) is_paused: bool,
-    /// Whether the source was told to stop reading.
-    pub(super) is_halted: bool,
+    /// What the source was told last.
+    pub(super) told: Told,
     /// Waits between tries to assign it, or to write its entries down.
     pub(super) backoff: Backoff,
     /// The log has lost the next offset: start again once what was read is stored.
@@ -56,6 +54,17 @@ pub(super) enum Phase {
     Reading,
     /// Not read any more, and why: a person has to act.
     Stopped(String),
+}
+
+/// What the source was told to do with a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Nothing that keeps it from reading, once started.
+    Go,
+    /// To fetch no more for now.
+    Paused,
+    /// To stop reading.
+    Halted,
 }
 
 /// What waits its turn: entries to be acknowledged, then a batch to be written.
@@ -89,8 +98,7 @@ impl Reader {
             sinks: (0..sinks).map(|_| Progress::default()).collect(),
             waiting: VecDeque::new(),
             is_busy: false,
-            is_paused: false,
-            is_halted: false,
+            told: Told::Go,
             backoff: Backoff::default(),
             restart_when_drained: false,
             agreed: None,
@@ -105,8 +113,7 @@ impl Reader {
         self.phase = Phase::Assigning;
         self.waiting.clear();
         self.is_busy = false;
-        self.is_paused = false;
-        self.is_halted = false;
+        self.told = Told::Go;
         self.restart_when_drained = false;
     }
 
@@ -121,9 +128,9 @@ impl Reader {
         let held_up = self.is_busy || self.backoff.is_failing();
         let pause = self.phase == Phase::Reading && (held_up || self.waiting.len() > MAX_WAITING);
         let resume = self.waiting.is_empty();
-        match self.is_paused {
-            false if pause => Some(true),
-            true if resume => Some(false),
+        match self.told {
+            Told::Go if pause => Some(true),
+            Told::Paused if resume => Some(false),
             _ => None,
         }
     }

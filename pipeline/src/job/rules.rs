@@ -3,7 +3,6 @@
 
 /// One protection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "only the model test names them all"))]
 pub(super) enum Rule {
     /// A stream is a topic id, not a name.
     StreamIsTopicId,

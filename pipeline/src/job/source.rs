@@ -117,6 +117,8 @@ pub struct Chunk {
     pub records: u64,
     /// Records that can't become rows.
     pub rejected: Vec<Rejected>,
+    /// How often fields were met that the contract doesn't have, by name; they are dropped.
+    pub unknown_fields: Vec<(String, u64)>,
     /// The offset that the log's next record would have got at that time.
     pub high: Offset,
 }

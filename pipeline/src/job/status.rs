@@ -3,6 +3,7 @@
 //! Readers (HTTP, metrics, the status line) clone an `Arc`; they never wait for the job, nor it for them.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,6 +30,9 @@ pub struct JobStatus {
     pub rows_stored: u64,
     /// Records rejected since the job started; a record read again counts again.
     pub rejected: u64,
+    /// How often fields were met that the contract doesn't have, by name, since the job started. After
+    /// the first 64 names the others are counted as `other`.
+    pub unknown_fields: Arc<BTreeMap<String, u64>>,
     /// Gaps written down since the job started.
     pub gaps: u64,
     /// How often partitions were given or taken.
@@ -94,6 +98,7 @@ impl JobStatus {
             buffered_bytes: 0,
             rows_stored: 0,
             rejected: 0,
+            unknown_fields: Arc::default(),
             gaps: 0,
             rebalances: 0,
             last_poll: None,

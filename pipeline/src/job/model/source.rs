@@ -171,7 +171,16 @@ fn chunk(
         memory: budget.take(bytes),
     };
     let high = Offset(log.end() as i64);
-    Chunk { run: reading.run, polled, batch, epochs, records, rejected, high }
+    Chunk {
+        run: reading.run,
+        polled,
+        batch,
+        epochs,
+        records,
+        rejected,
+        unknown_fields: Vec::new(),
+        high,
+    }
 }
 
 /// The job's end of a [`Consumer`].

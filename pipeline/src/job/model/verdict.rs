@@ -71,7 +71,7 @@ pub(super) fn judge(world: &World, stores: &[Store], options: Options) -> Result
         return Err(Violation::new(Kind::CommitAhead, ahead.clone()));
     }
     for (sink, store) in stores.iter().enumerate() {
-        let stored = rows_of(store);
+        let placed = rows_of(store);
         let marks = store.marks();
         for (at, incarnation) in world.incarnations.iter().enumerate() {
             for (number, log) in incarnation.logs.iter().enumerate() {
@@ -79,7 +79,7 @@ pub(super) fn judge(world: &World, stores: &[Store], options: Options) -> Result
                 let partition = Partition { stream, number: number as i32 };
                 let mark = marks.get(&partition).map(|mark| mark.offset.get());
                 let is_present = at + 1 == world.incarnations.len();
-                let case = Case { world, partition, log, sink, is_present, mark, stored: &stored };
+                let case = Case { world, partition, log, sink, is_present, mark, stored: &placed };
                 case.judge(options)?;
             }
         }
@@ -129,10 +129,10 @@ impl Case<'_> {
         self.at_most_once(offset, slot)?;
         let places = self.stored.get(&slot.uid);
         let Some((partition, at)) = places.and_then(|places| places.first()) else {
-            return match self.is_owed(offset) {
-                true => Err(Violation::new(Kind::Lost, self.name(offset, slot))),
-                false => Ok(()),
-            };
+            if self.is_owed(offset) {
+                return Err(Violation::new(Kind::Lost, self.name(offset, slot)));
+            }
+            return Ok(());
         };
         let nameless = options.without == Some(Rule::StreamIsTopicId);
         let own = *partition == self.partition && *at == offset as i64;
@@ -212,9 +212,10 @@ fn gaps_are_true(world: &World) -> Result<(), Violation> {
         let id = gap.partition.stream.id;
         let incarnation = world.incarnations.iter().find(|incarnation| incarnation.id == id);
         let log = incarnation.and_then(|one| one.logs.get(gap.partition.number as usize));
-        let is_true = log.is_some_and(|log| match gap.diverged {
-            true => !log.cut.is_empty(),
-            false => gap.next <= log.start as i64 && gap.had_marks && gap.first < gap.next,
+        let is_true = log.is_some_and(|log| {
+            let was_cut = gap.diverged && !log.cut.is_empty();
+            let expired = gap.next <= log.start as i64 && gap.had_marks && gap.first < gap.next;
+            was_cut || (!gap.diverged && expired)
         });
         if !is_true {
             return Err(Violation::new(Kind::FalseGap, format!("{gap:?}")));

@@ -1,0 +1,142 @@
+//! The Kafka source and journal: a job's two ends at the cluster.
+//!
+//! ```text
+//! reader thread    owns the consumer: rebalances, fetches, decode; never waits for the job
+//! look-up thread   asks for topic ids and bounds; may wait for brokers
+//! KafkaSource      the job's end: events from a bounded channel, commands to another
+//! ```
+//!
+//! **Invariant:** the reader thread polls on whatever the job does. When the budget is spent, or the job
+//! doesn't take events, it stops fetching and goes on polling, so that the group keeps this member.
+
+mod cutter;
+pub(super) mod journal;
+mod lookups;
+mod poller;
+pub(super) mod rows;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use aion_kafka::{Connection, Consumer, Limits};
+use aion_schemas::catalog::Topic;
+use aion_sinks::budget::Budget;
+use async_trait::async_trait;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio_util::sync::CancellationToken;
+
+use self::{lookups::Lookups, poller::Poller, rows::MakeRows};
+use super::source::{Command, Event, Source};
+
+/// Events that wait for the job; more wait in the reader, which then stops fetching.
+const EVENTS: usize = 16;
+/// Commands that wait for the reader, which takes them at every turn.
+const COMMANDS: usize = 1024;
+
+/// The job's end of its reader thread.
+pub(super) struct KafkaSource {
+    events: Receiver<Event>,
+    commands: Sender<Command>,
+    pulse: Pulse,
+    shutdown: CancellationToken,
+    /// How long a stop may take; `None` once the stop was told.
+    stop_within: Option<Duration>,
+}
+
+/// When the reader thread was last alive, readable from everywhere.
+#[derive(Clone, Debug)]
+pub(super) struct Pulse {
+    base: Instant,
+    /// Milliseconds since `base`, plus one; 0 is never.
+    beat: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    fn new() -> Pulse {
+        Pulse { base: Instant::now(), beat: Arc::default() }
+    }
+
+    /// Notes that the reader is alive.
+    pub(super) fn beat(&self) {
+        self.beat.store(self.base.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Option<Instant> {
+        let ms = self.beat.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.base + Duration::from_millis(ms))
+    }
+}
+
+/// What the source of a job is made of.
+pub(super) struct Opening<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) group: &'a str,
+    pub(super) topic: &'a Topic,
+    pub(super) rows: MakeRows,
+    pub(super) budget: Budget,
+    pub(super) shutdown: CancellationToken,
+    pub(super) stop_within: Duration,
+}
+
+impl KafkaSource {
+    /// Joins the group and starts the threads. Brokers may be down: it connects in the background.
+    pub(super) fn open(opening: Opening<'_>) -> Result<KafkaSource, String> {
+        let Opening { connection, group, topic, rows, budget, shutdown, stop_within } = opening;
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let (commands, commands_out) = mpsc::channel(COMMANDS);
+        let pulse = Pulse::new();
+        let consumer = Consumer::open(connection, group, &[&topic.name], Limits::default())
+            .map_err(|error| error.to_string())?;
+        let lookups = Lookups::start(connection, &topic.name)?;
+        let poller =
+            Poller::new(consumer, lookups, rows, budget, (Arc::clone(&topic.name), pulse.clone()));
+        std::thread::Builder::new()
+            .name(format!("read {}", topic.name))
+            .spawn(move || poller.run(&events_in, commands_out))
+            .map_err(|error| format!("start the reader of {}: {error}", topic.name))?;
+        Ok(KafkaSource { events, commands, pulse, shutdown, stop_within: Some(stop_within) })
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    async fn next(&mut self, until: Instant) -> Option<Event> {
+        let stop_within = self.stop_within;
+        let stop = async {
+            match stop_within {
+                Some(within) => {
+                    self.shutdown.cancelled().await;
+                    within
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // In this order: a stop goes before what is queued, and time before silence.
+            biased;
+            within = stop => {
+                self.stop_within = None;
+                Some(Event::Stop { deadline: Instant::now() + within })
+            }
+            event = self.events.recv() => Some(event.unwrap_or_else(|| Event::Failed {
+                cause: "the thread that reads the topic has ended".to_owned(),
+                hint: "see the log for its last words, and restart".to_owned(),
+            })),
+            () = tokio::time::sleep_until(until.into()) => None,
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        // A reader that has ended shows as the end of its events.
+        drop(self.commands.send(command).await);
+    }
+
+    fn last_poll(&self) -> Option<Instant> {
+        self.pulse.last()
+    }
+}

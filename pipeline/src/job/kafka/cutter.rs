@@ -1,0 +1,155 @@
+//! Cuts the records of one partition into chunks: by rows, by bytes, or when the first has waited enough.
+
+use std::time::{Duration, Instant};
+
+use aion_kafka::{Fetched, Record};
+use aion_schemas::{
+    decode::{Outcome, SchemaId},
+    log::{Mark, Offset, Partition, Timestamp},
+};
+use aion_sinks::{batch::Batch, budget::Budget};
+use bytes::Bytes;
+
+use super::rows::Rows;
+use crate::job::source::{Chunk, Rejected};
+
+/// A chunk is cut at this many rows.
+const MAX_ROWS: usize = 65_536;
+/// A chunk is cut at this many bytes of columns and rejected records.
+const MAX_BYTES: usize = 8 << 20;
+/// A chunk is cut when its first record has waited this long.
+const LINGER: Duration = Duration::from_millis(50);
+/// Records taken from the client at a time.
+const MAX_FETCH: usize = 4096;
+
+/// One partition between [`Command::Start`](crate::job::source::Command::Start) and its halt.
+pub(super) struct Cutter {
+    pub(super) partition: Partition,
+    pub(super) run: u64,
+    /// Whether the job asked for a pause.
+    pub(super) is_paused: bool,
+    /// The offset that the log's next record gets, as far as known.
+    pub(super) high: Offset,
+    rows: Box<dyn Rows>,
+    from: Offset,
+    next: Offset,
+    epoch: i32,
+    since: Option<Instant>,
+    polled: u64,
+    appended: Option<(Timestamp, Timestamp)>,
+    epochs: Vec<(Offset, i32)>,
+    records: u64,
+    rejected: Vec<Rejected>,
+    rejected_bytes: usize,
+}
+
+impl Cutter {
+    /// A partition that is read from `at`.
+    pub(super) fn new(partition: Partition, run: u64, at: Mark, rows: Box<dyn Rows>) -> Cutter {
+        Cutter {
+            partition,
+            run,
+            is_paused: false,
+            high: at.offset,
+            rows,
+            from: at.offset,
+            next: at.offset,
+            epoch: at.epoch,
+            since: None,
+            polled: 0,
+            appended: None,
+            epochs: Vec::new(),
+            records: 0,
+            rejected: Vec::new(),
+            rejected_bytes: 0,
+        }
+    }
+
+    /// How many more records may come before the next cut.
+    pub(super) fn room(&self) -> usize {
+        MAX_ROWS.saturating_sub(self.records as usize).min(MAX_FETCH)
+    }
+
+    /// Takes one record in.
+    pub(super) fn take(&mut self, record: &Record<'_>) {
+        self.records += 1;
+        if self.epochs.is_empty() || record.epoch != self.epoch {
+            self.epochs.push((record.offset, record.epoch));
+        }
+        self.epoch = record.epoch;
+        match self.rows.push(record) {
+            Outcome::Row => {
+                let time = record.append_time;
+                let (least, greatest) = self.appended.unwrap_or((time, time));
+                self.appended = Some((least.min(time), greatest.max(time)));
+            }
+            Outcome::Tombstone => {}
+            Outcome::Rejected(reject) => {
+                let bytes = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
+                let rejected = Rejected {
+                    offset: record.offset,
+                    append_time: record.append_time,
+                    key: bytes(record.key),
+                    value: bytes(record.value),
+                    reason: reject.reason.code(),
+                    field: reject.field,
+                    detail: reject.detail,
+                    schema_id: record.value.and_then(SchemaId::of).map(|id| id.0),
+                };
+                self.rejected_bytes += record.value.map_or(0, <[u8]>::len);
+                self.rejected_bytes += record.key.map_or(0, <[u8]>::len);
+                self.rejected.push(rejected);
+            }
+        }
+    }
+
+    /// Notes the end of a fetch, which was poll number `polled`.
+    pub(super) fn fetched(&mut self, fetched: Fetched, polled: u64, now: Instant) {
+        if fetched.next > self.next {
+            self.next = fetched.next;
+            self.polled = polled;
+            self.since.get_or_insert(now);
+        }
+        self.high = self.high.max(self.next).max(fetched.end.unwrap_or(Offset::ZERO));
+    }
+
+    /// Whether it is time to cut.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let waited = self.since.is_some_and(|since| now.saturating_duration_since(since) >= LINGER);
+        waited || self.room() == 0 || self.bytes() >= MAX_BYTES
+    }
+
+    /// Cuts what was read since the last cut; `None` if that is nothing.
+    pub(super) fn cut(&mut self, budget: &Budget) -> Option<Chunk> {
+        if self.next == self.from {
+            return None;
+        }
+        let bytes = self.bytes();
+        let Partition { stream, number } = &self.partition;
+        let batch = Batch {
+            range: self.from..self.next,
+            epoch: self.epoch,
+            appended: self.appended.take(),
+            rows: self.rows.finish(stream.id, *number),
+            memory: budget.take(bytes),
+            partition: self.partition.clone(),
+        };
+        self.from = self.next;
+        self.since = None;
+        self.rejected_bytes = 0;
+        Some(Chunk {
+            run: self.run,
+            polled: self.polled,
+            batch,
+            epochs: std::mem::take(&mut self.epochs),
+            records: std::mem::take(&mut self.records),
+            rejected: std::mem::take(&mut self.rejected),
+            unknown_fields: self.rows.take_unknown_fields(),
+            high: self.high,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.bytes() + self.rejected_bytes
+    }
+}
