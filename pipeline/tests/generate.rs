@@ -105,8 +105,8 @@ async fn ten_thousand_events_arrive_as_they_were_made() {
     let (broker, connection) = start_broker(&data).await;
     create_topics(&connection).await;
     let to = &connection.brokers;
-    let line = "--count 10000 --seed 4 --start 2026-03-01T00:00:00Z --bad-share 0.02";
-    run(format!("{line} --to {to}")).await.unwrap();
+    let told = "--count 10000 --seed 4 --start 2026-03-01T00:00:00Z --bad-share 0.02";
+    run(format!("{told} --to {to}")).await.unwrap();
 
     let start = Timestamp(1_772_323_200_000_000);
     let life = Life::new(4, start, &Topic::ALL, 200.0);
