@@ -1,1 +1,49 @@
-//! Placeholder.
+//! SQL over what the sinks stored: one table per table of the catalog, read from the lake, and
+//! `lag`.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use aion_schemas::catalog::Catalog;
+//! # async fn show(catalog: Arc<Catalog>) -> Result<(), Box<dyn std::error::Error>> {
+//! use aion_analytics::{Engine, Settings};
+//! use futures::TryStreamExt;
+//!
+//! let lake = url::Url::from_directory_path("/var/lib/aion/lake").map_err(|()| "a full path")?;
+//! let engine = Engine::open(Settings::new(lake, catalog))?;
+//! let mut answer = engine.query("select route, count(*) from decisions group by route").await?;
+//! while let Some(batch) = answer.try_next().await? {
+//!     println!("{} rows", batch.num_rows());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`engine`] | opens a lake, plans and runs queries within their bounds |
+//! | [`tables`] | which tables there are, with columns and their docs |
+//! | `stored` | a table of the lake for DataFusion: one snapshot, pruned by date and statistics |
+//! | `views` | tables of at-least-once topics without their repetitions |
+//! | [`lag`] | how far the lake is behind the logs |
+//! | [`statements`] | where one statement ends and the next begins |
+//!
+//! **Invariant:** nothing here writes: every plan passes DataFusion's `SQLOptions`, and the only
+//! object store that a plan can name is the lake's.
+//! **Invariant:** a query sees one snapshot of each table, whatever writers do meanwhile.
+//!
+//! Text columns are `Utf8View`: filters and groups then copy no text. `Binary` stays `Binary`.
+
+pub mod engine;
+pub mod error;
+pub mod lag;
+mod lake;
+pub mod statements;
+mod stored;
+pub mod tables;
+mod views;
+
+pub use self::{
+    engine::{Answer, Engine, Settings},
+    error::Error,
+    lag::LogEnds,
+};

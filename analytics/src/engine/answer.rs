@@ -1,0 +1,129 @@
+//! The answer to a query: its columns at once, its rows as they come.
+//!
+//! **Invariant:** an answer that ends without an error is whole: the last message says so, and a
+//! query that dies without it is an error.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use datafusion::execution::SendableRecordBatchStream;
+use futures::{Stream, StreamExt};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+use super::Query;
+use crate::error::Error;
+
+/// Batches that wait for whoever asked; the query waits beyond that.
+const BATCHES_WAITING: usize = 2;
+
+/// The rows that a query gives, as a stream of record batches. Dropping it stops the query.
+#[derive(Debug)]
+pub struct Answer {
+    schema: SchemaRef,
+    rows: mpsc::Receiver<Message>,
+    ended: bool,
+    _running: Running,
+}
+
+#[derive(Debug)]
+enum Message {
+    Rows(RecordBatch),
+    Failed(Error),
+    Done,
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+struct Running(JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Answer {
+    /// The columns of the rows.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+}
+
+impl Stream for Answer {
+    type Item = Result<RecordBatch, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let item = match ready!(self.rows.poll_recv(context)) {
+            Some(Message::Rows(rows)) => return Poll::Ready(Some(Ok(rows))),
+            Some(Message::Done) => None,
+            Some(Message::Failed(error)) => Some(Err(error)),
+            None => Some(Err(Error::Internal("its thread panicked".into()))),
+        };
+        self.ended = true;
+        Poll::Ready(item)
+    }
+}
+
+/// Runs a query on the threads of `handle`; returns when its first rows can be asked for.
+pub(super) async fn start(handle: &Handle, query: Query) -> Result<Answer, Error> {
+    let (planned, schema) = oneshot::channel();
+    let (rows_out, rows) = mpsc::channel(BATCHES_WAITING);
+    let running = Running(handle.spawn(run(query, planned, rows_out)));
+    let schema = schema.await.map_err(|_| Error::Internal("its planner panicked".into()))??;
+    Ok(Answer { schema, rows, ended: false, _running: running })
+}
+
+async fn run(
+    query: Query,
+    planned: oneshot::Sender<Result<SchemaRef, Error>>,
+    rows: mpsc::Sender<Message>,
+) {
+    let limit = query.bounds.deadline;
+    let deadline = Instant::now() + limit;
+    let begun = timeout_at(deadline, begin(&query)).await;
+    // Whoever asked may be gone; then this task is being aborted too.
+    let stream = match begun.unwrap_or(Err(Error::Deadline { limit })) {
+        Ok(stream) => stream,
+        Err(error) => return drop(planned.send(Err(error))),
+    };
+    if planned.send(Ok(stream.schema())).is_err() {
+        return;
+    }
+    let last = match timeout_at(deadline, pass_on(stream, &query, &rows)).await {
+        Ok(Ok(())) => Message::Done,
+        Ok(Err(error)) => Message::Failed(error),
+        Err(_) => Message::Failed(Error::Deadline { limit }),
+    };
+    // Nobody is left to hear it when this fails.
+    drop(rows.send(last).await);
+}
+
+async fn begin(query: &Query) -> Result<SendableRecordBatchStream, Error> {
+    let plan = query.plan().await?;
+    plan.execute_stream().await.map_err(|cause| query.explain(cause, None))
+}
+
+async fn pass_on(
+    mut stream: SendableRecordBatchStream,
+    query: &Query,
+    rows: &mpsc::Sender<Message>,
+) -> Result<(), Error> {
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(|cause| query.explain(cause, None))?;
+        if rows.send(Message::Rows(batch)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

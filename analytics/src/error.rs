@@ -1,0 +1,167 @@
+//! What can go wrong with a query, said for the person who typed it.
+
+use std::{fmt::Write, time::Duration};
+
+use aion_schemas::suggest::nearest;
+use datafusion::{
+    common::{Column, SchemaError},
+    error::DataFusionError,
+};
+
+/// Why a query, or opening the lake, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lake isn't where it was said to be, or can't be used.
+    #[error("open lake {lake}: {cause}")]
+    Open {
+        /// Its URL.
+        lake: String,
+        /// What is the matter.
+        cause: String,
+    },
+    /// The statement would change something.
+    #[error("{what}: this is read-only; ask with select, show, describe or explain")]
+    ReadOnly {
+        /// What kind of statement it was.
+        what: String,
+    },
+    /// There is no table of that name.
+    #[error("no table `{name}`{}\ntables: {}", did_you_mean(near.as_ref()), tables.join(", "))]
+    UnknownTable {
+        /// The name as asked for.
+        name: String,
+        /// The nearest name that exists, where one is near.
+        near: Option<String>,
+        /// All names that exist.
+        tables: Vec<String>,
+    },
+    /// There is no column of that name.
+    #[error("no column `{name}`{}\ncolumns: {}", did_you_mean(near.as_ref()), columns.join(", "))]
+    UnknownColumn {
+        /// The name as asked for.
+        name: String,
+        /// The nearest name that exists, where one is near.
+        near: Option<String>,
+        /// All names that exist at that place.
+        columns: Vec<String>,
+    },
+    /// The statement isn't SQL, or means nothing.
+    #[error("{0}")]
+    Query(String),
+    /// The query wanted more memory than it may have.
+    #[error(
+        "the query needs more than the {} MiB of memory it may have ({cause}); \
+         ask for less at once, such as fewer columns or a shorter time, or allow more",
+        limit_bytes / (1024 * 1024)
+    )]
+    Memory {
+        /// The bound.
+        limit_bytes: usize,
+        /// Which part of the plan ran out.
+        cause: String,
+    },
+    /// The query took longer than it may.
+    #[error("the query was stopped after {limit:?}; ask for less at once, or allow more")]
+    Deadline {
+        /// The bound.
+        limit: Duration,
+    },
+    /// Stored data couldn't be read.
+    #[error("read {what}: {cause}")]
+    Read {
+        /// What was being read.
+        what: String,
+        /// Why it failed.
+        cause: String,
+    },
+    /// A defect of the engine.
+    #[error("the query ended without an answer: {0}")]
+    Internal(String),
+}
+
+fn did_you_mean(near: Option<&String>) -> String {
+    near.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+/// Errors of ours travel through DataFusion's and come out again in [`explain`].
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> DataFusionError {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+/// Turns DataFusion's error into one for people.
+pub(crate) fn explain(error: DataFusionError, memory_bytes: usize) -> Error {
+    let error = match unwrap_own(error) {
+        Ok(own) => return own,
+        Err(error) => error,
+    };
+    match error.find_root() {
+        DataFusionError::SchemaError(cause, _) => explain_schema(cause),
+        DataFusionError::ResourcesExhausted(cause) => {
+            let cause = first_line(cause);
+            Error::Memory { limit_bytes: memory_bytes, cause }
+        }
+        root @ (DataFusionError::ObjectStore(_)
+        | DataFusionError::ParquetError(_)
+        | DataFusionError::IoError(_)) => {
+            Error::Read { what: "the lake's files".into(), cause: root.message().into_owned() }
+        }
+        DataFusionError::SQL(cause, _) => Error::Query(cause.to_string()),
+        root @ (DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_)) => {
+            Error::Internal(first_line(&root.message()))
+        }
+        root => Error::Query(root.message().into_owned()),
+    }
+}
+
+/// Finds an [`Error`] of ours that DataFusion wrapped, in contexts or shared between partitions.
+fn unwrap_own(error: DataFusionError) -> Result<Error, DataFusionError> {
+    match error {
+        DataFusionError::External(cause) => match cause.downcast::<Error>() {
+            Ok(own) => Ok(*own),
+            Err(other) => Err(DataFusionError::External(other)),
+        },
+        DataFusionError::Context(text, inner) => {
+            unwrap_own(*inner).map_err(|other| DataFusionError::Context(text, Box::new(other)))
+        }
+        DataFusionError::Diagnostic(diagnostic, inner) => unwrap_own(*inner)
+            .map_err(|other| DataFusionError::Diagnostic(diagnostic, Box::new(other))),
+        other => Err(other),
+    }
+}
+
+fn explain_schema(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let columns = shown(valid_fields);
+            let name = field.name().to_owned();
+            let near = nearest(&name, valid_fields.iter().map(Column::name));
+            // An upper-case name that was written without quotes arrives in lower case, so a name
+            // that differs in case only was quoted by the user; quoting is what the answer shows.
+            Error::UnknownColumn { name, near: near.map(str::to_owned), columns }
+        }
+        other => Error::Query(other.to_string()),
+    }
+}
+
+/// The names as they can be typed: with the table's only where two share a name.
+fn shown(columns: &[Column]) -> Vec<String> {
+    let twice = |name: &str| columns.iter().filter(|other| other.name() == name).count() > 1;
+    columns
+        .iter()
+        .map(|column| match &column.relation {
+            Some(table) if twice(column.name()) => {
+                let mut text = table.table().to_owned();
+                // Writing to a String can't fail.
+                write!(text, ".{}", column.name()).ok();
+                text
+            }
+            _ => column.name().to_owned(),
+        })
+        .collect()
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_end_matches('.').to_owned()
+}

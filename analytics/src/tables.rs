@@ -1,0 +1,245 @@
+//! Which tables there are: one per table of the catalog, `<name>_raw` beside those that are shown
+//! without repetitions, and `lag`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use aion_schemas::{
+    catalog::{Catalog, Topic},
+    schema::{POSITION_COLUMNS, Schema},
+};
+use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{SchemaProvider, TableProvider},
+    error::{DataFusionError, Result},
+};
+
+use crate::{
+    lag::{self, Lag, LogEnds},
+    lake::Lake,
+    stored::Stored,
+    views,
+};
+
+/// The column by which the lake is cut into folders: the UTC day of the event time.
+pub(crate) const DATE_COLUMN: &str = "_date";
+
+/// A table as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    /// The name to ask for.
+    pub name: String,
+    /// One sentence for people.
+    pub doc: String,
+    /// The columns, in order.
+    pub columns: Vec<ColumnInfo>,
+}
+
+/// A column as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnInfo {
+    /// The name to ask for.
+    pub name: String,
+    /// Its type, in SQL's words.
+    pub sql_type: &'static str,
+    /// Whether it can be null.
+    pub nullable: bool,
+    /// One sentence for people.
+    pub doc: String,
+}
+
+/// A table of the lake: what it is called there and in SQL, and its columns.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    /// The name in SQL, and of the folder in the lake.
+    pub(crate) table: String,
+    /// The topic that it is filled from.
+    pub(crate) topic: Arc<str>,
+    /// The columns that make rows one and the same; `None` where each row stands for itself.
+    pub(crate) key: Option<Vec<String>>,
+    /// What a Parquet file holds: the schema's fields, then the position columns.
+    pub(crate) file_schema: SchemaRef,
+    /// The same with [`DATE_COLUMN`] at the end.
+    pub(crate) schema: SchemaRef,
+    info: TableInfo,
+}
+
+impl Definition {
+    fn new(topic: &Topic) -> Definition {
+        let fields = topic.schema.arrow().fields().iter().map(viewed).collect::<Vec<_>>();
+        let date = Field::new(DATE_COLUMN, DataType::Date32, true);
+        let all = fields.iter().cloned().chain([date]).collect::<Vec<_>>();
+        Definition {
+            table: topic.table.to_string(),
+            topic: Arc::clone(&topic.name),
+            key: views::key(topic),
+            file_schema: Arc::new(ArrowSchema::new(fields)),
+            schema: Arc::new(ArrowSchema::new(all)),
+            info: info(&topic.table, &topic.schema),
+        }
+    }
+}
+
+/// Text as views: what the Parquet reader makes fastest, and what filters and groups need not copy.
+/// Any column may be null, also one that events must have: files older than the column lack it.
+fn viewed(field: &Arc<Field>) -> Field {
+    let data_type = match field.data_type() {
+        DataType::Utf8 => DataType::Utf8View,
+        other => other.clone(),
+    };
+    Field::new(field.name(), data_type, true)
+}
+
+/// The tables of a catalog, made once for all queries.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    definitions: Vec<Arc<Definition>>,
+    infos: Vec<TableInfo>,
+}
+
+impl Tables {
+    /// The tables that the topics of the catalog fill.
+    pub(crate) fn of(catalog: &Catalog) -> Tables {
+        let definitions: Vec<_> =
+            catalog.topics.iter().map(|topic| Arc::new(Definition::new(topic))).collect();
+        let infos = infos(&definitions);
+        Tables { definitions, infos }
+    }
+
+    /// The names of the tables that the lake holds.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &str> {
+        self.definitions.iter().map(|definition| definition.table.as_str())
+    }
+
+    /// All tables as people see them.
+    pub(crate) fn infos(&self) -> &[TableInfo] {
+        &self.infos
+    }
+
+    /// The tables for one query: each takes its snapshot when it is first read.
+    pub(crate) fn for_query(
+        &self,
+        lake: &Arc<Lake>,
+        ends: Option<&LogEnds>,
+    ) -> Result<QueryTables> {
+        let stored: Vec<_> = self
+            .definitions
+            .iter()
+            .map(|definition| Arc::new(Stored::new(Arc::clone(definition), Arc::clone(lake))))
+            .collect();
+        let mut named: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
+        for table in &stored {
+            let name = table.definition().table.clone();
+            let raw = Arc::clone(table) as Arc<dyn TableProvider>;
+            if let Some(key) = &table.definition().key {
+                named.insert(views::raw_name(&name), Arc::clone(&raw));
+                named.insert(name.clone(), views::distinct(&name, key, raw)?);
+            } else {
+                named.insert(name, raw);
+            }
+        }
+        named.insert(lag::TABLE.into(), Arc::new(Lag::new(stored, ends.cloned())));
+        Ok(QueryTables { named, missing: Mutex::new(None) })
+    }
+}
+
+fn infos(definitions: &[Arc<Definition>]) -> Vec<TableInfo> {
+    let mut infos = Vec::new();
+    for definition in definitions {
+        infos.push(definition.info.clone());
+        if definition.key.is_some() {
+            let name = views::raw_name(&definition.table);
+            let doc = format!("{} as stored, with repetitions", definition.table);
+            infos.push(TableInfo { name, doc, ..definition.info.clone() });
+        }
+    }
+    infos.push(lag::info());
+    infos
+}
+
+fn info(table: &str, schema: &Schema) -> TableInfo {
+    let mut columns: Vec<_> = schema
+        .fields
+        .iter()
+        .map(|field| ColumnInfo {
+            name: field.name.to_string(),
+            sql_type: sql_type(&field.kind.arrow()),
+            nullable: !field.required,
+            doc: field.doc.to_string(),
+        })
+        .collect();
+    let arrow = schema.arrow();
+    columns.extend(POSITION_COLUMNS.iter().zip(POSITION_DOCS).map(|(name, doc)| ColumnInfo {
+        name: (*name).to_owned(),
+        sql_type: arrow.field_with_name(name).map_or("", |field| sql_type(field.data_type())),
+        nullable: false,
+        doc: doc.to_owned(),
+    }));
+    columns.push(ColumnInfo {
+        name: DATE_COLUMN.to_owned(),
+        sql_type: sql_type(&DataType::Date32),
+        nullable: true,
+        doc: "Day of the event time (UTC); a filter on it skips whole folders.".to_owned(),
+    });
+    TableInfo { name: table.to_owned(), doc: schema.doc.to_string(), columns }
+}
+
+const POSITION_DOCS: [&str; 5] = [
+    "Id of the topic's incarnation.",
+    "Leader epoch of the record; -1 where it is not known.",
+    "Kafka partition.",
+    "Offset of the record.",
+    "When the broker appended the record.",
+];
+
+/// The name that SQL has for a type of the contract.
+pub(crate) fn sql_type(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Utf8 | DataType::Utf8View => "varchar",
+        DataType::Int32 => "integer",
+        DataType::Int64 => "bigint",
+        DataType::Float64 => "double",
+        DataType::Boolean => "boolean",
+        DataType::Timestamp(..) => "timestamptz",
+        DataType::Date32 => "date",
+        DataType::Binary => "bytea",
+        _ => "other",
+    }
+}
+
+/// The tables of one query.
+#[derive(Debug)]
+pub(crate) struct QueryTables {
+    named: BTreeMap<String, Arc<dyn TableProvider>>,
+    missing: Mutex<Option<String>>,
+}
+
+impl QueryTables {
+    /// The first table that planning asked for in vain.
+    pub(crate) fn missing(&self) -> Option<String> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for QueryTables {
+    fn table_names(&self) -> Vec<String> {
+        self.named.keys().cloned().collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let found = self.named.get(name).map(Arc::clone);
+        if found.is_none() {
+            let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+            missing.get_or_insert_with(|| name.to_owned());
+        }
+        Ok(found)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.named.contains_key(name)
+    }
+}

@@ -1,0 +1,129 @@
+//! What people are told when a query can't be answered.
+
+use aion_analytics::Error;
+
+use crate::lake::{TestLake, ask};
+
+async fn refused(sql: &str) -> Error {
+    match ask(&TestLake::new().engine(), sql).await {
+        Ok(_) => panic!("{sql} was carried out"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn whatever_would_change_something_is_refused() {
+    for sql in [
+        "create table t as select 1",
+        "create or replace table t (a int)",
+        "create view v as select 1",
+        "create schema s",
+        "create database d",
+        "create external table e stored as parquet location '/tmp/e'",
+        "create external table e stored as csv location '/etc/passwd'",
+        "create function f(int) returns int return $1",
+        "drop table decisions",
+        "drop view decisions",
+        "drop schema public cascade",
+        "insert into decisions (task_id) values ('x')",
+        "insert into decisions select * from decisions",
+        "update decisions set route = 'x'",
+        "delete from decisions",
+        "truncate table decisions",
+        "copy decisions to '/tmp/stolen.csv'",
+        "copy (select 1) to '/tmp/stolen.parquet' stored as parquet",
+        "set datafusion.execution.target_partitions = 64",
+        "reset datafusion.execution.target_partitions",
+        "commit",
+        "rollback",
+        "prepare p as select 1",
+        "execute p",
+        "deallocate p",
+        "explain insert into decisions (task_id) values ('x')",
+        "explain analyze copy decisions to '/tmp/stolen.csv'",
+    ] {
+        let error = refused(sql).await;
+        assert!(matches!(error, Error::ReadOnly { .. }), "{sql}: {error:?}");
+        assert!(error.to_string().contains("read-only"), "{error}");
+    }
+    assert!(!std::path::Path::new("/tmp/stolen.csv").exists());
+}
+
+#[tokio::test]
+async fn what_the_engine_does_not_know_is_refused_too() {
+    for sql in [
+        "begin",
+        "vacuum",
+        "grant select on decisions to x",
+        "call p()",
+        "attach 'x' as y",
+        "load 'x'",
+    ] {
+        let error = refused(sql).await;
+        assert!(matches!(error, Error::Query(_)), "{sql}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn files_beside_the_lake_can_not_be_named() {
+    for sql in [
+        "select * from '/etc/passwd'",
+        "select * from \"file:///etc/passwd\"",
+        "select * from read_csv('/etc/passwd')",
+    ] {
+        let error = refused(sql).await;
+        assert!(matches!(error, Error::UnknownTable { .. } | Error::Query(_)), "{sql}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_statement_at_a_time() {
+    assert!(matches!(refused("select 1; drop table decisions").await, Error::Query(_)));
+}
+
+#[tokio::test]
+async fn an_unknown_table_names_the_nearest() {
+    let error = refused("select * from decision").await.to_string();
+    assert!(error.starts_with("no table `decision`; did you mean `decisions`?"), "{error}");
+    assert!(error.contains("tables: "), "{error}");
+    let error = refused("select * from public.zzzzzzz").await.to_string();
+    assert!(error.starts_with("no table `zzzzzzz`\ntables: "), "{error}");
+    let error = refused("describe decision").await.to_string();
+    assert!(error.contains("did you mean `decisions`?"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unknown_column_names_the_nearest() {
+    for sql in [
+        "select rout from decisions",
+        "select count(*) from decisions where rout = 'x'",
+        "select d.rout from decisions d join tasks t on t.task_id = d.task_id",
+        "select route from decisions group by rout",
+        "select task_id from decisions order by rout",
+    ] {
+        let error = refused(sql).await.to_string();
+        assert!(error.starts_with("no column `rout`; did you mean `route`?"), "{sql}: {error}");
+        assert!(error.contains("columns: "), "{sql}: {error}");
+    }
+    let error = refused("select \"TaskId\" from decisions").await.to_string();
+    assert!(error.contains("did you mean `task_id`?"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unknown_function_and_bad_sql_say_so() {
+    let error = refused("select dat_trunc('day', timestamp) from decisions").await.to_string();
+    assert!(error.contains("dat_trunc") && error.contains("Did you mean"), "{error}");
+    let error = refused("selct 1").await.to_string();
+    assert!(error.contains("selct"), "{error}");
+    let error = refused("").await.to_string();
+    assert!(!error.is_empty());
+}
+
+#[tokio::test]
+async fn a_failure_while_rows_come_is_an_error_not_an_end() {
+    let lake = TestLake::new();
+    lake.append("decisions", 0, &[crate::lake::decision("x", "small", "10:00:00")]).await;
+    let error =
+        ask(&lake.engine(), "select cast(task_id as int) from decisions").await.unwrap_err();
+    assert!(error.to_string().contains("'x'"), "{error}");
+}

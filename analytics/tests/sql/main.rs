@@ -1,0 +1,8 @@
+//! SQL over lakes as the lake sink writes them.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod bounds;
+mod control;
+mod errors;
+mod lake;
+mod reading;
