@@ -12,3 +12,4 @@ pub mod logging;
 pub mod metrics;
 pub mod schemas;
 pub mod signals;
+pub mod sql;

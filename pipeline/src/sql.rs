@@ -1,0 +1,187 @@
+//! `aion sql`: ask the lake, with one query, a file, a pipe, or a prompt.
+//!
+//! | exit code | means |
+//! |---|---|
+//! | 0 | every statement was answered, or whoever read the output has seen enough |
+//! | 1 | a statement failed; those after it were not tried |
+//! | 2 | the command line is wrong |
+//! | 3 | there is no lake to open |
+//!
+//! **Invariant:** what was stored comes from outside: on a terminal none of its characters can do
+//! more than be seen.
+
+mod command;
+mod ends;
+mod format;
+mod prompt;
+mod shell;
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use aion_analytics::{Engine, Settings, statements};
+use aion_schemas::catalog::Catalog;
+use anyhow::Context;
+use url::Url;
+
+pub use self::format::Format;
+use self::shell::{Outcome, Shell};
+use crate::exit::{Exit, Failure};
+
+/// The arguments of `aion sql`.
+#[derive(Debug, clap::Args)]
+pub struct SqlArgs {
+    /// The query; several are separated by `;`. Without it standard input is read, or a prompt
+    /// opens.
+    query: Option<String>,
+    /// Run the statements of a file; `-` is standard input.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "query")]
+    file: Option<PathBuf>,
+    /// How answers are printed.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Data folder of `aion dev`; the lake lies in it.
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+    /// The lake itself: a folder, or a URL.
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    lake: Option<String>,
+    /// A broker to ask for the ends of the logs, for table `lag`.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// Folder with catalog.toml and schemas; the built-in contract without it.
+    #[arg(long, value_name = "DIR")]
+    catalog: Option<PathBuf>,
+    /// Memory that a query may use, such as 512MiB or 4GiB; beyond it large sorts and joins go to
+    /// disk.
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = bytes)]
+    memory: usize,
+    /// Seconds that a query may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+}
+
+/// Where statements come from.
+enum Source {
+    Text(String),
+    Prompt,
+}
+
+/// Runs `aion sql`.
+#[expect(clippy::needless_pass_by_value, reason = "a command owns its arguments")]
+pub fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
+    let terminal = io::stdout().is_terminal();
+    match answer(&args, io::stdout(), terminal)? {
+        Outcome::Answered => Ok(ExitCode::SUCCESS),
+        Outcome::Failed => Ok(Exit::Failed.into()),
+    }
+}
+
+fn answer(args: &SqlArgs, out: impl Write, terminal: bool) -> anyhow::Result<Outcome> {
+    let engine = open(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime of the prompt")?;
+    let mut shell = Shell::new(engine, out, args.format, terminal);
+    let outcome = match source(args)? {
+        Source::Text(text) => runtime.block_on(shell.run(statements::split(&text).all())),
+        Source::Prompt => prompt::run(&mut shell, &runtime),
+    };
+    match outcome {
+        // `| head` has what it wanted.
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::Answered),
+        outcome => outcome.context("print the answer"),
+    }
+}
+
+fn source(args: &SqlArgs) -> anyhow::Result<Source> {
+    if let Some(query) = &args.query {
+        return Ok(Source::Text(query.clone()));
+    }
+    if let Some(file) = args.file.as_deref().filter(|file| *file != Path::new("-")) {
+        let text = fs::read_to_string(file).map_err(|cause| {
+            Failure::new(Exit::Usage, format!("read {}: {cause}", file.display()))
+        })?;
+        return Ok(Source::Text(text));
+    }
+    if args.file.is_none() && io::stdin().is_terminal() {
+        return Ok(Source::Prompt);
+    }
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).context("read statements from standard input")?;
+    Ok(Source::Text(text))
+}
+
+fn open(args: &SqlArgs) -> anyhow::Result<Engine> {
+    let catalog = match &args.catalog {
+        Some(dir) => {
+            Catalog::load(dir).map_err(|cause| Failure::new(Exit::Usage, cause.to_string()))?
+        }
+        None => Catalog::builtin(),
+    };
+    let mut settings = Settings::new(lake_url(args)?, Arc::new(catalog));
+    settings.memory_bytes = args.memory;
+    settings.deadline = Duration::from_secs(args.timeout);
+    settings.ends = args.kafka.as_deref().map(ends::of_broker);
+    let opened = Engine::open(settings);
+    Ok(opened.map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?)
+}
+
+/// The lake's URL. A folder that isn't there is refused: it would look like a lake without rows.
+fn lake_url(args: &SqlArgs) -> Result<Url, Failure> {
+    let url = match &args.lake {
+        Some(lake) if lake.contains("://") => Url::parse(lake)
+            .map_err(|cause| Failure::new(Exit::Usage, format!("--lake {lake}: {cause}")))?,
+        Some(folder) => folder_url(Path::new(folder))?,
+        None if args.data.is_dir() => return folder_url(&args.data.join("lake")),
+        None => return Err(nothing_at(&args.data)),
+    };
+    match url.to_file_path() {
+        Ok(folder) if url.scheme() == "file" && !folder.is_dir() => Err(nothing_at(&folder)),
+        _ => Ok(url),
+    }
+}
+
+fn folder_url(folder: &Path) -> Result<Url, Failure> {
+    let full = std::path::absolute(folder).ok();
+    full.and_then(|full| Url::from_directory_path(full).ok())
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("{} is no folder", folder.display())))
+}
+
+fn nothing_at(folder: &Path) -> Failure {
+    let message = format!(
+        "there is no data at {}; `aion dev` makes some, or name another place by --data or --lake",
+        folder.display()
+    );
+    Failure::new(Exit::Data, message)
+}
+
+/// Reads a size such as `512MiB`, `4G` or a plain number of bytes.
+fn bytes(text: &str) -> Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim().to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b')
+    {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return Err(format!("{unit:?} is no unit of size; write KiB, MiB or GiB")),
+    };
+    let number: usize = number.parse().map_err(|_| "write a number, such as 512MiB".to_owned())?;
+    let bytes = number.checked_mul(1 << shift).ok_or("that is more than there can be")?;
+    if bytes < 1 << 20 {
+        return Err("a query needs 1MiB at least".to_owned());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! The prompt's own commands, which start with a backslash.
+
+use std::io::{self, Write};
+
+use aion_analytics::tables::{ColumnInfo, TableInfo};
+use aion_schemas::suggest::nearest;
+use clap::ValueEnum;
+use unicode_width::UnicodeWidthStr;
+
+use super::{format::Format, shell::Shell};
+
+/// What the prompt says when it opens, and to `\?`.
+pub(super) const HELP: &str = r"
+Statements end with `;`, over as many lines as you like. Tab completes names.
+  \d            the tables
+  \d TABLE      the columns of a table, with what they mean
+  \format KIND  table, csv or json
+  \timing       show or hide how long answers take
+  \?            this help
+  \q            leave (so does Ctrl-D; Ctrl-C drops what was typed, or stops a query)
+";
+
+/// Whether the prompt goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Go,
+    Leave,
+}
+
+/// Whether a line is a command rather than SQL.
+pub(super) fn is_command(line: &str) -> bool {
+    let line = line.trim();
+    line.starts_with('\\') || matches!(line.trim_end_matches(';'), "quit" | "exit" | "help")
+}
+
+/// Carries out a command.
+pub(super) fn run<W: Write>(line: &str, shell: &mut Shell<W>) -> io::Result<Next> {
+    let mut words = line.trim().trim_end_matches(';').split_whitespace();
+    let (command, argument) = (words.next().unwrap_or_default(), words.next());
+    match (command, argument) {
+        (r"\q" | "quit" | "exit", _) => return Ok(Next::Leave),
+        (r"\?" | r"\h" | "help", _) => shell.out.write_all(HELP.as_bytes())?,
+        (r"\d" | r"\dt", None) => list(shell.engine.tables(), &mut shell.out)?,
+        (r"\d", Some(name)) => describe(shell.engine.tables(), name, &mut shell.out)?,
+        (r"\timing", _) => {
+            shell.timing = !shell.timing;
+            let state = if shell.timing { "shown" } else { "hidden" };
+            writeln!(shell.out, "times are {state}")?;
+        }
+        (r"\format", Some(kind)) => match Format::from_str(kind, true) {
+            Ok(format) => shell.format = format,
+            Err(_) => writeln!(shell.out, "formats: table, csv, json")?,
+        },
+        _ => writeln!(shell.out, r"no command {command}; \? lists them")?,
+    }
+    shell.out.flush()?;
+    Ok(Next::Go)
+}
+
+fn list(tables: &[TableInfo], out: &mut impl Write) -> io::Result<()> {
+    let width = tables.iter().map(|table| table.name.width()).max().unwrap_or_default();
+    for table in tables {
+        writeln!(out, "  {:width$}  {}", table.name, table.doc)?;
+    }
+    Ok(())
+}
+
+fn describe(tables: &[TableInfo], name: &str, out: &mut impl Write) -> io::Result<()> {
+    let Some(table) = tables.iter().find(|table| table.name == name) else {
+        let names = tables.iter().map(|table| table.name.as_str());
+        return match nearest(name, names) {
+            Some(near) => writeln!(out, "no table `{name}`; did you mean `{near}`?"),
+            None => writeln!(out, r"no table `{name}`; \d lists them"),
+        };
+    };
+    let width = |text: fn(&ColumnInfo) -> &str| {
+        table.columns.iter().map(|column| text(column).width()).max().unwrap_or_default()
+    };
+    let (names, types) = (width(|column| &column.name), width(|column| column.sql_type));
+    writeln!(out, "{}: {}", table.name, table.doc)?;
+    for column in &table.columns {
+        let null = if column.nullable { "null" } else { "" };
+        writeln!(
+            out,
+            "  {:names$}  {:types$}  {null:4}  {}",
+            column.name, column.sql_type, column.doc
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_command;
+
+    #[test]
+    fn commands_are_told_from_sql() {
+        for command in [r"\d", r" \q ", "exit", "quit;", "help", r"\nonsense"] {
+            assert!(is_command(command), "{command}");
+        }
+        for sql in ["select 1", "select '\\d'", "exits", "", "--"] {
+            assert!(!is_command(sql), "{sql}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! How answers look: a table for people, CSV or JSON for programs.
+//!
+//! | format | shape | null |
+//! |---|---|---|
+//! | `table` | columns as wide as the first thousand rows need, then count and time | `NULL` |
+//! | `csv` | RFC 4180 with a header, lines end in `\n` | empty; empty text is `""` |
+//! | `json` | JSON lines: one object for each row, keys in column order | `null` |
+//!
+//! Times are RFC 3339 in UTC. Bytes are text where they are UTF-8, else hexadecimal after `\x`,
+//! except in JSON, where they are hexadecimal always.
+
+mod cell;
+mod csv;
+mod table;
+
+use std::io::{self, Write};
+
+use arrow::{
+    datatypes::SchemaRef,
+    error::ArrowError,
+    json::{WriterBuilder, writer::LineDelimited},
+    record_batch::RecordBatch,
+};
+
+use self::{csv::Csv, table::Table};
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Columns side by side, for people.
+    Table,
+    /// Comma-separated values with a header line.
+    Csv,
+    /// JSON lines: one object for each row.
+    Json,
+}
+
+/// Prints one answer.
+pub(super) struct Printer<'a> {
+    out: &'a mut dyn Write,
+    /// Whether characters could reach a terminal, which obeys some of them.
+    terminal: bool,
+    kind: Kind,
+    rows: usize,
+}
+
+enum Kind {
+    Table(Table),
+    Csv(Csv),
+    Json,
+}
+
+impl<'a> Printer<'a> {
+    /// Starts an answer with these columns.
+    pub(super) fn new(
+        out: &'a mut dyn Write,
+        format: Format,
+        terminal: bool,
+        schema: SchemaRef,
+    ) -> Printer<'a> {
+        let kind = match format {
+            Format::Table => Kind::Table(Table::new(schema, terminal)),
+            Format::Csv => Kind::Csv(Csv::new(schema)),
+            Format::Json => Kind::Json,
+        };
+        Printer { out, terminal, kind, rows: 0 }
+    }
+
+    /// Prints rows, or keeps them until their widths are known.
+    pub(super) fn rows(&mut self, rows: &RecordBatch) -> io::Result<()> {
+        self.rows += rows.num_rows();
+        let mut text = String::new();
+        match &mut self.kind {
+            Kind::Table(table) => table.rows(rows, &mut text),
+            Kind::Csv(csv) => csv.rows(rows, &mut text),
+            Kind::Json => json(rows, &mut text),
+        }
+        .map_err(io::Error::other)?;
+        self.print(&text)
+    }
+
+    /// Ends the answer; returns how many rows it had.
+    pub(super) fn end(mut self) -> io::Result<usize> {
+        let mut text = String::new();
+        match &mut self.kind {
+            Kind::Table(table) => table.end(&mut text),
+            Kind::Csv(csv) => csv.end(&mut text),
+            Kind::Json => {}
+        }
+        self.print(&text)?;
+        Ok(self.rows)
+    }
+
+    fn print(&mut self, text: &str) -> io::Result<()> {
+        if self.terminal {
+            self.out.write_all(cell::harmless_lines(text).as_bytes())
+        } else {
+            self.out.write_all(text.as_bytes())
+        }
+    }
+}
+
+fn json(rows: &RecordBatch, text: &mut String) -> Result<(), ArrowError> {
+    let mut lines = Vec::new();
+    let mut writer =
+        WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut lines);
+    writer.write(rows)?;
+    writer.finish()?;
+    text.push_str(&String::from_utf8_lossy(&lines));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! The prompt: edits lines, keeps them between sessions, gathers statements over several lines.
+
+use std::{
+    env, fs,
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use aion_analytics::{Engine, statements};
+use rustyline::{
+    Config, Context, Editor, Helper, completion::Completer, error::ReadlineError,
+    highlight::Highlighter, hint::Hinter, history::DefaultHistory, validate::Validator,
+};
+use tokio::runtime::Runtime;
+
+use super::{
+    command::{self, HELP, Next},
+    shell::{Outcome, Shell},
+};
+
+/// Lines that are kept.
+const HISTORY_LINES: usize = 2000;
+
+const KEYWORDS: [&str; 32] = [
+    "and",
+    "asc",
+    "avg",
+    "between",
+    "by",
+    "case",
+    "count",
+    "date_bin",
+    "date_trunc",
+    "desc",
+    "distinct",
+    "else",
+    "end",
+    "explain",
+    "from",
+    "group",
+    "having",
+    "interval",
+    "is",
+    "join",
+    "like",
+    "limit",
+    "max",
+    "min",
+    "not",
+    "null",
+    "order",
+    "select",
+    "sum",
+    "then",
+    "when",
+    "where",
+];
+
+/// Runs the prompt until the person leaves. What failed is said at once, so leaving is a success.
+pub(super) fn run<W: Write>(shell: &mut Shell<W>, runtime: &Runtime) -> io::Result<Outcome> {
+    let mut editor = editor(&shell.engine).map_err(io_error)?;
+    let history = history_file();
+    if let Some(file) = &history {
+        // The first session has none yet.
+        editor.load_history(file).ok();
+    }
+    writeln!(shell.out, "{HELP}")?;
+    let outcome = converse(shell, runtime, &mut editor);
+    if let Some(file) = &history
+        && let Err(cause) = editor.save_history(file)
+    {
+        eprintln!("aion: keep the history in {}: {cause}", file.display());
+    }
+    outcome.map(|()| Outcome::Answered)
+}
+
+fn converse<W: Write>(
+    shell: &mut Shell<W>,
+    runtime: &Runtime,
+    editor: &mut Editor<Names, DefaultHistory>,
+) -> io::Result<()> {
+    let mut typed = String::new();
+    loop {
+        let prompt = if typed.is_empty() { "aion> " } else { "   -> " };
+        match editor.readline(prompt) {
+            Ok(line) if typed.is_empty() && command::is_command(&line) => {
+                remember(editor, &line);
+                if command::run(&line, shell)? == Next::Leave {
+                    return Ok(());
+                }
+            }
+            Ok(line) => {
+                typed.push_str(&line);
+                typed.push('\n');
+                typed = answer(shell, runtime, editor, &typed)?;
+            }
+            Err(ReadlineError::Interrupted) => typed.clear(),
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(cause) => return Err(io_error(cause)),
+        }
+    }
+}
+
+/// Runs the statements that are complete; returns what is still being typed.
+fn answer<W: Write>(
+    shell: &mut Shell<W>,
+    runtime: &Runtime,
+    editor: &mut Editor<Names, DefaultHistory>,
+    typed: &str,
+) -> io::Result<String> {
+    let split = statements::split(typed);
+    if !split.complete.is_empty() {
+        remember(editor, typed.trim());
+    }
+    for statement in split.complete {
+        let stopped = runtime.block_on(async {
+            tokio::select! {
+                outcome = shell.statement(statement) => outcome.map(|_| false),
+                _ = tokio::signal::ctrl_c() => Ok(true),
+            }
+        })?;
+        if stopped {
+            writeln!(shell.out, "stopped")?;
+        }
+    }
+    if statements::is_blank(split.rest) {
+        return Ok(String::new());
+    }
+    Ok(format!("{}\n", split.rest))
+}
+
+fn remember(editor: &mut Editor<Names, DefaultHistory>, line: &str) {
+    // A line that isn't kept is no reason to end the session.
+    editor.add_history_entry(line).ok();
+}
+
+fn editor(engine: &Engine) -> Result<Editor<Names, DefaultHistory>, ReadlineError> {
+    let config = Config::builder()
+        .max_history_size(HISTORY_LINES)?
+        .history_ignore_dups(true)?
+        .history_ignore_space(true)
+        .completion_type(rustyline::CompletionType::List)
+        .build();
+    let mut editor = Editor::with_config(config)?;
+    editor.set_helper(Some(Names::of(engine)));
+    Ok(editor)
+}
+
+/// `$XDG_STATE_HOME/aion/sql_history`, by default below `~/.local/state`; none without a home.
+fn history_file() -> Option<PathBuf> {
+    let named = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = named("XDG_STATE_HOME").or_else(|| Some(named("HOME")?.join(".local/state")))?;
+    let folder = state.join("aion");
+    fs::create_dir_all(&folder).ok()?;
+    Some(folder.join("sql_history"))
+}
+
+fn io_error(error: ReadlineError) -> io::Error {
+    match error {
+        ReadlineError::Io(cause) => cause,
+        other => io::Error::other(other),
+    }
+}
+
+/// Completes the names of tables and columns, and the words of SQL.
+struct Names(Vec<String>);
+
+impl Names {
+    fn of(engine: &Engine) -> Names {
+        let tables = engine.tables();
+        let columns = tables.iter().flat_map(|table| &table.columns).map(|column| &column.name);
+        let mut names: Vec<String> =
+            tables.iter().map(|table| &table.name).chain(columns).cloned().collect();
+        names.extend(KEYWORDS.map(str::to_owned));
+        names.sort();
+        names.dedup();
+        Names(names)
+    }
+
+    /// Where the word before the cursor starts, and the names that it may become.
+    fn candidates(&self, line: &str, cursor: usize) -> (usize, Vec<String>) {
+        let typed = &line[..cursor];
+        let start = typed
+            .rfind(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .map_or(0, |at| at + typed[at..].chars().next().map_or(1, char::len_utf8));
+        let word = typed[start..].to_lowercase();
+        let fits = |name: &&String| !word.is_empty() && name.starts_with(&word);
+        (start, self.0.iter().filter(fits).cloned().collect())
+    }
+}
+
+impl Completer for Names {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(self.candidates(line, cursor))
+    }
+}
+
+impl Hinter for Names {
+    type Hint = String;
+}
+
+impl Highlighter for Names {}
+impl Validator for Names {}
+impl Helper for Names {}
+
+#[cfg(test)]
+mod tests {
+    use super::Names;
+
+    #[test]
+    fn the_word_before_the_cursor_is_completed() {
+        let names = Names(["decisions", "describe", "task_id", "tasks"].map(str::to_owned).into());
+        let complete = |line: &str| names.candidates(line, line.len());
+        assert_eq!(complete("select TA"), (7, vec!["task_id".into(), "tasks".into()]));
+        assert_eq!(complete("select d.task_"), (9, vec!["task_id".into()]));
+        assert_eq!(complete("é·de").1.len(), 2);
+        assert_eq!(complete("select ").1.len(), 0);
+    }
+}

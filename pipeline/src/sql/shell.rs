@@ -1,0 +1,103 @@
+//! Runs statements and prints what comes of them.
+
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
+
+use aion_analytics::{Answer, Engine, Error};
+use futures::TryStreamExt;
+
+use super::format::{Format, Printer};
+
+/// What became of statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All were answered.
+    Answered,
+    /// One failed, and said so.
+    Failed,
+}
+
+/// An engine and where its answers go.
+pub(super) struct Shell<W> {
+    pub(super) engine: Engine,
+    pub(super) out: W,
+    pub(super) format: Format,
+    /// Whether tables end with the time that the answer took.
+    pub(super) timing: bool,
+    terminal: bool,
+}
+
+impl<W: Write> Shell<W> {
+    /// Prints to `out`, which is a terminal or not.
+    pub(super) fn new(engine: Engine, out: W, format: Format, terminal: bool) -> Shell<W> {
+        Shell { engine, out, format, timing: true, terminal }
+    }
+
+    /// Runs statements one after the other, until one fails. An error is one of printing.
+    pub(super) async fn run<'a>(
+        &mut self,
+        statements: impl Iterator<Item = &'a str>,
+    ) -> io::Result<Outcome> {
+        for statement in statements {
+            if self.statement(statement).await? == Outcome::Failed {
+                return Ok(Outcome::Failed);
+            }
+        }
+        Ok(Outcome::Answered)
+    }
+
+    /// Runs one statement and prints its answer, or why there is none.
+    pub(super) async fn statement(&mut self, statement: &str) -> io::Result<Outcome> {
+        let begun = Instant::now();
+        let answer = match self.engine.query(statement).await {
+            Ok(answer) => answer,
+            Err(error) => return Ok(failed(&error)),
+        };
+        match self.print(answer).await? {
+            Ok(rows) => {
+                if self.format == Format::Table {
+                    let count = count(rows);
+                    let time = if self.timing { took(begun.elapsed()) } else { String::new() };
+                    writeln!(self.out, "{count}{time}")?;
+                }
+                self.out.flush()?;
+                Ok(Outcome::Answered)
+            }
+            Err(error) => {
+                self.out.flush()?;
+                Ok(failed(&error))
+            }
+        }
+    }
+
+    async fn print(&mut self, mut answer: Answer) -> io::Result<Result<usize, Error>> {
+        let schema = answer.schema().clone();
+        let mut printer = Printer::new(&mut self.out, self.format, self.terminal, schema);
+        loop {
+            match answer.try_next().await {
+                Ok(Some(rows)) => printer.rows(&rows)?,
+                Ok(None) => return printer.end().map(Ok),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+}
+
+fn failed(error: &Error) -> Outcome {
+    eprintln!("error: {error}");
+    Outcome::Failed
+}
+
+fn count(rows: usize) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
+}
+
+fn took(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        format!(" in {} ms", time.as_millis())
+    } else {
+        format!(" in {:.1} s", time.as_secs_f64())
+    }
+}
