@@ -29,29 +29,27 @@ pub(crate) struct Line {
     pub(crate) add: Option<Add>,
 }
 
-/// Who made the entry. `txn_id` is the uuid by which a writer knows its own entry again.
+/// Who made the entry. `txn_id` is the uuid by which a writer knows its own entry again; of other engines'
+/// entries nothing else is looked at, since they put what they like there.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct CommitInfo {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) timestamp: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) operation: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "ignored")]
+    #[serde(skip_deserializing)]
+    pub(crate) timestamp: i64,
+    #[serde(skip_deserializing)]
+    pub(crate) operation: String,
+    #[serde(skip_deserializing)]
     pub(crate) operation_parameters: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) is_blind_append: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) engine_info: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_deserializing)]
+    pub(crate) is_blind_append: bool,
+    #[serde(skip_deserializing)]
+    pub(crate) engine_info: String,
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub(crate) txn_id: Option<String>,
 }
 
-/// Other engines put values of any type there.
-fn ignored<'de, D: serde::Deserializer<'de>>(
-    from: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    serde::de::IgnoredAny::deserialize(from).map(|_| BTreeMap::new())
+fn text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(serde_json::Value::deserialize(from)?.as_str().map(str::to_owned))
 }
 
 /// What a reader and a writer must understand.
@@ -146,11 +144,11 @@ pub(crate) fn entry_path(version: i64) -> String {
 pub(crate) fn commit_info(id: Uuid, operation: &str, mode: &[(&str, &str)]) -> Line {
     let parameters = mode.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     let info = CommitInfo {
-        timestamp: Some(wall_clock_ms()),
-        operation: Some(operation.to_owned()),
+        timestamp: wall_clock_ms(),
+        operation: operation.to_owned(),
         operation_parameters: parameters.collect(),
-        is_blind_append: Some(operation == "STREAMING UPDATE"),
-        engine_info: Some(concat!("aion-event-streams/", env!("CARGO_PKG_VERSION")).to_owned()),
+        is_blind_append: operation == "STREAMING UPDATE",
+        engine_info: concat!("aion-event-streams/", env!("CARGO_PKG_VERSION")).to_owned(),
         txn_id: Some(id.to_string()),
     };
     Line { commit_info: Some(info), ..Line::default() }
@@ -185,4 +183,25 @@ pub(crate) fn parse(path: &str, bytes: &[u8]) -> Result<Vec<Line>, SinkError> {
         cause: e.to_string(),
         hint: "the entry is damaged: restore it, or the table from a copy".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_other_engines_are_read_whatever_they_say_of_themselves() {
+        let entry = br#"
+            {"commitInfo":{"timestamp":"never","operationParameters":{"mode":["a",1]},"isBlindAppend":null,"x":{}}}
+            {"commitInfo":{"txnId":17}}
+            {"commitInfo":{"txnId":"7d44"}}
+            {"domainMetadata":{"domain":"d","configuration":"","removed":false}}
+            {"txn":{"appId":"a/0","version":9,"lastUpdated":1}}"#;
+        let lines = parse("entry", entry).expect("lines");
+        let ids = lines.iter().filter_map(|line| line.commit_info.as_ref());
+        let ids: Vec<_> = ids.map(|info| info.txn_id.as_deref()).collect();
+        assert_eq!(ids, [None, None, Some("7d44")]);
+        assert_eq!(lines[4].txn, Some(Txn { app_id: "a/0".to_owned(), version: 9 }));
+        assert!(parse("entry", b"{\"txn\":{\"appId\"").is_err(), "a torn line is no entry");
+    }
 }

@@ -269,7 +269,7 @@ fn stats(spec: &TableSpec, rows: &[RecordBatch]) -> Stats {
     };
     for name in filtered_columns(spec) {
         let columns: Vec<&ArrayRef> = rows.iter().filter_map(|r| r.column_by_name(name)).collect();
-        let nulls: usize = columns.iter().map(|column| column.null_count()).sum();
+        let nulls: usize = columns.iter().map(Array::null_count).sum();
         stats.null_count.insert(name.to_owned(), nulls.into());
         let ranges = columns.iter().copied().filter_map(range);
         let whole = ranges.reduce(|(low, high), (l, h)| (low.min(l), high.max(h)));

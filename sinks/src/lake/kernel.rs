@@ -84,7 +84,7 @@ pub(crate) struct Checkpoint {
     pub(crate) version: i64,
     pub(crate) bytes: Bytes,
     writer: delta_kernel::checkpoint::CheckpointWriter,
-    stats: LastCheckpointHintStats,
+    hint: LastCheckpointHintStats,
 }
 
 /// Computes a checkpoint of the newest version.
@@ -94,7 +94,7 @@ pub(crate) fn checkpoint(engine: &Engine, root: &Url) -> Result<Checkpoint, Sink
         let version = snapshot.version() as i64;
         let writer = snapshot.create_checkpoint_writer(engine)?;
         let data = writer.checkpoint_data(engine)?;
-        let state = data.state();
+        let progress = data.state();
         let mut parquet: Option<ArrowWriter<Vec<u8>>> = None;
         for rows in data {
             let rows = rows?.apply_selection_vector()?;
@@ -107,19 +107,19 @@ pub(crate) fn checkpoint(engine: &Engine, root: &Url) -> Result<Checkpoint, Sink
             file.write(rows)?;
         }
         let parquet = parquet.ok_or(KernelError::MissingMetadata)?.into_inner()?;
-        let state = Arc::into_inner(state)
+        let state = Arc::into_inner(progress)
             .ok_or_else(|| KernelError::generic("the checkpoint's state is still in use"))?;
         let size = parquet.len() as u64;
-        let stats = LastCheckpointHintStats::from_reconciliation_state(state, size, 0)?;
-        Ok(Checkpoint { version, bytes: parquet.into(), writer, stats })
+        let hint = LastCheckpointHintStats::from_reconciliation_state(state, size, 0)?;
+        Ok(Checkpoint { version, bytes: parquet.into(), writer, hint })
     };
     compute().map_err(|e| failed(format!("compute a checkpoint of {root}"), &e))
 }
 
 /// Points readers to a checkpoint that is stored now.
 pub(crate) fn announce(engine: &Engine, checkpoint: Checkpoint) -> Result<(), SinkError> {
-    let Checkpoint { version, writer, stats, .. } = checkpoint;
-    let announced = writer.finalize(engine, &stats);
+    let Checkpoint { version, writer, hint, .. } = checkpoint;
+    let announced = writer.finalize(engine, &hint);
     announced.map_err(|e| failed(format!("announce the checkpoint of version {version}"), &e))
 }
 

@@ -221,7 +221,7 @@ pub(crate) fn object_store(
 }
 
 fn join(root: &ObjectPath, path: &str) -> ObjectPath {
-    path.split('/').fold(root.clone(), |at, part| at.join(part))
+    path.split('/').fold(root.clone(), ObjectPath::join)
 }
 
 /// Runs file system calls away from the tasks of the runtime.

@@ -9,8 +9,14 @@ use aion_sinks::{
     sink::{Sink, SinkError},
 };
 use arrow::{
-    array::{AsArray, types},
+    array::{AsArray, new_null_array, types},
     datatypes::{DataType, Field, Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
+use bytes::Bytes;
+use parquet::{
+    basic::{Compression, Encoding},
+    file::reader::{FileReader, SerializedFileReader},
 };
 
 use crate::shared::{Place, batches, range, settings, spec};
@@ -299,4 +305,55 @@ async fn epochs_go_with_their_marks() {
     let rows = batches(&place.lake).await;
     let epochs = rows[0].column_by_name("_leader_epoch").unwrap();
     assert_eq!(epochs.as_primitive::<types::Int32Type>().value(0), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn columns_are_encoded_by_what_they_hold() {
+    let (place, log) = (Place::new(), Log::new());
+    let p0 = log.partition(0);
+    let mut sink = place.owner(std::slice::from_ref(&p0)).await;
+    take(&mut sink, log.batch(0, 0, 5000)).await;
+    settle(&mut sink).await;
+    let file = place.snapshot().await.files[0].location.clone();
+    let bytes = std::fs::read(format!("/{file}")).unwrap();
+    let reader = SerializedFileReader::new(Bytes::from(bytes)).unwrap();
+    let row_group = reader.metadata().row_group(0);
+    let column = |name: &str| {
+        let columns = row_group.columns().iter();
+        columns.into_iter().find(|column| column.column_path().string() == name).unwrap()
+    };
+    let has = |name: &str, encoding| column(name).encodings().any(|e| e == encoding);
+    for name in ["at", "_partition", "_offset", "_append_time", "_leader_epoch"] {
+        assert!(has(name, Encoding::DELTA_BINARY_PACKED), "{name}");
+    }
+    assert!(has("value", Encoding::BYTE_STREAM_SPLIT));
+    assert!(column("id").dictionary_page_offset().is_none(), "ids are all different");
+    assert!(column("note").dictionary_page_offset().is_some());
+    assert!(column("_topic_id").dictionary_page_offset().is_some());
+    for column in row_group.columns() {
+        assert!(matches!(column.compression(), Compression::ZSTD(_)));
+        let name = column.column_path().string();
+        let is_filtered = ["at", "_append_time", "_offset", "_partition"].contains(&&*name);
+        assert_eq!(column.statistics().is_some(), is_filtered, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_without_event_time_has_the_date_of_its_append() {
+    let (place, log) = (Place::new(), Log::new());
+    let p0 = log.partition(0);
+    let mut fields: Vec<_> = schema().fields().iter().cloned().collect();
+    fields[1] = Arc::new(Field::new("at", fields[1].data_type().clone(), true));
+    let nullable = Arc::new(Schema::new(fields));
+    let mut sink = place.lake.sink(spec(Arc::clone(&nullable)), settings()).await.unwrap();
+    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    let mut batch = log.batch(0, 0, 3);
+    let mut columns = batch.rows.columns().to_vec();
+    columns[1] = new_null_array(columns[1].data_type(), 3);
+    batch.rows = RecordBatch::try_new(nullable, columns).unwrap();
+    take(&mut sink, batch).await;
+    settle(&mut sink).await;
+    let file = Arc::clone(&place.snapshot().await.files[0]);
+    assert_eq!(file.date, Some((EPOCH_US / DAY.as_micros() as i64) as i32));
+    assert!(!file.ranges.contains_key("at"), "there is no range of nothing");
 }
