@@ -1,0 +1,310 @@
+//! The job over the embedded broker, with a real consumer and sinks in memory: what the model can't show,
+//! because it is Kafka's own behaviour.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aion::job::{self, JobHandle, JobSpec, status::JobStatus};
+use aion_embedded::{Broker, Fsync, Settings as BrokerSettings};
+use aion_kafka::{Admin, Connection, NewTopic, Outcome, Outgoing, Producer};
+use aion_schemas::{
+    catalog::{Catalog, DEAD_LETTERS, GAPS, Topic},
+    log::{Offset, Partition, Stream},
+};
+use aion_sinks::{
+    budget::Budget,
+    memory::{MemorySink, Settings, Store},
+};
+use arrow::array::AsArray;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const EVENTS: &str = "aion.tasks.lifecycle";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster with the catalog's topics, and clients of it.
+struct Cluster {
+    broker: Broker,
+    connection: Connection,
+    admin: Admin,
+    catalog: Catalog,
+    _folder: TempDir,
+}
+
+impl Cluster {
+    async fn start(partitions: i32) -> Cluster {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = BrokerSettings::new(folder.path().join("kafka"));
+        settings.fsync = Fsync::Never;
+        let broker = Broker::start(settings).await.unwrap();
+        let connection = Connection::to(broker.address().to_string());
+        let admin = Admin::open(&connection, Duration::from_secs(10)).unwrap();
+        let catalog = Catalog::builtin();
+        let cluster = Cluster { broker, connection, admin, catalog, _folder: folder };
+        cluster.create(EVENTS, partitions, &[]);
+        cluster.create(DEAD_LETTERS, 1, &[]);
+        cluster.create(GAPS, 1, &[]);
+        cluster
+    }
+
+    fn create(&self, topic: &str, partitions: i32, configs: &[(&str, &str)]) {
+        let new = NewTopic { topic, partitions, replication: 1, configs };
+        assert_eq!(self.admin.create_topics(&[new]).unwrap(), [Outcome::Done]);
+    }
+
+    fn delete(&self, topic: &str) {
+        assert_eq!(self.admin.delete_topics(&[topic]).unwrap(), [Outcome::Done]);
+    }
+
+    fn id_of(&self, topic: &str) -> Uuid {
+        self.admin.topic_ids(&[topic]).unwrap()[0].id.unwrap()
+    }
+
+    fn partition(&self, topic: &str, number: i32) -> Partition {
+        let stream = Stream { topic: topic.into(), id: self.id_of(topic) };
+        Partition { stream, number }
+    }
+
+    /// Sends by a producer of its own: one that lives through a truncation or a new topic would take it
+    /// for lost sequence numbers.
+    fn send(&self, partition: i32, values: &[Option<&str>]) {
+        let producer = Producer::open(&self.connection, "test").unwrap();
+        for value in values {
+            let message = Outgoing {
+                topic: EVENTS,
+                partition: Some(partition),
+                key: Some(b"task-1"),
+                value: value.map(str::as_bytes),
+                ..Outgoing::default()
+            };
+            producer.send(&message, |placed| drop(placed.unwrap())).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    fn send_events(&self, partition: i32, count: usize) {
+        let event = event();
+        self.send(partition, &vec![Some(event.as_str()); count]);
+    }
+
+    /// Starts a job of that name for a topic, over a store.
+    fn job(&self, name: &str, topic: &str, store: &Store) -> Running {
+        let topic: Arc<Topic> = Arc::new(self.catalog.topic(topic).unwrap().clone());
+        let spec = JobSpec {
+            name: name.to_owned(),
+            topic,
+            schema_ids: Vec::new(),
+            max_reject_share: 0.5,
+            stop_within: Duration::from_secs(10),
+        };
+        let sinks: Vec<Box<dyn aion_sinks::sink::Sink>> =
+            vec![Box::new(MemorySink::open(store, Settings::default()))];
+        let stop = CancellationToken::new();
+        let budget = Budget::new(64 << 20);
+        let handle = job::run(spec, &self.connection, sinks, budget, stop.clone()).unwrap();
+        Running { handle, stop }
+    }
+}
+
+struct Running {
+    handle: JobHandle,
+    stop: CancellationToken,
+}
+
+impl Running {
+    async fn until(&mut self, what: &str, holds: impl FnMut(&JobStatus) -> bool) -> Arc<JobStatus> {
+        let waited = tokio::time::timeout(PATIENCE, self.handle.status.wait_for(holds)).await;
+        match waited {
+            Ok(Some(status)) => status,
+            _ => panic!("{what} did not happen: {:#?}", self.handle.status.now()),
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.handle.done.await.unwrap().unwrap();
+    }
+}
+
+/// An event of the contract, of now.
+fn event() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let days = now.as_secs() / 86_400;
+    // Any day of the last years will do; the append time decides what is near enough.
+    let year = 1970 + days / 366;
+    format!(r#"{{"task_id":"task-1","status":"queued","timestamp":"{year}-01-01T00:00:00Z"}}"#)
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn stored_up_to(offset: i64) -> impl FnMut(&JobStatus) -> bool {
+    move |status| {
+        let at = |mark: Option<Offset>| mark == Some(Offset(offset));
+        let mut partitions = status.partitions.iter();
+        partitions.any(|one| one.partition == 0 && one.marks.iter().all(|(_, mark)| at(*mark)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_stored_poison_is_kept_and_the_group_is_told() {
+    let cluster = Cluster::start(1).await;
+    let good = event();
+    cluster.send(0, &[Some(&good), Some("{not json"), None, Some(&good)]);
+    let (rows, letters) = (Store::new(), Store::new());
+    let mut job = cluster.job("tasks", EVENTS, &rows);
+    job.until("everything stored", stored_up_to(4)).await;
+    let partition = cluster.partition(EVENTS, 0);
+    assert_eq!(rows.offsets(&partition), [0, 3]);
+
+    let mut reader = cluster.job("letters", DEAD_LETTERS, &letters);
+    let status = reader.until("the letter stored", |status| status.rows_stored == 1).await;
+    assert_eq!(status.rejected, 0);
+    let batch = letters.rows().remove(0);
+    let text =
+        |name: &str| batch.column_by_name(name).unwrap().as_string::<i32>().value(0).to_owned();
+    let bytes =
+        |name: &str| batch.column_by_name(name).unwrap().as_binary::<i32>().value(0).to_vec();
+    assert_eq!((text("job"), text("reason")), ("tasks".to_owned(), "malformed_json".to_owned()));
+    assert_eq!(text("topic_id"), partition.stream.id.to_string());
+    assert_eq!((bytes("key"), bytes("value")), (b"task-1".to_vec(), b"{not json".to_vec()));
+
+    job.stop().await;
+    reader.stop().await;
+    let consumer = aion_kafka::Consumer::open(
+        &cluster.connection,
+        "aion-tasks",
+        &[EVENTS],
+        aion_kafka::Limits::default(),
+    );
+    let partition = aion_kafka::TopicPartition::new(EVENTS, 0);
+    let committed = consumer.unwrap().committed(&[partition], PATIENCE).unwrap().remove(0);
+    let (offset, metadata) = committed.unwrap();
+    assert_eq!(offset, Offset(4));
+    assert!(metadata.contains(r#""memory":[4,"#), "{metadata}");
+    cluster.broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_under_a_running_job_is_another_stream() {
+    let cluster = Cluster::start(1).await;
+    let store = Store::new();
+    let mut job = cluster.job("tasks", EVENTS, &store);
+    cluster.send_events(0, 3);
+    job.until("the first life stored", stored_up_to(3)).await;
+    let old = cluster.partition(EVENTS, 0);
+    cluster.delete(EVENTS);
+    cluster.create(EVENTS, 1, &[]);
+    // More than the old one had: an offset alone could not tell them apart.
+    cluster.send_events(0, 7);
+    let new = cluster.partition(EVENTS, 0);
+    let id = new.stream.id;
+    let is_new = |status: &JobStatus| status.stream.as_ref().is_some_and(|one| one.id == id);
+    job.until("the second life stored", |status| is_new(status) && stored_up_to(7)(status)).await;
+    assert_eq!(store.offsets(&old), [0, 1, 2]);
+    assert_eq!(store.offsets(&new), [0, 1, 2, 3, 4, 5, 6]);
+    job.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_is_a_gap_that_is_written_down() {
+    let cluster = Cluster::start(1).await;
+    cluster.delete(EVENTS);
+    cluster.create(EVENTS, 1, &[("segment.bytes", "1024"), ("retention.bytes", "2048")]);
+    let (rows, gaps) = (Store::new(), Store::new());
+    let mut job = cluster.job("tasks", EVENTS, &rows);
+    cluster.send_events(0, 2);
+    job.until("the first rows stored", stored_up_to(2)).await;
+    job.stop().await;
+
+    for _ in 0..60 {
+        cluster.send_events(0, 1);
+    }
+    assert!(cluster.broker.apply_retention() > 0);
+    let name = aion_kafka::TopicPartition::new(EVENTS, 0);
+    let (first, next) = cluster.admin.watermarks(&name).unwrap();
+    assert!(first > Offset(2));
+    let mut job = cluster.job("tasks", EVENTS, &rows);
+    let status = job.until("the rest stored", stored_up_to(next.get())).await;
+    assert_eq!(status.gaps, 1);
+    let partition = cluster.partition(EVENTS, 0);
+    let expected: Vec<i64> = (0..2).chain(first.get()..next.get()).collect();
+    assert_eq!(rows.offsets(&partition), expected);
+
+    let mut reader = cluster.job("gaps", GAPS, &gaps);
+    reader.until("the gap stored", |status| status.rows_stored == 1).await;
+    let batch = gaps.rows().remove(0);
+    let number = |name: &str| {
+        let column = batch.column_by_name(name).unwrap();
+        column.as_primitive::<arrow::datatypes::Int64Type>().value(0)
+    };
+    assert_eq!((number("first"), number("next")), (2, first.get()));
+    job.stop().await;
+    reader.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_stops_its_partition_alone() {
+    let cluster = Cluster::start(2).await;
+    let store = Store::new();
+    let mut job = cluster.job("tasks", EVENTS, &store);
+    for _ in 0..5 {
+        cluster.send_events(0, 1);
+        cluster.send_events(1, 1);
+    }
+    let both = |status: &JobStatus| status.rows_stored == 10;
+    job.until("both partitions stored", both).await;
+    job.stop().await;
+    assert_eq!(cluster.broker.truncate(EVENTS, 0, 3).unwrap(), 3);
+    for _ in 0..4 {
+        cluster.send_events(0, 1);
+        cluster.send_events(1, 1);
+    }
+    let mut job = cluster.job("tasks", EVENTS, &store);
+    let stopped = |status: &JobStatus| {
+        status.stopped().any(|(partition, _)| partition == 0)
+            && status.rows_stored == 4
+            && status.gaps == 1
+    };
+    let status = job.until("partition 0 stopped, partition 1 read on", stopped).await;
+    assert!(!status.is_well());
+    assert_eq!(store.offsets(&cluster.partition(EVENTS, 0)), [0, 1, 2, 3, 4]);
+    assert_eq!(store.offsets(&cluster.partition(EVENTS, 1)).len(), 9);
+    job.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_share_the_partitions_and_nothing_is_doubled() {
+    let cluster = Cluster::start(4).await;
+    let store = Store::new();
+    let one = cluster.job("tasks", EVENTS, &store);
+    let send_all = |count| (0..4).for_each(|partition| cluster.send_events(partition, count));
+    send_all(50);
+    let mut other = cluster.job("tasks", EVENTS, &store);
+    other.until("the second process has partitions", |status| !status.partitions.is_empty()).await;
+    send_all(50);
+    one.stop().await;
+    send_all(50);
+    other.until("the second process has all", |status| status.partitions.len() == 4).await;
+    let partitions: Vec<_> = (0..4).map(|number| cluster.partition(EVENTS, number)).collect();
+    let marks = || store.marks();
+    until("everything stored", || {
+        let marks = marks();
+        partitions.iter().all(|one| marks.get(one).is_some_and(|mark| mark.offset == Offset(150)))
+    })
+    .await;
+    other.stop().await;
+    for partition in &partitions {
+        assert_eq!(store.offsets(partition), (0..150).collect::<Vec<i64>>());
+    }
+}
