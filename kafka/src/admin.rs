@@ -69,7 +69,8 @@ pub enum Isolation {
     Uncommitted,
 }
 
-/// A client that asks and administers. Its calls wait for the answer, up to the time given with `open`.
+/// A client that asks and administers. Its calls wait for the answer, up to the time given with
+/// `open`.
 pub struct Admin {
     client: Arc<Client>,
     events: Queue,
@@ -78,7 +79,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Opens a client whose requests wait up to `wait`. Connects in the background; see [`Admin::reach`].
+    /// Opens a client whose requests wait up to `wait`. Connects in the background; see
+    /// [`Admin::reach`].
     pub fn open(connection: &Connection, wait: Duration) -> Result<Admin, Error> {
         let properties = connection.admin("aion-admin")?;
         let client = Arc::new(Client::new(Kind::Producer, &properties, rd::RD_KAFKA_EVENT_ERROR)?);
@@ -86,12 +88,14 @@ impl Admin {
         Ok(Admin { client, events, brokers: connection.brokers.clone(), wait })
     }
 
-    /// Checks that the cluster answers; returns the number of its brokers, or the reason, as far as the client knows.
+    /// Checks that the cluster answers; returns the number of its brokers, or the reason, as far as
+    /// the client knows.
     pub fn reach(&self) -> Result<usize, Error> {
         let doing = format!("connect to Kafka at {}", self.brokers);
         let deadline = Instant::now() + self.wait;
         loop {
-            // In steps, since wrong credentials show as an event at once, while the question waits for ever.
+            // In steps, since wrong credentials show as an event at once, while the question waits
+            // for ever.
             let step = deadline.saturating_duration_since(Instant::now()).min(STEP);
             let code = match self.client.brokers(step) {
                 Ok(brokers) => return Ok(brokers),
@@ -108,7 +112,8 @@ impl Admin {
         }
     }
 
-    /// Creates topics; those that exist are left as they are. One outcome for each topic, in the order asked.
+    /// Creates topics; those that exist are left as they are. One outcome for each topic, in the
+    /// order asked.
     pub fn create_topics(&self, topics: &[NewTopic<'_>]) -> Result<Vec<Outcome>, Error> {
         if topics.is_empty() {
             return Ok(Vec::new());
@@ -195,7 +200,8 @@ impl Admin {
         Ok(settings.into_iter().map(|one| (one.name, one.value, one.own)).collect())
     }
 
-    /// Changes some of a topic's settings and leaves the others; a value of none takes one back to its default.
+    /// Changes some of a topic's settings and leaves the others; a value of none takes one back to
+    /// its default.
     pub fn alter_configs(
         &self,
         topic: &str,
@@ -206,8 +212,8 @@ impl Admin {
         request.alter_configs(topic, changes)
     }
 
-    /// Asks for one offset of each partition (named once only), in the order asked. For a time after the last record:
-    /// the next offset.
+    /// Asks for one offset of each partition (named once only), in the order asked. For a time
+    /// after the last record: the next offset.
     pub fn offsets(
         &self,
         spots: &[(TopicPartition, Spot)],
@@ -233,7 +239,8 @@ impl Admin {
         Ok(found.into_iter().filter_map(fill).collect())
     }
 
-    /// Asks for the first and the next offset of a partition, records of open transactions included.
+    /// Asks for the first and the next offset of a partition, records of open transactions
+    /// included.
     pub fn watermarks(&self, partition: &TopicPartition) -> Result<(Offset, Offset), Error> {
         let (first, next) = self.client.watermarks(partition, self.wait)?;
         Ok((Offset(first), Offset(next)))

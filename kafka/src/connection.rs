@@ -1,20 +1,24 @@
-//! How to reach a cluster, and the librdkafka properties that follow from it for each kind of client.
+//! How to reach a cluster, and the librdkafka properties that follow from it for each kind of
+//! client.
 //!
-//! **Invariant:** properties pass through except those that a guarantee rests on; these are refused by name with the
-//! reason, so that no configuration file can turn exactly-once into something else.
+//! **Invariant:** properties pass through except those that a guarantee rests on; these are refused
+//! by name with the reason, so that no configuration file can turn exactly-once into something
+//! else.
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::Error;
 
-/// The brokers of a cluster and librdkafka's properties to talk to them (`security.protocol`, `sasl.*`, `ssl.*`, ...).
+/// The brokers of a cluster and librdkafka's properties to talk to them (`security.protocol`,
+/// `sasl.*`, `ssl.*`, ...).
 ///
 /// `Debug` hides the values of secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Connection {
     /// `host:port`, several separated by commas.
     pub brokers: String,
-    /// librdkafka's properties, passed through as they are. One list serves consumers, producers and administration.
+    /// librdkafka's properties, passed through as they are. One list serves consumers, producers
+    /// and administration.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -43,8 +47,10 @@ impl Connection {
         limits.check()?;
         let mut all = Properties::default();
         all.set("client.id", group);
-        all.set("check.crcs", "true"); // a flipped bit is found here, not in a decoder that happens to accept it
-        all.set("fetch.queue.backoff.ms", "10"); // 1 s by default: a reader that drained its queue would idle
+        // A flipped bit is found here, not in a decoder that happens to accept it.
+        all.set("check.crcs", "true");
+        // 1 s by default: a reader that drained its queue would idle.
+        all.set("fetch.queue.backoff.ms", "10");
         all.pass(self);
         all.set("group.id", group);
         all.set("partition.assignment.strategy", "cooperative-sticky");
@@ -136,7 +142,8 @@ const ACKS: &str = "a message that one broker has can be lost with it";
 /// The memory a consumer may hold in librdkafka, and the sizes it fetches in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes queued for one partition before its fetching stops, at least 1 KiB; one more fetch may pass it.
+    /// Bytes queued for one partition before its fetching stops, at least 1 KiB; one more fetch may
+    /// pass it.
     pub queued_bytes: usize,
     /// Bytes of one partition in one fetch; a greater record is fetched alone.
     pub partition_fetch_bytes: usize,

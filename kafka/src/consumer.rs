@@ -1,11 +1,12 @@
 //! One member of a consumer group.
 //!
-//! **Invariant:** a partition is read only between [`Consumer::start`] and [`Consumer::release`], from the position
-//! that the caller gave, and each record once per start or seek, in order.
-//! **Invariant:** the consumer keeps every partition's position itself and goes back to it after each rebalance.
-//! librdkafka stops all partitions during one and resumes from a position of its own, which is one record too far
-//! when the last thing read was an end of partition.
-//! **Invariant:** records that can't be read (damaged batches) are never skipped: the position stays before them.
+//! **Invariant:** a partition is read only between [`Consumer::start`] and [`Consumer::release`],
+//! from the position that the caller gave, and each record once per start or seek, in order.
+//! **Invariant:** the consumer keeps every partition's position itself and goes back to it after
+//! each rebalance. librdkafka stops all partitions during one and resumes from a position of its
+//! own, which is one record too far when the last thing read was an end of partition.
+//! **Invariant:** records that can't be read (damaged batches) are never skipped: the position
+//! stays before them.
 
 mod event;
 mod held;
@@ -27,11 +28,13 @@ use crate::{
     native::{Buffer, Client, Kind, PartitionList, Queue, first_failure},
 };
 
-/// A member of a consumer group that reads from given positions and answers rebalances in its own time.
+/// A member of a consumer group that reads from given positions and answers rebalances in its own
+/// time.
 ///
-/// Call [`poll`](Consumer::poll) in a loop and often enough for `max.poll.interval.ms` (5 minutes by default), also
-/// while a rebalance is being answered. It returns events, or nothing when records wait in some started partition
-/// (or time is up); then [`fetch`](Consumer::fetch) from the started partitions.
+/// Call [`poll`](Consumer::poll) in a loop and often enough for `max.poll.interval.ms` (5 minutes
+/// by default), also while a rebalance is being answered. It returns events, or nothing when
+/// records wait in some started partition (or time is up); then [`fetch`](Consumer::fetch) from the
+/// started partitions.
 ///
 /// | state of a partition | begins with | records are read | ends with |
 /// |---|---|---|---|
@@ -42,7 +45,6 @@ use crate::{
 ///
 /// A rebalance is finished, for the whole group, once each of its partitions was answered.
 pub struct Consumer {
-    // Declared, and so dropped, before `client`.
     queue: Queue,
     held: BTreeMap<TopicPartition, Held>,
     client: Arc<Client>,
@@ -69,11 +71,13 @@ const MAX_FETCH: usize = 16_384;
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is answered by librdkafka's own thread, not by a broker.
 const SEEK_WAIT: Duration = Duration::from_secs(5);
-/// The pause before a position is tried again that couldn't be taken up, or before a damaged batch is read again.
+/// The pause before a position is tried again that couldn't be taken up, or before a damaged batch
+/// is read again.
 const RETRY: Duration = Duration::from_millis(200);
 
 impl Consumer {
-    /// Joins `group` for `topics`. Connects in the background: brokers may be down, topics may not exist yet.
+    /// Joins `group` for `topics`. Connects in the background: brokers may be down, topics may not
+    /// exist yet.
     pub fn open(
         connection: &Connection,
         group: &str,
@@ -102,8 +106,8 @@ impl Consumer {
         })
     }
 
-    /// Waits for an event, for records in some started partition that isn't paused (then it returns none), or for
-    /// `wait` to pass.
+    /// Waits for an event, for records in some started partition that isn't paused (then it returns
+    /// none), or for `wait` to pass.
     pub fn poll(&mut self, wait: Duration) -> Option<Event> {
         let deadline = Instant::now() + wait;
         loop {
@@ -127,7 +131,8 @@ impl Consumer {
         }
     }
 
-    /// Takes up to `max` queued records of a started partition without waiting and calls `take` for each, in order.
+    /// Takes up to `max` queued records of a started partition without waiting and calls `take` for
+    /// each, in order.
     ///
     /// Errors of the partition come as events of the next [`poll`](Consumer::poll).
     pub fn fetch(
@@ -163,10 +168,11 @@ impl Consumer {
         fetched
     }
 
-    /// Moves a started partition to another position, with the leader epoch of the record before it (-1: unknown).
+    /// Moves a started partition to another position, with the leader epoch of the record before it
+    /// (-1: unknown).
     ///
-    /// Nothing of the old position is seen afterwards. It also wakes a partition that [`Event::OutOfRange`] or
-    /// [`Event::Truncated`] stopped.
+    /// Nothing of the old position is seen afterwards. It also wakes a partition that
+    /// [`Event::OutOfRange`] or [`Event::Truncated`] stopped.
     pub fn seek(
         &mut self,
         partition: &TopicPartition,
@@ -184,7 +190,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Stops reporting a partition's records: they stay queued, within the limits, and `poll` sleeps past them.
+    /// Stops reporting a partition's records: they stay queued, within the limits, and `poll`
+    /// sleeps past them.
     pub fn pause(&mut self, partition: &TopicPartition) {
         if let Some(held) = self.held.get_mut(partition) {
             held.paused = true;
@@ -226,7 +233,8 @@ impl Consumer {
 
     /// Commits offsets (the next wanted ones) with their metadata to the group.
     ///
-    /// [`Error::NotMember`] says that the partitions may have another owner by now; the commit had no effect.
+    /// [`Error::NotMember`] says that the partitions may have another owner by now; the commit had
+    /// no effect.
     pub fn commit(
         &self,
         marks: &[(TopicPartition, Offset, String)],
@@ -272,7 +280,8 @@ impl Consumer {
 
     /// Leaves the group, so that others get the partitions at once; waits up to `wait` for it.
     ///
-    /// Flush and commit before: what a rebalance would ask for isn't asked any more. Dropping does the same.
+    /// Flush and commit before: what a rebalance would ask for isn't asked any more. Dropping does
+    /// the same.
     pub fn close(mut self, wait: Duration) {
         self.leave(wait);
     }

@@ -1,14 +1,14 @@
 //! The crate's error, sorted by who can act on it.
 
-use std::ffi::CStr;
-
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 
-use crate::native::ffi;
+use crate::native::describe;
 
-/// What went wrong, sorted by who can act: the program by trying again, the group by a new assignment, or a person.
+/// What went wrong, sorted by who can act: the program by trying again, the group by a new
+/// assignment, or a person.
 ///
-/// Every message says what was being done and to which object; `detail` is librdkafka's or the broker's reason.
+/// Every message says what was being done and to which object; `detail` is librdkafka's or the
+/// broker's reason.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// A librdkafka property that would break a guarantee was set; a person has to take it out.
@@ -27,7 +27,8 @@ pub enum Error {
         /// What is wrong.
         detail: String,
     },
-    /// Credentials or certificates were not accepted; librdkafka retries for ever, a person has to act.
+    /// Credentials or certificates were not accepted; librdkafka retries for ever, a person has to
+    /// act.
     #[error("{doing}: authentication failed: {detail}")]
     Authentication {
         /// What was being done.
@@ -51,7 +52,8 @@ pub enum Error {
         /// The reason.
         detail: String,
     },
-    /// This consumer is no longer the group's owner of what it acted on; partitions come back by a new assignment.
+    /// This consumer is no longer the group's owner of what it acted on; partitions come back by a
+    /// new assignment.
     #[error("{doing}: no longer a member of the group in this generation: {detail}")]
     NotMember {
         /// What was being done.
@@ -120,19 +122,6 @@ impl Error {
     }
 }
 
-/// librdkafka's name and sentence for a code, for example `Broker: Not leader for partition (NOT_LEADER_FOR_PARTITION)`.
-pub(crate) fn describe(code: i32) -> String {
-    // SAFETY: both functions accept any code and return static, NUL-terminated strings (for an unknown code one
-    // from a static ring of buffers, which is copied at once).
-    let (text, name) = unsafe {
-        (
-            CStr::from_ptr(ffi::rd_kafka_err2str(code)).to_string_lossy().into_owned(),
-            CStr::from_ptr(ffi::rd_kafka_err2name(code)).to_string_lossy().into_owned(),
-        )
-    };
-    format!("{text} ({name})")
-}
-
 enum Class {
     Authentication,
     Forbidden,
@@ -143,7 +132,8 @@ enum Class {
     Retriable,
 }
 
-/// Codes that nobody sorted are retriable: the caller's retries are bounded or visible, a wrong stop is an outage.
+/// Codes that nobody sorted are retriable: the caller's retries are bounded or visible, a wrong
+/// stop is an outage.
 fn class(code: i32) -> Class {
     use Code::{
         RD_KAFKA_RESP_ERR__ASSIGNMENT_LOST, RD_KAFKA_RESP_ERR__AUTHENTICATION,

@@ -1,17 +1,20 @@
-//! A safe, narrow face of librdkafka: what a stream job, a dead-letter writer and a bootstrap need of Kafka.
+//! A safe, narrow face of librdkafka: what a stream job, a dead-letter writer and a bootstrap need
+//! of Kafka.
 //!
-//! - [`Consumer`]: one member of a consumer group. Start positions come from the caller, rebalances are
-//!   [`Event`]s that the caller answers in its own time, and records are read in batches from each
-//!   partition's own queue, borrowed from librdkafka's buffers.
+//! - [`Consumer`]: one member of a consumer group. Start positions come from the caller, rebalances
+//!   are [`Event`]s that the caller answers in its own time, and records are read in batches from
+//!   each partition's own queue, borrowed from librdkafka's buffers.
 //! - [`Producer`]: idempotent, `acks=all`, non-blocking, with an acknowledgement for every message.
-//! - [`Admin`]: topics, their ids and configurations, offsets, and whether the cluster can be reached.
+//! - [`Admin`]: topics, their ids and configurations, offsets, and whether the cluster can be
+//!   reached.
 //!
 //! Everything here is synchronous; nothing needs an async runtime.
 //!
-//! **Invariant:** this is the only crate of the project that uses `unsafe`, all of it in [`native`](self)'s
-//! files, and each block says why it is sound.
-//! **Invariant:** the group's committed offset never decides where reading starts, and nothing is committed that
-//! the caller didn't commit: the properties that would change this are refused by name ([`Connection`]).
+//! **Invariant:** this is the only crate of the project that uses `unsafe`, all of it in the module
+//! `native`, and each block says why it is sound.
+//! **Invariant:** the group's committed offset never decides where reading starts, and nothing is
+//! committed that the caller didn't commit: the properties that would change this are refused by
+//! name ([`Connection`]).
 
 mod admin;
 mod connection;

@@ -1,9 +1,10 @@
-//! Owned, safe handles over librdkafka's C objects. All of the crate's `unsafe` is in this module's files and in
-//! `error::describe`.
+//! Owned, safe handles over librdkafka's C objects. All of the crate's `unsafe` is in this module's
+//! files.
 //!
-//! **Invariant:** every handle keeps its client alive (`Arc<Client>`), so nothing is used after `rd_kafka_destroy`.
-//! **Invariant:** error codes cross the border as `i32`: a broker may send a code that this build doesn't know, which
-//! the bindings' enum couldn't hold.
+//! **Invariant:** every handle keeps its client alive (`Arc<Client>`), so nothing is used after
+//! `rd_kafka_destroy`.
+//! **Invariant:** error codes cross the border as `i32`: a broker may send a code that this build
+//! doesn't know, which the bindings' enum couldn't hold.
 
 mod client;
 mod event;
@@ -49,8 +50,23 @@ unsafe fn text(text: *const c_char) -> String {
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
-/// Milliseconds as librdkafka takes them, rounded up so that a short wait isn't turned into a busy loop.
+/// Milliseconds as librdkafka takes them, rounded up so that a short wait isn't turned into a busy
+/// loop.
 fn millis(wait: Duration) -> c_int {
     let ms = wait.as_micros().div_ceil(1000);
     c_int::try_from(ms).unwrap_or(c_int::MAX)
+}
+
+/// librdkafka's name and sentence for a code, for example `Broker: Not leader for partition
+/// (NOT_LEADER_FOR_PARTITION)`.
+pub(crate) fn describe(code: i32) -> String {
+    // SAFETY: both functions accept any code and return static, NUL-terminated strings (for an
+    // unknown code one from a static ring of buffers, which is copied at once).
+    let (text, name) = unsafe {
+        (
+            CStr::from_ptr(ffi::rd_kafka_err2str(code)).to_string_lossy().into_owned(),
+            CStr::from_ptr(ffi::rd_kafka_err2name(code)).to_string_lossy().into_owned(),
+        )
+    };
+    format!("{text} ({name})")
 }

@@ -1,7 +1,7 @@
 //! The idempotent producer.
 //!
-//! **Invariant:** a message is either refused by [`Producer::send`], or its closure is called exactly once: with its
-//! place in the log, or with the reason why it has none.
+//! **Invariant:** a message is either refused by [`Producer::send`], or its closure is called
+//! exactly once: with its place in the log, or with the reason why it has none.
 //! **Invariant:** `send` never waits; the queue is bounded by librdkafka's `queue.buffering.max.*`.
 
 use std::{
@@ -27,7 +27,8 @@ use crate::{
 pub struct Outgoing<'a> {
     /// The topic's name.
     pub topic: &'a str,
-    /// The partition; without it the key's hash decides (murmur2, as Java clients do), or chance without a key.
+    /// The partition; without it the key's hash decides (murmur2, as Java clients do), or chance
+    /// without a key.
     pub partition: Option<i32>,
     /// The key.
     pub key: Option<&'a [u8]>,
@@ -48,9 +49,11 @@ pub struct Placed {
     pub offset: Offset,
 }
 
-/// An idempotent producer (`acks=all`): within one instance, retries neither double nor reorder messages.
+/// An idempotent producer (`acks=all`): within one instance, retries neither double nor reorder
+/// messages.
 ///
-/// A thread of its own serves the acknowledgements. Dropping it gives up what isn't acknowledged yet; `flush` before.
+/// A thread of its own serves the acknowledgements. Dropping it gives up what isn't acknowledged
+/// yet; `flush` before.
 pub struct Producer {
     client: Arc<Client>,
     queue: Arc<Queue>,
@@ -70,12 +73,14 @@ struct Count {
     open: usize,
     /// The first failure since the last flush.
     first: Option<Error>,
-    /// The client's last complaint, such as wrong credentials: it explains why nothing is acknowledged.
+    /// The client's last complaint, such as wrong credentials: it explains why nothing is
+    /// acknowledged.
     complaint: Option<Error>,
 }
 
 impl Producer {
-    /// Opens a producer; `name` is its `client.id`. Connects in the background, so brokers may be down.
+    /// Opens a producer; `name` is its `client.id`. Connects in the background, so brokers may be
+    /// down.
     pub fn open(connection: &Connection, name: &str) -> Result<Producer, Error> {
         let events = rd::RD_KAFKA_EVENT_DR | rd::RD_KAFKA_EVENT_ERROR;
         let client = Arc::new(Client::new(Kind::Producer, &connection.producer(name)?, events)?);
@@ -93,8 +98,9 @@ impl Producer {
 
     /// Queues a message; `done` is called once it is durable on all in-sync replicas, or given up.
     ///
-    /// `done` runs on the producer's own thread and should be short. On an error here it is dropped uncalled:
-    /// [`Error::Full`] wants acknowledgements to come in first, other errors are this message's own.
+    /// `done` runs on the producer's own thread and should be short. On an error here it is dropped
+    /// uncalled: [`Error::Full`] wants acknowledgements to come in first, other errors are this
+    /// message's own.
     pub fn send(
         &self,
         message: &Outgoing<'_>,
@@ -121,8 +127,8 @@ impl Producer {
 
     /// Sends what is queued without lingering and waits up to `wait` for every acknowledgement.
     ///
-    /// Fails if some are missing, or if any message failed since the last flush; each message's own closure tells
-    /// which.
+    /// Fails if some are missing, or if any message failed since the last flush; each message's own
+    /// closure tells which.
     pub fn flush(&self, wait: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + wait;
         self.client.flush(wait);
@@ -151,7 +157,8 @@ impl Producer {
         self.shared.count().open
     }
 
-    /// The client's last complaint that no message carries, such as wrong credentials or no broker in reach.
+    /// The client's last complaint that no message carries, such as wrong credentials or no broker
+    /// in reach.
     pub fn complaint(&self) -> Option<Error> {
         self.shared.count().complaint.clone()
     }

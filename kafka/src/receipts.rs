@@ -8,7 +8,8 @@ use std::{
 
 use crate::{Error, Placed};
 
-/// Collects the acknowledgements of messages that belong together, such as the dead letters of one batch.
+/// Collects the acknowledgements of messages that belong together, such as the dead letters of one
+/// batch.
 ///
 /// ```no_run
 /// # use aion_kafka::{Connection, Error, Outgoing, Producer, Receipts};
@@ -39,8 +40,9 @@ struct State {
 }
 
 impl Receipts {
-    /// Registers a message under a number of the caller's, distinct among these receipts; the result goes to
-    /// [`crate::Producer::send`]. A closure dropped without a call (the send was refused) takes the number back.
+    /// Registers a message under a number of the caller's, distinct among these receipts; the
+    /// result goes to [`crate::Producer::send`]. A closure dropped without a call (the send was
+    /// refused) takes the number back.
     pub fn expect(
         &self,
         number: u64,
@@ -56,8 +58,8 @@ impl Receipts {
         }
     }
 
-    /// Waits until every message has its acknowledgement, up to `wait`; returns the numbers that have none, each with
-    /// the reason, and forgets them.
+    /// Waits until every message has its acknowledgement, up to `wait`; returns the numbers that
+    /// have none, each with the reason, and forgets them.
     pub fn wait(&self, wait: Duration) -> Vec<(u64, Error)> {
         let deadline = Instant::now() + wait;
         let mut state = self.state();

@@ -1,4 +1,5 @@
-//! A record as it is handed to the decoder: borrowed from librdkafka's buffer, for the length of one call.
+//! A record as it is handed to the decoder: borrowed from librdkafka's buffer, for the length of
+//! one call.
 
 use std::{fmt, sync::Arc};
 
@@ -39,7 +40,8 @@ pub enum TimeKind {
     Unknown,
 }
 
-/// One record of a partition, borrowed from the batch that [`crate::Consumer::fetch`] is handing over.
+/// One record of a partition, borrowed from the batch that [`crate::Consumer::fetch`] is handing
+/// over.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     /// The key, if there is one.
@@ -60,7 +62,8 @@ pub struct Record<'a> {
 
 /// The headers of a record: names and values, in the producer's order.
 ///
-/// Nothing is parsed until the first is asked for. A name that isn't UTF-8 ends before its first bad byte.
+/// Nothing is parsed until the first is asked for. A name that isn't UTF-8 ends before its first
+/// bad byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
     source: Option<native::HeaderSource<'a>>,
@@ -79,8 +82,8 @@ impl<'a> Headers<'a> {
         (0..).map_while(move |index| self.source?.get(index))
     }
 
-    /// The value of the last header with this name: none if there is no such header, `Some(None)` if its value is
-    /// null.
+    /// The value of the last header with this name: none if there is no such header, `Some(None)`
+    /// if its value is null.
     pub fn get(self, name: &str) -> Option<Option<&'a [u8]>> {
         self.iter().filter(|(found, _)| *found == name).last().map(|(_, value)| value)
     }

@@ -1,7 +1,8 @@
 //! A Kafka cluster in memory for tests: librdkafka's mock, with its group delay set to 0.
 //!
-//! Fit for rebalances, retries and injected errors. It keeps 5 MiB per partition and drops older data silently, has
-//! no administration, no transactions' markers and no durability: for those, tests need the embedded broker or Kafka.
+//! Fit for rebalances, retries and injected errors. It keeps 5 MiB per partition and drops older
+//! data silently, has no administration, no transactions' markers and no durability: for those,
+//! tests need the embedded broker or Kafka.
 
 use std::time::Duration;
 

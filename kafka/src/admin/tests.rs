@@ -1,5 +1,5 @@
-//! What the mock cluster can answer. It has no controller, so nothing about topics, their ids and configurations, nor
-//! offsets by time: those are tested where the embedded broker runs.
+//! What the mock cluster can answer. It has no controller, so nothing about topics, their ids and
+//! configurations, nor offsets by time: those are tested where the embedded broker runs.
 
 use super::*;
 use crate::testing::Cluster;

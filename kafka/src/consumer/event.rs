@@ -11,36 +11,38 @@ use crate::{Error, TopicPartition, native};
 /// What [`Consumer::poll`](crate::Consumer::poll) reports.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The group gave these partitions to this member: `start` each, or `release` it to leave it unread.
+    /// The group gave these partitions to this member: `start` each, or `release` it to leave it
+    /// unread.
     Assigned(Vec<TopicPartition>),
-    /// The group takes these partitions back: flush and commit, then `release` them. Until then they stay this
-    /// member's, and nobody else reads them.
+    /// The group takes these partitions back: flush and commit, then `release` them. Until then
+    /// they stay this member's, and nobody else reads them.
     Revoked(Vec<TopicPartition>),
-    /// These partitions are gone (session over, fenced): others may read them already. Drop what is buffered, commit
-    /// nothing, `release` them.
+    /// These partitions are gone (session over, fenced): others may read them already. Drop what is
+    /// buffered, commit nothing, `release` them.
     Lost(Vec<TopicPartition>),
-    /// The wanted offset isn't in the partition's log: removed by retention, or past its end. The partition is
-    /// stopped until a `seek`.
+    /// The wanted offset isn't in the partition's log: removed by retention, or past its end. The
+    /// partition is stopped until a `seek`.
     OutOfRange {
         /// The partition.
         partition: TopicPartition,
         /// The offset that was wanted.
         wanted: Option<Offset>,
     },
-    /// The log below the wanted offset isn't the one that was read: leader epochs tell that it was cut and written
-    /// anew. The partition is stopped until a `seek`.
+    /// The log below the wanted offset isn't the one that was read: leader epochs tell that it was
+    /// cut and written anew. The partition is stopped until a `seek`.
     Truncated {
         /// The partition.
         partition: TopicPartition,
         /// The offset that was wanted.
         wanted: Offset,
-        /// Where the common part of both logs ends, if the broker said so: rows from here on are diverged.
+        /// Where the common part of both logs ends, if the broker said so: rows from here on are
+        /// diverged.
         end: Option<Offset>,
         /// librdkafka's sentence.
         detail: String,
     },
-    /// Something failed. Unless the error is fatal, librdkafka goes on trying; with [`Error::Authentication`] and
-    /// [`Error::Forbidden`] it does so in vain.
+    /// Something failed. Unless the error is fatal, librdkafka goes on trying; with
+    /// [`Error::Authentication`] and [`Error::Forbidden`] it does so in vain.
     Failed(Error),
     /// A commit without waiting failed.
     CommitFailed {
@@ -56,8 +58,8 @@ pub enum Event {
 pub struct Fetched {
     /// Records handed over.
     pub count: usize,
-    /// The next wanted offset: everything below it (from the start position) was handed over or has no record, such
-    /// as transaction markers, aborted transactions and what compaction removed.
+    /// The next wanted offset: everything below it (from the start position) was handed over or has
+    /// no record, such as transaction markers, aborted transactions and what compaction removed.
     pub next: Offset,
     /// The end of the partition (last stable offset), if it was reached in this fetch.
     pub end: Option<Offset>,
@@ -100,9 +102,9 @@ impl Consumer {
         })
     }
 
-    /// Records reach the consumer's own queue only if a partition's queue was joined to it: never, by what
-    /// `Queue::partition` does. If it happens all the same, nothing may be lost: each partition goes back to its
-    /// position.
+    /// Records reach the consumer's own queue only if a partition's queue was joined to it: never,
+    /// by what `Queue::partition` does. If it happens all the same, nothing may be lost: each
+    /// partition goes back to its position.
     fn stray_records(&mut self) -> Event {
         for held in self.held.values_mut() {
             held.go_back();

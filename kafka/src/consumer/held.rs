@@ -7,8 +7,8 @@ use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 
 use super::{Event, Fetched, RETRY};
 use crate::{
-    Error, TopicPartition, error,
-    native::{Message, Queue},
+    Error, TopicPartition,
+    native::{Message, Queue, describe},
 };
 
 /// A partition between `start` and `release`.
@@ -126,7 +126,8 @@ impl Held {
         if message.code() != END {
             return None;
         }
-        // Below it nothing is left to read, so the position passes transaction markers and compacted records.
+        // Below it nothing is left to read, so the position passes transaction markers and
+        // compacted records.
         self.position = self.position.max(message.offset());
         Some(self.position)
     }
@@ -147,7 +148,7 @@ impl Held {
     fn no_offset(&self, partition: &TopicPartition, detail: String) -> Event {
         let partition = partition.clone();
         // The reason is told in words only: the sentence ends in the description of the code.
-        let truncation = error::describe(TRUNCATED);
+        let truncation = describe(TRUNCATED);
         let words = truncation.split(" (").next().unwrap_or(&truncation);
         if detail.contains(words) {
             let end = number_after(&detail, "broker end offset is ").filter(|end| *end >= 0);

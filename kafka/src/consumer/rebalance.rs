@@ -1,7 +1,7 @@
 //! Rebalances: what the group offers and takes back, and the caller's answers.
 //!
-//! **Invariant:** librdkafka gets one answer per rebalance, when the caller has answered for every partition; until
-//! then the group waits, and no other member gets what is to be released.
+//! **Invariant:** librdkafka gets one answer per rebalance, when the caller has answered for every
+//! partition; until then the group waits, and no other member gets what is to be released.
 
 use std::{
     collections::BTreeSet,
@@ -44,11 +44,12 @@ pub(super) struct Ownership {
 }
 
 impl Consumer {
-    /// Starts reading a partition at the next wanted offset; `epoch` is the leader epoch of the record before it, -1
-    /// if not known.
+    /// Starts reading a partition at the next wanted offset; `epoch` is the leader epoch of the
+    /// record before it, -1 if not known.
     ///
-    /// Answers [`Event::Assigned`]; reading begins when all partitions of that event have their answer. A partition
-    /// that was released though the group left it here can be started again at any time.
+    /// Answers [`Event::Assigned`]; reading begins when all partitions of that event have their
+    /// answer. A partition that was released though the group left it here can be started again at
+    /// any time.
     pub fn start(
         &mut self,
         partition: &TopicPartition,
@@ -73,7 +74,8 @@ impl Consumer {
 
     /// Stops reading partitions and drops what is queued of them.
     ///
-    /// Answers [`Event::Revoked`] and [`Event::Lost`], or [`Event::Assigned`] for partitions that shall stay unread.
+    /// Answers [`Event::Revoked`] and [`Event::Lost`], or [`Event::Assigned`] for partitions that
+    /// shall stay unread.
     pub fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), Error> {
         for partition in partitions {
             if let Some(held) = self.held.remove(partition) {
@@ -137,7 +139,8 @@ impl Consumer {
         let Some(open) = self.owned.open.take_if(|open| open.unanswered.is_empty()) else {
             return Ok(());
         };
-        // Everything stopped when the rebalance began and resumes with the answer: at librdkafka's position.
+        // Everything stopped when the rebalance began and resumes with the answer: at librdkafka's
+        // position.
         self.held.values_mut().for_each(Held::go_back);
         let owned = |partition: &TopicPartition| self.owned.live.contains(partition);
         match open.kind {
@@ -152,10 +155,11 @@ impl Consumer {
         }
     }
 
-    /// Brings librdkafka's assignment to what the caller wants, for partitions that no rebalance is about.
+    /// Brings librdkafka's assignment to what the caller wants, for partitions that no rebalance is
+    /// about.
     ///
-    /// Not while one is open: librdkafka would take any change for its answer. A rebalance that librdkafka has begun
-    /// is waiting in the queue, so that is looked at first.
+    /// Not while one is open: librdkafka would take any change for its answer. A rebalance that
+    /// librdkafka has begun is waiting in the queue, so that is looked at first.
     pub(super) fn reconcile(&mut self) -> Result<(), Error> {
         if self.owned.stopping.is_empty() && self.starting().is_empty() {
             return Ok(());
@@ -165,7 +169,8 @@ impl Consumer {
             return Ok(());
         }
         let mut stop: BTreeSet<_> = std::mem::take(&mut self.owned.stopping);
-        // One that librdkafka gave up for want of an offset starts again only by leaving and coming back.
+        // One that librdkafka gave up for want of an offset starts again only by leaving and coming
+        // back.
         stop.extend(self.starting());
         stop.retain(|partition| self.owned.live.contains(partition));
         if !stop.is_empty() {

@@ -259,7 +259,8 @@ fn a_second_member_gets_what_was_released_and_nothing_is_read_twice() {
         assert!(Instant::now() < deadline, "the second member got nothing");
         match first.poll(STEP) {
             Some(Event::Revoked(partitions)) => {
-                // The flush of the application: it goes on polling, and may go on reading the others.
+                // The flush of the application: it goes on polling, and may go on reading the
+                // others.
                 assert_eq!(second.poll(STEP), None, "not released yet");
                 fetch_into(&mut first, &mut all);
                 let marks: Vec<_> = partitions
@@ -298,8 +299,8 @@ fn a_second_member_gets_what_was_released_and_nothing_is_read_twice() {
     }
 }
 
-/// librdkafka takes an end of partition for a record and would resume one too far: the next record is lost, or an
-/// empty partition is out of range. Without `Held::go_back` this test fails.
+/// librdkafka takes an end of partition for a record and would resume one too far: the next record
+/// is lost, or an empty partition is out of range. Without `Held::go_back` this test fails.
 #[test]
 fn a_rebalance_after_the_end_of_a_partition_skips_nothing() {
     let cluster = cluster(2);
@@ -359,7 +360,8 @@ fn pause_hides_records_and_resume_shows_them() {
     while consumer.held[&partition(0)].queue.len() == 0 {
         assert_eq!(consumer.poll(STEP), None);
     }
-    // Empty the other partition's end-of-partition notice, so that only the paused one has anything.
+    // Empty the other partition's end-of-partition notice, so that only the paused one has
+    // anything.
     while consumer.fetch(&partition(1), 10, |_| ()).end.is_none() {
         assert_eq!(consumer.poll(STEP), None);
     }
@@ -421,7 +423,8 @@ fn leader_epochs_tell_that_the_log_was_cut() {
         consumer.fetch(&partition(0), 1, |record| epoch = Some(record.epoch));
     }
     let epoch = epoch.unwrap();
-    // The mark says that records up to 20 were read in this epoch, but the log of this epoch ends at 10.
+    // The mark says that records up to 20 were read in this epoch, but the log of this epoch ends
+    // at 10.
     consumer.seek(&partition(0), Offset(20), epoch).unwrap();
     let truncated = stopped(&mut consumer, |event| match event {
         Event::Truncated { wanted, end, .. } => Some((*wanted, *end)),

@@ -23,11 +23,13 @@ pub(crate) enum Kind {
 /// An owned librdkafka instance with its threads.
 pub(crate) struct Client {
     rk: NonNull<rd::rd_kafka_t>,
-    // Boxed: queues call `wake` with its address. Dropped after `rd_kafka_destroy`, which ends the callers.
+    // Boxed: queues call `wake` with its address. Dropped after `rd_kafka_destroy`, which ends the
+    // callers.
     waker: Box<Waker>,
 }
 
-// SAFETY: an rd_kafka_t may be used from any thread and from several at once, by librdkafka's documentation.
+// SAFETY: an rd_kafka_t may be used from any thread and from several at once, by librdkafka's
+// documentation.
 unsafe impl Send for Client {}
 // SAFETY: as above.
 unsafe impl Sync for Client {}
@@ -35,7 +37,8 @@ unsafe impl Sync for Client {}
 const TEXT: usize = 512;
 
 impl Client {
-    /// Creates an instance; connects in the background. `events` are those of `RD_KAFKA_EVENT_*` that queues give out.
+    /// Creates an instance; connects in the background. `events` are those of `RD_KAFKA_EVENT_*`
+    /// that queues give out.
     pub(crate) fn new(kind: Kind, properties: &Properties, events: i32) -> Result<Client, Error> {
         let doing = "set up a Kafka client";
         // SAFETY: no precondition.
@@ -43,7 +46,8 @@ impl Client {
         let mut reason = [0 as c_char; TEXT];
         for (name, value) in &properties.0 {
             let (c_name, c_value) = (cstring(name, "property")?, cstring(value, "property value")?);
-            // SAFETY: the configuration is owned and live, the strings NUL-terminated, the buffer as long as stated.
+            // SAFETY: the configuration is owned and live, the strings NUL-terminated, the buffer
+            // as long as stated.
             let set = unsafe {
                 let buffer = reason.as_mut_ptr();
                 rd::rd_kafka_conf_set(conf.0, c_name.as_ptr(), c_value.as_ptr(), buffer, TEXT)
@@ -61,8 +65,9 @@ impl Client {
             Kind::Consumer => rd::rd_kafka_type_t::RD_KAFKA_CONSUMER,
             Kind::Producer => rd::rd_kafka_type_t::RD_KAFKA_PRODUCER,
         };
-        // SAFETY: the configuration is owned and live; `log` has the callback's signature and needs no state. On
-        // success `rd_kafka_new` takes the configuration over, on failure it stays ours.
+        // SAFETY: the configuration is owned and live; `log` has the callback's signature and needs
+        // no state. On success `rd_kafka_new` takes the configuration over, on failure it stays
+        // ours.
         let rk = unsafe {
             rd::rd_kafka_conf_set_events(conf.0, events);
             rd::rd_kafka_conf_set_log_cb(conf.0, Some(log));
@@ -132,7 +137,8 @@ impl Client {
 
     /// Sends a commit; the result comes as an event on `to`.
     pub(crate) fn commit(&self, list: &PartitionList, to: &Queue) -> Result<(), i32> {
-        // SAFETY: client, list and queue are live; a null callback means "as an event". The list is copied.
+        // SAFETY: client, list and queue are live; a null callback means "as an event". The list is
+        // copied.
         let code = unsafe {
             let (none, opaque) = (ptr::null(), ptr::null_mut());
             ffi::rd_kafka_commit_queue(self.raw(), list.raw(), to.raw(), none, opaque)
@@ -140,7 +146,8 @@ impl Client {
         if code == ffi::NO_ERROR { Ok(()) } else { Err(code) }
     }
 
-    /// Asks the partition's leader for its first and its next offset, under the client's isolation level.
+    /// Asks the partition's leader for its first and its next offset, under the client's isolation
+    /// level.
     pub(crate) fn watermarks(
         &self,
         partition: &TopicPartition,
@@ -166,7 +173,8 @@ impl Client {
     /// Asks any broker for the cluster's brokers.
     pub(crate) fn brokers(&self, wait: Duration) -> Result<usize, i32> {
         let mut metadata = ptr::null();
-        // SAFETY: the client is live; on success `metadata` is the caller's, read once and destroyed once.
+        // SAFETY: the client is live; on success `metadata` is the caller's, read once and
+        // destroyed once.
         unsafe {
             let none = ptr::null_mut();
             let code = ffi::rd_kafka_metadata(self.raw(), 0, none, &raw mut metadata, millis(wait));
@@ -207,8 +215,8 @@ impl Client {
     /// The error that made this instance unusable, if one did.
     pub(crate) fn fatal(&self) -> Option<String> {
         let mut reason = [0 as c_char; TEXT];
-        // SAFETY: the client is live and the buffer as long as stated; with an error the call writes a NUL-terminated
-        // reason.
+        // SAFETY: the client is live and the buffer as long as stated; with an error the call
+        // writes a NUL-terminated reason.
         unsafe {
             let code = ffi::rd_kafka_fatal_error(self.raw(), reason.as_mut_ptr(), TEXT);
             (code != ffi::NO_ERROR).then(|| text(reason.as_ptr()))
@@ -218,9 +226,9 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // SAFETY: owned, destroyed once, and no queue, event or message of it is left (they hold an `Arc` of it or
-        // borrow from a holder). Leaving the group, which may wait for the application, was done before or is not
-        // wanted.
+        // SAFETY: owned, destroyed once, and no queue, event or message of it is left (they hold an
+        // `Arc` of it or borrow from a holder). Leaving the group, which may wait for the
+        // application, was done before or is not wanted.
         unsafe {
             rd::rd_kafka_destroy_flags(self.raw(), rd::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
         }
@@ -261,9 +269,11 @@ impl Waker {
     }
 }
 
-/// A queue's callback: called on librdkafka's threads with the queue's lock held, so it only sets a flag.
+/// A queue's callback: called on librdkafka's threads with the queue's lock held, so it only sets a
+/// flag.
 pub(super) unsafe extern "C" fn wake(_: *mut rd::rd_kafka_t, waker: *mut c_void) {
-    // SAFETY: `Queue::wake` passes the address of the client's boxed waker, which outlives librdkafka's threads.
+    // SAFETY: `Queue::wake` passes the address of the client's boxed waker, which outlives
+    // librdkafka's threads.
     unsafe { &*waker.cast::<Waker>() }.set();
 }
 
@@ -276,7 +286,8 @@ unsafe extern "C" fn log(
 ) {
     // SAFETY: librdkafka passes two NUL-terminated strings that live through the call.
     let (facility, line) = unsafe { (text(facility), text(line)) };
-    // One property list serves all kinds of clients, so each is told of properties that are another's: no news.
+    // One property list serves all kinds of clients, so each is told of properties that are
+    // another's: no news.
     if facility == "CONFWARN" && line.contains("will be ignored by this") {
         return;
     }

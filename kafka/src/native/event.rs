@@ -68,13 +68,14 @@ impl Event {
             return;
         }
         loop {
-            // SAFETY: the event is owned and live; the call hands out each of its messages once, null at the end.
+            // SAFETY: the event is owned and live; the call hands out each of its messages once,
+            // null at the end.
             let message = unsafe { rd::rd_kafka_event_message_next(self.raw()) };
             let Some(message) = NonNull::new(message.cast_mut()) else {
                 return;
             };
-            // SAFETY: the message lives as long as the event, which outlives this call of `each`; it is a sent one,
-            // handed out for the first time.
+            // SAFETY: the message lives as long as the event, which outlives this call of `each`;
+            // it is a sent one, handed out for the first time.
             each(unsafe { Report::new(Message::borrow(message)) });
         }
     }

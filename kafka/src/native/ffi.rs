@@ -1,8 +1,8 @@
 //! The functions that carry error codes, declared with `i32` in their place.
 //!
-//! The codes are C enums, which librdkafka fills with whatever 16-bit number a broker sends. The bindings declare
-//! them as a Rust enum, for which an unknown number is undefined behaviour; an `i32` has the same ABI and no such
-//! trap.
+//! The codes are C enums, which librdkafka fills with whatever 16-bit number a broker sends. The
+//! bindings declare them as a Rust enum, for which an unknown number is undefined behaviour; an
+//! `i32` has the same ABI and no such trap.
 
 use std::ffi::{c_char, c_int, c_void};
 

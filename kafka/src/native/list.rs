@@ -22,7 +22,8 @@ pub(crate) struct PartitionList(NonNull<rd::rd_kafka_topic_partition_list_t>);
 
 impl PartitionList {
     pub(crate) fn with_capacity(capacity: usize) -> PartitionList {
-        // SAFETY: any size is accepted; librdkafka aborts the process when memory ends, so the pointer isn't null.
+        // SAFETY: any size is accepted; librdkafka aborts the process when memory ends, so the
+        // pointer isn't null.
         let list = unsafe { rd::rd_kafka_topic_partition_list_new(capacity as i32) };
         PartitionList(NonNull::new(list).unwrap_or_else(|| out_of_memory()))
     }
@@ -47,7 +48,8 @@ impl PartitionList {
         Ok(list)
     }
 
-    /// Adds a partition at an offset, with the leader epoch of the record before it (-1: not known).
+    /// Adds a partition at an offset, with the leader epoch of the record before it (-1: not
+    /// known).
     pub(crate) fn push(
         &mut self,
         partition: &TopicPartition,
@@ -55,7 +57,8 @@ impl PartitionList {
         epoch: i32,
     ) -> Result<(), Error> {
         let element = self.push_raw(&partition.topic, partition.partition)?;
-        // SAFETY: `element` was just added to this list and nothing was added since, so it points to a live element.
+        // SAFETY: `element` was just added to this list and nothing was added since, so it points
+        // to a live element.
         unsafe {
             (*element.as_ptr()).offset = offset;
             rd::rd_kafka_topic_partition_set_leader_epoch(element.as_ptr(), epoch);
@@ -73,7 +76,8 @@ impl PartitionList {
     ) -> Result<(), Error> {
         let element = self.push_raw(&partition.topic, partition.partition)?.as_ptr();
         // SAFETY: `element` is live as in `push`. The list frees `metadata` with the allocator that
-        // `rd_kafka_mem_malloc` uses, so the bytes are allocated with it; they are `metadata.len()` long.
+        // `rd_kafka_mem_malloc` uses, so the bytes are allocated with it; they are `metadata.len()`
+        // long.
         unsafe {
             (*element).offset = offset.get();
             if !metadata.is_empty() {
@@ -125,7 +129,8 @@ pub(super) unsafe fn entries(list: *const rd::rd_kafka_topic_partition_list_t) -
     if list.is_null() {
         return Vec::new();
     }
-    // SAFETY: a live list has `cnt` initialised elements at `elems` (`cnt` 0 with any pointer is handled apart).
+    // SAFETY: a live list has `cnt` initialised elements at `elems` (`cnt` 0 with any pointer is
+    // handled apart).
     let elements = unsafe {
         match (*list).cnt {
             0 => &[][..],

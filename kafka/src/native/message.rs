@@ -23,15 +23,17 @@ pub(crate) struct Messages<'b> {
 }
 
 impl Queue {
-    /// Takes what is queued, up to `max` messages, without waiting. `buffer` is scratch space to reuse.
+    /// Takes what is queued, up to `max` messages, without waiting. `buffer` is scratch space to
+    /// reuse.
     ///
-    /// Outdated messages (of before a seek, pause or new assignment) are dropped by librdkafka on the way.
+    /// Outdated messages (of before a seek, pause or new assignment) are dropped by librdkafka on
+    /// the way.
     pub(crate) fn consume<'b>(&self, max: usize, buffer: &'b mut Buffer) -> Messages<'b> {
         let buffer = &mut buffer.0;
         buffer.clear();
         buffer.reserve(max);
-        // SAFETY: the queue is live; the buffer has room for `max` pointers, and the call says how many it wrote
-        // (-1 on error, which is none). They are owned from here on.
+        // SAFETY: the queue is live; the buffer has room for `max` pointers, and the call says how
+        // many it wrote (-1 on error, which is none). They are owned from here on.
         unsafe {
             let count = rd::rd_kafka_consume_batch_queue(self.raw(), 0, buffer.as_mut_ptr(), max);
             buffer.set_len(usize::try_from(count).unwrap_or(0));
@@ -44,8 +46,8 @@ impl Queue {
 #[derive(Default)]
 pub(crate) struct Buffer(Vec<*mut rd::rd_kafka_message_t>);
 
-// SAFETY: between calls the buffer holds no messages (`Messages` destroys them and clears it), so there is nothing in
-// it that belongs to a thread.
+// SAFETY: between calls the buffer holds no messages (`Messages` destroys them and clears it), so
+// there is nothing in it that belongs to a thread.
 unsafe impl Send for Buffer {}
 
 impl Messages<'_> {
@@ -105,8 +107,8 @@ impl<'a> Message<'a> {
     }
 
     fn fields(self) -> &'a RawMessage {
-        // SAFETY: live for 'a, of the same layout (asserted above), and changed by nobody: librdkafka changes only
-        // what is behind `private`.
+        // SAFETY: live for 'a, of the same layout (asserted above), and changed by nobody:
+        // librdkafka changes only what is behind `private`.
         unsafe { self.message.as_ref() }
     }
 
@@ -146,7 +148,8 @@ impl<'a> Message<'a> {
     pub(crate) fn record(self) -> Record<'a> {
         let fields = self.fields();
         let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: the message is live; `kind` is written with one of the three values that its enum has.
+        // SAFETY: the message is live; `kind` is written with one of the three values that its enum
+        // has.
         let (time, epoch) = unsafe {
             (
                 rd::rd_kafka_message_timestamp(self.raw(), &raw mut kind),
@@ -161,7 +164,8 @@ impl<'a> Message<'a> {
             }
         };
         Record {
-            // SAFETY: payload and key are null or as long as stated, and live as long as the message.
+            // SAFETY: payload and key are null or as long as stated, and live as long as the
+            // message.
             key: unsafe { bytes(fields.key, fields.key_len) },
             // SAFETY: as above.
             value: unsafe { bytes(fields.payload, fields.len) },
@@ -190,7 +194,8 @@ impl<'a> Report<'a> {
     /// `message` was sent by [`Client::send`], and this is called once for it.
     pub(super) unsafe fn new(message: Message<'a>) -> Report<'a> {
         let opaque = message.fields().private;
-        // SAFETY: `send` made the pointer of such a box and gave it away; by the contract nobody else takes it.
+        // SAFETY: `send` made the pointer of such a box and gave it away; by the contract nobody
+        // else takes it.
         let done = (!opaque.is_null()).then(|| *unsafe { Box::from_raw(opaque.cast::<Done>()) });
         Report { message, done }
     }
@@ -217,9 +222,9 @@ impl<'a> HeaderSource<'a> {
     pub(crate) fn get(self, index: usize) -> Option<(&'a str, Option<&'a [u8]>)> {
         let mut headers = ptr::null_mut();
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: the message is live and used from one thread (`Message` isn't `Send`), so the first call may parse
-        // the headers into it; they live as long as the message. On success `name` is a NUL-terminated string and
-        // `value` null or `size` bytes long.
+        // SAFETY: the message is live and used from one thread (`Message` isn't `Send`), so the
+        // first call may parse the headers into it; they live as long as the message. On success
+        // `name` is a NUL-terminated string and `value` null or `size` bytes long.
         unsafe {
             let none = rd::rd_kafka_message_headers(self.0.raw(), &raw mut headers);
             if none as i32 != ffi::NO_ERROR {
@@ -294,8 +299,9 @@ impl Client {
         if let Some(headers) = &headers {
             add(Kind::RD_KAFKA_VTYPE_HEADERS, Part { headers: headers.0.as_ptr() });
         }
-        // SAFETY: the client is live; `count` parts are initialised, each with the union's field that its type wants;
-        // their pointers live through the call, which copies topic, key and value.
+        // SAFETY: the client is live; `count` parts are initialised, each with the union's field
+        // that its type wants; their pointers live through the call, which copies topic, key and
+        // value.
         let error = unsafe { rd::rd_kafka_produceva(self.raw(), parts.as_ptr(), count) };
         // SAFETY: `error` is null or owned by the caller.
         let outcome = unsafe { outcome(error) };
@@ -334,7 +340,8 @@ impl OwnedHeaders {
         for (name, value) in headers {
             let name = cstring(name, "header")?;
             let value = memory(*value);
-            // SAFETY: the list is owned and live; name and value live through the call, which copies them.
+            // SAFETY: the list is owned and live; name and value live through the call, which
+            // copies them.
             unsafe {
                 rd::rd_kafka_header_add(
                     list.0.as_ptr(),

@@ -16,7 +16,8 @@ pub(crate) struct Mock {
     _client: Client,
 }
 
-// SAFETY: the mock's functions hand their work to its own thread (or lock), by its header's documentation.
+// SAFETY: the mock's functions hand their work to its own thread (or lock), by its header's
+// documentation.
 unsafe impl Send for Mock {}
 // SAFETY: as above.
 unsafe impl Sync for Mock {}

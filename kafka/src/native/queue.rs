@@ -13,7 +13,8 @@ pub(crate) struct Queue {
     client: Arc<Client>,
 }
 
-// SAFETY: librdkafka's queues are thread-safe (their own lock), and the client lives as long as the queue.
+// SAFETY: librdkafka's queues are thread-safe (their own lock), and the client lives as long as the
+// queue.
 unsafe impl Send for Queue {}
 // SAFETY: as above.
 unsafe impl Sync for Queue {}
@@ -39,8 +40,8 @@ impl Queue {
 
     /// The queue of one partition's messages, cut off from the consumer's queue.
     ///
-    /// librdkafka marks the queue as routed by the application, so starting the partition later doesn't join it to
-    /// the consumer's queue again.
+    /// librdkafka marks the queue as routed by the application, so starting the partition later
+    /// doesn't join it to the consumer's queue again.
     pub(crate) fn partition(
         client: &Arc<Client>,
         partition: &TopicPartition,
@@ -70,8 +71,8 @@ impl Queue {
     /// Wakes the client's waiter whenever something enters the empty queue.
     pub(crate) fn wake(&self, on: bool) {
         let waker: *const c_void = ptr::from_ref(self.client.waker()).cast();
-        // SAFETY: the queue is live. `waker` lives until the client is destroyed, which also ends the threads that
-        // call `wake` with it.
+        // SAFETY: the queue is live. `waker` lives until the client is destroyed, which also ends
+        // the threads that call `wake` with it.
         unsafe {
             rd::rd_kafka_queue_cb_event_enable(
                 self.queue.as_ptr(),
@@ -106,7 +107,8 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: this reference is owned and destroyed once; the client is still alive (fields drop afterwards).
+        // SAFETY: this reference is owned and destroyed once; the client is still alive (fields
+        // drop afterwards).
         unsafe { rd::rd_kafka_queue_destroy(self.queue.as_ptr()) }
     }
 }

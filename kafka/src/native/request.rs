@@ -40,8 +40,9 @@ impl<'a> AdminRequest<'a> {
     ) -> Result<AdminRequest<'a>, Error> {
         let queue = Queue::reply(client)?;
         let mut reason = [0 as c_char; TEXT];
-        // SAFETY: the client is live; the options are owned by the wrapper; the buffer is as long as stated. The
-        // timeout is in librdkafka's range (an hour at most), so setting it can't fail.
+        // SAFETY: the client is live; the options are owned by the wrapper; the buffer is as long
+        // as stated. The timeout is in librdkafka's range (an hour at most), so setting it can't
+        // fail.
         let options = unsafe {
             let options = rd::rd_kafka_AdminOptions_new(client.raw(), kind);
             let ms = millis(wait).clamp(1, 3_600_000);
@@ -121,7 +122,8 @@ impl<'a> AdminRequest<'a> {
     ) -> Result<Vec<TopicResult>, Error> {
         let name = cstring(topic, "topic")?;
         let mut reason = [0 as c_char; TEXT];
-        // SAFETY: the name is a C string, copied; the buffer is as long as stated, and written on failure.
+        // SAFETY: the name is a C string, copied; the buffer is as long as stated, and written on
+        // failure.
         let mut raw = unsafe {
             let buffer = reason.as_mut_ptr();
             let raw = rd::rd_kafka_NewPartitions_new(name.as_ptr(), total, buffer, TEXT);
@@ -157,8 +159,8 @@ impl<'a> AdminRequest<'a> {
         let names: Vec<CString> =
             topics.iter().map(|topic| cstring(topic, "topic")).collect::<Result<_, _>>()?;
         let mut raw: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-        // SAFETY: the names are C strings, copied; the collection is owned by the wrapper and live through the call,
-        // as are client, options and queue.
+        // SAFETY: the names are C strings, copied; the collection is owned by the wrapper and live
+        // through the call, as are client, options and queue.
         unsafe {
             let all = rd::rd_kafka_TopicCollection_of_topic_names(raw.as_mut_ptr(), raw.len());
             let all = Owned::new(all, rd::rd_kafka_TopicCollection_destroy);
@@ -221,8 +223,8 @@ impl<'a> AdminRequest<'a> {
                 Some(value) => (Op::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET, value.as_ptr()),
                 None => (Op::RD_KAFKA_ALTER_CONFIG_OP_TYPE_DELETE, ptr::null()),
             };
-            // SAFETY: the resource is live, the strings C strings (or null for a deletion) and copied; the error is
-            // null or ours.
+            // SAFETY: the resource is live, the strings C strings (or null for a deletion) and
+            // copied; the error is null or ours.
             unsafe {
                 let (raw, name) = (resource.0, name.as_ptr());
                 let error =
@@ -252,7 +254,8 @@ impl<'a> AdminRequest<'a> {
         }
     }
 
-    /// Asks for offsets: each element's offset says which (-1 next, -2 first, from 0: a time in milliseconds).
+    /// Asks for offsets: each element's offset says which (-1 next, -2 first, from 0: a time in
+    /// milliseconds).
     pub(crate) fn list_offsets(
         self,
         list: &PartitionList,
@@ -264,7 +267,8 @@ impl<'a> AdminRequest<'a> {
         } else {
             Level::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
         };
-        // SAFETY: client, list, options and queue are live; the list is copied; the error is null or ours.
+        // SAFETY: client, list, options and queue are live; the list is copied; the error is null
+        // or ours.
         unsafe {
             let error = rd::rd_kafka_AdminOptions_set_isolation_level(self.options.0, level);
             outcome(error).map_err(|(code, reason)| Error::of(code, &*self.doing, reason))?;

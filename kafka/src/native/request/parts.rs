@@ -47,7 +47,8 @@ pub(super) fn new_topic(spec: &NewTopicSpec<'_>) -> Result<Owned<rd::rd_kafka_Ne
     let doing = || format!("create topic {}", spec.topic);
     let name = cstring(spec.topic, "topic")?;
     let mut reason = [0 as c_char; TEXT];
-    // SAFETY: the name is a C string, copied; the buffer is as long as stated, and written on failure.
+    // SAFETY: the name is a C string, copied; the buffer is as long as stated, and written on
+    // failure.
     let topic = unsafe {
         let topic = rd::rd_kafka_NewTopic_new(
             name.as_ptr(),
@@ -63,8 +64,8 @@ pub(super) fn new_topic(spec: &NewTopicSpec<'_>) -> Result<Owned<rd::rd_kafka_Ne
     };
     for (name, value) in spec.configs {
         let (name, value) = (cstring(name, "setting")?, cstring(value, "setting's value")?);
-        // SAFETY: the topic is live, the strings C strings and copied. It fails only for an empty name, which the
-        // broker refuses as well.
+        // SAFETY: the topic is live, the strings C strings and copied. It fails only for an empty
+        // name, which the broker refuses as well.
         unsafe { rd::rd_kafka_NewTopic_set_config(topic.0, name.as_ptr(), value.as_ptr()) };
     }
     Ok(topic)
