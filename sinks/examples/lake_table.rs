@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
     let mut sink = lake.sink(spec, settings).await?;
 
     let each = rows / i64::from(PARTITIONS) / BATCHES;
-    let log = Log::new().with_step(Duration::from_secs(3600 * 24 * 3) / (each * BATCHES) as u32);
+    let log = Log::new().with_step(Duration::from_hours(3 * 24) / (each * BATCHES) as u32);
     let partitions: Vec<_> = (0..PARTITIONS).map(|number| log.partition(number)).collect();
     sink.assign(&partitions).await?;
     for batch in 0..BATCHES {
@@ -43,8 +43,8 @@ async fn main() -> anyhow::Result<()> {
     let snapshot = lake.table("orders")?.snapshot().await?.context("the table is not there")?;
     let last = each * BATCHES;
     println!(
-        "{{\"table\":{:?},\"version\":{},\"rows\":{},\"offset_sum\":{},\"partitions\":{PARTITIONS},\"days\":{}}}",
-        folder.join("orders"),
+        "{{\"table\":\"{}\",\"version\":{},\"rows\":{},\"offset_sum\":{},\"partitions\":{PARTITIONS},\"days\":{}}}",
+        folder.join("orders").display(),
         snapshot.version,
         snapshot.rows().context("a file without its count")?,
         i64::from(PARTITIONS) * last * (last - 1) / 2,

@@ -89,7 +89,7 @@ async fn scripted_busy_and_moved() {
     };
     take(&mut sink, batch).await;
     store.script(Fault::Moved);
-    assert_eq!(one_flush(&mut sink).await.unwrap().moved, [p0.clone()]);
+    assert_eq!(one_flush(&mut sink).await.unwrap().moved, std::slice::from_ref(&p0));
     assert_eq!(store.offsets(&p0), [0_i64; 0]);
     assert!(sink.write(log.batch(0, 5, 6)).await.is_err(), "it wants assign first");
 }

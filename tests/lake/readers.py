@@ -7,7 +7,9 @@ Needs the packages of tests/requirements.txt. Ends with 1 if a reader finds anyt
 """
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import chdb
 import polars
@@ -50,7 +52,8 @@ def by_polars(table):
 
 
 def by_clickhouse(table):
-    """ClickHouse, in process: its own Delta reader."""
+    """ClickHouse, in process: its own Delta reader, which reads only below the working folder."""
+    os.chdir(Path(table).parent)
     query = f"""
         SELECT count() AS rows, sum(_offset) AS offset_sum, uniqExact(_partition) AS partitions,
                uniqExact(_date) AS days, countIf(toDate(at, 'UTC') != _date) AS misplaced

@@ -21,7 +21,7 @@ use parquet::{
 
 use crate::shared::{Place, batches, range, settings, spec};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_hours(24);
 
 fn hint(result: Result<LakeSink, SinkError>) -> String {
     match result {
@@ -167,7 +167,9 @@ async fn snapshots_advance() {
         assert_eq!(advanced.marks, anew.marks);
         let mut locations =
             [&advanced, &anew].map(|s| s.files.iter().map(|f| &f.location).collect::<Vec<_>>());
-        locations.iter_mut().for_each(|of| of.sort());
+        for of in &mut locations {
+            of.sort();
+        }
         assert_eq!(locations[0], locations[1]);
     }
     assert_eq!(empty.rows(), Some(0), "an older snapshot stays as it was");

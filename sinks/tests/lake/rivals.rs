@@ -75,7 +75,9 @@ async fn a_rival_with_an_equal_mark(take_out: Option<Protection>) -> (Place, [Ve
     let (place, log) = (Place::new(), Log::new());
     let (p0, p1) = (log.partition(0), log.partition(1));
     let mut one = place.owner(&[p0.clone(), p1.clone()]).await;
-    take_out.into_iter().for_each(|protection| one.rig().take_out(protection));
+    if let Some(protection) = take_out {
+        one.rig().take_out(protection);
+    }
     take(&mut one, log.batch(0, 0, 10)).await;
     take(&mut one, log.batch(1, 0, 10)).await;
     let mut two = place.owner(std::slice::from_ref(&p1)).await;
@@ -108,7 +110,9 @@ async fn a_zombie(take_out: Option<Protection>) -> [Vec<i64>; 2] {
     let (place, log) = (Place::new(), Log::new());
     let (p0, p1) = (log.partition(0), log.partition(1));
     let mut zombie = place.owner(&[p0.clone(), p1.clone()]).await;
-    take_out.into_iter().for_each(|protection| zombie.rig().take_out(protection));
+    if let Some(protection) = take_out {
+        zombie.rig().take_out(protection);
+    }
     take(&mut zombie, log.batch(0, 0, 5)).await;
     take(&mut zombie, log.batch(1, 0, 5)).await;
     let mut winner = place.owner(std::slice::from_ref(&p1)).await;

@@ -11,7 +11,7 @@ use aion_sinks::{
 
 use crate::shared::{Place, range, settings};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Waits until the checkpoint that a commit started is announced.
 async fn checkpointed(place: &Place, at_least: i64) {
@@ -44,7 +44,9 @@ async fn others_go_on_and_clean_up(place: &Place, log: &Log) {
 async fn sleeper(place: &Place, log: &Log, take_out: Option<Protection>) -> (Partition, LakeSink) {
     let p0 = log.partition(0);
     let mut sleeper = place.owner(std::slice::from_ref(&p0)).await;
-    take_out.into_iter().for_each(|protection| sleeper.rig().take_out(protection));
+    if let Some(protection) = take_out {
+        sleeper.rig().take_out(protection);
+    }
     take(&mut sleeper, log.batch(0, 0, 10)).await;
     (p0, sleeper)
 }
