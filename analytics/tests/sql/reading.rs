@@ -198,3 +198,15 @@ async fn the_catalog_can_be_looked_at() {
     let cte = "with decided as (select 1 as one) select one from decided";
     assert_eq!(number(&engine, cte).await, 1);
 }
+
+#[tokio::test]
+async fn the_queries_of_the_handbook_are_answered() {
+    let engine = three_files().await.engine();
+    let handbook = include_str!("../../../docs/sql.md");
+    let queries: Vec<_> = handbook.split("```sql\n").skip(1).collect();
+    assert!(queries.len() >= 5);
+    for query in queries {
+        let query = query.split("```").next().unwrap().trim().trim_end_matches(';');
+        shown(&engine, query).await;
+    }
+}
