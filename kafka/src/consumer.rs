@@ -5,6 +5,8 @@
 //! **Invariant:** the consumer keeps every partition's position itself and goes back to it after
 //! each rebalance. librdkafka stops all partitions during one and resumes from a position of its
 //! own, which is one record too far when the last thing read was an end of partition.
+//! **Invariant:** offsets never go backwards but by a seek: a record below the position isn't
+//! handed over, and librdkafka is sent back to the position.
 //! **Invariant:** records that can't be read (damaged batches) are never skipped: the position
 //! stays before them.
 
@@ -71,9 +73,9 @@ const MAX_FETCH: usize = 16_384;
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is answered by librdkafka's own thread, not by a broker.
 const SEEK_WAIT: Duration = Duration::from_secs(5);
-/// The pause before a position is tried again that couldn't be taken up, or before a damaged batch
+/// The pause before a position is tried again that could not be taken up, or before a damaged batch
 /// is read again.
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY: Duration = Duration::from_millis(50);
 
 impl Consumer {
     /// Joins `group` for `topics`. Connects in the background: brokers may be down, topics may not
@@ -152,6 +154,10 @@ impl Consumer {
         for message in messages.iter() {
             if message.code() == 0 {
                 let record = message.record();
+                if record.offset < held.position {
+                    held.go_back();
+                    break;
+                }
                 held.passed(record.offset.next(), record.epoch);
                 fetched.count += 1;
                 take(record);
@@ -311,7 +317,12 @@ fn seek(client: &Client, partition: &TopicPartition, held: &Held) -> Result<(), 
     let mut list = PartitionList::with_capacity(1);
     list.push(partition, held.position.get(), held.epoch)?;
     client.seek(&list, SEEK_WAIT).map_err(|(code, reason)| Error::of(code, &*doing, reason))?;
-    first_failure(&list.entries(), &doing)
+    first_failure(&list.entries(), &doing)?;
+    if held.gated {
+        client.hold_back(&list, false).map_err(|code| Error::of(code, &*doing, ""))?;
+        first_failure(&list.entries(), &doing)?;
+    }
+    Ok(())
 }
 
 fn check_position(at: Offset, doing: impl FnOnce() -> String) -> Result<(), Error> {

@@ -19,7 +19,11 @@ pub(super) struct Held {
     /// The leader epoch of the last record before `position`; -1 where it is not known.
     pub(super) epoch: i32,
     pub(super) paused: bool,
+    /// librdkafka fetches nothing of it yet.
+    pub(super) gated: bool,
     state: State,
+    /// Seeks that failed one after the other.
+    failures: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,7 @@ enum State {
     Leaving,
 }
 
+const MANY: u32 = 20;
 const END: i32 = Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32;
 const NO_OFFSET: i32 = Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32;
 const TRUNCATED: i32 = Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION as i32;
@@ -50,19 +55,21 @@ const UNREADABLE: [i32; 4] = [
 impl Held {
     /// A partition that librdkafka is to be told to start at this position.
     pub(super) fn new(queue: Queue, position: Offset, epoch: i32) -> Held {
-        Held { queue, position, epoch, paused: false, state: State::Starting }
+        let state = State::Starting;
+        Held { queue, position, epoch, paused: false, gated: false, state, failures: 0 }
     }
 
     pub(super) fn is_starting(&self) -> bool {
         self.state == State::Starting
     }
 
-    /// Notes that librdkafka was told to start.
+    /// Notes that librdkafka was told to start, and holds the partition back.
     ///
-    /// It compares leader epochs on a seek but not on a start, so with a known epoch one follows.
+    /// A seek follows, since librdkafka compares leader epochs on a seek but not on a start; what
+    /// it would fetch before could be answered with "out of range", and hide that the log was cut.
     pub(super) fn started(&mut self) {
-        let check = self.epoch >= 0 && self.position > Offset::ZERO;
-        self.state = if check { State::Settling(Instant::now()) } else { State::Reading };
+        (self.gated, self.failures) = (true, 0);
+        self.state = State::Settling(Instant::now());
     }
 
     pub(super) fn is_reading(&self) -> bool {
@@ -84,7 +91,14 @@ impl Held {
 
     /// Notes the outcome of bringing librdkafka to the position.
     pub(super) fn sought(&mut self, done: bool, again: Instant) {
-        self.state = if done { State::Reading } else { State::Settling(again) };
+        self.gated &= !done;
+        self.failures = if done { 0 } else { self.failures + 1 };
+        self.state = match self.failures {
+            0 => State::Reading,
+            1..MANY => State::Settling(again),
+            // It may have given up for a reason that nobody has read; it has to begin anew.
+            MANY.. => State::Starting,
+        };
     }
 
     /// Moves to another position.

@@ -193,7 +193,8 @@ impl Consumer {
             }
         }
         let doing = || format!("start {} partitions of group {}", partitions.len(), self.group);
-        if let Err((code, reason)) = self.client.assign(&list) {
+        let holding = self.client.hold_back(&list, true).map_err(|code| (code, String::new()));
+        if let Err((code, reason)) = holding.and_then(|()| self.client.assign(&list)) {
             let error = Error::of(code, doing(), reason);
             self.held.retain(|partition, _| !partitions.contains(partition));
             return Err(error);

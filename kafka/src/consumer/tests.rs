@@ -404,8 +404,8 @@ fn an_offset_outside_the_log_is_an_event_and_a_seek_goes_on() {
 fn stopped<T>(consumer: &mut Consumer, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        if let Some(found) = consumer.poll(STEP).as_ref().and_then(&mut wanted) {
-            return found;
+        if let Some(event) = consumer.poll(STEP) {
+            return wanted(&event).unwrap_or_else(|| panic!("another event came: {event:?}"));
         }
         consumer.fetch(&partition(0), 10, |record| panic!("read {}", record.offset));
     }

@@ -128,6 +128,20 @@ impl Client {
         }
     }
 
+    /// Keeps partitions from being fetched, also before they are assigned, or lets them go; each
+    /// one's result stands in the list.
+    pub(crate) fn hold_back(&self, list: &PartitionList, hold: bool) -> Result<(), i32> {
+        // SAFETY: client and list are live.
+        let code = unsafe {
+            if hold {
+                ffi::rd_kafka_pause_partitions(self.raw(), list.raw())
+            } else {
+                ffi::rd_kafka_resume_partitions(self.raw(), list.raw())
+            }
+        };
+        if code == ffi::NO_ERROR { Ok(()) } else { Err(code) }
+    }
+
     /// Asks for the group's committed offsets; each partition's result stands in the list.
     pub(crate) fn committed(&self, list: &PartitionList, wait: Duration) -> Result<(), i32> {
         // SAFETY: client and list are live.

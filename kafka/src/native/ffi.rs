@@ -53,6 +53,14 @@ unsafe extern "C" {
         metadata: *mut *const rd_kafka_metadata_t,
         timeout_ms: c_int,
     ) -> i32;
+    pub(super) fn rd_kafka_pause_partitions(
+        rk: *mut rd_kafka_t,
+        partitions: *mut rd_kafka_topic_partition_list_t,
+    ) -> i32;
+    pub(super) fn rd_kafka_resume_partitions(
+        rk: *mut rd_kafka_t,
+        partitions: *mut rd_kafka_topic_partition_list_t,
+    ) -> i32;
     pub(super) fn rd_kafka_flush(rk: *mut rd_kafka_t, timeout_ms: c_int) -> i32;
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn rd_kafka_mock_push_request_errors_array(
