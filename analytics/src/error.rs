@@ -26,7 +26,7 @@ pub enum Error {
         what: String,
     },
     /// There is no table of that name.
-    #[error("no table `{name}`{}\ntables: {}", did_you_mean(near.as_ref()), tables.join(", "))]
+    #[error("no table `{name}`{}{}", did_you_mean(near.as_ref()), there_are("tables", tables))]
     UnknownTable {
         /// The name as asked for.
         name: String,
@@ -36,7 +36,7 @@ pub enum Error {
         tables: Vec<String>,
     },
     /// There is no column of that name.
-    #[error("no column `{name}`{}\ncolumns: {}", did_you_mean(near.as_ref()), columns.join(", "))]
+    #[error("no column `{name}`{}{}", did_you_mean(near.as_ref()), there_are("columns", columns))]
     UnknownColumn {
         /// The name as asked for.
         name: String,
@@ -81,6 +81,11 @@ pub enum Error {
 
 fn did_you_mean(near: Option<&String>) -> String {
     near.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+/// A second line with the names that exist, where any do.
+fn there_are(what: &str, names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("\n{what}: {}", names.join(", ")) }
 }
 
 /// Errors of ours travel through DataFusion's and come out again in [`explain`].

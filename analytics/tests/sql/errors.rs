@@ -105,6 +105,7 @@ async fn an_unknown_column_names_the_nearest() {
         assert!(error.starts_with("no column `rout`; did you mean `route`?"), "{sql}: {error}");
         assert!(error.contains("columns: "), "{sql}: {error}");
     }
+    assert_eq!(refused("select nothing").await.to_string(), "no column `nothing`");
     let error = refused("select \"TaskId\" from decisions").await.to_string();
     assert!(error.contains("did you mean `task_id`?"), "{error}");
 }

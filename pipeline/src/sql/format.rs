@@ -22,6 +22,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 
+pub(super) use self::cell::harmless_lines;
 use self::{csv::Csv, table::Table};
 
 /// How answers are printed.
@@ -93,7 +94,7 @@ impl<'a> Printer<'a> {
 
     fn print(&mut self, text: &str) -> io::Result<()> {
         if self.terminal {
-            self.out.write_all(cell::harmless_lines(text).as_bytes())
+            self.out.write_all(harmless_lines(text).as_bytes())
         } else {
             self.out.write_all(text.as_bytes())
         }

@@ -8,7 +8,7 @@ use std::{
 use aion_analytics::{Answer, Engine, Error};
 use futures::TryStreamExt;
 
-use super::format::{Format, Printer};
+use super::format::{Format, Printer, harmless_lines};
 
 /// What became of statements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +86,13 @@ impl<W: Write> Shell<W> {
 }
 
 fn failed(error: &Error) -> Outcome {
-    eprintln!("error: {error}");
+    eprintln!("error: {}", said(error));
     Outcome::Failed
+}
+
+/// An error as it is said. It may quote stored text: a value that can't be cast, for one.
+fn said(error: &Error) -> String {
+    harmless_lines(&error.to_string()).into_owned()
 }
 
 fn count(rows: usize) -> String {
@@ -99,5 +104,16 @@ fn took(time: Duration) -> String {
         format!(" in {} ms", time.as_millis())
     } else {
         format!(" in {:.1} s", time.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, said};
+
+    #[test]
+    fn an_error_can_not_command_a_terminal() {
+        let error = Error::Query("can't cast '\u{1b}]0;owned\u{7}'\nto Int32".into());
+        assert_eq!(said(&error), "can't cast '\\u{1b}]0;owned\\u{7}'\nto Int32");
     }
 }
