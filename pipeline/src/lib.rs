@@ -1,8 +1,10 @@
 //! AION Event Streams: from Kafka into columns, from columns into places people use.
 
 pub mod bootstrap;
+pub mod cli;
 pub mod config;
 pub mod data_folder;
+pub mod dev;
 pub mod exit;
 pub mod generate;
 pub mod health;
@@ -10,6 +12,8 @@ pub mod http;
 pub mod job;
 pub mod logging;
 pub mod metrics;
+pub mod platform;
+pub mod run;
 pub mod schemas;
 pub mod signals;
 pub mod sql;

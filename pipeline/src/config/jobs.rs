@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use aion_schemas::{
     catalog::{Catalog, Topic},
+    decode::SchemaId,
     suggest::nearest,
 };
 use serde::Deserialize;
@@ -19,6 +20,8 @@ pub struct JobConfig {
     pub sinks: Vec<SinkKind>,
     /// The share of rejected records, of the last 1,000 at least, above which a partition pauses.
     pub max_reject_share: f64,
+    /// The registry's ids of the contract's own Avro schema, for events framed with one.
+    pub schema_ids: Vec<SchemaId>,
 }
 
 /// The kinds of sink.
@@ -46,6 +49,8 @@ pub(super) struct JobFile {
     sinks: Vec<SinkKind>,
     #[serde(default = "default_max_reject_share")]
     max_reject_share: f64,
+    #[serde(default)]
+    schema_ids: Vec<u32>,
 }
 
 const fn default_max_reject_share() -> f64 {
@@ -94,6 +99,7 @@ fn check_one(file: JobFile, catalog: &Catalog) -> Result<JobConfig, String> {
         topic: Arc::new(topic.clone()),
         sinks: file.sinks,
         max_reject_share: file.max_reject_share,
+        schema_ids: file.schema_ids.into_iter().map(SchemaId).collect(),
     })
 }
 
@@ -104,6 +110,7 @@ pub fn defaults(catalog: &Catalog) -> Vec<JobConfig> {
         topic: Arc::new(topic.clone()),
         sinks: vec![SinkKind::Lake],
         max_reject_share: default_max_reject_share(),
+        schema_ids: Vec::new(),
     };
     catalog.topics.iter().map(job).collect()
 }

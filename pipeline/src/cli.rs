@@ -1,0 +1,61 @@
+//! The command line: one enum, one `match`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    dev::{self, DevArgs},
+    exit::{self, Exit},
+    generate::{self, GenerateArgs},
+    run, schemas,
+    sql::{self, SqlArgs},
+};
+
+/// Event streams of AION: Kafka topics into a lake, exactly once per offset, and SQL over it.
+#[derive(Debug, Parser)]
+#[command(name = "aion", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole platform on this machine: broker, topics, events, jobs, lake.
+    Dev(DevArgs),
+    /// Run the jobs of a configuration against a Kafka cluster.
+    Run(RunArgs),
+    /// Make believable events, to standard output or a broker.
+    Generate(GenerateArgs),
+    /// Ask the lake in SQL: one query, a file, or a prompt.
+    Sql(SqlArgs),
+    /// Work with the contract: topics and schemas.
+    Schemas {
+        #[command(subcommand)]
+        command: schemas::SchemasCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration file; `aion.toml` in the repository is a commented example.
+    #[arg(long, value_name = "FILE", default_value = "aion.toml")]
+    config: PathBuf,
+}
+
+/// Runs the process's command line to its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Dev(args) => dev::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => run::run(&args.config).map(|()| ExitCode::SUCCESS),
+        Command::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Sql(args) => sql::run(args),
+        Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("aion: {error:#}");
+        Exit::into(exit::code_of(&error))
+    })
+}

@@ -1,0 +1,150 @@
+//! `aion dev`: the whole platform on this machine, durable in one folder, by one command.
+//!
+//! The embedded broker stands in for a Kafka cluster; everything behind it is what `aion run` runs.
+
+mod screen;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use aion_embedded::{Broker, Settings};
+use aion_kafka::Connection;
+use aion_schemas::catalog::{Catalog, Environment};
+use anyhow::Context;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use self::screen::Screen;
+use crate::{
+    bootstrap,
+    config::{Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, default_jobs},
+    data_folder::DataFolder,
+    exit::{Exit, Failure, is_disk_full},
+    generate::Feed,
+    http, logging,
+    platform::Platform,
+    signals,
+};
+
+/// Rows are in the lake after this time: short enough to watch, long enough for files worth having.
+const FLUSH_AGE: Duration = Duration::from_secs(5);
+const FLUSH_BYTES: usize = 64 << 20;
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Arguments of `aion dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where everything is kept; made when it doesn't exist.
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+    /// Where the broker listens; this machine only.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    kafka: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served; this machine only.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
+    /// Believable events a second, over all topics.
+    #[arg(long, value_name = "EVENTS_PER_S", default_value_t = 200)]
+    rate: u32,
+    /// No events of our own: only what others produce.
+    #[arg(long)]
+    no_generator: bool,
+    /// A folder of topics and schemas in place of the built-in contract.
+    #[arg(long, value_name = "DIR")]
+    catalog: Option<PathBuf>,
+    /// The bound on memory for decoded rows and Kafka's queues.
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_BUDGET_MIB)]
+    memory_mib: usize,
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub fn run(args: DevArgs) -> anyhow::Result<()> {
+    for (address, flag) in [(args.kafka, "--kafka"), (args.http, "--http")] {
+        if !address.ip().is_loopback() {
+            let message =
+                format!("{flag} {address}: only addresses of this machine (127.0.0.1) are served");
+            return Err(Failure::new(Exit::Usage, message).into());
+        }
+    }
+    let folder = DataFolder::open(&args.data)?;
+    logging::start(&LogConfig { filter: "warn,aion=info".into(), ..LogConfig::default() })?;
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    runtime.block_on(start_and_stop(&args, &folder))
+}
+
+/// Starts from the broker upwards, and stops from the generator downwards.
+async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    signals::listen(shutdown.clone()).context("listen for signals")?;
+    let listener = http::bind(args.http).await?;
+    let settings = Settings { listen: args.kafka, ..Settings::new(folder.kafka()) };
+    let broker = Broker::start(settings).await.map_err(broker_failure)?;
+    let config = config(args, folder, broker.address())?;
+    let connection = config.kafka.clone();
+    let tables = config.catalog.topics.iter().map(|topic| Arc::clone(&topic.table)).collect();
+    create_topics(connection.clone(), config.catalog.clone()).await?;
+
+    let platform = Platform::start(config, listener, &shutdown).await?;
+    let feed = if args.no_generator { None } else { Some(Feed::start(&connection, args.rate)?) };
+    let screen = Screen {
+        kafka: broker.address(),
+        http: args.http,
+        data: folder.path().to_path_buf(),
+        tables,
+        health: Arc::clone(&platform.health),
+    };
+    screen.run(feed.as_ref().map(Feed::counters), &shutdown).await;
+
+    if let Some(feed) = feed {
+        feed.stop().await;
+    }
+    let ended = platform.ended().await;
+    broker.stop().await.context("stop the broker")?;
+    ended?;
+    println!("Stopped; everything is written. Start again to go on.");
+    Ok(())
+}
+
+/// The configuration that `aion run` would read for this machine.
+fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Result<Config> {
+    let catalog = match &args.catalog {
+        None => Catalog::builtin(),
+        Some(dir) => Catalog::load(dir).map_err(|cause| {
+            Failure::new(Exit::Usage, format!("catalog {}: {cause}", dir.display()))
+        })?,
+    };
+    let lake = folder.lake();
+    let url = Url::from_directory_path(&lake)
+        .map_err(|()| anyhow::anyhow!("lake folder {}: not a usable name", lake.display()))?;
+    Ok(Config {
+        jobs: default_jobs(&catalog),
+        catalog,
+        kafka: Connection::to(broker.to_string()),
+        lake: LakeConfig { url, flush_bytes: FLUSH_BYTES, flush_age: FLUSH_AGE },
+        http: args.http,
+        memory_bytes: args.memory_mib.max(1) << 20,
+        drain: DRAIN,
+        log: LogConfig::default(),
+    })
+}
+
+async fn create_topics(connection: Connection, catalog: Catalog) -> anyhow::Result<()> {
+    let create = move || bootstrap::create_topics(&connection, &catalog, Environment::Dev, 1);
+    tokio::task::spawn_blocking(create).await.context("create topics")??;
+    Ok(())
+}
+
+fn broker_failure(cause: aion_embedded::Error) -> Failure {
+    use aion_embedded::Error;
+    let exit = match &cause {
+        Error::Busy { .. } => Exit::Address,
+        Error::NotLoopback(_) => Exit::Usage,
+        Error::Locked { .. }
+        | Error::Foreign { .. }
+        | Error::Newer { .. }
+        | Error::Corrupt { .. } => Exit::Data,
+        Error::Io { source, .. } if is_disk_full(source) => Exit::Disk,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, format!("start the broker: {cause}"))
+}

@@ -1,0 +1,120 @@
+//! The jobs of a configuration, running: what `aion run` and `aion dev` have in common.
+
+use std::{collections::HashMap, sync::Arc};
+
+use aion_sinks::{
+    budget::Budget,
+    lake::{Lake, Settings, TableSpec},
+    sink::{Sink, SinkError},
+};
+use anyhow::Context;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Config, JobConfig, SinkKind},
+    exit::{Exit, Failure},
+    health::Health,
+    http,
+    job::{self, JobError, JobSpec},
+    metrics::Metrics,
+};
+
+/// The part of the byte budget that librdkafka's own queues may take; decoded rows get the rest.
+const QUEUE_SHARE: usize = 4;
+
+/// Running jobs and the HTTP surface that tells of them.
+#[derive(Debug)]
+pub struct Platform {
+    /// How the jobs are doing.
+    pub health: Arc<Health>,
+    jobs: Vec<JoinHandle<Result<(), JobError>>>,
+    http: JoinHandle<std::io::Result<()>>,
+    close_http: CancellationToken,
+}
+
+impl Platform {
+    /// Starts every job; they stop when `shutdown` is cancelled.
+    pub async fn start(
+        config: Config,
+        listener: TcpListener,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Platform> {
+        let budget = Budget::new(config.memory_bytes - config.memory_bytes / QUEUE_SHARE);
+        let lake = Lake::open(&config.lake.url, &HashMap::new()).map_err(sink_failure)?;
+        let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
+        for job in &config.jobs {
+            let sinks = sinks(job, &lake, &config).await?;
+            let spec = JobSpec {
+                name: job.name.clone(),
+                topic: Arc::clone(&job.topic),
+                schema_ids: job.schema_ids.clone(),
+                max_reject_share: job.max_reject_share,
+                stop_within: config.drain,
+            };
+            let shutdown = shutdown.clone();
+            let handle = job::run(spec, &config.kafka, sinks, budget.clone(), shutdown)?;
+            statuses.push(handle.status);
+            jobs.push(handle.done);
+        }
+        let health = Arc::new(Health::new(statuses));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&health), budget));
+        let close_http = CancellationToken::new();
+        let serving = http::serve(listener, Arc::clone(&health), metrics, close_http.clone());
+        Ok(Platform { health, jobs, http: tokio::spawn(serving), close_http })
+    }
+
+    /// Waits until every job ended: because of `shutdown`, or because a person has to act.
+    pub async fn ended(self) -> anyhow::Result<()> {
+        let mut failed = None;
+        for job in self.jobs {
+            // One job's failure doesn't stop the others; readiness shows it meanwhile.
+            if let Err(cause) = job.await.context("a job's task broke")? {
+                failed.get_or_insert(Failure::new(Exit::Guarantee, cause.to_string()));
+            }
+        }
+        self.close_http.cancel();
+        self.http.await.context("the HTTP task broke")?.context("serve HTTP")?;
+        failed.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+}
+
+async fn sinks(
+    job: &JobConfig,
+    lake: &Lake,
+    config: &Config,
+) -> anyhow::Result<Vec<Box<dyn Sink>>> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::with_capacity(job.sinks.len());
+    for kind in &job.sinks {
+        match kind {
+            SinkKind::Lake => {
+                let schema = &job.topic.schema;
+                let event_time = schema.fields[schema.event_time].name.to_string();
+                let name = job.topic.table.to_string();
+                let spec = TableSpec { name, schema: schema.arrow(), event_time };
+                let settings = lake_settings(config);
+                sinks.push(Box::new(lake.sink(spec, settings).await.map_err(sink_failure)?));
+            }
+        }
+    }
+    Ok(sinks)
+}
+
+/// A table holds twice what makes a flush: one flush under way, the next filling up.
+fn lake_settings(config: &Config) -> Settings {
+    let flush_bytes = config.lake.flush_bytes.min(config.memory_bytes / 4);
+    Settings {
+        flush_bytes,
+        flush_age: config.lake.flush_age,
+        hold_bytes: 2 * flush_bytes,
+        ..Settings::default()
+    }
+}
+
+fn sink_failure(cause: SinkError) -> Failure {
+    let exit = match &cause {
+        SinkError::Retry { .. } => Exit::Failed,
+        SinkError::Fatal { .. } => Exit::Guarantee,
+    };
+    Failure::new(exit, cause.to_string())
+}
