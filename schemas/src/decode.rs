@@ -162,9 +162,7 @@ impl Decoder {
         if let Some(reject) = self.refuse(body) {
             return Outcome::Rejected(reject);
         }
-        let read = self
-            .mirror
-            .read(body, &mut self.columns, &mut self.canonical);
+        let read = self.mirror.read(body, &mut self.columns, &mut self.canonical);
         self.conclude(record, body.len(), read)
     }
 
@@ -206,49 +204,28 @@ impl Decoder {
         if payload.len() > MAX_RECORD_BYTES {
             return Some(reject(Reason::TooLarge, format!("{} bytes", payload.len())));
         }
-        self.is_full().then(|| {
-            reject(
-                Reason::BatchFull,
-                "the batch had to be finished before".to_owned(),
-            )
-        })
+        self.is_full()
+            .then(|| reject(Reason::BatchFull, "the batch had to be finished before".to_owned()))
     }
 
     fn text(&mut self, payload: &[u8]) -> Result<(), Fault> {
-        match payload
-            .iter()
-            .find(|b| !matches!(b, b' ' | b'\n' | b'\r' | b'\t'))
-        {
-            Some(b'{') => self
-                .events
-                .read(payload, &mut self.columns, &mut self.unknown),
-            _ => Err(Fault::new(
-                Reason::UnknownEncoding,
-                0,
-                "neither framed Avro nor a JSON object",
-            )),
+        match payload.iter().find(|b| !matches!(b, b' ' | b'\n' | b'\r' | b'\t')) {
+            Some(b'{') => self.events.read(payload, &mut self.columns, &mut self.unknown),
+            _ => {
+                Err(Fault::new(Reason::UnknownEncoding, 0, "neither framed Avro nor a JSON object"))
+            }
         }
     }
 
     fn framed(&mut self, payload: &[u8]) -> Result<Result<(), Fault>, Reject> {
         const FRAME_BYTES: usize = 5;
         let Some(id) = SchemaId::of(payload) else {
-            return Err(reject(
-                Reason::MalformedAvro,
-                "the frame is cut short".to_owned(),
-            ));
+            return Err(reject(Reason::MalformedAvro, "the frame is cut short".to_owned()));
         };
         let Some(plan) = self.writers.get(&id) else {
-            return Err(reject(
-                Reason::UnknownSchema,
-                format!("schema id {} isn't known", id.0),
-            ));
+            return Err(reject(Reason::UnknownSchema, format!("schema id {} isn't known", id.0)));
         };
-        let read = plan.read(
-            &payload[FRAME_BYTES..],
-            &mut self.columns,
-            &mut self.canonical,
-        );
+        let read = plan.read(&payload[FRAME_BYTES..], &mut self.columns, &mut self.canonical);
         Ok(read.map_err(|fault| fault.beyond(FRAME_BYTES)))
     }
 
@@ -257,8 +234,7 @@ impl Decoder {
         match read.and_then(|()| self.check_event_time(record.append_time)) {
             Ok(()) => {
                 self.columns.commit();
-                self.positions
-                    .push(record.epoch, record.offset.get(), record.append_time.0);
+                self.positions.push(record.epoch, record.offset.get(), record.append_time.0);
                 self.payload_bytes += bytes;
                 Outcome::Row
             }
@@ -285,9 +261,7 @@ impl Decoder {
     }
 
     fn explain(&self, fault: Fault) -> Reject {
-        let column = fault
-            .field
-            .and_then(|index| self.columns.list().get(usize::from(index)));
+        let column = fault.field.and_then(|index| self.columns.list().get(usize::from(index)));
         Reject {
             reason: fault.reason,
             field: column.map(|column| Arc::clone(&column.name)),
@@ -297,9 +271,5 @@ impl Decoder {
 }
 
 fn reject(reason: Reason, detail: String) -> Reject {
-    Reject {
-        reason,
-        field: None,
-        detail,
-    }
+    Reject { reason, field: None, detail }
 }

@@ -53,9 +53,7 @@ impl Plan {
                 Kind::Boolean => Wire::Boolean,
             },
         };
-        Plan {
-            ops: fields.iter().enumerate().map(op).collect(),
-        }
+        Plan { ops: fields.iter().enumerate().map(op).collect() }
     }
 
     /// Reads one body into `columns`, up to its end.
@@ -67,8 +65,7 @@ impl Plan {
     ) -> Result<(), Fault> {
         let mut body = Body { bytes: body, at: 0 };
         for op in &self.ops {
-            op.read(&mut body, columns, canonical)
-                .map_err(|fault| fault.within(op.column))?;
+            op.read(&mut body, columns, canonical).map_err(|fault| fault.within(op.column))?;
         }
         if body.at < body.bytes.len() {
             return Err(body.malformed("bytes after the end of the event"));
@@ -150,11 +147,7 @@ impl<'a> Body<'a> {
         let len = self.long()?;
         let left = (self.bytes.len() - self.at) as i64;
         if !(0..=left).contains(&len) {
-            let what = if len < 0 {
-                "a length below zero"
-            } else {
-                "a length beyond the end"
-            };
+            let what = if len < 0 { "a length below zero" } else { "a length beyond the end" };
             return Err(self.malformed(what));
         }
         let start = self.at;

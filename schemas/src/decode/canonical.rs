@@ -114,8 +114,7 @@ impl Canonical {
                 out.push(b',');
             }
         }
-        self.sort(first_member, out)
-            .map_err(|fault| fault.beyond(opened))?;
+        self.sort(first_member, out).map_err(|fault| fault.beyond(opened))?;
         out.push(b'}');
         self.members.truncate(first_member);
         self.names.truncate(first_name);
@@ -135,20 +134,13 @@ impl Canonical {
         cursor.colon()?;
         out.push(b':');
         self.value(cursor, depth + 1, out)?;
-        self.members.push(Member {
-            name,
-            text: (text, out.len()),
-        });
+        self.members.push(Member { name, text: (text, out.len()) });
         Ok(())
     }
 
     /// Brings the members from `first_member` on, which are the tail of `out`, into order.
     fn sort(&mut self, first_member: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let Canonical {
-            members,
-            names,
-            scratch,
-        } = self;
+        let Canonical { members, names, scratch } = self;
         let members = &mut members[first_member..];
         let name = |member: &Member| &names[member.name.0..member.name.1];
         if members.is_sorted_by(|a, b| name(a) < name(b)) {
@@ -157,15 +149,8 @@ impl Canonical {
         let start = members.first().map_or(out.len(), |member| member.text.0);
         // Bytewise order of UTF-8 is the order of code points.
         members.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-        if members
-            .windows(2)
-            .any(|pair| name(&pair[0]) == name(&pair[1]))
-        {
-            return Err(Fault::new(
-                Reason::DuplicateKey,
-                0,
-                "a name twice in one object",
-            ));
+        if members.windows(2).any(|pair| name(&pair[0]) == name(&pair[1])) {
+            return Err(Fault::new(Reason::DuplicateKey, 0, "a name twice in one object"));
         }
         scratch.clear();
         for (index, member) in members.iter().enumerate() {

@@ -55,10 +55,7 @@ pub(super) struct Texts {
 
 impl Columns {
     pub(super) fn new(fields: &[Field]) -> Columns {
-        Columns {
-            list: fields.iter().map(Column::new).collect(),
-            rows: 0,
-        }
+        Columns { list: fields.iter().map(Column::new).collect(), rows: 0 }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -77,11 +74,7 @@ impl Columns {
     pub(super) fn open(&mut self, index: usize, at: usize) -> Result<&mut Column, Fault> {
         let column = &mut self.list[index];
         if column.values.len() > self.rows {
-            return Err(Fault::new(
-                Reason::DuplicateKey,
-                at,
-                "a field that stands there twice",
-            ));
+            return Err(Fault::new(Reason::DuplicateKey, at, "a field that stands there twice"));
         }
         Ok(column)
     }
@@ -240,10 +233,7 @@ impl Values {
 
 impl Texts {
     fn new() -> Texts {
-        Texts {
-            bytes: Vec::new(),
-            ends: vec![0],
-        }
+        Texts { bytes: Vec::new(), ends: vec![0] }
     }
 
     /// Where the next value's bytes go; [`Texts::close`] ends it.
@@ -265,17 +255,13 @@ impl Texts {
     fn truncate(&mut self, rows: usize) {
         self.ends.truncate(rows + 1);
         // Also drops bytes of a value that was begun and never ended.
-        self.bytes
-            .truncate(self.ends.last().map_or(0, |end| *end as usize));
+        self.bytes.truncate(self.ends.last().map_or(0, |end| *end as usize));
     }
 
     fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
         let ends = renew(&mut self.ends);
         self.ends.push(0);
-        (
-            OffsetBuffer::new(ends.into()),
-            Buffer::from_vec(renew(&mut self.bytes)),
-        )
+        (OffsetBuffer::new(ends.into()), Buffer::from_vec(renew(&mut self.bytes)))
     }
 
     fn finish_text(&mut self, nulls: Option<NullBuffer>) -> ArrayRef {

@@ -122,11 +122,7 @@ impl<'a> Cursor<'a> {
         }
         let raw = &self.text[start..self.at];
         self.at += 1;
-        Ok(Quoted {
-            raw,
-            has_escapes,
-            at: start,
-        })
+        Ok(Quoted { raw, has_escapes, at: start })
     }
 
     /// Reads a number.
@@ -150,11 +146,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads `null`.
     pub(super) fn null(&mut self) -> Result<(), Fault> {
-        if self.eat(b"null") {
-            Ok(())
-        } else {
-            Err(self.malformed("wanted null"))
-        }
+        if self.eat(b"null") { Ok(()) } else { Err(self.malformed("wanted null")) }
     }
 
     /// Passes over a value of any type that stands `depth` levels deep, checking it like one that
@@ -296,9 +288,7 @@ fn unescape_unicode(escape: &[u8], out: &mut Vec<u8>) -> Option<usize> {
 }
 
 fn hex4(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |code, digit| {
-        Some(code * 16 + char::from(*digit).to_digit(16)?)
-    })
+    digits.iter().try_fold(0, |code, digit| Some(code * 16 + char::from(*digit).to_digit(16)?))
 }
 
 /// How many bytes come before the first quote, backslash or control character.

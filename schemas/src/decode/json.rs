@@ -66,11 +66,8 @@ impl Events {
             if let Some(index) = self.field(&mut cursor, before, unknown)? {
                 before = index + 1;
                 cursor.colon()?;
-                let column = columns
-                    .open(index, at)
-                    .map_err(|fault| fault.within(index))?;
-                self.value(&mut cursor, column)
-                    .map_err(|fault| fault.within(index))?;
+                let column = columns.open(index, at).map_err(|fault| fault.within(index))?;
+                self.value(&mut cursor, column).map_err(|fault| fault.within(index))?;
             } else {
                 cursor.colon()?;
                 cursor.skip(0, &mut self.scratch)?;
@@ -96,10 +93,7 @@ impl Events {
         }
         let name = cursor.string()?;
         let name = name.text(&mut self.scratch)?;
-        let index = self
-            .names
-            .iter()
-            .position(|known| known.plain.as_bytes() == name);
+        let index = self.names.iter().position(|known| known.plain.as_bytes() == name);
         match index {
             Some(index) => self.next[before] = index,
             None => unknown.count(name),
@@ -174,11 +168,7 @@ pub(super) fn object_text(
 /// Checks that `text` is UTF-8.
 pub(super) fn check_utf8(text: &[u8]) -> Result<(), Fault> {
     let flaw = |flaw: std::str::Utf8Error| {
-        Fault::new(
-            Reason::InvalidUtf8,
-            flaw.valid_up_to(),
-            "text that isn't UTF-8",
-        )
+        Fault::new(Reason::InvalidUtf8, flaw.valid_up_to(), "text that isn't UTF-8")
     };
     std::str::from_utf8(text).map(|_| ()).map_err(flaw)
 }
@@ -187,11 +177,7 @@ fn quoted<'a>(
     cursor: &mut Cursor<'a>,
     wanted: &'static str,
 ) -> Result<super::cursor::Quoted<'a>, Fault> {
-    if cursor.peek() == Some(b'"') {
-        cursor.string()
-    } else {
-        Err(cursor.mismatch(wanted))
-    }
+    if cursor.peek() == Some(b'"') { cursor.string() } else { Err(cursor.mismatch(wanted)) }
 }
 
 fn number<'a>(cursor: &mut Cursor<'a>, wanted: &'static str) -> Result<Number<'a>, Fault> {
@@ -203,11 +189,9 @@ fn number<'a>(cursor: &mut Cursor<'a>, wanted: &'static str) -> Result<Number<'a
 
 fn number_fault(flaw: NumberFlaw, at: usize) -> Fault {
     match flaw {
-        NumberFlaw::Fraction => Fault::new(
-            Reason::WrongType,
-            at,
-            "a fraction where a whole number is wanted",
-        ),
+        NumberFlaw::Fraction => {
+            Fault::new(Reason::WrongType, at, "a fraction where a whole number is wanted")
+        }
         NumberFlaw::Range => Fault::new(Reason::NumberOutOfRange, at, "a number beyond 64 bits"),
     }
 }

@@ -44,10 +44,7 @@ impl<'a> Number<'a> {
             }
             at += exponent;
         }
-        Some(Number {
-            text: &text[..at],
-            is_plain: at == plain,
-        })
+        Some(Number { text: &text[..at], is_plain: at == plain })
     }
 
     /// The value as a whole number, exactly: `5.0` and `50e-1` are 5.
@@ -60,10 +57,7 @@ impl<'a> Number<'a> {
             Some(e) => (&digits[..e], signed(&digits[e + 1..])),
             None => (digits, 0),
         };
-        let point = mantissa
-            .iter()
-            .position(|b| *b == b'.')
-            .unwrap_or(mantissa.len());
+        let point = mantissa.iter().position(|b| *b == b'.').unwrap_or(mantissa.len());
         let places = (mantissa.len() - point).saturating_sub(1) as i64;
         let mantissa = || mantissa.iter().copied().filter(|b| *b != b'.');
         let Some(zeros) = mantissa().rev().position(|b| b != b'0') else {
@@ -85,12 +79,8 @@ impl<'a> Number<'a> {
     /// The nearest double; never an infinity.
     pub(super) fn double(self) -> Result<f64, NumberFlaw> {
         // Invariant of `starting`: ASCII, and a grammar narrower than that of `f64`.
-        let value = std::str::from_utf8(self.text)
-            .ok()
-            .and_then(|text| text.parse::<f64>().ok());
-        value
-            .filter(|value| value.is_finite())
-            .ok_or(NumberFlaw::Range)
+        let value = std::str::from_utf8(self.text).ok().and_then(|text| text.parse::<f64>().ok());
+        value.filter(|value| value.is_finite()).ok_or(NumberFlaw::Range)
     }
 
     fn sign(self) -> (bool, &'a [u8]) {
@@ -113,9 +103,7 @@ fn signed(text: &[u8]) -> i64 {
         Some((b'+', digits)) => (false, digits),
         _ => (false, text),
     };
-    let size = digits
-        .iter()
-        .fold(0, |size: i64, b| (size * 10 + i64::from(b - b'0')).min(FAR));
+    let size = digits.iter().fold(0, |size: i64, b| (size * 10 + i64::from(b - b'0')).min(FAR));
     if negative { -size } else { size }
 }
 
@@ -128,11 +116,7 @@ fn exact(negative: bool, digits: impl Iterator<Item = u8>) -> Result<i64, Number
             .and_then(|value| value.checked_sub(i64::from(digit - b'0')))
             .ok_or(NumberFlaw::Range)?;
     }
-    if negative {
-        Ok(value)
-    } else {
-        value.checked_neg().ok_or(NumberFlaw::Range)
-    }
+    if negative { Ok(value) } else { value.checked_neg().ok_or(NumberFlaw::Range) }
 }
 
 #[cfg(test)]

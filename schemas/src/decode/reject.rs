@@ -121,27 +121,16 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) const fn new(reason: Reason, at: usize, what: &'static str) -> Fault {
-        Fault {
-            reason,
-            field: None,
-            at: at as u32,
-            what,
-        }
+        Fault { reason, field: None, at: at as u32, what }
     }
 
     /// Names the field that was being read.
     pub(super) const fn within(self, field: usize) -> Fault {
-        Fault {
-            field: Some(field as u16),
-            ..self
-        }
+        Fault { field: Some(field as u16), ..self }
     }
 
     /// Moves the place by `base` bytes: the fault was found in a part that starts there.
     pub(super) const fn beyond(self, base: usize) -> Fault {
-        Fault {
-            at: self.at.saturating_add(base as u32),
-            ..self
-        }
+        Fault { at: self.at.saturating_add(base as u32), ..self }
     }
 }

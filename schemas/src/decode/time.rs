@@ -15,24 +15,13 @@ pub(super) const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
 type Flaw = (Reason, &'static str);
 
-const SHAPE: Flaw = (
-    Reason::BadTime,
-    "not a time as RFC 3339 writes it, such as 2026-01-31T12:00:00Z",
-);
+const SHAPE: Flaw =
+    (Reason::BadTime, "not a time as RFC 3339 writes it, such as 2026-01-31T12:00:00Z");
 const DATE: Flaw = (Reason::BadTime, "a date that the calendar doesn't have");
 const CLOCK: Flaw = (Reason::BadTime, "a time of day that the clock doesn't have");
-const FRACTION: Flaw = (
-    Reason::BadTime,
-    "a fraction of a second of no digits or more than nine",
-);
-const LEAP: Flaw = (
-    Reason::BadTime,
-    "a second of 60 where UTC has no leap second",
-);
-const OFFSET: Flaw = (
-    Reason::BadTime,
-    "an offset from UTC that isn't Z, +HH:MM or -HH:MM",
-);
+const FRACTION: Flaw = (Reason::BadTime, "a fraction of a second of no digits or more than nine");
+const LEAP: Flaw = (Reason::BadTime, "a second of 60 where UTC has no leap second");
+const OFFSET: Flaw = (Reason::BadTime, "an offset from UTC that isn't Z, +HH:MM or -HH:MM");
 const ERA: Flaw = (Reason::TimeOutOfBounds, "a time before 1970 or after 2261");
 
 /// The instant that `text` names.
@@ -71,11 +60,7 @@ pub(super) fn parse(text: &[u8]) -> Result<i64, Flaw> {
 
 /// Refuses instants that a time column doesn't take.
 pub(super) fn within_era(micros: i64) -> Result<i64, Flaw> {
-    if (FIRST_MICROS..END_MICROS).contains(&micros) {
-        Ok(micros)
-    } else {
-        Err(ERA)
-    }
+    if (FIRST_MICROS..END_MICROS).contains(&micros) { Ok(micros) } else { Err(ERA) }
 }
 
 fn two_digits(tens: u8, ones: u8) -> Option<i64> {
@@ -141,11 +126,7 @@ const fn days_in_month(year: i64, month: i64) -> i64 {
 ///
 /// Counts years from March, so that the leap day is the last day of its year.
 const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     // 153 days in every five months from March; 719,468 days from 0000-03-01 to 1970-01-01.
     365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468

@@ -18,68 +18,36 @@ fn text(batch: &RecordBatch, name: &str) -> Option<String> {
 }
 
 fn text_of(name: &str, json: &str) -> Option<String> {
-    text(
-        &row(&every_kind(), event(name, Some(json)).as_bytes()),
-        name,
-    )
+    text(&row(&every_kind(), event(name, Some(json)).as_bytes()), name)
 }
 
 fn integer_of(json: &str) -> i64 {
     let batch = row(&every_kind(), event("attempt", Some(json)).as_bytes());
-    batch
-        .column_by_name("attempt")
-        .unwrap()
-        .as_primitive::<types::Int64Type>()
-        .value(0)
+    batch.column_by_name("attempt").unwrap().as_primitive::<types::Int64Type>().value(0)
 }
 
 fn number_of(json: &str) -> f64 {
     let batch = row(&every_kind(), event("score", Some(json)).as_bytes());
-    batch
-        .column_by_name("score")
-        .unwrap()
-        .as_primitive::<types::Float64Type>()
-        .value(0)
+    batch.column_by_name("score").unwrap().as_primitive::<types::Float64Type>().value(0)
 }
 
 #[test]
 fn a_row_ends_in_its_position() {
     let mut decoder = decoder(&every_kind());
     let payload = event("tenant_id", Some("\"acme\""));
-    assert_eq!(
-        decoder.push(&record(Some(payload.as_bytes()), 41)),
-        Outcome::Row
-    );
+    assert_eq!(decoder.push(&record(Some(payload.as_bytes()), 41)), Outcome::Row);
     assert_eq!(decoder.push(&record(None, 42)), Outcome::Tombstone);
-    assert_eq!(
-        decoder.push(&record(Some(payload.as_bytes()), 43)),
-        Outcome::Row
-    );
+    assert_eq!(decoder.push(&record(Some(payload.as_bytes()), 43)), Outcome::Row);
     assert_eq!(decoder.rows(), 2);
     let topic_id = uuid::Uuid::from_u128(0x1234);
     let batch = decoder.finish(topic_id, 5);
     assert_eq!(batch.schema(), every_kind().arrow());
     let column = |name: &str| batch.column_by_name(name).unwrap().clone();
+    assert_eq!(column(POSITION_COLUMNS[0]).as_string::<i32>().value(1), topic_id.to_string());
+    assert_eq!(column(POSITION_COLUMNS[1]).as_primitive::<types::Int32Type>().values()[..], [3, 3]);
+    assert_eq!(column(POSITION_COLUMNS[2]).as_primitive::<types::Int32Type>().values()[..], [5, 5]);
     assert_eq!(
-        column(POSITION_COLUMNS[0]).as_string::<i32>().value(1),
-        topic_id.to_string()
-    );
-    assert_eq!(
-        column(POSITION_COLUMNS[1])
-            .as_primitive::<types::Int32Type>()
-            .values()[..],
-        [3, 3]
-    );
-    assert_eq!(
-        column(POSITION_COLUMNS[2])
-            .as_primitive::<types::Int32Type>()
-            .values()[..],
-        [5, 5]
-    );
-    assert_eq!(
-        column(POSITION_COLUMNS[3])
-            .as_primitive::<types::Int64Type>()
-            .values()[..],
+        column(POSITION_COLUMNS[3]).as_primitive::<types::Int64Type>().values()[..],
         [41, 43]
     );
     let append_times = column(POSITION_COLUMNS[4]);
@@ -104,25 +72,16 @@ fn a_decoder_is_empty_and_goes_on_after_finish() {
 #[test]
 fn bytes_are_what_the_arrays_hold() {
     let mut decoder = decoder(&every_kind());
-    for (index, payload) in ["\"acme\"", "null", "\"\"", "\"b\\u00e9\""]
-        .iter()
-        .cycle()
-        .take(1000)
-        .enumerate()
+    for (index, payload) in
+        ["\"acme\"", "null", "\"\"", "\"b\\u00e9\""].iter().cycle().take(1000).enumerate()
     {
         let payload = event("tenant_id", Some(payload));
-        assert_eq!(
-            decoder.push(&record(Some(payload.as_bytes()), index as i64)),
-            Outcome::Row
-        );
+        assert_eq!(decoder.push(&record(Some(payload.as_bytes()), index as i64)), Outcome::Row);
     }
     let held = decoder.bytes();
     let batch = finish(&mut decoder);
-    let arrays: usize = batch
-        .columns()
-        .iter()
-        .map(|c| c.to_data().get_slice_memory_size().unwrap())
-        .sum();
+    let arrays: usize =
+        batch.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap()).sum();
     let difference = held.abs_diff(arrays);
     assert!(difference < 200, "{held} was said, {arrays} are held");
 }
@@ -138,11 +97,7 @@ fn order_and_white_space_do_not_matter() {
         "{\"task\\u005fid\":\"t-1\",\"ten\\u0061nt_id\":\"\\u0061\",\"labels\":{},\"urgent\":true,\"score\":5e-1,\
          \"attempt\":1.0,\"timestamp\":\"2026-11-25\\u005400:00:00Z\",\"seen_at\":null,\"cost\":null}",
     ] {
-        assert_eq!(
-            push(&mut decoder, payload.as_bytes()),
-            Outcome::Row,
-            "{payload}"
-        );
+        assert_eq!(push(&mut decoder, payload.as_bytes()), Outcome::Row, "{payload}");
         assert_eq!(finish(&mut decoder), plain);
     }
 }
@@ -157,31 +112,17 @@ fn strings_keep_every_character() {
         (r#""\uD83D\uDE00x""#, "😀x"),
         (r#""\uffff\ufeff""#, "\u{ffff}\u{feff}"),
         ("\"é😀\u{7f}\u{2028}\"", "é😀\u{7f}\u{2028}"),
-        (
-            r#""0123456789abcdef\\0123456789abcdef""#,
-            "0123456789abcdef\\0123456789abcdef",
-        ),
+        (r#""0123456789abcdef\\0123456789abcdef""#, "0123456789abcdef\\0123456789abcdef"),
     ] {
-        assert_eq!(
-            text_of("task_id", json).as_deref(),
-            Some(expected),
-            "{json}"
-        );
-        assert_eq!(
-            text_of("tenant_id", json).as_deref(),
-            Some(expected),
-            "{json}"
-        );
+        assert_eq!(text_of("task_id", json).as_deref(), Some(expected), "{json}");
+        assert_eq!(text_of("tenant_id", json).as_deref(), Some(expected), "{json}");
     }
     assert_eq!(text_of("tenant_id", "null"), None);
     // A special character at every place of a machine word.
     for len in 0..40 {
         let plain = "x".repeat(len);
         let json = format!("\"{plain}\\n{plain}\"");
-        assert_eq!(
-            text_of("task_id", &json).unwrap(),
-            format!("{plain}\n{plain}")
-        );
+        assert_eq!(text_of("task_id", &json).unwrap(), format!("{plain}\n{plain}"));
     }
 }
 
@@ -198,15 +139,7 @@ fn numbers_are_exact() {
     ] {
         assert_eq!(integer_of(json), expected, "{json}");
     }
-    for json in [
-        "0.1",
-        "3",
-        "-0",
-        "9007199254740993",
-        "1.7976931348623157e308",
-        "5e-324",
-        "1E+2",
-    ] {
+    for json in ["0.1", "3", "-0", "9007199254740993", "1.7976931348623157e308", "5e-324", "1E+2"] {
         let expected: f64 = serde_json::from_str(json).unwrap();
         assert_eq!(number_of(json).to_bits(), expected.to_bits(), "{json}");
     }
@@ -216,10 +149,7 @@ fn numbers_are_exact() {
 fn free_objects_become_canonical_text() {
     for (json, canonical) in [
         ("{}", "{}"),
-        (
-            "{ \"b\" : 1 ,\n \"a\" : [ true , false , null ] }",
-            r#"{"a":[true,false,null],"b":1}"#,
-        ),
+        ("{ \"b\" : 1 ,\n \"a\" : [ true , false , null ] }", r#"{"a":[true,false,null],"b":1}"#),
         (
             r#"{"z":{"y":1,"x":2},"a":{"d":{},"c":[]}}"#,
             r#"{"a":{"c":[],"d":{}},"z":{"x":2,"y":1}}"#,
@@ -240,30 +170,18 @@ fn free_objects_become_canonical_text() {
         (r#"[{"b":1,"a":2}]"#, r#"[{"a":2,"b":1}]"#),
     ] {
         let (json, canonical) = match json.strip_prefix('[') {
-            Some(_) => (
-                format!("{{\"k\":{json}}}"),
-                format!("{{\"k\":{canonical}}}"),
-            ),
+            Some(_) => (format!("{{\"k\":{json}}}"), format!("{{\"k\":{canonical}}}")),
             None => (json.to_owned(), canonical.to_owned()),
         };
-        assert_eq!(
-            text_of("context", &json).as_deref(),
-            Some(&*canonical),
-            "{json}"
-        );
+        assert_eq!(text_of("context", &json).as_deref(), Some(&*canonical), "{json}");
         assert_eq!(
             text_of("context", &canonical).as_deref(),
             Some(&*canonical),
             "not a fixed point"
         );
-        let schema = schema(vec![
-            field("timestamp", Kind::Time, true),
-            field("o", Kind::Object, true),
-        ]);
-        let payload = framed(
-            CONTRACT,
-            &[long(NOW_MICROS), prefixed(json.as_bytes())].concat(),
-        );
+        let schema =
+            schema(vec![field("timestamp", Kind::Time, true), field("o", Kind::Object, true)]);
+        let payload = framed(CONTRACT, &[long(NOW_MICROS), prefixed(json.as_bytes())].concat());
         assert_eq!(
             text(&row(&schema, &payload), "o").as_deref(),
             Some(&*canonical),
@@ -275,22 +193,9 @@ fn free_objects_become_canonical_text() {
 #[test]
 fn unknown_fields_are_counted_and_dropped() {
     let mut decoder = decoder(&every_kind());
-    for value in [
-        "1",
-        "\"\\u00e9\"",
-        "{\"task_id\":[1,{\"a\":1,\"a\":1}]}",
-        "null",
-        "1e999",
-    ] {
-        let payload = event(
-            "extra",
-            Some(&format!("{value},\"more\":{value},\"extra\":{value}")),
-        );
-        assert_eq!(
-            push(&mut decoder, payload.as_bytes()),
-            Outcome::Row,
-            "{payload}"
-        );
+    for value in ["1", "\"\\u00e9\"", "{\"task_id\":[1,{\"a\":1,\"a\":1}]}", "null", "1e999"] {
+        let payload = event("extra", Some(&format!("{value},\"more\":{value},\"extra\":{value}")));
+        assert_eq!(push(&mut decoder, payload.as_bytes()), Outcome::Row, "{payload}");
     }
     let expected = vec![("extra".to_owned(), 10), ("more".to_owned(), 5)];
     assert_eq!(decoder.take_unknown_fields(), expected);
@@ -315,10 +220,8 @@ fn counts_of_unknown_fields_are_bounded() {
 
 #[test]
 fn a_body_without_a_frame_is_the_contracts_own() {
-    let schema = schema(vec![
-        field("timestamp", Kind::Time, true),
-        field("raw", Kind::Bytes, false),
-    ]);
+    let schema =
+        schema(vec![field("timestamp", Kind::Time, true), field("raw", Kind::Bytes, false)]);
     let body = [long(NOW_MICROS), long(1), prefixed(b"\0\xff")].concat();
     let framed_row = row(&schema, &framed(CONTRACT, &body));
     let mut decoder = decoder(&schema);
@@ -326,14 +229,7 @@ fn a_body_without_a_frame_is_the_contracts_own() {
     assert_eq!(outcome, Outcome::Row);
     let batch = finish(&mut decoder);
     assert_eq!(batch, framed_row);
-    assert_eq!(
-        batch
-            .column_by_name("raw")
-            .unwrap()
-            .as_binary::<i32>()
-            .value(0),
-        b"\0\xff"
-    );
+    assert_eq!(batch.column_by_name("raw").unwrap().as_binary::<i32>().value(0), b"\0\xff");
 }
 
 #[test]

@@ -17,22 +17,12 @@ pub(crate) const NOW_MICROS: i64 = 1_795_564_800_000_000;
 pub(crate) const CONTRACT: SchemaId = SchemaId(7);
 
 pub(crate) fn field(name: &str, kind: Kind, required: bool) -> Field {
-    Field {
-        name: name.into(),
-        kind,
-        required,
-        doc: "A field.".into(),
-    }
+    Field { name: name.into(), kind, required, doc: "A field.".into() }
 }
 
 pub(crate) fn schema(fields: Vec<Field>) -> Schema {
     let event_time = fields.iter().position(|f| &*f.name == "timestamp").unwrap();
-    Schema {
-        name: "event".into(),
-        doc: "An event.".into(),
-        fields,
-        event_time,
-    }
+    Schema { name: "event".into(), doc: "An event.".into(), fields, event_time }
 }
 
 /// Every kind that both encodings have, once required and once optional.
@@ -60,12 +50,7 @@ pub(crate) fn decoder(schema: &Schema) -> Decoder {
 }
 
 pub(crate) fn record(value: Option<&[u8]>, offset: i64) -> Record<'_> {
-    Record {
-        value,
-        offset: Offset(offset),
-        epoch: 3,
-        append_time: Timestamp(NOW_MICROS),
-    }
+    Record { value, offset: Offset(offset), epoch: 3, append_time: Timestamp(NOW_MICROS) }
 }
 
 pub(crate) fn push(decoder: &mut Decoder, payload: &[u8]) -> Outcome {

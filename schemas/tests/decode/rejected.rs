@@ -15,40 +15,20 @@ use crate::common::{
 fn assert_field(name: &str, value: &str, reason: Reason) {
     let payload = event(name, Some(value));
     let reject = reject(&every_kind(), payload.as_bytes());
-    assert_eq!(
-        (reject.reason, &reject.field),
-        (reason, &named(name)),
-        "{payload}: {reject}"
-    );
+    assert_eq!((reject.reason, &reject.field), (reason, &named(name)), "{payload}: {reject}");
 }
 
 fn assert_payload(payload: &[u8], reason: Reason) {
     let reject = reject(&every_kind(), payload);
-    assert_eq!(
-        reject.reason,
-        reason,
-        "{}: {reject}",
-        String::from_utf8_lossy(payload)
-    );
+    assert_eq!(reject.reason, reason, "{}: {reject}", String::from_utf8_lossy(payload));
 }
 
 #[test]
 fn missing_and_null_required_fields_are_named() {
-    for name in [
-        "task_id",
-        "attempt",
-        "score",
-        "urgent",
-        "timestamp",
-        "labels",
-    ] {
+    for name in ["task_id", "attempt", "score", "urgent", "timestamp", "labels"] {
         let without = event(name, None);
         let reject = reject(&every_kind(), without.as_bytes());
-        assert_eq!(
-            (reject.reason, reject.field),
-            (Reason::MissingField, named(name)),
-            "{without}"
-        );
+        assert_eq!((reject.reason, reject.field), (Reason::MissingField, named(name)), "{without}");
         assert_field(name, "null", Reason::MissingField);
     }
 }
@@ -58,15 +38,9 @@ fn wrong_types_are_named() {
     for (names, values) in [
         (["task_id", "tenant_id"], ["1", "true", "[]", "{}", "-0.5"]),
         (["attempt", "size"], ["\"1\"", "true", "[1]", "{}", "1.5"]),
-        (
-            ["score", "cost"],
-            ["\"1\"", "false", "[1]", "{}", "\"NaN\""],
-        ),
+        (["score", "cost"], ["\"1\"", "false", "[1]", "{}", "\"NaN\""]),
         (["urgent", "muted"], ["\"true\"", "1", "0", "[]", "{}"]),
-        (
-            ["timestamp", "seen_at"],
-            ["1795564800", "true", "{}", "[]", "0.1"],
-        ),
+        (["timestamp", "seen_at"], ["1795564800", "true", "{}", "[]", "0.1"]),
         (["labels", "context"], ["\"{}\"", "[]", "1", "true", "[{}]"]),
     ] {
         for name in names {
@@ -79,12 +53,7 @@ fn wrong_types_are_named() {
 
 #[test]
 fn numbers_that_columns_do_not_hold() {
-    for value in [
-        "9223372036854775808",
-        "-9223372036854775809",
-        "1e19",
-        "1e400",
-    ] {
+    for value in ["9223372036854775808", "-9223372036854775809", "1e19", "1e400"] {
         assert_field("attempt", value, Reason::NumberOutOfRange);
     }
     for value in ["1e309", "-1e309", "1e999999999999999999"] {
@@ -158,37 +127,23 @@ fn malformed_events() {
         assert_payload(&whole.as_bytes()[..end], Reason::MalformedJson);
     }
     for garbage in ["x", "}", ",", "{}", " null", "\0", "\u{feff}"] {
-        assert_payload(
-            format!("{whole}{garbage}").as_bytes(),
-            Reason::MalformedJson,
-        );
+        assert_payload(format!("{whole}{garbage}").as_bytes(), Reason::MalformedJson);
     }
-    for payload in [
-        "{,}",
-        "{\"task_id\"}",
-        "{\"task_id\":\"a\" \"attempt\":1}",
-        "{\"task_id\":\"a\",}",
-    ] {
+    for payload in
+        ["{,}", "{\"task_id\"}", "{\"task_id\":\"a\" \"attempt\":1}", "{\"task_id\":\"a\",}"]
+    {
         assert_payload(payload.as_bytes(), Reason::MalformedJson);
     }
 }
 
 #[test]
 fn invalid_utf8_anywhere() {
-    for bytes in [
-        &b"\xff"[..],
-        b"\xc3",
-        b"\xed\xa0\x80",
-        b"\xc0\xaf",
-        b"\xf4\x90\x80\x80",
-        b"\xe2\x82",
-    ] {
-        for (before, after) in [
-            ("{\"task_id\":\"", "\"}"),
-            ("{\"", "\":1}"),
-            ("{\"unknown\":[\"", "\"]}"),
-            ("{", "}"),
-        ] {
+    for bytes in
+        [&b"\xff"[..], b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\xe2\x82"]
+    {
+        for (before, after) in
+            [("{\"task_id\":\"", "\"}"), ("{\"", "\":1}"), ("{\"unknown\":[\"", "\"]}"), ("{", "}")]
+        {
             let payload = [before.as_bytes(), bytes, after.as_bytes()].concat();
             assert_payload(&payload, Reason::InvalidUtf8);
         }
@@ -197,11 +152,7 @@ fn invalid_utf8_anywhere() {
 
 #[test]
 fn a_field_twice_is_a_duplicate_however_it_is_written() {
-    for again in [
-        "\"task_id\":\"t-1\"",
-        "\"task_id\":null",
-        "\"task\\u005fid\":\"x\"",
-    ] {
+    for again in ["\"task_id\":\"t-1\"", "\"task_id\":null", "\"task\\u005fid\":\"x\""] {
         let payload = event("task_id", Some(&format!("\"t-1\",{again}")));
         let reject = reject(&every_kind(), payload.as_bytes());
         assert_eq!(
@@ -232,20 +183,14 @@ fn depth_bombs() {
             assert_payload(event("unknown", Some(&bomb)).as_bytes(), Reason::TooDeep);
             let known = format!("{{\"a\":{bomb}}}");
             assert_field("context", &known, Reason::TooDeep);
-            assert_payload(
-                &framed(CONTRACT, &body_with_labels(known.as_bytes())),
-                Reason::TooDeep,
-            );
+            assert_payload(&framed(CONTRACT, &body_with_labels(known.as_bytes())), Reason::TooDeep);
         }
     }
     // The deepest that is taken, in either place.
     let deepest = nested("[", "]", MAX_DEPTH);
     row(&every_kind(), event("unknown", Some(&deepest)).as_bytes());
     let inner = nested("[", "]", MAX_DEPTH - 1);
-    row(
-        &every_kind(),
-        event("context", Some(&format!("{{\"a\":{inner}}}"))).as_bytes(),
-    );
+    row(&every_kind(), event("context", Some(&format!("{{\"a\":{inner}}}"))).as_bytes());
 }
 
 #[test]
@@ -275,11 +220,9 @@ fn times_far_from_the_append_time() {
         // Only the event time is held against the append time.
         row(&every_kind(), event("seen_at", Some(&text)).as_bytes());
     }
-    for value in [
-        "\"1969-12-31T23:59:59Z\"",
-        "\"2262-01-01T00:00:00Z\"",
-        "\"9999-01-01T00:00:00Z\"",
-    ] {
+    for value in
+        ["\"1969-12-31T23:59:59Z\"", "\"2262-01-01T00:00:00Z\"", "\"9999-01-01T00:00:00Z\""]
+    {
         assert_field("seen_at", value, Reason::TimeOutOfBounds);
     }
     assert_field("seen_at", "\"yesterday\"", Reason::BadTime);
@@ -322,10 +265,7 @@ fn unknown_encodings_and_frames() {
         assert_payload(payload, Reason::MalformedAvro);
     }
     assert_payload(&framed(SchemaId(8), &[]), Reason::UnknownSchema);
-    assert_payload(
-        &framed(SchemaId(u32::MAX), &body_with_labels(b"{}")),
-        Reason::UnknownSchema,
-    );
+    assert_payload(&framed(SchemaId(u32::MAX), &body_with_labels(b"{}")), Reason::UnknownSchema);
 }
 
 /// A body of [`every_kind`] with nulls for all optional fields.
@@ -357,19 +297,14 @@ fn malformed_avro() {
         assert_payload(&framed(CONTRACT, &whole[..end]), Reason::MalformedAvro);
     }
     for garbage in [&b"\0"[..], b"\x80", b"abc"] {
-        assert_payload(
-            &framed(CONTRACT, &[&whole[..], garbage].concat()),
-            Reason::MalformedAvro,
-        );
+        assert_payload(&framed(CONTRACT, &[&whole[..], garbage].concat()), Reason::MalformedAvro);
     }
 }
 
 /// A schema of two fields, whose second is read from `bytes`.
 fn assert_avro(kind: Kind, required: bool, bytes: &[u8], reason: Reason) {
-    let schema: Schema = schema(vec![
-        field("timestamp", Kind::Time, true),
-        field("x", kind, required),
-    ]);
+    let schema: Schema =
+        schema(vec![field("timestamp", Kind::Time, true), field("x", kind, required)]);
     let payload = framed(CONTRACT, &[long(NOW_MICROS), bytes.to_vec()].concat());
     let reject = reject(&schema, &payload);
     assert_eq!(reject.reason, reason, "{kind:?} {bytes:02x?}: {reject}");
@@ -379,36 +314,15 @@ fn assert_avro(kind: Kind, required: bool, bytes: &[u8], reason: Reason) {
 fn malformed_avro_values() {
     let overlong = [0x80; 10];
     let beyond_64_bits = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
-    for kind in [
-        Kind::Text,
-        Kind::Object,
-        Kind::Bytes,
-        Kind::Integer,
-        Kind::Time,
-    ] {
+    for kind in [Kind::Text, Kind::Object, Kind::Bytes, Kind::Integer, Kind::Time] {
         assert_avro(kind, true, &[], Reason::MalformedAvro);
         assert_avro(kind, true, &overlong, Reason::MalformedAvro);
-        assert_avro(
-            kind,
-            true,
-            &[&overlong[..], &[0]].concat(),
-            Reason::MalformedAvro,
-        );
+        assert_avro(kind, true, &[&overlong[..], &[0]].concat(), Reason::MalformedAvro);
         assert_avro(kind, true, &beyond_64_bits, Reason::MalformedAvro);
     }
     for kind in [Kind::Text, Kind::Object, Kind::Bytes] {
-        assert_avro(
-            kind,
-            true,
-            &[long(-1), b"a".to_vec()].concat(),
-            Reason::MalformedAvro,
-        );
-        assert_avro(
-            kind,
-            true,
-            &[long(2), b"a".to_vec()].concat(),
-            Reason::MalformedAvro,
-        );
+        assert_avro(kind, true, &[long(-1), b"a".to_vec()].concat(), Reason::MalformedAvro);
+        assert_avro(kind, true, &[long(2), b"a".to_vec()].concat(), Reason::MalformedAvro);
         assert_avro(kind, true, &long(i64::MAX), Reason::MalformedAvro);
         assert_avro(kind, true, &long(i64::MIN), Reason::MalformedAvro);
         for branch in [2, -1, 3, i64::MIN, i64::MAX] {
@@ -430,37 +344,17 @@ fn malformed_avro_values() {
         );
     }
     for text in ["", "text", "[]", "1", "null", "\"{}\"", "[{}]"] {
-        assert_avro(
-            Kind::Object,
-            true,
-            &prefixed(text.as_bytes()),
-            Reason::WrongType,
-        );
+        assert_avro(Kind::Object, true, &prefixed(text.as_bytes()), Reason::WrongType);
     }
     for text in ["{", "{}}", "{} x", "{\"a\":}", "{a:1}"] {
-        assert_avro(
-            Kind::Object,
-            true,
-            &prefixed(text.as_bytes()),
-            Reason::MalformedJson,
-        );
+        assert_avro(Kind::Object, true, &prefixed(text.as_bytes()), Reason::MalformedJson);
     }
-    assert_avro(
-        Kind::Object,
-        true,
-        &prefixed(b"{\"a\":1,\"a\":1}"),
-        Reason::DuplicateKey,
-    );
+    assert_avro(Kind::Object, true, &prefixed(b"{\"a\":1,\"a\":1}"), Reason::DuplicateKey);
     for value in [2, 0x80, 0xff] {
         assert_avro(Kind::Boolean, true, &[value], Reason::MalformedAvro);
     }
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        assert_avro(
-            Kind::Number,
-            true,
-            &value.to_le_bytes(),
-            Reason::NumberOutOfRange,
-        );
+        assert_avro(Kind::Number, true, &value.to_le_bytes(), Reason::NumberOutOfRange);
     }
     assert_avro(Kind::Number, true, &[0; 7], Reason::MalformedAvro);
     for micros in [-1, i64::MIN, i64::MAX, 9_214_646_400_000_000] {
@@ -470,16 +364,11 @@ fn malformed_avro_values() {
 
 #[test]
 fn bytes_have_no_form_in_json() {
-    let schema = schema(vec![
-        field("timestamp", Kind::Time, true),
-        field("raw", Kind::Bytes, false),
-    ]);
+    let schema =
+        schema(vec![field("timestamp", Kind::Time, true), field("raw", Kind::Bytes, false)]);
     let payload = br#"{"timestamp":"2026-11-25T00:00:00Z","raw":"AA=="}"#;
     let reject = reject(&schema, payload);
-    assert_eq!(
-        (reject.reason, reject.field),
-        (Reason::WrongType, named("raw"))
-    );
+    assert_eq!((reject.reason, reject.field), (Reason::WrongType, named("raw")));
 }
 
 #[test]

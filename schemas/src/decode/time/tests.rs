@@ -33,18 +33,10 @@ fn reads_what_rfc_3339_allows() {
 
 #[test]
 fn drops_digits_below_the_microsecond() {
-    for (fraction, expected) in [
-        ("", 0),
-        (".1", 100_000),
-        (".000001", 1),
-        (".0000019", 1),
-        (".123456789", 123_456),
-    ] {
-        assert_eq!(
-            micros(&format!("1970-01-01T00:00:00{fraction}Z")),
-            expected,
-            "{fraction}"
-        );
+    for (fraction, expected) in
+        [("", 0), (".1", 100_000), (".000001", 1), (".0000019", 1), (".123456789", 123_456)]
+    {
+        assert_eq!(micros(&format!("1970-01-01T00:00:00{fraction}Z")), expected, "{fraction}");
     }
 }
 
