@@ -41,15 +41,28 @@ class Dev:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str) -> None:
-        command = [binary(), "dev", "--data", self.data, "--kafka", self.kafka, "--http", self.http]
+        command = [
+            binary(),
+            "dev",
+            "--data",
+            self.data,
+            "--kafka",
+            self.kafka,
+            "--http",
+            self.http,
+        ]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [*command, *arguments], stdout=log, stderr=log
+            )
         self.wait_ready()
 
     def wait_ready(self, seconds: float = 60) -> None:
         def ready() -> bool:
             if self.process and self.process.poll() is not None:
-                pytest.fail(f"aion dev ended with {self.process.returncode}:\n{self.output()}")
+                pytest.fail(
+                    f"aion dev ended with {self.process.returncode}:\n{self.output()}"
+                )
             try:
                 return self.get("/readyz")[0] == 200
             except OSError:
@@ -74,7 +87,9 @@ class Dev:
 
     def get(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(
+                f"http://{self.http}{path}", timeout=10
+            ) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as answer:
             return answer.code, answer.read().decode()

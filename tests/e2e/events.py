@@ -16,7 +16,9 @@ TIERS = ["public", "internal", "confidential"]
 def timestamp(moment: datetime, rng: random.Random) -> str:
     """RFC 3339 as different producers write it: UTC or with an offset, 0 to 6 digits of a second."""
     zone = rng.choice([timezone.utc, timezone(timedelta(hours=5, minutes=30))])
-    text = moment.astimezone(zone).isoformat(timespec=rng.choice(["seconds", "milliseconds", "microseconds"]))
+    text = moment.astimezone(zone).isoformat(
+        timespec=rng.choice(["seconds", "milliseconds", "microseconds"])
+    )
     return text.replace("+00:00", "Z") if rng.random() < 0.5 else text
 
 
@@ -25,7 +27,7 @@ def decision(n: int, now: datetime, rng: random.Random) -> dict:
         "task_id": f"task-{n:07d}",
         "intent": "summarise",
         "route": rng.choice(ROUTES),
-        "reason": "größe ✓ \"quoted\" \\ back",
+        "reason": 'größe ✓ "quoted" \\ back',
         "tier": rng.choice(TIERS),
         "timestamp": timestamp(now, rng),
         "size": rng.randrange(2**53, 2**60),
@@ -54,7 +56,11 @@ def metric(n: int, now: datetime, rng: random.Random) -> dict:
 
 
 def audit(n: int, now: datetime, rng: random.Random) -> dict:
-    return {"actor_id": f"user-{n % 50}", "action": "policy.update", "timestamp": timestamp(now, rng)}
+    return {
+        "actor_id": f"user-{n % 50}",
+        "action": "policy.update",
+        "timestamp": timestamp(now, rng),
+    }
 
 
 def text(event: dict) -> bytes:
@@ -75,8 +81,14 @@ BROKEN = {
     "null time": (lambda e: text({**e, "timestamp": None}), "missing_field"),
     "odd time": (lambda e: text({**e, "timestamp": "yesterday at noon"}), "bad_time"),
     "numeric time": (lambda e: text({**e, "timestamp": 1764000000}), "wrong_type"),
-    "old time": (lambda e: text({**e, "timestamp": "1999-01-01T00:00:00Z"}), "time_out_of_bounds"),
-    "deep": (lambda e: text(e)[:-1] + b', "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "too_deep"),
+    "old time": (
+        lambda e: text({**e, "timestamp": "1999-01-01T00:00:00Z"}),
+        "time_out_of_bounds",
+    ),
+    "deep": (
+        lambda e: text(e)[:-1] + b', "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+        "too_deep",
+    ),
     "framed": (lambda e: b"\x00\x00\x00\x00\x07" + text(e), "unknown_schema"),
 }
 

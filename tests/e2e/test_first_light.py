@@ -14,13 +14,15 @@ COUNT = 100_000
 
 def produce(brokers: str, count: int, seed: int, on_progress=lambda n: None) -> Sent:
     sent, failures = Sent(), []
-    producer = Producer({
-        "bootstrap.servers": brokers,
-        "enable.idempotence": True,
-        "acks": "all",
-        "message.timeout.ms": 300_000,
-        "compression.type": "lz4",
-    })
+    producer = Producer(
+        {
+            "bootstrap.servers": brokers,
+            "enable.idempotence": True,
+            "acks": "all",
+            "message.timeout.ms": 300_000,
+            "compression.type": "lz4",
+        }
+    )
 
     def acknowledged(error, _message):
         if error:
@@ -45,7 +47,9 @@ def produce(brokers: str, count: int, seed: int, on_progress=lambda n: None) -> 
 
 
 def landed(dev, sent: Sent) -> bool:
-    counts = [dev.count(table) == sent.good[topic] for topic, (_, _, table) in TOPICS.items()]
+    counts = [
+        dev.count(table) == sent.good[topic] for topic, (_, _, table) in TOPICS.items()
+    ]
     return all(counts) and dev.count("dead_letters") == sum(sent.broken.values())
 
 
@@ -56,9 +60,13 @@ def check(dev, sent: Sent) -> None:
         distinct = f"select count(*) as n from (select distinct _topic_id, _partition, _offset from {table})"
         assert dev.sql(distinct)[0]["n"] == sent.good[topic]
         stored = DeltaTable(dev.data / "lake" / table)
-        places = polars.from_arrow(stored.to_pyarrow_table(columns=["_topic_id", "_partition", "_offset"]))
+        places = polars.from_arrow(
+            stored.to_pyarrow_table(columns=["_topic_id", "_partition", "_offset"])
+        )
         assert places.height == places.unique().height == sent.good[topic]
-    letters = dev.sql("select topic, reason, count(*) as n from dead_letters group by topic, reason")
+    letters = dev.sql(
+        "select topic, reason, count(*) as n from dead_letters group by topic, reason"
+    )
     assert {(r["topic"], r["reason"]): r["n"] for r in letters} == dict(sent.broken)
 
 
@@ -74,7 +82,9 @@ def test_foreign_events_land_once_through_a_kill(dev):
 
     sent = produce(dev.kafka, COUNT, seed=11, on_progress=kill_in_the_middle)
     assert killed.is_set()
-    dev.wait(lambda: landed(dev, sent), "every event is in the lake or in the dead letters")
+    dev.wait(
+        lambda: landed(dev, sent), "every event is in the lake or in the dead letters"
+    )
     check(dev, sent)
     # What was decoded is what was sent: integers beyond 2^53, text, canonical objects.
     row = dev.sql("select min(size) as low, min(reason) as reason from decisions")[0]

@@ -25,7 +25,9 @@ def by_deltalake(table):
     adds = opened.get_add_actions(flatten=True)
     counted = sum(adds.column("num_records").to_pylist())
     if counted != rows.num_rows:
-        raise SystemExit(f"statistics count {counted} rows, the files have {rows.num_rows}")
+        raise SystemExit(
+            f"statistics count {counted} rows, the files have {rows.num_rows}"
+        )
     return {
         "version": opened.version(),
         "rows": rows.num_rows,
@@ -45,7 +47,9 @@ def by_polars(table):
         days=polars.col("_date").n_unique(),
     ).collect()
     found = dict(whole.row(0, named=True))
-    first = frame.filter(polars.col("_offset") < 10).select(polars.len()).collect().item()
+    first = (
+        frame.filter(polars.col("_offset") < 10).select(polars.len()).collect().item()
+    )
     if first != 10 * found["partitions"]:
         raise SystemExit(f"a filter on _offset finds {first} rows")
     return found
@@ -75,7 +79,9 @@ def main():
         facts = [fact for fact in (*FACTS, "version") if fact in found]
         different = {f: (found[f], wanted[f]) for f in facts if found[f] != wanted[f]}
         failures += bool(different)
-        print(f"{reader.__name__}: {'differs in ' + str(different) if different else 'same'} {found}")
+        print(
+            f"{reader.__name__}: {'differs in ' + str(different) if different else 'same'} {found}"
+        )
     return 1 if failures else 0
 
 
