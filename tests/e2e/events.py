@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 ROUTES = ["local-small", "local-large", "cloud-eu", "cloud-us"]
 TIERS = ["public", "internal", "confidential"]
@@ -15,7 +15,7 @@ TIERS = ["public", "internal", "confidential"]
 
 def timestamp(moment: datetime, rng: random.Random) -> str:
     """RFC 3339 as different producers write it: UTC or with an offset, 0 to 6 digits of a second."""
-    zone = rng.choice([timezone.utc, timezone(timedelta(hours=5, minutes=30))])
+    zone = rng.choice([UTC, timezone(timedelta(hours=5, minutes=30))])
     text = moment.astimezone(zone).isoformat(
         timespec=rng.choice(["seconds", "milliseconds", "microseconds"])
     )
@@ -111,7 +111,7 @@ class Sent:
 def messages(count: int, seed: int):
     """Yields (topic, key, value, reason or None)."""
     rng = random.Random(seed)
-    base = datetime.fromtimestamp(time.time(), timezone.utc) - timedelta(hours=2)
+    base = datetime.fromtimestamp(time.time(), UTC) - timedelta(hours=2)
     kinds = list(BROKEN.values())
     for n in range(count):
         topic = rng.choice(list(TOPICS))
