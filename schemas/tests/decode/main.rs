@@ -3,4 +3,7 @@
 
 mod accepted;
 mod common;
+mod differential;
+mod fuzz;
+mod oracle;
 mod rejected;

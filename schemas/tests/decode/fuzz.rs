@@ -1,0 +1,75 @@
+//! A seeded mutation loop over the corpus in `fuzz/corpus`, held against the oracles.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    common::every_kind,
+    differential::{check_avro, check_json, damage},
+};
+
+/// A small generator of the xorshift family: the loop must be the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+}
+
+fn corpus(encoding: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(encoding);
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no corpus of {encoding}");
+    files.iter().map(|file| fs::read(file).unwrap()).collect()
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+/// Damages members of the corpus, splices two together now and then, and checks each result.
+fn mutate(encoding: &str, check: impl Fn(&[u8])) {
+    let corpus = corpus(encoding);
+    corpus.iter().for_each(|payload| check(payload));
+    let mut random = Random(setting("AION_FUZZ_SEED", 0x00a1_0e5e_ed01) | 1);
+    let end = Instant::now() + Duration::from_secs(setting("AION_FUZZ_SECONDS", 2));
+    let mut rounds = 0u64;
+    while Instant::now() < end {
+        for _ in 0..100 {
+            let mut payload = corpus[random.below(corpus.len())].clone();
+            if random.below(8) == 0 {
+                let other = &corpus[random.below(corpus.len())];
+                payload.truncate(random.below(payload.len() + 1));
+                payload.extend_from_slice(&other[random.below(other.len() + 1)..]);
+            }
+            for _ in 0..=random.below(4) {
+                damage(&mut payload, random.next() as u8, random.next() as usize, random.next() as u8);
+            }
+            check(&payload);
+            rounds += 1;
+        }
+    }
+    println!("{encoding}: {rounds} damaged payloads");
+}
+
+#[test]
+fn mutated_json() {
+    mutate("json", |payload| check_json(&every_kind(), payload));
+}
+
+#[test]
+fn mutated_avro() {
+    mutate("avro", |body| check_avro(&every_kind(), body));
+}
