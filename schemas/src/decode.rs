@@ -30,6 +30,7 @@ use arrow::{
 };
 use uuid::Uuid;
 
+pub use avro::Incompatible;
 pub use reject::{MAX_DETAIL_BYTES, Reason, Reject};
 
 use self::{
@@ -42,7 +43,7 @@ use self::{
 };
 use crate::{
     log::{Offset, Timestamp},
-    schema::Schema,
+    schema::{Field, Schema},
 };
 
 /// How many objects and lists a field's value may have within each other, itself counted.
@@ -98,13 +99,14 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Decoder {
     arrow: SchemaRef,
+    fields: Vec<Field>,
     event_time: usize,
     columns: Columns,
     positions: Positions,
     payload_bytes: usize,
     events: Events,
     mirror: Arc<Plan>,
-    writers: BTreeMap<SchemaId, Arc<Plan>>,
+    writers: BTreeMap<SchemaId, Result<Arc<Plan>, Incompatible>>,
     canonical: Canonical,
     unknown: Unknown,
 }
@@ -114,6 +116,7 @@ impl Decoder {
     pub fn new(schema: &Schema) -> Decoder {
         Decoder {
             arrow: schema.arrow(),
+            fields: schema.fields.clone(),
             event_time: schema.event_time,
             columns: Columns::new(&schema.fields),
             positions: Positions::default(),
@@ -128,7 +131,16 @@ impl Decoder {
 
     /// From now on, payloads framed with `id` are bodies of the contract's own Avro schema.
     pub fn learn_contract(&mut self, id: SchemaId) {
-        self.writers.insert(id, Arc::clone(&self.mirror));
+        self.writers.insert(id, Ok(Arc::clone(&self.mirror)));
+    }
+
+    /// From now on, payloads framed with `id` are read as written with `writer`, the text of an Avro
+    /// schema. One that can't be read as the contract's is remembered too: its payloads are rejected.
+    pub fn learn(&mut self, id: SchemaId, writer: &str) -> Result<(), Incompatible> {
+        let plan = Plan::resolve(writer, &self.fields).map(Arc::new);
+        let learned = plan.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.writers.insert(id, plan);
+        learned
     }
 
     /// Whether `id` was learned, be it as one that can't be read.
@@ -162,7 +174,9 @@ impl Decoder {
         if let Some(reject) = self.refuse(body) {
             return Outcome::Rejected(reject);
         }
-        let read = self.mirror.read(body, &mut self.columns, &mut self.canonical);
+        let (columns, canonical, unknown) =
+            (&mut self.columns, &mut self.canonical, &mut self.unknown);
+        let read = self.mirror.read(body, columns, canonical, unknown);
         self.conclude(record, body.len(), read)
     }
 
@@ -222,10 +236,20 @@ impl Decoder {
         let Some(id) = SchemaId::of(payload) else {
             return Err(reject(Reason::MalformedAvro, "the frame is cut short".to_owned()));
         };
-        let Some(plan) = self.writers.get(&id) else {
-            return Err(reject(Reason::UnknownSchema, format!("schema id {} isn't known", id.0)));
+        let plan = match self.writers.get(&id) {
+            Some(Ok(plan)) => plan,
+            Some(Err(why)) => {
+                let detail = why.to_string();
+                return Err(reject(Reason::IncompatibleSchema, detail));
+            }
+            None => {
+                let detail = format!("schema id {} isn't known", id.0);
+                return Err(reject(Reason::UnknownSchema, detail));
+            }
         };
-        let read = plan.read(&payload[FRAME_BYTES..], &mut self.columns, &mut self.canonical);
+        let (columns, canonical, unknown) =
+            (&mut self.columns, &mut self.canonical, &mut self.unknown);
+        let read = plan.read(&payload[FRAME_BYTES..], columns, canonical, unknown);
         Ok(read.map_err(|fault| fault.beyond(FRAME_BYTES)))
     }
 

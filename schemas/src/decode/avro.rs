@@ -1,13 +1,22 @@
 //! Events as Avro binary: one list of operations, compiled once per writer schema, over each body.
 //!
-//! **Invariant:** lengths are checked against what is left before anything is read or allocated.
+//! The contract is the reader's schema, always; a writer's schema only says how its bytes are read
+//! into the contract's columns, or passed over.
 
+mod body;
+mod resolve;
+mod skip;
+
+pub use resolve::Incompatible;
+
+use self::{body::Body, skip::Skip};
 use super::{
     canonical::Canonical,
-    columns::{Columns, Values},
+    columns::{Column, Columns, Values},
     json,
     reject::{Fault, Reason},
     time,
+    unknown::Unknown,
 };
 use crate::schema::{Field, Kind};
 
@@ -17,22 +26,42 @@ pub(super) struct Plan {
     ops: Vec<Op>,
 }
 
-/// Reads one field of the writer into a column.
-#[derive(Clone, Copy, Debug)]
-struct Op {
-    column: usize,
-    /// The branch of the union that is null, where the field is a union of null and one type.
-    null_branch: Option<i64>,
-    wire: Wire,
+/// What is done with one field of the writer.
+#[derive(Debug)]
+enum Op {
+    /// Read it into a column.
+    Read { column: usize, shape: Shape },
+    /// Pass over it: the contract doesn't have it.
+    Drop { name: Box<str>, skip: Skip },
 }
 
-/// What the bytes are.
-#[derive(Clone, Copy, Debug)]
+/// The type of a field that is read.
+#[derive(Debug)]
+enum Shape {
+    Plain(Wire),
+    Union(Box<[Branch]>),
+}
+
+#[derive(Debug)]
+enum Branch {
+    Null,
+    Value(Wire),
+    /// A type that the column doesn't take: an event that has it is rejected.
+    Other,
+}
+
+/// What the bytes of a value are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wire {
+    /// `string`, or `bytes` that a column of text takes.
     Text,
+    /// `bytes`, or a `string` that a column of bytes takes.
     Bytes,
+    Int,
     Long,
+    TimeMillis,
     TimeMicros,
+    Float,
     Double,
     Boolean,
 }
@@ -41,17 +70,21 @@ impl Plan {
     /// The plan for the contract's own Avro mirror: fields in order, required ones plain, optional
     /// ones a union of null (first) and the type.
     pub(super) fn mirror(fields: &[Field]) -> Plan {
-        let op = |(column, field): (usize, &Field)| Op {
-            column,
-            null_branch: (!field.required).then_some(0),
-            wire: match field.kind {
+        let op = |(column, field): (usize, &Field)| {
+            let wire = match field.kind {
                 Kind::Text | Kind::Object => Wire::Text,
                 Kind::Bytes => Wire::Bytes,
                 Kind::Integer => Wire::Long,
                 Kind::Time => Wire::TimeMicros,
                 Kind::Number => Wire::Double,
                 Kind::Boolean => Wire::Boolean,
-            },
+            };
+            let shape = if field.required {
+                Shape::Plain(wire)
+            } else {
+                Shape::Union([Branch::Null, Branch::Value(wire)].into())
+            };
+            Op::Read { column, shape }
         };
         Plan { ops: fields.iter().enumerate().map(op).collect() }
     }
@@ -62,138 +95,85 @@ impl Plan {
         body: &[u8],
         columns: &mut Columns,
         canonical: &mut Canonical,
+        unknown: &mut Unknown,
     ) -> Result<(), Fault> {
-        let mut body = Body { bytes: body, at: 0 };
+        let mut body = Body::new(body);
         for op in &self.ops {
-            op.read(&mut body, columns, canonical).map_err(|fault| fault.within(op.column))?;
+            match op {
+                Op::Read { column, shape } => {
+                    let opened = columns.open(*column, body.at())?;
+                    shape.read(&mut body, opened, canonical).map_err(|f| f.within(*column))?;
+                }
+                Op::Drop { name, skip } => {
+                    unknown.count(name.as_bytes());
+                    skip.pass(&mut body)?;
+                }
+            }
         }
-        if body.at < body.bytes.len() {
-            return Err(body.malformed("bytes after the end of the event"));
-        }
-        columns.fill(body.at)
+        body.end()?;
+        columns.fill(body.at())
     }
 }
 
-impl Op {
+impl Shape {
     fn read(
         &self,
         body: &mut Body<'_>,
-        columns: &mut Columns,
+        column: &mut Column,
         canonical: &mut Canonical,
     ) -> Result<(), Fault> {
-        let column = columns.open(self.column, body.at)?;
-        if let Some(null_branch) = self.null_branch {
-            let branch = body.long()?;
-            if branch == null_branch {
-                return column.push_null(body.at);
-            }
-            if branch != 1 - null_branch {
-                return Err(body.malformed("a branch that the union doesn't have"));
-            }
-        }
-        match (&mut column.values, self.wire) {
-            (Values::Text(texts), Wire::Text) => texts.push(body.text()?),
-            (Values::Object(texts), Wire::Text) => {
-                let text = body.text()?;
-                let start = body.at - text.len();
-                json::object_text(text, canonical, texts.open())
-                    .map_err(|fault| fault.beyond(start))?;
-                texts.close();
-            }
-            (Values::Bytes(texts), Wire::Bytes) => texts.push(body.prefixed()?),
-            (Values::Integer(values), Wire::Long) => values.push(body.long()?),
-            (Values::Time(times), Wire::TimeMicros) => {
-                let at = body.at;
-                let micros = time::within_era(body.long()?);
-                times.push(micros.map_err(|(reason, what)| Fault::new(reason, at, what))?);
-            }
-            (Values::Number(values), Wire::Double) => values.push(body.double()?),
-            (Values::Boolean(values), Wire::Boolean) => values.append(body.boolean()?),
-            // Plans pair wires with the columns that take them.
-            _ => return Err(body.fault(Reason::WrongType, "a type that the column doesn't take")),
-        }
+        let wire = match self {
+            Shape::Plain(wire) => *wire,
+            Shape::Union(branches) => match body.branch(branches)? {
+                Branch::Value(wire) => *wire,
+                Branch::Null => return column.push_null(body.at()),
+                Branch::Other => return Err(mismatch(body)),
+            },
+        };
+        wire.read(body, &mut column.values, canonical)?;
         column.push_valid();
         Ok(())
     }
 }
 
-/// A place in a body.
-#[derive(Debug)]
-struct Body<'a> {
-    bytes: &'a [u8],
-    at: usize,
+impl Wire {
+    fn read(
+        self,
+        body: &mut Body<'_>,
+        values: &mut Values,
+        canonical: &mut Canonical,
+    ) -> Result<(), Fault> {
+        match (values, self) {
+            (Values::Text(texts), Wire::Text) => texts.push(body.text()?),
+            (Values::Object(texts), Wire::Text) => {
+                let text = body.text()?;
+                let start = body.at() - text.len();
+                json::object_text(text, canonical, texts.open()).map_err(|f| f.beyond(start))?;
+                texts.close();
+            }
+            (Values::Bytes(texts), Wire::Bytes) => texts.push(body.prefixed()?),
+            (Values::Integer(values), Wire::Long) => values.push(body.long()?),
+            (Values::Integer(values), Wire::Int) => values.push(body.int()?),
+            (Values::Time(times), Wire::TimeMicros) => times.push(time(body, 1)?),
+            (Values::Time(times), Wire::TimeMillis) => times.push(time(body, 1000)?),
+            (Values::Number(values), Wire::Double) => values.push(body.double()?),
+            (Values::Number(values), Wire::Float) => values.push(body.float()?),
+            (Values::Number(values), Wire::Long) => values.push(body.long()? as f64),
+            (Values::Number(values), Wire::Int) => values.push(body.int()? as f64),
+            (Values::Boolean(values), Wire::Boolean) => values.append(body.boolean()?),
+            // Plans pair wires with the columns that take them.
+            _ => return Err(mismatch(body)),
+        }
+        Ok(())
+    }
 }
 
-impl<'a> Body<'a> {
-    /// A zigzag varint of at most 64 bits. Like every Avro reader, takes one with needless zero
-    /// groups, as long as it stays within ten bytes.
-    fn long(&mut self) -> Result<i64, Fault> {
-        let mut zigzag: u64 = 0;
-        for (group, byte) in self.bytes[self.at..].iter().take(10).enumerate() {
-            if group == 9 && *byte > 1 {
-                return Err(self.malformed("a varint of more than 64 bits"));
-            }
-            zigzag |= u64::from(byte & 0x7f) << (group * 7);
-            if *byte < 0x80 {
-                self.at += group + 1;
-                return Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
-            }
-        }
-        Err(self.malformed("a varint without an end"))
-    }
+fn time(body: &mut Body<'_>, unit_micros: i64) -> Result<i64, Fault> {
+    let at = body.at();
+    let micros = body.long()?.saturating_mul(unit_micros);
+    time::within_era(micros).map_err(|(reason, what)| Fault::new(reason, at, what))
+}
 
-    /// Bytes after their own length.
-    fn prefixed(&mut self) -> Result<&'a [u8], Fault> {
-        let len = self.long()?;
-        let left = (self.bytes.len() - self.at) as i64;
-        if !(0..=left).contains(&len) {
-            let what = if len < 0 { "a length below zero" } else { "a length beyond the end" };
-            return Err(self.malformed(what));
-        }
-        let start = self.at;
-        self.at += len as usize;
-        Ok(&self.bytes[start..self.at])
-    }
-
-    fn text(&mut self) -> Result<&'a [u8], Fault> {
-        let text = self.prefixed()?;
-        if !text.is_ascii() {
-            json::check_utf8(text).map_err(|fault| fault.beyond(self.at - text.len()))?;
-        }
-        Ok(text)
-    }
-
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let Some(bytes) = self.bytes[self.at..].first_chunk::<N>() else {
-            return Err(self.malformed("the event is cut short"));
-        };
-        self.at += N;
-        Ok(*bytes)
-    }
-
-    fn double(&mut self) -> Result<f64, Fault> {
-        let value = f64::from_le_bytes(self.fixed()?);
-        if value.is_finite() {
-            Ok(value)
-        } else {
-            // As in JSON, which has neither: what is accepted must not depend on the encoding.
-            Err(self.fault(Reason::NumberOutOfRange, "a number that isn't finite"))
-        }
-    }
-
-    fn boolean(&mut self) -> Result<bool, Fault> {
-        match self.fixed()? {
-            [0] => Ok(false),
-            [1] => Ok(true),
-            [_] => Err(self.malformed("a boolean that is neither 0 nor 1")),
-        }
-    }
-
-    fn malformed(&self, what: &'static str) -> Fault {
-        self.fault(Reason::MalformedAvro, what)
-    }
-
-    fn fault(&self, reason: Reason, what: &'static str) -> Fault {
-        Fault::new(reason, self.at, what)
-    }
+fn mismatch(body: &Body<'_>) -> Fault {
+    body.fault(Reason::WrongType, "a type that the column doesn't take")
 }

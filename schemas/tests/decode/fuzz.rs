@@ -29,7 +29,8 @@ impl Random {
 
 fn corpus(encoding: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(encoding);
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "no corpus of {encoding}");
     files.iter().map(|file| fs::read(file).unwrap()).collect()
@@ -55,7 +56,12 @@ fn mutate(encoding: &str, check: impl Fn(&[u8])) {
                 payload.extend_from_slice(&other[random.below(other.len() + 1)..]);
             }
             for _ in 0..=random.below(4) {
-                damage(&mut payload, random.next() as u8, random.next() as usize, random.next() as u8);
+                damage(
+                    &mut payload,
+                    random.next() as u8,
+                    random.next() as usize,
+                    random.next() as u8,
+                );
             }
             check(&payload);
             rounds += 1;

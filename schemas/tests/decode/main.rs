@@ -7,3 +7,4 @@ mod differential;
 mod fuzz;
 mod oracle;
 mod rejected;
+mod writers;

@@ -8,7 +8,9 @@ use aion_schemas::{
     decode::{MAX_AHEAD_MICROS, MAX_BEHIND_MICROS, MAX_DEPTH},
     schema::{Kind, Schema},
 };
-use apache_avro::types::Value as Avro;
+use apache_avro::{
+    reader::datum::GenericDatumReader, types::Value as Avro, writer::datum::GenericDatumWriter,
+};
 use arrow::array::{Array, AsArray, RecordBatch, types};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
@@ -191,13 +193,18 @@ pub(crate) fn avro(schema: &Schema, mirror: &apache_avro::Schema, body: &[u8]) -
 
 fn avro_row(schema: &Schema, mirror: &apache_avro::Schema, body: &[u8]) -> Result<Row, Flaw> {
     let mut rest = body;
-    let value = apache_avro::from_avro_datum(mirror, &mut rest, None).map_err(|_| Flaw::Reject)?;
+    let reader = GenericDatumReader::builder(mirror).build().map_err(|_| Flaw::Reject)?;
+    let value = reader.read_value(&mut rest).map_err(|_| Flaw::Reject)?;
     let Avro::Record(values) = value else { return Err(Flaw::Reject) };
     if !rest.is_empty() {
         return Err(Flaw::Reject);
     }
     let cells = values.into_iter().zip(&schema.fields).enumerate();
-    cells.map(|(index, ((_, value), field))| avro_cell(field.kind, value, index == schema.event_time)).collect()
+    cells
+        .map(|(index, ((_, value), field))| {
+            avro_cell(field.kind, value, index == schema.event_time)
+        })
+        .collect()
 }
 
 fn avro_cell(kind: Kind, value: Avro, is_event_time: bool) -> Result<Option<String>, Flaw> {
@@ -236,4 +243,10 @@ pub(crate) fn cells(schema: &Schema, batch: &RecordBatch, row: usize) -> Row {
         })
     };
     schema.fields.iter().enumerate().map(|(i, field)| cell((batch.column(i), field.kind))).collect()
+}
+
+/// The body of a value of that schema.
+pub(crate) fn write_avro(schema: &apache_avro::Schema, value: Avro) -> Vec<u8> {
+    let writer = GenericDatumWriter::builder(schema).build().unwrap();
+    writer.write_value_to_vec(value).unwrap()
 }

@@ -1,0 +1,131 @@
+//! Reads Avro binary value by value, in place.
+//!
+//! **Invariant:** lengths are checked against what is left before anything is read.
+
+use crate::decode::{
+    json,
+    reject::{Fault, Reason},
+};
+
+/// A place in a body.
+#[derive(Debug)]
+pub(super) struct Body<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Body<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Body<'a> {
+        Body { bytes, at: 0 }
+    }
+
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn end(&self) -> Result<(), Fault> {
+        if self.at < self.bytes.len() {
+            return Err(self.malformed("bytes after the end of the event"));
+        }
+        Ok(())
+    }
+
+    /// A zigzag varint of at most 64 bits. Like every Avro reader, takes one with needless zero
+    /// groups, as long as it stays within ten bytes.
+    pub(super) fn long(&mut self) -> Result<i64, Fault> {
+        let mut zigzag: u64 = 0;
+        for (group, byte) in self.bytes[self.at..].iter().take(10).enumerate() {
+            if group == 9 && *byte > 1 {
+                return Err(self.malformed("a varint of more than 64 bits"));
+            }
+            zigzag |= u64::from(byte & 0x7f) << (group * 7);
+            if *byte < 0x80 {
+                self.at += group + 1;
+                return Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
+            }
+        }
+        Err(self.malformed("a varint without an end"))
+    }
+
+    /// Bytes after their own length.
+    pub(super) fn prefixed(&mut self) -> Result<&'a [u8], Fault> {
+        match usize::try_from(self.long()?) {
+            Ok(len) => self.take(len),
+            Err(_) => Err(self.malformed("a length below zero")),
+        }
+    }
+
+    /// So many bytes.
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
+        let Some(bytes) = self.bytes[self.at..].get(..len) else {
+            return Err(self.malformed("a length beyond the end"));
+        };
+        self.at += len;
+        Ok(bytes)
+    }
+
+    /// The branch of a union that comes next.
+    pub(super) fn branch<'b, T>(&mut self, branches: &'b [T]) -> Result<&'b T, Fault> {
+        let branch = usize::try_from(self.long()?).ok().and_then(|branch| branches.get(branch));
+        branch.ok_or_else(|| self.malformed("a branch that the union doesn't have"))
+    }
+
+    pub(super) fn text(&mut self) -> Result<&'a [u8], Fault> {
+        let text = self.prefixed()?;
+        if !text.is_ascii() {
+            json::check_utf8(text).map_err(|fault| fault.beyond(self.at - text.len()))?;
+        }
+        Ok(text)
+    }
+
+    pub(super) fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let Some(bytes) = self.bytes[self.at..].first_chunk::<N>() else {
+            return Err(self.malformed("the event is cut short"));
+        };
+        self.at += N;
+        Ok(*bytes)
+    }
+
+    /// A varint of at most 32 bits.
+    pub(super) fn int(&mut self) -> Result<i64, Fault> {
+        let value = self.long()?;
+        if i32::try_from(value).is_err() {
+            return Err(self.malformed("an int of more than 32 bits"));
+        }
+        Ok(value)
+    }
+
+    pub(super) fn float(&mut self) -> Result<f64, Fault> {
+        let value = f32::from_le_bytes(self.fixed()?);
+        self.finite(f64::from(value))
+    }
+
+    pub(super) fn double(&mut self) -> Result<f64, Fault> {
+        let value = f64::from_le_bytes(self.fixed()?);
+        self.finite(value)
+    }
+
+    fn finite(&self, value: f64) -> Result<f64, Fault> {
+        if value.is_finite() {
+            return Ok(value);
+        }
+        // As in JSON, which has neither: what is accepted must not depend on the encoding.
+        Err(self.fault(Reason::NumberOutOfRange, "a number that isn't finite"))
+    }
+
+    pub(super) fn boolean(&mut self) -> Result<bool, Fault> {
+        match self.fixed()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [_] => Err(self.malformed("a boolean that is neither 0 nor 1")),
+        }
+    }
+
+    pub(super) fn malformed(&self, what: &'static str) -> Fault {
+        self.fault(Reason::MalformedAvro, what)
+    }
+
+    pub(super) fn fault(&self, reason: Reason, what: &'static str) -> Fault {
+        Fault::new(reason, self.at, what)
+    }
+}
