@@ -1,7 +1,7 @@
 //! Log lines: text for people, JSON for machines, and a status line that they don't run into.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     sync::OnceLock,
 };
 
@@ -21,10 +21,12 @@ pub fn start(config: &LogConfig) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&filter)
         .map_err(|cause| anyhow::anyhow!("log filter {filter:?}: {cause}"))?;
     let registry = tracing_subscriber::registry().with(filter);
+    let text = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(AboveStatusLine);
     let started = match config.format {
-        LogFormat::Text => registry
-            .with(tracing_subscriber::fmt::layer().with_target(false).with_writer(AboveStatusLine))
-            .try_init(),
+        LogFormat::Text => registry.with(text).try_init(),
         LogFormat::Json => registry
             .with(tracing_subscriber::fmt::layer().json().with_writer(AboveStatusLine))
             .try_init(),
