@@ -4,6 +4,7 @@
 //! data/
 //!   aion-dev.json   the marker: format version
 //!   lock            held while a process uses the folder
+//!   kafka.address   where its broker listens, while the lock is held
 //!   kafka/          the embedded broker's log
 //!   lake/           one Delta table per topic
 //! ```
@@ -12,6 +13,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure};
 
 const MARKER: &str = "aion-dev.json";
+const LOCK: &str = "lock";
+const ADDRESS: &str = "kafka.address";
 const FORMAT: u32 = 1;
 
 /// An open data folder; the lock is held until this is dropped.
@@ -48,6 +52,12 @@ impl DataFolder {
         Ok(DataFolder { path, _lock: lock })
     }
 
+    /// Says where the broker on this folder listens, to [`running_broker`].
+    pub fn announce(&self, broker: SocketAddr) -> anyhow::Result<()> {
+        let path = self.path.join(ADDRESS);
+        fs::write(&path, broker.to_string()).with_context(|| format!("write {}", path.display()))
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
@@ -61,6 +71,16 @@ impl DataFolder {
     /// Where the lake is.
     pub fn lake(&self) -> PathBuf {
         self.path.join("lake")
+    }
+}
+
+/// The address of the broker that runs on a data folder; `None` when none runs.
+pub fn running_broker(path: &Path) -> Option<String> {
+    let lock = File::open(path.join(LOCK)).ok()?;
+    // What a killed process left behind says nothing: only the lock shows that one runs.
+    match lock.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => fs::read_to_string(path.join(ADDRESS)).ok(),
+        Ok(()) | Err(TryLockError::Error(_)) => None,
     }
 }
 
@@ -107,7 +127,7 @@ fn check_marker(path: &Path) -> Result<(), Failure> {
 }
 
 fn lock(path: &Path) -> anyhow::Result<File> {
-    let name = path.join("lock");
+    let name = path.join(LOCK);
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -157,6 +177,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let _open = DataFolder::open(folder.path()).unwrap();
         assert!(refused(folder.path()).contains("in use"));
+    }
+
+    #[test]
+    fn the_broker_is_found_only_while_it_runs() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        assert_eq!(running_broker(&path), None);
+        let open = DataFolder::open(&path).unwrap();
+        open.announce("127.0.0.1:9092".parse().unwrap()).unwrap();
+        assert_eq!(running_broker(&path).as_deref(), Some("127.0.0.1:9092"));
+        drop(open);
+        assert_eq!(running_broker(&path), None);
     }
 
     #[test]

@@ -79,6 +79,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     let listener = http::bind(args.http).await?;
     let settings = Settings { listen: args.kafka, ..Settings::new(folder.kafka()) };
     let broker = Broker::start(settings).await.map_err(broker_failure)?;
+    folder.announce(broker.address())?;
     let config = config(args, folder, broker.address())?;
     let connection = config.kafka.clone();
     let tables = config.catalog.topics.iter().map(|topic| Arc::clone(&topic.table)).collect();

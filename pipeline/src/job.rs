@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use aion_kafka::Connection;
+use aion_kafka::{Connection, Limits};
 use aion_schemas::{catalog::Topic, decode::SchemaId, log::Timestamp};
 use aion_sinks::{
     budget::Budget,
@@ -79,6 +79,8 @@ pub struct JobSpec {
     pub max_reject_share: f64,
     /// How long a stop may take: flush, commit, leave.
     pub stop_within: Duration,
+    /// What the Kafka client may hold of each partition before it is decoded.
+    pub limits: Limits,
 }
 
 impl JobSpec {
@@ -120,6 +122,7 @@ pub fn run(
         budget: budget.clone(),
         shutdown,
         stop_within: spec.stop_within,
+        limits: spec.limits,
     };
     let source = KafkaSource::open(opening).map_err(|cause| JobError::Source {
         job: Arc::clone(&job),

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use aion_kafka::Limits;
 use aion_sinks::{
     budget::Budget,
     lake::{Lake, Settings, TableSpec},
@@ -40,7 +41,9 @@ impl Platform {
         listener: TcpListener,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Platform> {
-        let budget = Budget::new(config.memory_bytes - config.memory_bytes / QUEUE_SHARE);
+        let queues_bytes = config.memory_bytes / QUEUE_SHARE;
+        let budget = Budget::new(config.memory_bytes - queues_bytes);
+        let limits = queue_limits(&config.jobs, queues_bytes);
         let lake = Lake::open(&config.lake.url, &HashMap::new()).map_err(sink_failure)?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         for job in &config.jobs {
@@ -51,6 +54,7 @@ impl Platform {
                 schema_ids: job.schema_ids.clone(),
                 max_reject_share: job.max_reject_share,
                 stop_within: config.drain,
+                limits,
             };
             let shutdown = shutdown.clone();
             let handle = job::run(spec, &config.kafka, sinks, budget.clone(), shutdown)?;
@@ -76,6 +80,19 @@ impl Platform {
         self.close_http.cancel();
         self.http.await.context("the HTTP task broke")?.context("serve HTTP")?;
         failed.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+}
+
+/// Shares the bytes of the client's queues among all partitions. A queue may pass its bound by one
+/// fetch, so that fetch is part of the share.
+fn queue_limits(jobs: &[JobConfig], queues_bytes: usize) -> Limits {
+    let partitions: usize = jobs.iter().map(|job| job.topic.partitions.max(1) as usize).sum();
+    let share = (queues_bytes / partitions.max(1)).clamp(64 << 10, 16 << 20);
+    let partition_fetch_bytes = (share / 2).min(1 << 20);
+    Limits {
+        queued_bytes: share - partition_fetch_bytes,
+        partition_fetch_bytes,
+        ..Limits::default()
     }
 }
 

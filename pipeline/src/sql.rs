@@ -32,7 +32,10 @@ use url::Url;
 
 pub use self::format::Format;
 use self::shell::{Outcome, Shell};
-use crate::exit::{Exit, Failure};
+use crate::{
+    data_folder::running_broker,
+    exit::{Exit, Failure},
+};
 
 /// The arguments of `aion sql`.
 #[derive(Debug, clap::Args)]
@@ -52,7 +55,8 @@ pub struct SqlArgs {
     /// The lake itself: a folder, or a URL.
     #[arg(long, value_name = "URL", conflicts_with = "data")]
     lake: Option<String>,
-    /// A broker to ask for the ends of the logs, for table `lag`.
+    /// A broker to ask for the ends of the logs, for table `lag`; that of a running `aion dev` is
+    /// found by itself.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
     /// Folder with catalog.toml and schemas; the built-in contract without it.
@@ -129,7 +133,8 @@ fn open(args: &SqlArgs) -> anyhow::Result<Engine> {
     let mut settings = Settings::new(lake_url(args)?, Arc::new(catalog));
     settings.memory_bytes = args.memory;
     settings.deadline = Duration::from_secs(args.timeout);
-    settings.ends = args.kafka.as_deref().map(ends::of_broker);
+    let running = || running_broker(&args.data).filter(|_| args.lake.is_none());
+    settings.ends = args.kafka.clone().or_else(running).as_deref().map(ends::of_broker);
     let opened = Engine::open(settings);
     Ok(opened.map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?)
 }

@@ -108,6 +108,7 @@ impl Cluster {
             schema_ids: Vec::new(),
             max_reject_share: 0.5,
             stop_within: Duration::from_secs(10),
+            limits: aion_kafka::Limits::default(),
         };
         let sinks: Vec<Box<dyn aion_sinks::sink::Sink>> =
             vec![Box::new(MemorySink::open(store, Settings::default()))];

@@ -81,16 +81,17 @@ pub(super) struct Opening<'a> {
     pub(super) budget: Budget,
     pub(super) shutdown: CancellationToken,
     pub(super) stop_within: Duration,
+    pub(super) limits: Limits,
 }
 
 impl KafkaSource {
     /// Joins the group and starts the threads. Brokers may be down: it connects in the background.
     pub(super) fn open(opening: Opening<'_>) -> Result<KafkaSource, String> {
-        let Opening { connection, group, topic, rows, budget, shutdown, stop_within } = opening;
+        let Opening { connection, group, topic, rows, budget, shutdown, .. } = opening;
         let (events_in, events) = mpsc::channel(EVENTS);
         let (commands, commands_out) = mpsc::channel(COMMANDS);
         let pulse = Pulse::new();
-        let consumer = Consumer::open(connection, group, &[&topic.name], Limits::default())
+        let consumer = Consumer::open(connection, group, &[&topic.name], opening.limits)
             .map_err(|error| error.to_string())?;
         let lookups = Lookups::start(connection, &topic.name)?;
         let poller =
@@ -99,7 +100,13 @@ impl KafkaSource {
             .name(format!("read {}", topic.name))
             .spawn(move || poller.run(&events_in, commands_out))
             .map_err(|error| format!("start the reader of {}: {error}", topic.name))?;
-        Ok(KafkaSource { events, commands, pulse, shutdown, stop_within: Some(stop_within) })
+        Ok(KafkaSource {
+            events,
+            commands,
+            pulse,
+            shutdown,
+            stop_within: Some(opening.stop_within),
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) fn mirror() -> &'static apache_avro::Schema {
     static MIRROR: OnceLock<apache_avro::Schema> = OnceLock::new();
     MIRROR.get_or_init(|| {
-        apache_avro::max_allocation_bytes(1 << 20);
+        apache_avro::util::max_allocation_bytes(1 << 20);
         apache_avro::Schema::parse(&every_kind().avro("test")).unwrap()
     })
 }
