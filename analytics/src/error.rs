@@ -88,7 +88,7 @@ fn there_are(what: &str, names: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!("\n{what}: {}", names.join(", ")) }
 }
 
-/// Errors of ours travel through DataFusion's and come out again in [`explain`].
+/// Errors of ours travel through DataFusion's and come out again in `explain`.
 impl From<Error> for DataFusionError {
     fn from(error: Error) -> DataFusionError {
         DataFusionError::External(Box::new(error))

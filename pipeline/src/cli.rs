@@ -48,7 +48,7 @@ struct RunArgs {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
-        Command::Dev(args) => dev::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Dev(args) => dev::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args.config).map(|()| ExitCode::SUCCESS),
         Command::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Sql(args) => sql::run(args),

@@ -58,7 +58,7 @@ pub struct DevArgs {
 }
 
 /// Runs until SIGINT or SIGTERM.
-pub fn run(args: DevArgs) -> anyhow::Result<()> {
+pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     for (address, flag) in [(args.kafka, "--kafka"), (args.http, "--http")] {
         if !address.ip().is_loopback() {
             let message =
@@ -69,7 +69,7 @@ pub fn run(args: DevArgs) -> anyhow::Result<()> {
     let folder = DataFolder::open(&args.data)?;
     logging::start(&LogConfig { filter: "warn".into(), ..LogConfig::default() })?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    runtime.block_on(start_and_stop(&args, &folder))
+    runtime.block_on(start_and_stop(args, &folder))
 }
 
 /// Starts from the broker upwards, and stops from the generator downwards.
@@ -78,7 +78,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     signals::listen(shutdown.clone()).context("listen for signals")?;
     let listener = http::bind(args.http).await?;
     let settings = Settings { listen: args.kafka, ..Settings::new(folder.kafka()) };
-    let broker = Broker::start(settings).await.map_err(broker_failure)?;
+    let broker = Broker::start(settings).await.map_err(|cause| broker_failure(&cause))?;
     folder.announce(broker.address())?;
     let config = config(args, folder, broker.address())?;
     let connection = config.kafka.clone();
@@ -135,9 +135,9 @@ async fn create_topics(connection: Connection, catalog: Catalog) -> anyhow::Resu
     Ok(())
 }
 
-fn broker_failure(cause: aion_embedded::Error) -> Failure {
+fn broker_failure(cause: &aion_embedded::Error) -> Failure {
     use aion_embedded::Error;
-    let exit = match &cause {
+    let exit = match cause {
         Error::Busy { .. } => Exit::Address,
         Error::NotLoopback(_) => Exit::Usage,
         Error::Locked { .. }

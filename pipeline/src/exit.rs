@@ -65,6 +65,8 @@ pub fn is_disk_full(error: &std::io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use anyhow::Context;
 
     use super::*;

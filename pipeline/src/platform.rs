@@ -44,7 +44,8 @@ impl Platform {
         let queues_bytes = config.memory_bytes / QUEUE_SHARE;
         let budget = Budget::new(config.memory_bytes - queues_bytes);
         let limits = queue_limits(&config.jobs, queues_bytes);
-        let lake = Lake::open(&config.lake.url, &HashMap::new()).map_err(sink_failure)?;
+        let lake =
+            Lake::open(&config.lake.url, &HashMap::new()).map_err(|cause| sink_failure(&cause))?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         for job in &config.jobs {
             let sinks = sinks(job, &lake, &config).await?;
@@ -110,7 +111,9 @@ async fn sinks(
                 let name = job.topic.table.to_string();
                 let spec = TableSpec { name, schema: schema.arrow(), event_time };
                 let settings = lake_settings(config);
-                sinks.push(Box::new(lake.sink(spec, settings).await.map_err(sink_failure)?));
+                sinks.push(Box::new(
+                    lake.sink(spec, settings).await.map_err(|cause| sink_failure(&cause))?,
+                ));
             }
         }
     }
@@ -128,8 +131,8 @@ fn lake_settings(config: &Config) -> Settings {
     }
 }
 
-fn sink_failure(cause: SinkError) -> Failure {
-    let exit = match &cause {
+fn sink_failure(cause: &SinkError) -> Failure {
+    let exit = match cause {
         SinkError::Retry { .. } => Exit::Failed,
         SinkError::Fatal { .. } => Exit::Guarantee,
     };

@@ -43,7 +43,7 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = BrokerSettings::new(folder.path().join("kafka"));
         settings.fsync = Fsync::Never;
-        settings.retention_check = Duration::from_secs(3600); // when the test says so, not before
+        settings.retention_check = Duration::from_hours(1); // when the test says so, not before
         let broker = Broker::start(settings).await.unwrap();
         let connection = Connection::to(broker.address().to_string());
         let admin = Admin::open(&connection, Duration::from_secs(10)).unwrap();

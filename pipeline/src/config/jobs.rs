@@ -117,11 +117,9 @@ pub fn defaults(catalog: &Catalog) -> Vec<JobConfig> {
 
 fn unknown_topic(name: &str, catalog: &Catalog) -> String {
     let known = || catalog.topics.iter().map(|topic| &*topic.name);
-    match nearest(name, known()) {
-        Some(near) => format!("no topic {name:?} in the catalog; did you mean {near:?}?"),
-        None => {
-            let known: Vec<&str> = known().collect();
-            format!("no topic {name:?} in the catalog; known are {}", known.join(", "))
-        }
+    if let Some(near) = nearest(name, known()) {
+        return format!("no topic {name:?} in the catalog; did you mean {near:?}?");
     }
+    let known: Vec<&str> = known().collect();
+    format!("no topic {name:?} in the catalog; known are {}", known.join(", "))
 }

@@ -102,6 +102,7 @@ pub(crate) fn event(name: &str, changed: Option<&str>) -> String {
 }
 
 /// A field's name, as rejects have it.
+#[expect(clippy::unnecessary_wraps, reason = "it stands for what a reject has")]
 pub(crate) fn named(name: &str) -> Option<Arc<str>> {
     Some(name.into())
 }

@@ -1,6 +1,6 @@
 //! The decoder against the oracles: generated events, and damage done to them.
 
-use std::sync::OnceLock;
+use std::{fmt::Write, sync::OnceLock};
 
 use aion_schemas::{
     decode::{Outcome, Reason},
@@ -81,7 +81,7 @@ fn literal(text: &str, style: u8) -> String {
         let must = matches!(character, '"' | '\\' | '\0'..='\x1f');
         if must || (style >> (index % 8)) & 1 == 1 {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                json += &format!("\\u{unit:04x}");
+                write!(json, "\\u{unit:04x}").unwrap();
             }
         } else {
             json.push(character);
@@ -189,9 +189,12 @@ fn events() -> impl Strategy<Value = Event> {
     let cells: Vec<_> = schema
         .fields
         .iter()
-        .map(|field| match field.required {
-            true => cell(field.kind).prop_map(Some).boxed(),
-            false => prop::option::of(cell(field.kind)).boxed(),
+        .map(|field| {
+            if field.required {
+                cell(field.kind).prop_map(Some).boxed()
+            } else {
+                prop::option::of(cell(field.kind)).boxed()
+            }
         })
         .collect();
     let unknown = prop::collection::vec(("x[a-z]{0,3}", tree()), 0..3);

@@ -43,7 +43,9 @@ fn setting(name: &str, default: u64) -> u64 {
 /// Damages members of the corpus, splices two together now and then, and checks each result.
 fn mutate(encoding: &str, check: impl Fn(&[u8])) {
     let corpus = corpus(encoding);
-    corpus.iter().for_each(|payload| check(payload));
+    for payload in &corpus {
+        check(payload);
+    }
     let mut random = Random(setting("AION_FUZZ_SEED", 0x00a1_0e5e_ed01) | 1);
     let end = Instant::now() + Duration::from_secs(setting("AION_FUZZ_SECONDS", 2));
     let mut rounds = 0u64;

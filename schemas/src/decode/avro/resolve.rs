@@ -162,11 +162,17 @@ impl<'a> Types<'a> {
                 let missing = || Incompatible::new(format!("the writer doesn't define `{name}`"));
                 self.skip(named.ok_or_else(missing)?, depth + 1)?
             }
-            Avro::Int | Avro::Long | Avro::Date => Skip::Varint,
-            Avro::TimeMillis | Avro::TimeMicros => Skip::Varint,
-            Avro::TimestampMillis | Avro::TimestampMicros | Avro::TimestampNanos => Skip::Varint,
-            Avro::LocalTimestampMillis | Avro::LocalTimestampMicros => Skip::Varint,
-            Avro::LocalTimestampNanos => Skip::Varint,
+            Avro::Int
+            | Avro::Long
+            | Avro::Date
+            | Avro::TimeMillis
+            | Avro::TimeMicros
+            | Avro::TimestampMillis
+            | Avro::TimestampMicros
+            | Avro::TimestampNanos
+            | Avro::LocalTimestampMillis
+            | Avro::LocalTimestampMicros
+            | Avro::LocalTimestampNanos => Skip::Varint,
         })
     }
 
