@@ -38,7 +38,7 @@ def decision(n: int, now: datetime, rng: random.Random) -> dict:
 def lifecycle(n: int, now: datetime, rng: random.Random) -> dict:
     return {
         "task_id": f"task-{n:07d}",
-        "status": rng.choice(["queued", "running", "completed", "failed"]),
+        "status": rng.choice(["queued", "running", "succeeded", "failed"]),
         "timestamp": timestamp(now, rng),
         "metadata": {"z": 1, "a": {"y": [True, None], "b": "ü"}},
         "tenant_id": None,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | (decided) | `queued` | at once |
 //! | `queued` | `running`, `cancelled` | a worker takes it; the caller gives up |
-//! | `running` | `completed`, `failed`, `cancelled` | last |
+//! | `running` | `succeeded`, `failed`, `cancelled` | last |
 //! | `running` | `queued` | an attempt failed and there is another: `retries` goes up |
 //!
 //! The outcome can be learned from the decision: it comes of the same route, size, budgets and
@@ -36,7 +36,7 @@ const LONGEST_MS: f64 = 600_000.0;
 pub(super) enum Status {
     Queued,
     Running,
-    Completed,
+    Succeeded,
     Failed,
     Cancelled,
 }
@@ -46,7 +46,7 @@ impl Status {
         match self {
             Status::Queued => "queued",
             Status::Running => "running",
-            Status::Completed => "completed",
+            Status::Succeeded => "succeeded",
             Status::Failed => "failed",
             Status::Cancelled => "cancelled",
         }
@@ -194,7 +194,7 @@ impl Task {
         match step.status {
             Status::Queued => self.next = self.after_queued(step.time, load),
             Status::Running => self.next = self.after_running(step.time, load),
-            Status::Completed | Status::Failed | Status::Cancelled => {}
+            Status::Succeeded | Status::Failed | Status::Cancelled => {}
         }
         let goes_on = matches!(step.status, Status::Queued | Status::Running);
         let event = self.lifecycle(event_id, step);
@@ -238,7 +238,7 @@ impl Task {
             Some((_, true)) if retry => Status::Queued,
             Some(_) => Status::Failed,
             None if self.random.chance(0.012) => Status::Cancelled,
-            None => Status::Completed,
+            None => Status::Succeeded,
         };
         Step { status, time: after(time, took), error: failure.map(|(code, _)| code) }
     }

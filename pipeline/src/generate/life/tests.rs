@@ -130,7 +130,7 @@ fn follow(stories: &mut HashMap<String, Story>, event: &Event) {
     let legal = match story.last.as_str() {
         "" => ["queued", "", "", ""],
         "queued" => ["running", "cancelled", "", ""],
-        "running" => ["completed", "failed", "cancelled", "queued"],
+        "running" => ["succeeded", "failed", "cancelled", "queued"],
         ended => panic!("{status} after {ended}"),
     };
     assert!(legal.contains(&status.as_str()), "{status} after {:?}", story.last);
@@ -153,7 +153,7 @@ fn every_task_has_one_decision_and_one_legal_course() {
     }
     assert!(stories.values().all(|story| story.decided.is_some() && story.retries <= 2));
     let ended = |status: &str| stories.values().filter(|story| story.last == status).count() as f64;
-    let all = ended("completed") + ended("failed") + ended("cancelled");
+    let all = ended("succeeded") + ended("failed") + ended("cancelled");
     let under_way = stories.len() as f64 - all;
     assert!(under_way / all < 0.02, "{under_way} of {} tasks have not ended", stories.len());
     let (failed, cancelled) = (ended("failed") / all, ended("cancelled") / all);
@@ -185,7 +185,7 @@ fn the_outcome_can_be_learned_from_the_features() {
         }
         let failed = match text(&event, "status").as_str() {
             "failed" => 1.0,
-            "completed" => 0.0,
+            "succeeded" => 0.0,
             _ => continue,
         };
         let (route, ms_per_token) = slack.remove(&task).unwrap();
