@@ -1,4 +1,6 @@
-//! Topics, their ids and settings, offsets, and whether a cluster can be reached.
+//! Topics, their ids and settings, offsets, access rules, and whether a cluster can be reached.
+
+mod acls;
 
 use std::{
     sync::Arc,
@@ -9,6 +11,7 @@ use aion_schemas::log::{Offset, Timestamp};
 use rdkafka::bindings::{self as rd, rd_kafka_admin_op_t as Op, rd_kafka_resp_err_t as Code};
 use uuid::Uuid;
 
+pub use self::acls::{Acl, Operation, Resource};
 use crate::{
     Connection, Error, TopicPartition,
     native::{AdminRequest, Client, Kind, NewTopicSpec, PartitionList, Queue, TopicResult},

@@ -93,14 +93,18 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |(name, value): (&String, &String)| {
-            let secret = SECRET.iter().any(|part| name.contains(part));
-            (name.clone(), if secret { "***".to_owned() } else { value.clone() })
+            (name.clone(), if is_secret(name) { "***".to_owned() } else { value.clone() })
         };
         f.debug_struct("Connection")
             .field("brokers", &self.brokers)
             .field("properties", &self.properties.iter().map(shown).collect::<BTreeMap<_, _>>())
             .finish()
     }
+}
+
+/// Whether the value of a librdkafka property is a secret by the property's name.
+pub fn is_secret(property: &str) -> bool {
+    SECRET.iter().any(|part| property.contains(part))
 }
 
 /// Parts of property names whose values are never shown.

@@ -5,7 +5,7 @@
 //!   are [`Event`]s that the caller answers in its own time, and records are read in batches from
 //!   each partition's own queue, borrowed from librdkafka's buffers.
 //! - [`Producer`]: idempotent, `acks=all`, non-blocking, with an acknowledgement for every message.
-//! - [`Admin`]: topics, their ids and configurations, offsets, and whether the cluster can be
+//! - [`Admin`]: topics, their ids and configurations, offsets, access rules, and whether the cluster can be
 //!   reached.
 //!
 //! Everything here is synchronous; nothing needs an async runtime.
@@ -27,8 +27,10 @@ mod record;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use admin::{Admin, Isolation, NewTopic, Outcome, Spot, TopicIdentity};
-pub use connection::{Connection, Limits};
+pub use admin::{
+    Acl, Admin, Isolation, NewTopic, Operation, Outcome, Resource, Spot, TopicIdentity,
+};
+pub use connection::{Connection, Limits, is_secret};
 pub use consumer::{Consumer, Event, Fetched, Wait};
 pub use error::Error;
 pub use producer::{Outgoing, Placed, Producer};

@@ -23,7 +23,7 @@ pub(crate) use message::{Buffer, HeaderSource, Message, NewMessage, Report};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use mock::Mock;
 pub(crate) use queue::Queue;
-pub(crate) use request::{AdminRequest, NewTopicSpec, TopicResult};
+pub(crate) use request::{AdminRequest, NewTopicSpec, Rule, TopicResult};
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},

@@ -57,7 +57,7 @@ fn main() {
     let schema = &catalog.topic(TOPIC.name()).unwrap().schema;
     for (name, encoder) in [("json", Encoder::Json), ("avro", Encoder::avro(schema, SCHEMA_ID))] {
         let (mut child, connection) = start_broker();
-        bootstrap::create_topics(&connection, &catalog, Environment::Dev, 1).unwrap();
+        bootstrap::create_topics(&connection, &catalog, Environment::Dev).unwrap();
         let bytes = fill(&connection, encoder, events);
         let (mut raw, mut full) = (Vec::new(), Vec::new());
         for round in 0..rounds {

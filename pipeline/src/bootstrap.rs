@@ -1,47 +1,66 @@
-//! Makes the catalog's topics where they are missing, with their settings.
+//! Makes a cluster what the catalog says: topics with their settings, and who may do what.
 //!
-//! **Invariant:** idempotent, and nothing that exists is changed or deleted here.
+//! `aion bootstrap` looks, prints the plan, and carries it out; a second run finds nothing to do.
+//!
+//! **Invariant:** nothing is deleted, and only what differs is touched. Settings and access rules
+//! that the catalog doesn't speak of are left as they are.
+//! **Invariant:** partitions are raised only when asked, since later events of a key may then go to
+//! another partition than earlier ones.
+
+mod access;
+mod command;
+mod plan;
 
 use std::time::Duration;
 
-use aion_kafka::{Admin, Connection, NewTopic, Outcome};
+use aion_kafka::{Admin, Connection};
 use aion_schemas::catalog::{Catalog, Environment};
 
-/// How long the cluster may take to answer.
+pub use self::{
+    command::{BootstrapArgs, run},
+    plan::{Plan, Step},
+};
+
+/// How long the cluster may take to answer one question.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Creates what is missing and returns the names of what was created.
+/// What the cluster is to look like, beyond the catalog.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Sets how long messages are kept.
+    pub environment: Environment,
+    /// Replicas of each topic; without it three, or as many as there are brokers.
+    pub replication: Option<i32>,
+    /// Partitions of the platform's topics, in place of the catalog's.
+    pub partitions: Option<i32>,
+    /// Whether a topic with fewer partitions gets more.
+    pub raise_partitions: bool,
+    /// Whether access rules are set, and under which names.
+    pub access: Option<Principals>,
+}
+
+/// The accounts' principals in Kafka, where they aren't `User:<account>`.
+pub type Principals = std::collections::BTreeMap<String, String>;
+
+/// Creates the topics that are missing and leaves the others as they are, without access rules: what
+/// a broker that is ours alone needs.
 pub fn create_topics(
     connection: &Connection,
     catalog: &Catalog,
     environment: Environment,
-    replication: i32,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<()> {
     let admin = Admin::open(connection, PATIENCE)?;
-    admin.reach()?;
-    let configs: Vec<_> = catalog.topics.iter().map(|topic| topic.config(environment)).collect();
-    let configs: Vec<Vec<(&str, &str)>> = configs
-        .iter()
-        .map(|config| config.iter().map(|(name, value)| (&**name, &**value)).collect())
-        .collect();
-    let wanted: Vec<NewTopic<'_>> = catalog
-        .topics
-        .iter()
-        .zip(&configs)
-        .map(|(topic, configs)| NewTopic {
-            topic: &topic.name,
-            partitions: topic.partitions,
-            replication,
-            configs,
-        })
-        .collect();
-    let mut created = Vec::new();
-    for (topic, outcome) in catalog.topics.iter().zip(admin.create_topics(&wanted)?) {
-        match outcome {
-            Outcome::Done => created.push(topic.name.to_string()),
-            Outcome::Already => {}
-            Outcome::Failed(cause) => return Err(cause.into()),
-        }
+    let wanted = Wanted {
+        environment,
+        replication: None,
+        partitions: None,
+        raise_partitions: false,
+        access: None,
+    };
+    let mut plan = Plan::make(&admin, catalog, &wanted)?;
+    plan.steps.retain(|step| matches!(step, Step::Create { .. }));
+    for (_, outcome) in plan.carry_out(&admin)? {
+        outcome?;
     }
-    Ok(created)
+    Ok(())
 }

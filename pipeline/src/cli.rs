@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    bootstrap::{self, BootstrapArgs},
     dev::{self, DevArgs},
     exit::{self, Exit},
     generate::{self, GenerateArgs},
@@ -26,6 +27,9 @@ enum Command {
     Dev(DevArgs),
     /// Run the jobs of a configuration against a Kafka cluster.
     Run(RunArgs),
+    /// Give a Kafka cluster its topics, their settings and who may do what: prints the plan, changes
+    /// only what differs, deletes nothing.
+    Bootstrap(BootstrapArgs),
     /// Make believable events, to standard output or a broker.
     Generate(GenerateArgs),
     /// Ask the lake in SQL: one query, a file, or a prompt.
@@ -50,6 +54,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Dev(args) => dev::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args.config).map(|()| ExitCode::SUCCESS),
+        Command::Bootstrap(args) => bootstrap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Sql(args) => sql::run(args),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),

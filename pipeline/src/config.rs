@@ -210,7 +210,7 @@ fn connection(file: KafkaFile) -> Result<aion_kafka::Connection, String> {
     let mut properties = BTreeMap::new();
     for (name, value) in file.properties {
         let value = match value {
-            toml::Value::String(text) => secret::resolve(&text)
+            toml::Value::String(text) => secret::property(&name, &text)
                 .map_err(|cause| format!("kafka.properties.\"{name}\": {cause}"))?,
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(flag) => flag.to_string(),

@@ -130,7 +130,7 @@ fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Re
 }
 
 async fn create_topics(connection: Connection, catalog: Catalog) -> anyhow::Result<()> {
-    let create = move || bootstrap::create_topics(&connection, &catalog, Environment::Dev, 1);
+    let create = move || bootstrap::create_topics(&connection, &catalog, Environment::Dev);
     tokio::task::spawn_blocking(create).await.context("create topics")??;
     Ok(())
 }

@@ -42,7 +42,8 @@ use pace::Pace;
 /// for an async runtime's thread.
 #[expect(clippy::needless_pass_by_value, reason = "a command ends with its arguments")]
 pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
-    let (topics, encoder, connection) = (args.topics(), args.encoder()?, args.connection()?);
+    let (topics, connection) = (args.topics(), args.connection()?);
+    let encoder = args.encoder(connection.as_ref())?;
     let start = args.start(now());
     let life = Life::new(args.seed, start, &topics, args.event_rate());
     let mut messages = Messages::new(life, encoder, args.bad_share);

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod health;
 pub mod http;
 pub mod job;
+pub mod kafka_args;
 pub mod logging;
 pub mod metrics;
 pub mod platform;

@@ -35,6 +35,18 @@ pub const GAPS: &str = "aion.gaps";
 pub struct Catalog {
     /// The topics, internal ones included.
     pub topics: Vec<Topic>,
+    /// The service accounts that topics name as readers and writers.
+    pub accounts: Vec<Account>,
+}
+
+/// A service account of the platform.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Its name; in Kafka the principal `User:<name>`, unless a deployment says otherwise.
+    pub name: Arc<str>,
+    /// The beginning of the names of the consumer groups that it may use; none if it uses none.
+    pub groups: Option<Arc<str>>,
 }
 
 /// One topic: what stands in its messages, and how it is kept.
@@ -55,6 +67,10 @@ pub struct Topic {
     pub retention: Retention,
     /// The largest batch of records that the broker takes, in bytes.
     pub max_message_bytes: i32,
+    /// The accounts that may consume from it.
+    pub readers: Vec<Arc<str>>,
+    /// The accounts that may produce to it.
+    pub writers: Vec<Arc<str>>,
     /// Whether only the last record of each key is kept.
     pub compacted: bool,
     /// Whether AION Event Streams itself writes it; webhook patterns never match such a topic.

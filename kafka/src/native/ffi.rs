@@ -1,13 +1,14 @@
-//! The functions that carry error codes, declared with `i32` in their place.
+//! The functions that carry a broker's numbers (error codes, access rules), declared with `i32` in
+//! their place.
 //!
-//! The codes are C enums, which librdkafka fills with whatever 16-bit number a broker sends. The
+//! The numbers are C enums, which librdkafka fills with whatever 16-bit number a broker sends. The
 //! bindings declare them as a Rust enum, for which an unknown number is undefined behaviour; an
 //! `i32` has the same ABI and no such trap.
 
 use std::ffi::{c_char, c_int, c_void};
 
 use rdkafka::bindings::{
-    rd_kafka_ConfigResource_t, rd_kafka_error_t, rd_kafka_event_t, rd_kafka_metadata_t,
+    rd_kafka_AclBinding_t, rd_kafka_ConfigResource_t, rd_kafka_error_t, rd_kafka_event_t, rd_kafka_metadata_t,
     rd_kafka_queue_t, rd_kafka_t, rd_kafka_topic_partition_list_t, rd_kafka_topic_result_t,
     rd_kafka_topic_t,
 };
@@ -22,6 +23,23 @@ unsafe extern "C" {
     pub(super) fn rd_kafka_fatal_error(rk: *mut rd_kafka_t, text: *mut c_char, size: usize) -> i32;
     pub(super) fn rd_kafka_topic_result_error(result: *const rd_kafka_topic_result_t) -> i32;
     pub(super) fn rd_kafka_ConfigResource_error(resource: *const rd_kafka_ConfigResource_t) -> i32;
+    pub(super) fn rd_kafka_AclBinding_new(
+        kind: i32,
+        name: *const c_char,
+        pattern: i32,
+        principal: *const c_char,
+        host: *const c_char,
+        operation: i32,
+        permission: i32,
+        reason: *mut c_char,
+        size: usize,
+    ) -> *mut rd_kafka_AclBinding_t;
+    pub(super) fn rd_kafka_AclBinding_restype(acl: *const rd_kafka_AclBinding_t) -> i32;
+    pub(super) fn rd_kafka_AclBinding_resource_pattern_type(
+        acl: *const rd_kafka_AclBinding_t,
+    ) -> i32;
+    pub(super) fn rd_kafka_AclBinding_operation(acl: *const rd_kafka_AclBinding_t) -> i32;
+    pub(super) fn rd_kafka_AclBinding_permission_type(acl: *const rd_kafka_AclBinding_t) -> i32;
     pub(super) fn rd_kafka_subscribe(
         rk: *mut rd_kafka_t,
         topics: *const rd_kafka_topic_partition_list_t,

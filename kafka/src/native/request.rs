@@ -15,8 +15,10 @@ use super::{
 };
 use crate::Error;
 
+mod acls;
 mod parts;
 
+pub(crate) use self::acls::Rule;
 pub(crate) use self::parts::{Description, NewTopicSpec, Setting, TopicResult};
 use self::parts::{
     Owned, TEXT, description, elements, new_topic, setting, topic_resource, topic_results,

@@ -1,6 +1,6 @@
 //! References to secrets: `env:NAME` and `file:PATH`; other text stands for itself.
 
-/// Resolves a reference. The error never shows what was read.
+/// The value that a text refers to, or the text.
 pub(crate) fn resolve(text: &str) -> Result<String, String> {
     if let Some(name) = text.strip_prefix("env:") {
         return std::env::var(name).map_err(|_| format!("environment variable {name} is not set"));
@@ -11,4 +11,13 @@ pub(crate) fn resolve(text: &str) -> Result<String, String> {
             .map_err(|cause| format!("read secret file {path}: {cause}"));
     }
     Ok(text.to_owned())
+}
+
+/// The value of a librdkafka property; one that is a secret has to be a reference.
+pub(crate) fn property(name: &str, text: &str) -> Result<String, String> {
+    let reference = text.starts_with("env:") || text.starts_with("file:");
+    if aion_kafka::is_secret(name) && !reference {
+        return Err("a secret doesn't belong here: write env:NAME or file:PATH".to_owned());
+    }
+    resolve(text)
 }

@@ -9,8 +9,8 @@ use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
 use super::{broken::Share, event::Topic, messages::Encoder};
 use crate::{
-    config::secret,
     exit::{Exit, Failure},
+    kafka_args::KafkaArgs,
 };
 
 /// Events a second of a life that isn't paced.
@@ -50,10 +50,8 @@ pub struct GenerateArgs {
     /// output
     #[arg(long, value_name = "HOST:PORT")]
     to: Option<String>,
-    /// A librdkafka property for the connection, such as security.protocol=ssl; may be repeated.
-    /// A value of `env:NAME` or `file:PATH` is read from there: for secrets
-    #[arg(short = 'X', value_name = "NAME=VALUE", requires = "to", value_parser = property)]
-    properties: Vec<(String, String)>,
+    #[command(flatten)]
+    kafka: KafkaArgs,
 }
 
 impl GenerateArgs {
@@ -85,21 +83,15 @@ impl GenerateArgs {
 
     /// How to reach Kafka, if that is where the messages go.
     pub(super) fn connection(&self) -> anyhow::Result<Option<Connection>> {
-        let Some(brokers) = self.to.clone() else { return Ok(None) };
-        let resolve = |(name, value): &(String, String)| match secret::resolve(value) {
-            Ok(value) => Ok((name.clone(), value)),
-            Err(cause) => usage(&format!("-X {name}: {cause}")),
-        };
-        let properties = self.properties.iter().map(resolve).collect::<anyhow::Result<_>>()?;
-        Ok(Some(Connection { brokers, properties }))
+        self.kafka.connection(self.to.as_deref())
     }
 
     /// What writes the messages' bodies.
-    pub(super) fn encoder(&self) -> anyhow::Result<Encoder> {
+    pub(super) fn encoder(&self, to: Option<&Connection>) -> anyhow::Result<Encoder> {
         let (Encoding::Avro, Some(schema_id)) = (self.encoding, self.schema_id) else {
             return Ok(Encoder::Json);
         };
-        if self.to.is_none() {
+        if to.is_none() {
             return usage(
                 "--encoding avro makes messages without a line form: send them with --to",
             );
@@ -174,9 +166,4 @@ fn rate(text: &str) -> Result<f64, &'static str> {
         Ok(rate) if (0.001..=1e7).contains(&rate) => Ok(rate),
         _ => Err("a rate is a number from 0.001 to 10000000"),
     }
-}
-
-fn property(text: &str) -> Result<(String, String), &'static str> {
-    let (name, value) = text.split_once('=').ok_or("a property is NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
 }

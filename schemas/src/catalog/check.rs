@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Catalog, DEAD_LETTERS, GAPS, Problems, Topic, file::Entry};
+use super::{Account, Catalog, DEAD_LETTERS, GAPS, Problems, Topic, file::Entry};
 use crate::{
     name::{self, NAME_RULE},
     schema::{Field, Kind},
@@ -65,6 +65,43 @@ pub(super) fn topics(topics: &[Topic], file: &str, problems: &mut Problems) {
         numbers(topic, file, problems);
     }
     dead_letters_hold_every_message(topics, file, problems);
+}
+
+/// Checks the accounts, and that topics name known ones only.
+pub(super) fn accounts(
+    accounts: &[Account],
+    topics: &[Topic],
+    file: &str,
+    problems: &mut Problems,
+) {
+    for (index, account) in accounts.iter().enumerate() {
+        let place = || format!("account {}", account.name);
+        if !name::is_topic(&account.name) {
+            let fix = "use the characters a-z A-Z 0-9 . _ -";
+            problems.add(file, place(), "Kafka's tools take no such name well", fix);
+        }
+        if accounts.iter().take(index).any(|other| other.name == account.name) {
+            problems.add(file, place(), "stands twice", "take one of them out");
+        }
+        if account.groups.as_deref() == Some("") {
+            // As a prefix it would be every group of the cluster.
+            let fix = "name the beginning of its groups, or leave `groups` out";
+            problems.add(file, place(), "`groups` is empty", fix);
+        }
+    }
+    for topic in topics {
+        for (key, names) in [("readers", &topic.readers), ("writers", &topic.writers)] {
+            for name in names {
+                if accounts.iter().any(|account| account.name == *name) {
+                    continue;
+                }
+                let known = accounts.iter().map(|account| &*account.name);
+                let fix = did_you_mean(name, known, "add an [[account]] of that name");
+                let place = format!("topic {}, {key}", topic.name);
+                problems.add(file, place, format!("there is no account `{name}`"), fix);
+            }
+        }
+    }
 }
 
 fn key(topic: &Topic, file: &str, problems: &mut Problems) {

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{Catalog, CatalogError, Problems, Retention, Topic, check, source::Source};
+use super::{Account, Catalog, CatalogError, Problems, Retention, Topic, check, source::Source};
 use crate::{schema::json, validate::Validator};
 
 /// `catalog.toml` as people write it.
@@ -12,6 +12,8 @@ use crate::{schema::json, validate::Validator};
 #[serde(deny_unknown_fields)]
 struct CatalogFile {
     defaults: Defaults,
+    #[serde(default)]
+    account: Vec<Account>,
     topic: Vec<Entry>,
 }
 
@@ -22,6 +24,8 @@ struct Defaults {
     partitions: i32,
     retention: Periods,
     max_message_bytes: i32,
+    #[serde(default)]
+    readers: Vec<Arc<str>>,
 }
 
 /// One `[[topic]]`.
@@ -36,6 +40,9 @@ pub(super) struct Entry {
     partitions: Option<i32>,
     retention: Option<Periods>,
     max_message_bytes: Option<i32>,
+    readers: Option<Vec<Arc<str>>>,
+    #[serde(default)]
+    writers: Vec<Arc<str>>,
     #[serde(default)]
     compacted: bool,
     #[serde(default)]
@@ -77,13 +84,13 @@ pub(super) fn read(source: &Source<'_>) -> Result<Catalog, CatalogError> {
     let mut problems = Problems::default();
     let file = source.show("catalog.toml");
     let Some(text) = text(source, "catalog.toml", &mut problems) else {
-        return problems.unless(Catalog { topics: Vec::new() });
+        return problems.unless(Catalog { topics: Vec::new(), accounts: Vec::new() });
     };
     let parsed: CatalogFile = match toml::from_str(&text) {
         Ok(parsed) => parsed,
         Err(error) => {
             problems.add(&file, "", error.to_string().trim(), "correct the line and read again");
-            return problems.unless(Catalog { topics: Vec::new() });
+            return problems.unless(Catalog { topics: Vec::new(), accounts: Vec::new() });
         }
     };
     check::entries(&parsed.topic, &file, &mut problems);
@@ -93,7 +100,8 @@ pub(super) fn read(source: &Source<'_>) -> Result<Catalog, CatalogError> {
         .filter_map(|entry| topic(entry, &parsed.defaults, source, &mut problems))
         .collect();
     check::topics(&topics, &file, &mut problems);
-    let catalog = Catalog { topics };
+    check::accounts(&parsed.account, &topics, &file, &mut problems);
+    let catalog = Catalog { topics, accounts: parsed.account };
     if let Source::Folder(_) = source {
         check::same_as_builtin(&catalog, &file, &mut problems);
     }
@@ -127,6 +135,8 @@ fn topic(
         partitions: entry.partitions.unwrap_or(defaults.partitions),
         retention: Retention { dev: retention.dev, prod: retention.prod },
         max_message_bytes: entry.max_message_bytes.unwrap_or(defaults.max_message_bytes),
+        readers: entry.readers.as_ref().unwrap_or(&defaults.readers).clone(),
+        writers: entry.writers.clone(),
         compacted: entry.compacted,
         internal: entry.internal,
         json_schema: Arc::new(json_schema),

@@ -84,6 +84,12 @@ fn section(page: &mut String, topic: &Topic) {
     if topic.internal {
         put("Written by AION Event Streams itself.\n\n");
     }
+    let named = |accounts: &[std::sync::Arc<str>]| {
+        let names: Vec<String> = accounts.iter().map(|name| format!("`{name}`")).collect();
+        if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+    };
+    let (writers, readers) = (named(&topic.writers), named(&topic.readers));
+    put(&format!("May write: {writers}. May read: {readers}.\n\n"));
     put("| Column | Type | Unit | Required | Meaning |\n|---|---|---|---|---|\n");
     for field in &topic.schema.fields {
         let required = if field.required { "yes" } else { "" };

@@ -1,0 +1,116 @@
+//! `aion bootstrap`.
+
+use std::path::PathBuf;
+
+use aion_kafka::Admin;
+use aion_schemas::catalog::{Catalog, Environment};
+use anyhow::bail;
+
+use super::{PATIENCE, Plan, Principals, Wanted};
+use crate::{
+    exit::{Exit, Failure},
+    kafka_args::{KafkaArgs, property},
+};
+
+/// What `aion bootstrap` is told.
+#[derive(Debug, clap::Args)]
+pub struct BootstrapArgs {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    /// Brokers of the cluster, several with commas; or `bootstrap.servers` in the client file.
+    #[arg(long, value_name = "HOST:PORT", env = "KAFKA_BROKERS")]
+    brokers: Option<String>,
+    /// Sets how long messages are kept.
+    #[arg(long, value_name = "dev|prod", env = "AION_ENV", default_value = "dev", value_parser = environment)]
+    environment: Environment,
+    /// Replicas of each topic [default: 3, or as many as there are brokers].
+    #[arg(long, value_name = "N", env = "AION_REPLICATION", value_parser = clap::value_parser!(i32).range(1..=100))]
+    replication: Option<i32>,
+    /// Partitions of the platform's topics, in place of the catalog's.
+    #[arg(long, value_name = "N", env = "AION_PARTITIONS", value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    partitions: Option<i32>,
+    /// Give a topic with fewer partitions more. Later events of a key may then go to another
+    /// partition than earlier ones.
+    #[arg(long)]
+    raise_partitions: bool,
+    /// The principal of an account where it isn't `User:ACCOUNT`; may be repeated.
+    #[arg(long = "principal", value_name = "ACCOUNT=User:NAME", value_parser = property)]
+    principals: Vec<(String, String)>,
+    /// Leave access rules alone.
+    #[arg(long, conflicts_with = "principals")]
+    no_access_rules: bool,
+    /// A catalog of your own, laid out like `schemas/`.
+    #[arg(long, value_name = "DIR")]
+    catalog: Option<PathBuf>,
+    /// Print the plan and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn environment(text: &str) -> Result<Environment, &'static str> {
+    match text {
+        "dev" => Ok(Environment::Dev),
+        "prod" => Ok(Environment::Prod),
+        _ => Err("known are dev, prod"),
+    }
+}
+
+/// Prints the plan; without `--dry-run` carries it out. Fails if a step failed, after all were
+/// tried.
+pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
+    let Some(connection) = args.kafka.connection(args.brokers.as_deref())? else {
+        let what = "which cluster? Give --brokers HOST:PORT (or KAFKA_BROKERS), or a --client-config \
+                    with bootstrap.servers";
+        return Err(Failure::new(Exit::Usage, what).into());
+    };
+    let catalog = match &args.catalog {
+        None => Catalog::builtin(),
+        Some(dir) => Catalog::load(dir)
+            .map_err(|cause| Failure::new(Exit::Usage, format!("catalog: {cause}")))?,
+    };
+    let wanted = Wanted {
+        environment: args.environment,
+        replication: args.replication,
+        partitions: args.partitions,
+        raise_partitions: args.raise_partitions,
+        access: if args.no_access_rules { None } else { Some(principals(args, &catalog)?) },
+    };
+    let admin = Admin::open(&connection, PATIENCE)?;
+    let plan = Plan::make(&admin, &catalog, &wanted)?;
+    for step in &plan.steps {
+        println!("{:<9} {step}", step.verb());
+    }
+    let changes = plan.steps.iter().filter(|step| step.changes()).count();
+    let unchanged = plan.steps.len() - changes;
+    if args.dry_run {
+        println!("{changes} to change, {unchanged} as they are; nothing was changed");
+        return Ok(());
+    }
+    let mut failed = 0;
+    for (step, outcome) in plan.carry_out(&admin)? {
+        if let Err(error) = outcome {
+            failed += 1;
+            eprintln!("aion: {} {step}: {error}", step.verb());
+        }
+    }
+    println!("{} changed, {unchanged} as they were", changes - failed);
+    if failed > 0 {
+        bail!("{failed} of {changes} changes failed; what they need is said above");
+    }
+    Ok(())
+}
+
+fn principals(args: &BootstrapArgs, catalog: &Catalog) -> anyhow::Result<Principals> {
+    for (account, principal) in &args.principals {
+        if !catalog.accounts.iter().any(|known| *known.name == **account) {
+            let known: Vec<&str> = catalog.accounts.iter().map(|known| &*known.name).collect();
+            let what = format!("--principal: no account {account:?}; known are {}", known.join(", "));
+            return Err(Failure::new(Exit::Usage, what).into());
+        }
+        if !principal.contains(':') {
+            let what = format!("--principal {account}: {principal:?} has no type; write User:{principal}");
+            return Err(Failure::new(Exit::Usage, what).into());
+        }
+    }
+    Ok(args.principals.iter().cloned().collect())
+}
