@@ -17,6 +17,7 @@
 //! name ([`Connection`]).
 
 mod admin;
+mod advice;
 mod connection;
 mod consumer;
 mod error;
@@ -30,6 +31,7 @@ pub mod testing;
 pub use admin::{
     Acl, Admin, Isolation, NewTopic, Operation, Outcome, Resource, Spot, TopicIdentity,
 };
+pub use advice::Purpose;
 pub use connection::{Connection, Limits, is_secret};
 pub use consumer::{Consumer, Event, Fetched, Wait};
 pub use error::Error;

@@ -14,6 +14,7 @@ pub mod kafka_args;
 pub mod logging;
 pub mod metrics;
 pub mod platform;
+pub mod preflight;
 pub mod run;
 pub mod schemas;
 pub mod signals;

@@ -15,10 +15,13 @@ use crate::config::{LogConfig, LogFormat};
 /// The status line that is on the terminal, if any: log lines are printed above it.
 static STATUS_LINE: OnceLock<ProgressBar> = OnceLock::new();
 
+/// What others' crates say at `info` is what ours say at `debug`. A filter that names them wins.
+const QUIET: &str = "delta_kernel=warn,delta_kernel_default_engine=warn,librdkafka=warn";
+
 /// Starts logging to standard error. The environment variable `AION_LOG` goes before the filter.
 pub fn start(config: &LogConfig) -> anyhow::Result<()> {
     let filter = std::env::var("AION_LOG").unwrap_or_else(|_| config.filter.clone());
-    let filter = EnvFilter::try_new(&filter)
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))
         .map_err(|cause| anyhow::anyhow!("log filter {filter:?}: {cause}"))?;
     let registry = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer()

@@ -19,6 +19,7 @@ use crate::{
     http,
     job::{self, JobError, JobSpec},
     metrics::Metrics,
+    preflight::{self, Partitions},
 };
 
 /// The part of the byte budget that librdkafka's own queues may take; decoded rows get the rest.
@@ -43,7 +44,8 @@ impl Platform {
     ) -> anyhow::Result<Platform> {
         let queues_bytes = config.memory_bytes / QUEUE_SHARE;
         let budget = Budget::new(config.memory_bytes - queues_bytes);
-        let limits = queue_limits(&config.jobs, queues_bytes);
+        let partitions = preflight::look(&config.kafka, &config.jobs).await?;
+        let limits = queue_limits(&config.jobs, &partitions, queues_bytes);
         let lake =
             Lake::open(&config.lake.url, &HashMap::new()).map_err(|cause| sink_failure(&cause))?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
@@ -85,9 +87,13 @@ impl Platform {
 }
 
 /// Shares the bytes of the client's queues among all partitions. A queue may pass its bound by one
-/// fetch, so that fetch is part of the share.
-fn queue_limits(jobs: &[JobConfig], queues_bytes: usize) -> Limits {
-    let partitions: usize = jobs.iter().map(|job| job.topic.partitions.max(1) as usize).sum();
+/// fetch, so that fetch is part of the share. A topic that could not be looked at counts as the
+/// catalog has it.
+fn queue_limits(jobs: &[JobConfig], found: &Partitions, queues_bytes: usize) -> Limits {
+    let of = |job: &JobConfig| {
+        found.get(&job.topic.name).copied().unwrap_or(job.topic.partitions.max(1) as usize)
+    };
+    let partitions: usize = jobs.iter().map(of).sum();
     let share = (queues_bytes / partitions.max(1)).clamp(64 << 10, 16 << 20);
     let partition_fetch_bytes = (share / 2).min(1 << 20);
     Limits {

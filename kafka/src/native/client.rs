@@ -305,6 +305,8 @@ unsafe extern "C" fn log(
     if facility == "CONFWARN" && line.contains("will be ignored by this") {
         return;
     }
+    // A connection that failed is told as an error event too, with more words.
+    let level = if facility == "FAIL" { 7 } else { level };
     match level {
         0..=3 => tracing::error!(target: "librdkafka", %facility, "{line}"),
         4 => tracing::warn!(target: "librdkafka", %facility, "{line}"),

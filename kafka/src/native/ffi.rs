@@ -8,9 +8,9 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use rdkafka::bindings::{
-    rd_kafka_AclBinding_t, rd_kafka_ConfigResource_t, rd_kafka_error_t, rd_kafka_event_t, rd_kafka_metadata_t,
-    rd_kafka_queue_t, rd_kafka_t, rd_kafka_topic_partition_list_t, rd_kafka_topic_result_t,
-    rd_kafka_topic_t,
+    rd_kafka_AclBinding_t, rd_kafka_ConfigResource_t, rd_kafka_error_t, rd_kafka_event_t,
+    rd_kafka_metadata_t, rd_kafka_queue_t, rd_kafka_t, rd_kafka_topic_partition_list_t,
+    rd_kafka_topic_result_t, rd_kafka_topic_t,
 };
 
 pub(crate) const NO_ERROR: i32 = 0;

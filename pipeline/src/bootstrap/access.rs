@@ -13,8 +13,9 @@ use super::Principals;
 /// | a topic's reader | that topic | `Read`; `DescribeConfigs`, to check how times are set |
 /// | one with `groups` | groups whose names begin so | `Read` |
 pub(super) fn rules(catalog: &Catalog, principals: &Principals) -> Vec<Acl> {
-    let principal =
-        |account: &str| principals.get(account).map_or_else(|| format!("User:{account}"), Clone::clone);
+    let principal = |account: &str| {
+        principals.get(account).map_or_else(|| format!("User:{account}"), Clone::clone)
+    };
     let mut rules = Vec::new();
     let mut allow = |account: &str, operation, resource| {
         rules.push(Acl { principal: principal(account), operation, resource });

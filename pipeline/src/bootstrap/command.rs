@@ -104,11 +104,13 @@ fn principals(args: &BootstrapArgs, catalog: &Catalog) -> anyhow::Result<Princip
     for (account, principal) in &args.principals {
         if !catalog.accounts.iter().any(|known| *known.name == **account) {
             let known: Vec<&str> = catalog.accounts.iter().map(|known| &*known.name).collect();
-            let what = format!("--principal: no account {account:?}; known are {}", known.join(", "));
+            let what =
+                format!("--principal: no account {account:?}; known are {}", known.join(", "));
             return Err(Failure::new(Exit::Usage, what).into());
         }
         if !principal.contains(':') {
-            let what = format!("--principal {account}: {principal:?} has no type; write User:{principal}");
+            let what =
+                format!("--principal {account}: {principal:?} has no type; write User:{principal}");
             return Err(Failure::new(Exit::Usage, what).into());
         }
     }

@@ -149,7 +149,10 @@ impl fmt::Display for Step {
             Step::Allow(acl) | Step::RuleUnchanged(acl) => write!(f, "allow {acl}"),
             Step::TopicUnchanged(topic) => write!(f, "topic {topic}"),
             Step::NoAuthorizer(why) => {
-                write!(f, "access rules: the cluster has none, so everyone may do everything ({why})")
+                write!(
+                    f,
+                    "access rules: the cluster has none, so everyone may do everything ({why})"
+                )
             }
         }
     }
@@ -241,8 +244,7 @@ fn create(admin: &Admin, steps: &[Step]) -> Result<Vec<Outcome>, Error> {
     let mut all = Vec::new();
     for step in steps {
         if let Step::Create { topic, partitions, replication, configs } = step {
-            let configs: Vec<_> =
-                configs.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let configs: Vec<_> = configs.iter().map(|(name, value)| (&**name, &**value)).collect();
             all.push((topic, *partitions, *replication, configs));
         }
     }

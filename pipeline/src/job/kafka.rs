@@ -94,8 +94,9 @@ impl KafkaSource {
         let consumer = Consumer::open(connection, group, &[&topic.name], opening.limits)
             .map_err(|error| error.to_string())?;
         let lookups = Lookups::start(connection, &topic.name)?;
-        let poller =
-            Poller::new(consumer, lookups, rows, budget, (Arc::clone(&topic.name), pulse.clone()));
+        let client = (connection.clone(), consumer);
+        let named = (Arc::clone(&topic.name), pulse.clone());
+        let poller = Poller::new(client, lookups, rows, budget, named);
         std::thread::Builder::new()
             .name(format!("read {}", topic.name))
             .spawn(move || poller.run(&events_in, commands_out))

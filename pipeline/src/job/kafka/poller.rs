@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    mem::{Discriminant, discriminant},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use aion_kafka::{Consumer, Error, Event as Happened, TopicPartition, Wait};
+use aion_kafka::{Connection, Consumer, Error, Event as Happened, Purpose, TopicPartition, Wait};
 use aion_schemas::log::{Mark, Offset, Partition, Stream};
 use aion_sinks::budget::Budget;
 use tokio::sync::mpsc::{Receiver, Sender, error::TrySendError};
@@ -32,6 +33,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const MAX_OUTBOX: usize = 4;
 /// The same trouble is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
+/// And trouble of another kind after this.
+const TELL_OTHER: Duration = Duration::from_secs(1);
 /// How long a commit may hold the thread up when partitions are leaving.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
@@ -40,6 +43,7 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 /// The state of the reader thread.
 pub(super) struct Poller {
     topic: Arc<str>,
+    connection: Connection,
     consumer: Consumer,
     lookups: Lookups,
     make_rows: MakeRows,
@@ -54,7 +58,7 @@ pub(super) struct Poller {
     is_holding: bool,
     look: Look,
     again: Vec<(Instant, Question)>,
-    told: Option<(Instant, String)>,
+    told: Option<(Instant, Discriminant<Error>)>,
 }
 
 /// When the topic's id was asked for.
@@ -68,7 +72,7 @@ struct Look {
 impl Poller {
     /// A reader of the topic, which goes by this name.
     pub(super) fn new(
-        consumer: Consumer,
+        (connection, consumer): (Connection, Consumer),
         lookups: Lookups,
         make_rows: MakeRows,
         budget: Budget,
@@ -76,6 +80,7 @@ impl Poller {
     ) -> Poller {
         Poller {
             topic,
+            connection,
             consumer,
             lookups,
             make_rows,
@@ -368,16 +373,19 @@ impl Poller {
         true
     }
 
-    /// Tells the job of a failure that is tried again, not more often than people can read.
+    /// Tells the job of a failure that is tried again, not more often than people can read. Of a burst
+    /// the first says most: "all brokers are down" follows every reason.
     fn trouble(&mut self, error: &Error) {
-        let (now, text) = (Instant::now(), error.to_string());
-        let again = |(at, last): &(Instant, String)| {
-            *last != text || now.saturating_duration_since(*at) >= TELL_AGAIN
-        };
-        if self.told.as_ref().is_none_or(again) {
-            self.outbox.push_back(Event::Trouble(text.clone()));
-            self.told = Some((now, text));
+        let (now, kind) = (Instant::now(), discriminant(error));
+        if let Some((at, last)) = self.told {
+            let wait = if last == kind { TELL_AGAIN } else { TELL_OTHER };
+            if now.saturating_duration_since(at) < wait {
+                return;
+            }
         }
+        self.told = Some((now, kind));
+        let text = self.connection.explain(error, Purpose::Consume);
+        self.outbox.push_back(Event::Trouble(text));
     }
 
     fn name(&self, partition: i32) -> TopicPartition {
