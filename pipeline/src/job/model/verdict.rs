@@ -116,7 +116,7 @@ impl Case<'_> {
         for (offset, slot) in &self.log.cut {
             let count = self.stored.get(&slot.uid).map_or(0, Vec::len);
             self.at_most_once(*offset, slot)?;
-            let is_comparable = self.is_present && *offset >= self.log.start;
+            let is_comparable = self.is_comparable(*offset);
             if count == 1 && is_comparable && !self.has_diverged() {
                 let what = self.name(*offset, slot);
                 return Err(Violation::new(Kind::Unsaid, format!("{what} was cut and is stored")));
@@ -180,12 +180,21 @@ impl Case<'_> {
         };
         // What was cut and then expired, or went with the topic, nobody could compare any more.
         let above_cut = self.log.cut.iter().any(|(from, _)| *from <= offset);
-        let is_comparable = !above_cut || (self.is_present && offset >= self.log.start);
+        let is_comparable = !above_cut || self.is_comparable(offset);
         (self.is_present || claimed)
             && is_comparable
             && offset >= self.log.excused[self.sink]
             && !self.has_diverged()
             && !self.gaps().any(|gap| told(&gap))
+    }
+
+    /// Whether the log still shows that it is another one there: by its end, or by the epoch of a record.
+    fn is_comparable(&self, offset: usize) -> bool {
+        let log = self.log;
+        let shows = |slot: &Slot| slot.what != What::Hole;
+        self.is_present
+            && offset >= log.start
+            && (offset >= log.end() || log.slots[log.start..=offset].iter().any(shows))
     }
 
     fn gaps(&self) -> impl Iterator<Item = &ToldGap> {
