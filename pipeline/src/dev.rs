@@ -100,8 +100,9 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
         feed.stop().await;
     }
     let ended = platform.ended().await;
-    broker.stop().await.context("stop the broker")?;
+    let stopped = broker.stop().await.context("stop the broker");
     ended?;
+    stopped?;
     println!("Stopped; everything is written. Start again to go on.");
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! | `assign` | from given to read: marks, bounds, gaps; and back |
 //! | `advance` | from read to written |
 //! | `durable` | from written to committed |
+//! | `stop` | the end, as asked |
 //! | `reader`, `marks` | one partition; one sink's progress in it |
 //! | `kafka` | the source and the journal at a cluster |
 //! | `gate` | is the topic still the one that was read? |
@@ -63,6 +64,7 @@ mod reject_share;
 mod rules;
 pub mod source;
 pub mod status;
+mod stop;
 mod times;
 
 /// What a job reads, and how.
@@ -157,7 +159,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Why a job stopped: a person has to act.
+/// Why a job ended otherwise than it should; a person has to act, [`JobError::Unwritten`] apart.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// A sink can't give its guarantee.
@@ -180,4 +182,26 @@ pub enum JobError {
         /// What to change.
         hint: String,
     },
+    /// It was asked to stop, and not all that sinks had taken became durable in time. Nothing is lost:
+    /// the next start reads it again.
+    #[error(
+        "job {job}: stopped with rows that are not written: {what}; the next start reads them again"
+    )]
+    Unwritten {
+        /// The job's name.
+        job: Arc<str>,
+        /// Sinks, partitions and offsets.
+        what: String,
+    },
+    /// It broke, by a fault of the program.
+    #[error("job {job}: broke: {cause}; this is a fault of the program, please report it")]
+    Broke {
+        /// The job's name.
+        job: Arc<str>,
+        /// Its last words.
+        cause: String,
+    },
 }
+
+#[cfg(test)]
+mod tests;

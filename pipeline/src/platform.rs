@@ -9,6 +9,7 @@ use aion_sinks::{
     sink::{Sink, SinkError},
 };
 use anyhow::Context;
+use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -73,17 +74,35 @@ impl Platform {
 
     /// Waits until every job ended: because of `shutdown`, or because a person has to act.
     pub async fn ended(self) -> anyhow::Result<()> {
-        let mut failed = None;
-        for job in self.jobs {
-            // One job's failure doesn't stop the others; readiness shows it meanwhile.
-            if let Err(cause) = job.await.context("a job's task broke")? {
-                failed.get_or_insert(Failure::new(Exit::Guarantee, cause.to_string()));
-            }
-        }
+        let failed = first_failure(self.jobs).await;
         self.close_http.cancel();
         self.http.await.context("the HTTP task broke")?.context("serve HTTP")?;
         failed.map_or(Ok(()), |failure| Err(failure.into()))
     }
+}
+
+/// Waits for all jobs, whatever becomes of any: one job's failure doesn't stop the others; readiness
+/// shows it meanwhile. Of several failures the one that a person has to act upon is the answer.
+async fn first_failure(jobs: Vec<JoinHandle<Result<(), JobError>>>) -> Option<Failure> {
+    let mut jobs: FuturesUnordered<_> = jobs.into_iter().collect();
+    let (mut failed, mut unwritten) = (None, None);
+    while let Some(ended) = jobs.next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(cause @ JobError::Unwritten { .. })) => {
+                unwritten.get_or_insert_with(|| Failure::new(Exit::Failed, cause.to_string()));
+            }
+            Ok(Err(cause)) => {
+                failed.get_or_insert_with(|| Failure::new(Exit::Guarantee, cause.to_string()));
+            }
+            Err(cause) => {
+                tracing::error!("a job's task broke: {cause}");
+                let text = format!("a job's task broke: {cause}");
+                failed.get_or_insert_with(|| Failure::new(Exit::Failed, text));
+            }
+        }
+    }
+    failed.or(unwritten)
 }
 
 /// Shares the bytes of the client's queues among all partitions. A queue may pass its bound by one
@@ -143,4 +162,40 @@ fn sink_failure(cause: &SinkError) -> Failure {
         SinkError::Fatal { .. } => Exit::Guarantee,
     };
     Failure::new(exit, cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::exit::code_of;
+
+    #[tokio::test]
+    async fn a_job_that_broke_takes_no_other_along() {
+        let is_flushed = Arc::new(AtomicBool::new(false));
+        let flushed = Arc::clone(&is_flushed);
+        let broken = tokio::spawn(async { panic!("a fault of the program") });
+        let other = tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            flushed.store(true, Ordering::Relaxed);
+            Err(JobError::Unwritten { job: "other".into(), what: "lake 1..2 of t[0]".into() })
+        });
+        let failure = first_failure(vec![broken, other]).await.unwrap();
+        assert!(is_flushed.load(Ordering::Relaxed));
+        assert!(failure.to_string().contains("broke"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn what_was_not_written_is_a_failure_of_its_own() {
+        let unwritten =
+            || JobError::Unwritten { job: "j".into(), what: "lake 1..2 of t[0]".into() };
+        let jobs =
+            vec![tokio::spawn(async { Ok(()) }), tokio::spawn(async move { Err(unwritten()) })];
+        let failure = first_failure(jobs).await.unwrap();
+        assert!(failure.to_string().contains("lake 1..2 of t[0]"), "{failure}");
+        assert_eq!(code_of(&failure.into()), Exit::Failed);
+    }
 }

@@ -101,6 +101,10 @@ impl Cluster {
 
     /// Starts a job of that name for a topic, over a store.
     fn job(&self, name: &str, topic: &str, store: &Store) -> Running {
+        self.job_of(name, topic, store, Settings::default())
+    }
+
+    fn job_of(&self, name: &str, topic: &str, store: &Store, settings: Settings) -> Running {
         let topic: Arc<Topic> = Arc::new(self.catalog.topic(topic).unwrap().clone());
         let spec = JobSpec {
             name: name.to_owned(),
@@ -111,7 +115,7 @@ impl Cluster {
             limits: aion_kafka::Limits::default(),
         };
         let sinks: Vec<Box<dyn aion_sinks::sink::Sink>> =
-            vec![Box::new(MemorySink::open(store, Settings::default()))];
+            vec![Box::new(MemorySink::open(store, settings))];
         let stop = CancellationToken::new();
         let budget = Budget::new(64 << 20);
         let handle = job::run(spec, &self.connection, sinks, budget, stop.clone()).unwrap();
@@ -201,6 +205,50 @@ async fn rows_are_stored_poison_is_kept_and_the_group_is_told() {
     assert_eq!(offset, Offset(4));
     assert!(metadata.contains(r#""memory":[4,"#), "{metadata}");
     cluster.broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_has_committed_and_left_at_the_moment_it_is_done() {
+    const TOPIC: &str = "aion.audit.activity"; // no other test reads it: its reader's thread is told by it
+    let cluster = Cluster::start(1).await;
+    cluster.create(TOPIC, 1, &[]);
+    let event = r#"{"actor_id":"a","action":"login","timestamp":"2020-01-01T00:00:00Z"}"#;
+    let producer = Producer::open(&cluster.connection, "test").unwrap();
+    for _ in 0..5 {
+        let value = Some(event.as_bytes());
+        let message = Outgoing { topic: TOPIC, partition: Some(0), value, ..Outgoing::default() };
+        producer.send(&message, |placed| assert!(placed.is_ok(), "{placed:?}")).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    let store = Store::new();
+    // Nothing is due before the stop: the rows, the commit and the leave all fall into it.
+    let settings = Settings { flush_age: Duration::from_hours(1), ..Settings::default() };
+    let mut job = cluster.job_of("audit", TOPIC, &store, settings);
+    let taken =
+        |status: &JobStatus| status.partitions.iter().any(|one| one.position == Some(Offset(5)));
+    job.until("all rows taken", taken).await;
+    assert!(store.rows().is_empty());
+    // Connected already, so that it asks at once.
+    let limits = aion_kafka::Limits::default();
+    let watcher = aion_kafka::Consumer::open(&cluster.connection, "aion-audit", &[GAPS], limits);
+    let watcher = watcher.unwrap();
+    let name = [aion_kafka::TopicPartition::new(TOPIC, 0)];
+    assert_eq!(watcher.committed(&name, PATIENCE).unwrap(), [None]);
+
+    job.stop().await;
+    assert!(!threads().iter().any(|thread| thread.starts_with("read aion.audit")));
+    let committed = watcher.committed(&name, PATIENCE).unwrap().remove(0);
+    assert_eq!(committed.map(|(offset, _)| offset), Some(Offset(5)));
+    assert_eq!(store.offsets(&cluster.partition(TOPIC, 0)), [0, 1, 2, 3, 4]);
+}
+
+/// The names of this process's threads, as far as the system keeps them.
+fn threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    };
+    tasks.filter_map(name).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

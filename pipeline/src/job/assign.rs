@@ -99,20 +99,20 @@ impl<S: Source, J: Journal> Job<S, J> {
         let Some(reader) = self.readers.get_mut(&number) else { return };
         reader.backoff.succeeded();
         reader.run = run;
-        reader.phase = Phase::Locating(now);
+        reader.phase = Phase::Locating { again_at: now + LOCATE_AGAIN };
         self.source.command(Command::Locate { partition: number, run }).await;
     }
 
-    /// Asks again where no answer came.
+    /// Asks again where no answer came, or none that could be used. It is the same question, for the same
+    /// run, so one that is still being asked is not asked twice.
     pub(super) async fn locate_again(&mut self, now: Instant) {
-        let overdue = |reader: &&Reader| match reader.phase {
-            Phase::Locating(since) => now.saturating_duration_since(since) >= LOCATE_AGAIN,
-            _ => false,
-        };
-        let numbers: Vec<i32> =
-            self.readers.values().filter(overdue).map(|reader| reader.partition.number).collect();
-        for number in numbers {
-            self.locate(number, now).await;
+        for reader in self.readers.values_mut() {
+            let Phase::Locating { again_at } = &mut reader.phase else { continue };
+            if *again_at <= now {
+                *again_at = now + LOCATE_AGAIN;
+                let (partition, run) = (reader.partition.number, reader.run);
+                self.source.command(Command::Locate { partition, run }).await;
+            }
         }
     }
 
@@ -120,7 +120,7 @@ impl<S: Source, J: Journal> Job<S, J> {
     pub(super) async fn located(&mut self, located: Located, now: Instant) -> Result<(), JobError> {
         let rules = self.plan.rules;
         let Some(reader) = self.readers.get_mut(&located.partition) else { return Ok(()) };
-        if reader.run != located.run || !matches!(reader.phase, Phase::Locating(_)) {
+        if reader.run != located.run || !matches!(reader.phase, Phase::Locating { .. }) {
             return Ok(());
         }
         let id = reader.partition.stream.id;

@@ -1,6 +1,6 @@
 //! From written to committed: flushes, what they made durable, and the report of it to Kafka.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aion_schemas::log::Partition;
 use aion_sinks::sink::{Flush, Flushed, SinkError};
@@ -15,6 +15,9 @@ use super::{
     rules::Rule,
     source::{Command, Source},
 };
+
+/// The pause before a report that failed is made again.
+const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
 impl<S: Source, J: Journal> Job<S, J> {
     /// The regular flush: starts what is due and notes what became durable; never waits.
@@ -57,6 +60,27 @@ impl<S: Source, J: Journal> Job<S, J> {
         self.flush_now(now, deadline).await?;
         self.commit(true).await;
         Ok(())
+    }
+
+    /// The regular report, unless the last one has just failed.
+    pub(super) async fn commit_due(&mut self, now: Instant) {
+        if self.commit_at.is_none_or(|at| at <= now) {
+            self.commit_at = None;
+            self.commit(false).await;
+        }
+    }
+
+    /// A report did not reach Kafka: it is made again a little later.
+    pub(super) fn commit_failed(&mut self, partitions: &[i32], now: Instant) {
+        if !self.plan.rules.hold(Rule::FailedCommitIsRepeated) {
+            return;
+        }
+        self.commit_at = Some(now + COMMIT_AGAIN);
+        for number in partitions {
+            if let Some(reader) = self.readers.get_mut(number) {
+                reader.committed = None;
+            }
+        }
     }
 
     /// Reports the least mark of every partition where it has moved since the last report.

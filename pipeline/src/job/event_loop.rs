@@ -2,7 +2,7 @@
 //!
 //! One task runs it, so nothing here needs a lock. It owns the clock: sinks are told the time.
 //! The parts: `assign` (from given to read), `advance` (from read to written), `durable` (from written to
-//! committed).
+//! committed), `stop` (the end).
 //!
 //! **Invariant:** a mark passes an offset only after the record there is durable as a row, acknowledged as
 //! a dead letter, acknowledged as a gap, or known to be no event (tombstone, marker).
@@ -10,7 +10,9 @@
 //! source polls on its own thread meanwhile.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,6 +23,7 @@ use aion_sinks::{
     sink::{Sink, SinkError},
 };
 use arrow::datatypes::SchemaRef;
+use futures::FutureExt;
 
 use super::{
     JobError,
@@ -62,6 +65,8 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// How long a failure stays in the status after it happened last.
 const TROUBLE_LASTS: Duration = Duration::from_secs(10);
+/// How long leaving the group may take after a failure.
+const LEAVE: Duration = Duration::from_secs(5);
 /// How many names of unknown fields are told apart.
 const MAX_UNKNOWN: usize = 64;
 
@@ -86,6 +91,10 @@ pub(super) struct Job<S, J> {
     pub(super) last_run: u64,
     pub(super) counters: Counters,
     pub(super) unknown_fields: Arc<BTreeMap<String, u64>>,
+    /// After a report to Kafka failed: when to make the next one.
+    pub(super) commit_at: Option<Instant>,
+    /// Once a stop is asked for: when it must be over.
+    stop_by: Option<Instant>,
     trouble: Option<(Instant, String)>,
     reporter: Reporter,
 }
@@ -132,6 +141,8 @@ impl<S: Source, J: Journal> Job<S, J> {
             last_run: 0,
             counters: Counters::default(),
             unknown_fields: Arc::default(),
+            commit_at: None,
+            stop_by: None,
             trouble: None,
             reporter,
         };
@@ -140,21 +151,31 @@ impl<S: Source, J: Journal> Job<S, J> {
 
     /// Runs until the source says stop, or something failed for good. Leaves the group either way.
     pub(super) async fn run(mut self) -> Result<(), JobError> {
-        let outcome = self.drive().await;
+        // A fault of the program in one job shall neither go unseen nor take the others along.
+        let driven = AssertUnwindSafe(self.drive()).catch_unwind().await;
+        let (is_sound, outcome) = match driven {
+            Ok(outcome) => (true, outcome),
+            Err(panic) => (false, Err(self.broke(&*panic))),
+        };
         let state = match &outcome {
             Ok(()) => JobState::Ended,
             Err(error) => {
                 tracing::error!(job = %self.plan.job, "the job stops: {error}");
-                JobState::Failed(error.to_string())
+                match error {
+                    JobError::Unwritten { .. } => JobState::Ended,
+                    _ => JobState::Failed(error.to_string()),
+                }
             }
         };
         // After a failure nothing more is flushed: the next owner starts from the stores' marks.
-        let mut status = self.status();
-        status.state = state;
-        let all: Vec<i32> = self.readers.keys().copied().collect();
-        self.forget(&all);
-        self.source.command(Command::Leave).await;
+        let status = JobStatus { state, ..self.status() };
         self.reporter.publish(status);
+        if is_sound {
+            let all: Vec<i32> = self.readers.keys().copied().collect();
+            self.forget(&all);
+        }
+        let until = self.stop_by.unwrap_or_else(|| self.clock.now() + LEAVE);
+        self.source.leave(until).await;
         outcome
     }
 
@@ -202,8 +223,10 @@ impl<S: Source, J: Journal> Job<S, J> {
             }
             Event::Trouble(cause) => self.note_trouble(cause),
             Event::Failed { cause, hint } => return Err(self.source_failed(cause, hint)),
+            Event::CommitFailed(partitions) => self.commit_failed(&partitions, now),
             Event::Stop { deadline } => {
-                self.flush_and_commit(now, deadline).await?;
+                self.stop_by = Some(deadline);
+                self.stop(now, deadline).await?;
                 return Ok(Flow::End);
             }
         }
@@ -218,7 +241,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         self.flush_due(now).await?;
         self.advance_all(now).await?;
         self.restart_drained(now).await?;
-        self.commit(false).await;
+        self.commit_due(now).await;
         let status = self.status();
         self.reporter.publish(status);
         Ok(())
@@ -290,6 +313,13 @@ impl<S: Source, J: Journal> Job<S, J> {
 
     fn source_failed(&self, cause: String, hint: String) -> JobError {
         JobError::Source { job: Arc::clone(&self.plan.job), cause, hint }
+    }
+
+    fn broke(&self, panic: &(dyn Any + Send)) -> JobError {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let cause = text.unwrap_or_else(|| "no word of it".to_owned());
+        JobError::Broke { job: Arc::clone(&self.plan.job), cause }
     }
 
     /// The job at this moment.

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn lookup(after_poll: u64, id: u128) -> Lookup {
-        Lookup { after_poll, topic_id: Some(Uuid::from_u128(id)) }
+        Lookup { after_poll, topic_id: Some(Uuid::from_u128(id)), partitions: 1 }
     }
 
     fn stream(id: u128) -> Stream {

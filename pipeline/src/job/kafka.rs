@@ -1,16 +1,18 @@
 //! The Kafka source and journal: a job's two ends at the cluster.
 //!
 //! ```text
-//! reader thread    owns the consumer: rebalances, fetches, decode; never waits for the job
-//! look-up thread   asks for topic ids and bounds; may wait for brokers
-//! KafkaSource      the job's end: events from a bounded channel, commands to another
+//! reader thread     owns the consumer: rebalances, fetches, decode; never waits for the job
+//! look-up threads   ask for topic ids, and for bounds; may wait for brokers
+//! KafkaSource       the job's end: events from a bounded channel, commands to another
 //! ```
 //!
 //! **Invariant:** the reader thread polls on whatever the job does. When the budget is spent, or the job
 //! doesn't take events, it stops fetching and goes on polling, so that the group keeps this member.
 
+mod commands;
 mod cutter;
 pub(super) mod journal;
+mod locating;
 mod lookups;
 mod poller;
 pub(super) mod rows;
@@ -27,7 +29,13 @@ use aion_kafka::{Connection, Consumer, Limits};
 use aion_schemas::catalog::Topic;
 use aion_sinks::budget::Budget;
 use async_trait::async_trait;
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::{
+    sync::{
+        mpsc::{self, Receiver, Sender},
+        oneshot,
+    },
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{lookups::Lookups, poller::Poller, rows::MakeRows};
@@ -41,11 +49,14 @@ const COMMANDS: usize = 1024;
 /// The job's end of its reader thread.
 pub(super) struct KafkaSource {
     events: Receiver<Event>,
-    commands: Sender<Command>,
+    /// `None` once the job has left: the reader then obeys what is queued, leaves the group and ends.
+    commands: Option<Sender<Command>>,
     pulse: Pulse,
-    shutdown: CancellationToken,
-    /// How long a stop may take; `None` once the stop was told.
-    stop_within: Option<Duration>,
+    /// Tells of the stop, with its deadline: the time runs from the signal, whatever the job does then.
+    /// `None` once it was told.
+    stop: Option<JoinHandle<Instant>>,
+    /// Ends when the reader thread has.
+    ended: oneshot::Receiver<()>,
 }
 
 /// When the reader thread was last alive, readable from everywhere.
@@ -97,39 +108,39 @@ impl KafkaSource {
         let client = (connection.clone(), consumer);
         let named = (Arc::clone(&topic.name), pulse.clone());
         let poller = Poller::new(client, lookups, rows, budget, named);
+        let (ended_in, ended) = oneshot::channel::<()>();
         std::thread::Builder::new()
             .name(format!("read {}", topic.name))
-            .spawn(move || poller.run(&events_in, commands_out))
+            .spawn(move || {
+                poller.run(&events_in, commands_out);
+                drop(ended_in);
+            })
             .map_err(|error| format!("start the reader of {}: {error}", topic.name))?;
-        Ok(KafkaSource {
-            events,
-            commands,
-            pulse,
-            shutdown,
-            stop_within: Some(opening.stop_within),
-        })
+        let within = opening.stop_within;
+        let stop = tokio::spawn(async move {
+            shutdown.cancelled().await;
+            Instant::now() + within
+        });
+        let (commands, stop) = (Some(commands), Some(stop));
+        Ok(KafkaSource { events, commands, pulse, stop, ended })
     }
 }
 
 #[async_trait]
 impl Source for KafkaSource {
     async fn next(&mut self, until: Instant) -> Option<Event> {
-        let stop_within = self.stop_within;
         let stop = async {
-            match stop_within {
-                Some(within) => {
-                    self.shutdown.cancelled().await;
-                    within
-                }
+            match &mut self.stop {
+                Some(stop) => stop.await.unwrap_or_else(|_| Instant::now()),
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             // In this order: a stop goes before what is queued, and time before silence.
             biased;
-            within = stop => {
-                self.stop_within = None;
-                Some(Event::Stop { deadline: Instant::now() + within })
+            deadline = stop => {
+                self.stop = None;
+                Some(Event::Stop { deadline })
             }
             event = self.events.recv() => Some(event.unwrap_or_else(|| Event::Failed {
                 cause: "the thread that reads the topic has ended".to_owned(),
@@ -140,8 +151,19 @@ impl Source for KafkaSource {
     }
 
     async fn command(&mut self, command: Command) {
-        // A reader that has ended shows as the end of its events.
-        drop(self.commands.send(command).await);
+        if let Some(commands) = &self.commands {
+            // A reader that has ended shows as the end of its events.
+            drop(commands.send(command).await);
+        }
+    }
+
+    async fn leave(&mut self, until: Instant) {
+        self.commands = None;
+        if tokio::time::timeout_at(until.into(), &mut self.ended).await.is_err() {
+            tracing::warn!(
+                "no time was left to leave the group: others wait for its session to end"
+            );
+        }
     }
 
     fn last_poll(&self) -> Option<Instant> {

@@ -3,7 +3,7 @@
 //! **Invariant:** Kafka's committed offset is the least of the sinks' marks, so a reader of it never
 //! believes more than every place has. It is a report: no sink starts from it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use aion_schemas::log::{Mark, Offset};
 use aion_sinks::batch::Batch;
@@ -49,6 +49,13 @@ impl Progress {
     pub(super) fn took(&mut self, end: Offset, rows: u64) {
         self.wanted = Some(end);
         self.handed.push_back((end, rows));
+    }
+
+    /// What was handed over and isn't durable.
+    pub(super) fn unwritten(&self) -> Option<Range<Offset>> {
+        let last = self.handed.back()?.0;
+        let first = self.has().unwrap_or(Offset::ZERO);
+        (first < last).then_some(first..last)
     }
 
     /// Notes a mark that became durable; answers how many rows did with it.
@@ -152,6 +159,8 @@ mod tests {
         progress.took(Offset(5), 4);
         progress.took(Offset(9), 2);
         assert_eq!(progress.durable(Mark::at(Offset(8))), 4);
+        assert_eq!(progress.unwritten(), Some(Offset(8)..Offset(9)));
         assert_eq!(progress.durable(Mark::at(Offset(9))), 2);
+        assert_eq!(progress.unwritten(), None);
     }
 }

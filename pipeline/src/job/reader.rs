@@ -48,8 +48,11 @@ pub(super) struct Reader {
 pub(super) enum Phase {
     /// The sinks are to be asked for their marks.
     Assigning,
-    /// The source was asked for the log's bounds, at that time.
-    Locating(Instant),
+    /// The source was asked for the log's bounds.
+    Locating {
+        /// When to ask again.
+        again_at: Instant,
+    },
     /// Being read.
     Reading,
     /// Not read any more, and why: a person has to act.
@@ -156,10 +159,10 @@ impl Reader {
     /// This partition, for the status.
     pub(super) fn status(&self, sinks: &[&'static str]) -> PartitionStatus {
         let state = match &self.phase {
-            Phase::Assigning | Phase::Locating(_) if self.backoff.is_failing() => {
+            Phase::Assigning | Phase::Locating { .. } if self.backoff.is_failing() => {
                 PartitionState::Paused("a sink can't say what it has")
             }
-            Phase::Assigning | Phase::Locating(_) => PartitionState::Starting,
+            Phase::Assigning | Phase::Locating { .. } => PartitionState::Starting,
             Phase::Stopped(why) => PartitionState::Stopped(why.clone()),
             Phase::Reading if self.backoff.is_failing() => {
                 PartitionState::Paused("dead letters or gaps can't be written down")

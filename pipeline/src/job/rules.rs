@@ -30,6 +30,8 @@ pub(super) enum Rule {
     MovedIsAssignedAnew,
     /// Kafka is told the least mark.
     CommitLeastMark,
+    /// A report to Kafka that failed is made again.
+    FailedCommitIsRepeated,
 }
 
 /// Which protections hold.

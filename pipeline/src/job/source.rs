@@ -23,6 +23,10 @@ pub trait Source: Send {
     /// Passes a command on; commands are obeyed in order.
     async fn command(&mut self, command: Command);
 
+    /// Obeys the commands given so far, leaves the group and ends. Returns when that is done, or `until`
+    /// has come; nothing is commanded afterwards.
+    async fn leave(&mut self, until: Instant);
+
     /// When the source was last alive: it asked its cluster for news then.
     fn last_poll(&self) -> Option<Instant>;
 }
@@ -63,6 +67,8 @@ pub enum Event {
         /// Up to here the log is what it was.
         agreed: Offset,
     },
+    /// A report of marks did not reach Kafka, for these partitions.
+    CommitFailed(Vec<i32>),
     /// Something failed that the source itself tries again.
     Trouble(String),
     /// The source can't go on.
@@ -99,6 +105,8 @@ pub struct Lookup {
     pub after_poll: u64,
     /// The id; `None` when there is no such topic.
     pub topic_id: Option<Uuid>,
+    /// How many partitions the topic has.
+    pub partitions: usize,
 }
 
 /// A decoded range of one partition.
@@ -147,7 +155,8 @@ pub struct Rejected {
 /// What a job tells its source. A run that isn't the partition's present one is ignored.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Look which offsets the partition has.
+    /// Look which offsets the partition has, until there is an answer, or another run or something else is
+    /// wanted of it. Said again for the same run it is the same question.
     Locate {
         /// The partition's number.
         partition: i32,
@@ -180,6 +189,4 @@ pub enum Command {
     },
     /// The job is done with these partitions: they may go to others.
     Release(Vec<i32>),
-    /// Leave the group and end.
-    Leave,
 }

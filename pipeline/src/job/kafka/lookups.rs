@@ -1,8 +1,15 @@
-//! Questions to the cluster that may take long, on a thread of their own, one after the other.
+//! Questions to the cluster that may take long, each kind on a thread of its own: what the topic's id is,
+//! on which every batch waits, and which offsets a partition has, which takes long when it has no leader.
+//!
+//! **Invariant:** one question of each kind is out at most, so an answer is never older than its question's
+//! own time.
 
 use std::{
     ops::Range,
-    sync::mpsc::{self, Receiver, SyncSender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, SyncSender},
+    },
     time::Duration,
 };
 
@@ -10,83 +17,85 @@ use aion_kafka::{Admin, Connection, Error, TopicPartition};
 use aion_schemas::log::Offset;
 use uuid::Uuid;
 
-/// A question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Question {
-    /// What is the topic's id? Everything up to this poll was polled before the question was put.
+/// An answer.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// What the topic is.
     Identity {
-        /// The number of that poll.
+        /// Everything up to this poll was polled before the question was put.
         after_poll: u64,
+        /// What was found.
+        found: Result<Identity, Error>,
     },
-    /// Which offsets has the partition, and what is the topic's id after that?
+    /// Which offsets a partition has.
     Bounds {
         /// The partition's number.
         partition: i32,
         /// The run that asks.
         run: u64,
+        /// What was found.
+        found: Result<Bounds, Error>,
     },
 }
 
-/// An answer.
+/// What a name stands for at this time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    /// The id; `None` when there is no such topic.
+    pub(super) topic_id: Option<Uuid>,
+    /// How many partitions it has.
+    pub(super) partitions: usize,
+}
+
+/// Which offsets a partition has.
 #[derive(Debug)]
-pub(super) enum Answer {
-    /// To [`Question::Identity`]; no id when there is no such topic.
-    Identity {
-        /// As asked.
-        after_poll: u64,
-        /// The id.
-        topic_id: Option<Uuid>,
-    },
-    /// To [`Question::Bounds`].
-    Bounds {
-        /// As asked.
-        partition: i32,
-        /// As asked.
-        run: u64,
-        /// The topic's id, looked up last.
-        topic_id: Option<Uuid>,
-        /// The first offset and the next one.
-        bounds: Range<Offset>,
-    },
-    /// The question could not be answered now.
-    Failed(Question, Error),
+pub(super) struct Bounds {
+    /// The topic's id, looked up last.
+    pub(super) topic_id: Option<Uuid>,
+    /// The first offset and the next one.
+    pub(super) offsets: Range<Offset>,
 }
 
-/// Questions that wait at most; more are put later.
-const QUESTIONS: usize = 1024;
 /// How long one question may take.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// The asking end. The thread ends when this is dropped.
+/// The asking end. The threads end when this is dropped.
 pub(super) struct Lookups {
-    questions: SyncSender<Question>,
+    identity: SyncSender<u64>,
+    bounds: SyncSender<(i32, u64)>,
     answers: Receiver<Answer>,
 }
 
 impl Lookups {
-    /// Starts the thread.
+    /// Starts the threads.
     pub(super) fn start(connection: &Connection, topic: &str) -> Result<Lookups, String> {
-        let admin = Admin::open(connection, WAIT).map_err(|error| error.to_string())?;
-        let (questions, questions_out) = mpsc::sync_channel(QUESTIONS);
-        // As many answers as questions: the thread never waits for the reader.
-        let (answers_in, answers) = mpsc::sync_channel(QUESTIONS + 1);
-        let of_topic = topic.to_owned();
-        std::thread::Builder::new()
-            .name(format!("look up {topic}"))
-            .spawn(move || {
-                while let Ok(question) = questions_out.recv() {
-                    if answers_in.send(answer(&admin, &of_topic, question)).is_err() {
-                        return;
-                    }
-                }
-            })
-            .map_err(|error| format!("start the look-ups of {topic}: {error}"))?;
-        Ok(Lookups { questions, answers })
+        let admin = Arc::new(Admin::open(connection, WAIT).map_err(|error| error.to_string())?);
+        // One question of each kind is out: no thread ever waits for the reader.
+        let (answers_in, answers) = mpsc::sync_channel(2);
+        let (client, name) = (Arc::clone(&admin), topic.to_owned());
+        let identity = answering(format!("id {topic}"), answers_in.clone(), move |after_poll| {
+            Answer::Identity { after_poll, found: identity(&client, &name) }
+        });
+        let name = topic.to_owned();
+        let bounds = answering(format!("ends {topic}"), answers_in, move |(partition, run)| {
+            Answer::Bounds { partition, run, found: bounds(&admin, &name, partition) }
+        });
+        let failed = |error| format!("start the look-ups of {topic}: {error}");
+        Ok(Lookups {
+            identity: identity.map_err(failed)?,
+            bounds: bounds.map_err(failed)?,
+            answers,
+        })
     }
 
-    /// Puts a question; `false` when too many wait.
-    pub(super) fn ask(&self, question: Question) -> bool {
-        self.questions.try_send(question).is_ok()
+    /// Asks what the topic is; `false` when such a question is out.
+    pub(super) fn ask_identity(&self, after_poll: u64) -> bool {
+        self.identity.try_send(after_poll).is_ok()
+    }
+
+    /// Asks which offsets a partition has; `false` when such a question is out.
+    pub(super) fn ask_bounds(&self, partition: i32, run: u64) -> bool {
+        self.bounds.try_send((partition, run)).is_ok()
     }
 
     /// The next answer, if there is one.
@@ -95,27 +104,33 @@ impl Lookups {
     }
 }
 
-fn answer(admin: &Admin, topic: &str, question: Question) -> Answer {
-    match &question {
-        Question::Identity { after_poll } => match identity(admin, topic) {
-            Ok(topic_id) => Answer::Identity { after_poll: *after_poll, topic_id },
-            Err(error) => Answer::Failed(question, error),
-        },
-        Question::Bounds { partition, run } => {
-            let found = admin
-                .watermarks(&TopicPartition::new(topic, *partition))
-                .and_then(|bounds| Ok((bounds, identity(admin, topic)?)));
-            match found {
-                Ok(((first, next), topic_id)) => {
-                    let (partition, run) = (*partition, *run);
-                    Answer::Bounds { partition, run, topic_id, bounds: first..next }
-                }
-                Err(error) => Answer::Failed(question, error),
+/// Starts a thread that answers questions, until nobody asks or listens any more.
+fn answering<Q: Send + 'static>(
+    name: String,
+    answers: SyncSender<Answer>,
+    answer: impl Fn(Q) -> Answer + Send + 'static,
+) -> std::io::Result<SyncSender<Q>> {
+    let (questions_in, questions) = mpsc::sync_channel(1);
+    std::thread::Builder::new().name(name).spawn(move || {
+        while let Ok(question) = questions.recv() {
+            if answers.send(answer(question)).is_err() {
+                return;
             }
         }
-    }
+    })?;
+    Ok(questions_in)
 }
 
-fn identity(admin: &Admin, topic: &str) -> Result<Option<Uuid>, Error> {
-    Ok(admin.topic_ids(&[topic])?.first().and_then(|found| found.id))
+fn identity(admin: &Admin, topic: &str) -> Result<Identity, Error> {
+    let found = admin.topic_ids(&[topic])?;
+    let one = found.first();
+    Ok(Identity {
+        topic_id: one.and_then(|found| found.id),
+        partitions: one.map_or(0, |found| found.partitions),
+    })
+}
+
+fn bounds(admin: &Admin, topic: &str, partition: i32) -> Result<Bounds, Error> {
+    let (first, next) = admin.watermarks(&TopicPartition::new(topic, partition))?;
+    Ok(Bounds { topic_id: identity(admin, topic)?.topic_id, offsets: first..next })
 }

@@ -1,4 +1,5 @@
-//! The reader thread: owns the consumer, obeys the job, and polls whatever happens.
+//! The reader thread: owns the consumer, obeys the job, and polls whatever happens. What it does when told
+//! stands in `commands`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -7,16 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion_kafka::{Connection, Consumer, Error, Event as Happened, Purpose, TopicPartition, Wait};
-use aion_schemas::log::{Mark, Offset, Partition, Stream};
+use aion_kafka::{Connection, Consumer, Error, Event as Happened, Purpose, TopicPartition};
+use aion_schemas::log::{Offset, Stream};
 use aion_sinks::budget::Budget;
-use tokio::sync::mpsc::{Receiver, Sender, error::TrySendError};
+use tokio::sync::mpsc::{
+    Receiver, Sender,
+    error::{TryRecvError, TrySendError},
+};
 use uuid::Uuid;
 
 use super::{
     Pulse,
     cutter::Cutter,
-    lookups::{Answer, Lookups, Question},
+    locating::Locating,
+    lookups::{Answer, Bounds, Identity, Lookups},
     rows::MakeRows,
 };
 use crate::job::source::{Command, Event, Located, Lookup};
@@ -27,16 +32,12 @@ const POLL: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// And at most, when batches wait.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(20);
-/// When a question that failed is put again.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Events that wait for room before fetching stops.
 const MAX_OUTBOX: usize = 4;
 /// The same trouble is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 /// And trouble of another kind after this.
 const TELL_OTHER: Duration = Duration::from_secs(1);
-/// How long a commit may hold the thread up when partitions are leaving.
-const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
@@ -44,27 +45,27 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Poller {
     topic: Arc<str>,
     connection: Connection,
-    consumer: Consumer,
+    pub(super) consumer: Consumer,
     lookups: Lookups,
-    make_rows: MakeRows,
+    pub(super) make_rows: MakeRows,
     budget: Budget,
     pulse: Pulse,
-    cutters: BTreeMap<i32, Cutter>,
+    pub(super) cutters: BTreeMap<i32, Cutter>,
     /// Given by the group, and not told to the job before the topic's id is known.
     unnamed: BTreeSet<i32>,
     outbox: VecDeque<Event>,
     /// Number of the last poll that brought records.
     polled: u64,
-    is_holding: bool,
-    look: Look,
-    again: Vec<(Instant, Question)>,
+    pub(super) is_holding: bool,
+    pub(super) look: Look,
+    pub(super) locating: Locating,
     told: Option<(Instant, Discriminant<Error>)>,
 }
 
 /// When the topic's id was asked for.
 #[derive(Default)]
-struct Look {
-    is_wanted: bool,
+pub(super) struct Look {
+    pub(super) is_wanted: bool,
     is_out: bool,
     last: Option<Instant>,
 }
@@ -92,23 +93,21 @@ impl Poller {
             polled: 0,
             is_holding: false,
             look: Look::default(),
-            again: Vec::new(),
+            locating: Locating::default(),
             told: None,
         }
     }
 
-    /// Runs until the job leaves, or is gone.
+    /// Runs until the job gives no more commands, all of which are obeyed first; then leaves the group.
     pub(super) fn run(mut self, events: &Sender<Event>, mut commands: Receiver<Command>) {
         loop {
             self.pulse.beat();
-            while let Ok(command) = commands.try_recv() {
-                if matches!(command, Command::Leave) {
-                    return self.consumer.close(LEAVE_WAIT);
+            loop {
+                match commands.try_recv() {
+                    Ok(command) => self.obey(command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return self.consumer.close(LEAVE_WAIT),
                 }
-                self.obey(command);
-            }
-            if commands.is_closed() {
-                return self.consumer.close(LEAVE_WAIT);
             }
             self.take_answers();
             self.ask_what_is_due(Instant::now());
@@ -124,85 +123,6 @@ impl Poller {
                 return self.consumer.close(LEAVE_WAIT);
             }
         }
-    }
-
-    fn obey(&mut self, command: Command) {
-        let outcome = match command {
-            Command::Locate { partition, run } => {
-                self.ask(Question::Bounds { partition, run });
-                Ok(())
-            }
-            Command::Start { partition, run, at } => self.start(partition, run, at),
-            Command::Halt(number) => self.halt(number),
-            Command::Pause(number) | Command::Resume(number) => {
-                self.pause(number, matches!(command, Command::Pause(_)));
-                Ok(())
-            }
-            Command::Look => {
-                self.look.is_wanted = true;
-                Ok(())
-            }
-            Command::Commit { marks, wait } => self.commit(marks, wait),
-            Command::Release(numbers) => {
-                let partitions: Vec<_> = numbers.iter().map(|at| self.name(*at)).collect();
-                for number in numbers {
-                    self.cutters.remove(&number);
-                }
-                self.consumer.release(&partitions)
-            }
-            Command::Leave => Ok(()),
-        };
-        match outcome {
-            Ok(()) => {}
-            // Its partitions are somebody else's by now; the group says so in an event of its own.
-            Err(error @ Error::NotMember { .. }) => tracing::debug!(%error),
-            Err(error) => self.trouble(&error),
-        }
-    }
-
-    fn start(&mut self, partition: Partition, run: u64, at: Mark) -> Result<(), Error> {
-        let name = self.name(partition.number);
-        match self.consumer.position(&name) {
-            Some(_) => self.consumer.seek(&name, at.offset, at.epoch)?,
-            None => self.consumer.start(&name, at.offset, at.epoch)?,
-        }
-        if self.is_holding {
-            self.consumer.pause(&name);
-        } else {
-            self.consumer.resume(&name);
-        }
-        let number = partition.number;
-        self.cutters.insert(number, Cutter::new(partition, run, at, (self.make_rows)()));
-        Ok(())
-    }
-
-    /// Stops reading a partition that stays owned. One that was never started gets its answer by this.
-    fn halt(&mut self, number: i32) -> Result<(), Error> {
-        self.cutters.remove(&number);
-        let name = self.name(number);
-        if self.consumer.position(&name).is_some() {
-            self.consumer.pause(&name);
-            return Ok(());
-        }
-        self.consumer.release(&[name])
-    }
-
-    fn pause(&mut self, number: i32, pause: bool) {
-        let name = self.name(number);
-        let Some(cutter) = self.cutters.get_mut(&number) else { return };
-        cutter.is_paused = pause;
-        if pause || self.is_holding {
-            self.consumer.pause(&name);
-        } else {
-            self.consumer.resume(&name);
-        }
-    }
-
-    fn commit(&self, marks: Vec<(i32, Offset, String)>, wait: bool) -> Result<(), Error> {
-        let named = |(number, offset, text)| (self.name(number), offset, text);
-        let marks: Vec<_> = marks.into_iter().map(named).collect();
-        let wait = if wait { Wait::UpTo(COMMIT_WAIT) } else { Wait::Async };
-        self.consumer.commit(&marks, wait)
     }
 
     fn note(&mut self, happened: Happened) {
@@ -240,10 +160,11 @@ impl Poller {
                 cause: error.to_string(),
                 hint: "this client can't go on; restart the process".to_owned(),
             }),
-            Happened::CommitFailed { error: error @ Error::NotMember { .. }, .. } => {
-                tracing::debug!(%error);
+            Happened::CommitFailed { partitions, error } => {
+                let numbers = partitions.iter().map(|one| one.partition).collect();
+                self.commit_failed(numbers, &error);
             }
-            Happened::Failed(error) | Happened::CommitFailed { error, .. } => self.trouble(&error),
+            Happened::Failed(error) => self.trouble(&error),
         }
     }
 
@@ -252,7 +173,7 @@ impl Poller {
         let (unknown, known): (Vec<_>, Vec<_>) =
             gone.iter().cloned().partition(|one| self.unnamed.remove(&one.partition));
         for one in &known {
-            self.cutters.remove(&one.partition);
+            self.forget(one.partition);
         }
         if !unknown.is_empty()
             && let Err(error) = self.consumer.release(&unknown)
@@ -262,26 +183,39 @@ impl Poller {
         known.into_iter().map(|one| one.partition).collect()
     }
 
+    /// A commit failed: the job reports the marks again, if the partitions are still its own.
+    pub(super) fn commit_failed(&mut self, numbers: Vec<i32>, error: &Error) {
+        self.outbox.push_back(Event::CommitFailed(numbers));
+        match error {
+            Error::NotMember { .. } => tracing::debug!(%error),
+            error => self.trouble(error),
+        }
+    }
+
     fn take_answers(&mut self) {
         while let Some(answer) = self.lookups.answer() {
             match answer {
-                Answer::Identity { after_poll, topic_id } => {
+                Answer::Identity { after_poll, found } => {
                     self.look.is_out = false;
-                    self.name_given(topic_id);
-                    self.outbox.push_back(Event::Looked(Lookup { after_poll, topic_id }));
-                }
-                Answer::Bounds { partition, run, topic_id, bounds } => {
-                    let located = Located { partition, run, topic_id, bounds };
-                    self.outbox.push_back(Event::Located(located));
-                }
-                Answer::Failed(question, error) => {
-                    self.trouble(&error);
-                    match question {
-                        Question::Identity { .. } => self.look.is_out = false,
-                        bounds @ Question::Bounds { .. } => {
-                            self.again.push((Instant::now() + ASK_AGAIN, bounds));
+                    match found {
+                        Ok(Identity { topic_id, partitions }) => {
+                            self.name_given(topic_id);
+                            let lookup = Lookup { after_poll, topic_id, partitions };
+                            self.outbox.push_back(Event::Looked(lookup));
                         }
+                        Err(error) => self.trouble(&error),
                     }
+                }
+                Answer::Bounds { partition, run, found: Ok(found) } => {
+                    if self.locating.answered(partition, run) {
+                        let Bounds { topic_id, offsets: bounds } = found;
+                        let located = Located { partition, run, topic_id, bounds };
+                        self.outbox.push_back(Event::Located(located));
+                    }
+                }
+                Answer::Bounds { partition, found: Err(error), .. } => {
+                    self.locating.failed(partition, Instant::now());
+                    self.trouble(&error);
                 }
             }
         }
@@ -305,18 +239,12 @@ impl Poller {
         if !self.look.is_out && since.is_none_or(|since| since >= every) {
             self.look.is_wanted = false;
             self.look.last = Some(now);
-            self.look.is_out = self.lookups.ask(Question::Identity { after_poll: self.polled });
+            self.look.is_out = self.lookups.ask_identity(self.polled);
         }
-        let due = |(at, _): &mut (Instant, Question)| *at <= now;
-        let again: Vec<_> = self.again.extract_if(.., due).collect();
-        for (_, question) in again {
-            self.ask(question);
-        }
-    }
-
-    fn ask(&mut self, question: Question) {
-        if !self.lookups.ask(question.clone()) {
-            self.again.push((Instant::now() + ASK_AGAIN, question));
+        if let Some((partition, run)) = self.locating.next(now)
+            && !self.lookups.ask_bounds(partition, run)
+        {
+            self.locating.failed(partition, now);
         }
     }
 
@@ -375,7 +303,7 @@ impl Poller {
 
     /// Tells the job of a failure that is tried again, not more often than people can read. Of a burst
     /// the first says most: "all brokers are down" follows every reason.
-    fn trouble(&mut self, error: &Error) {
+    pub(super) fn trouble(&mut self, error: &Error) {
         let (now, kind) = (Instant::now(), discriminant(error));
         if let Some((at, last)) = self.told {
             let wait = if last == kind { TELL_AGAIN } else { TELL_OTHER };
@@ -388,7 +316,7 @@ impl Poller {
         self.outbox.push_back(Event::Trouble(text));
     }
 
-    fn name(&self, partition: i32) -> TopicPartition {
+    pub(super) fn name(&self, partition: i32) -> TopicPartition {
         TopicPartition { topic: Arc::clone(&self.topic), partition }
     }
 }

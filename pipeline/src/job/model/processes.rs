@@ -57,7 +57,10 @@ impl Process {
             Poll::Pending => Ok(()),
             Poll::Ready(outcome) => {
                 self.running = None;
-                outcome.map_err(|error| error.to_string())
+                match outcome {
+                    Ok(()) | Err(JobError::Unwritten { .. }) => Ok(()),
+                    Err(error) => Err(error.to_string()),
+                }
             }
         }
     }

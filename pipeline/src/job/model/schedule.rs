@@ -1,5 +1,7 @@
 //! One schedule: what happens, in an order that the seed decides, then rest, then judgement.
 
+use std::time::Duration;
+
 use aion_sinks::memory::{Fault, Store};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -8,7 +10,7 @@ use super::{
     verdict::{Kind, Violation, judge},
     world::{JournalFault, PARTITIONS, What, World, lock, share},
 };
-use crate::job::{rules::Rule, source::Event, status::PartitionState};
+use crate::job::{event_loop::Clock, rules::Rule, source::Event, status::PartitionState};
 
 /// What is different from the real thing.
 #[derive(Clone, Copy, Debug)]
@@ -227,7 +229,8 @@ impl Schedule {
     fn stop(&mut self) {
         self.seen.stops += 1;
         let at = self.any_alive();
-        let deadline = std::time::Instant::now();
+        let within = Duration::from_millis(self.rng.random_range(0..600));
+        let deadline = self.group.clock.now() + within;
         lock(&self.group.all[at].consumer).events.push_back(Event::Stop { deadline });
     }
 
@@ -278,15 +281,19 @@ impl Schedule {
     }
 
     /// Cuts a log behind some record. A mark that only offsets without records lie below carries no epoch,
-    /// so a cut below it could not be told.
+    /// so a cut below it could not be told. For the same reason the new epoch begins with a record: where
+    /// it begins with a transaction's marker, a mark right behind that says nothing certain.
     fn truncate(&mut self) {
         let partition = self.rng.random_range(0..PARTITIONS);
         let mut world = lock(&self.group.world);
         let log = world.log(partition);
         let is_record = |at: &usize| log.slots[*at].what != What::Hole;
         let Some(first) = (log.start..log.end()).find(is_record) else { return };
-        let end = self.rng.random_range(first + 1..=log.end());
-        world.truncate(partition, end);
+        if first + 1 < log.end() {
+            let end = self.rng.random_range(first + 1..log.end());
+            world.truncate(partition, end);
+            world.produce(partition, What::Row);
+        }
     }
 
     fn restart_all_with_two_sinks(&mut self) {

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::world::{ModelClock, Shared, What, World, lock};
+use super::world::{ModelClock, PARTITIONS, Shared, What, World, lock};
 use crate::job::{
     event_loop::Clock,
     source::{Chunk, Command, Event, Located, Lookup, Rejected, Source},
@@ -61,7 +61,9 @@ impl Consumer {
             None => Some((self.polled, None)),
             Some((after_poll, None)) => Some((after_poll, Some(lock(world).topic_id()))),
             Some((after_poll, topic_id)) => {
-                self.events.push_back(Event::Looked(Lookup { after_poll, topic_id }));
+                let partitions = PARTITIONS as usize;
+                let lookup = Lookup { after_poll, topic_id, partitions };
+                self.events.push_back(Event::Looked(lookup));
                 None
             }
         };
@@ -205,7 +207,10 @@ impl Source for Scripted {
     async fn command(&mut self, command: Command) {
         let mut consumer = lock(&self.consumer);
         match command {
-            Command::Locate { partition, run } => consumer.locates.push_back((partition, run)),
+            Command::Locate { partition, run } => {
+                consumer.locates.retain(|(wanted, _)| *wanted != partition);
+                consumer.locates.push_back((partition, run));
+            }
             Command::Start { partition, run, at } => {
                 let position = at.offset.get() as usize;
                 let number = partition.number;
@@ -226,9 +231,11 @@ impl Source for Scripted {
                 }
                 consumer.released.extend(numbers);
             }
-            Command::Look | Command::Leave => {}
+            Command::Look => {}
         }
     }
+
+    async fn leave(&mut self, _: Instant) {}
 
     fn last_poll(&self) -> Option<Instant> {
         Some(self.clock.now())

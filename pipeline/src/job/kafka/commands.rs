@@ -1,0 +1,106 @@
+//! What the reader thread does when the job says so.
+
+use std::time::{Duration, Instant};
+
+use aion_kafka::{Error, Wait};
+use aion_schemas::log::{Mark, Offset, Partition};
+
+use super::{cutter::Cutter, poller::Poller};
+use crate::job::source::Command;
+
+/// How long a commit may hold the thread up when partitions are leaving.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+
+impl Poller {
+    /// Does what the job said.
+    pub(super) fn obey(&mut self, command: Command) {
+        let outcome = match command {
+            Command::Locate { partition, run } => {
+                self.locating.want(partition, run, Instant::now());
+                Ok(())
+            }
+            Command::Start { partition, run, at } => self.start(partition, run, at),
+            Command::Halt(number) => self.halt(number),
+            Command::Pause(number) | Command::Resume(number) => {
+                self.pause(number, matches!(command, Command::Pause(_)));
+                Ok(())
+            }
+            Command::Look => {
+                self.look.is_wanted = true;
+                Ok(())
+            }
+            Command::Commit { marks, wait } => {
+                self.commit(marks, wait);
+                Ok(())
+            }
+            Command::Release(numbers) => {
+                let partitions: Vec<_> = numbers.iter().map(|at| self.name(*at)).collect();
+                for number in numbers {
+                    self.forget(number);
+                }
+                self.consumer.release(&partitions)
+            }
+        };
+        match outcome {
+            Ok(()) => {}
+            // Its partitions are somebody else's by now; the group says so in an event of its own.
+            Err(error @ Error::NotMember { .. }) => tracing::debug!(%error),
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    fn start(&mut self, partition: Partition, run: u64, at: Mark) -> Result<(), Error> {
+        let name = self.name(partition.number);
+        match self.consumer.position(&name) {
+            Some(_) => self.consumer.seek(&name, at.offset, at.epoch)?,
+            None => self.consumer.start(&name, at.offset, at.epoch)?,
+        }
+        if self.is_holding {
+            self.consumer.pause(&name);
+        } else {
+            self.consumer.resume(&name);
+        }
+        let number = partition.number;
+        self.locating.forget(number);
+        self.cutters.insert(number, Cutter::new(partition, run, at, (self.make_rows)()));
+        Ok(())
+    }
+
+    /// Stops reading a partition that stays owned. One that was never started gets its answer by this.
+    fn halt(&mut self, number: i32) -> Result<(), Error> {
+        self.forget(number);
+        let name = self.name(number);
+        if self.consumer.position(&name).is_some() {
+            self.consumer.pause(&name);
+            return Ok(());
+        }
+        self.consumer.release(&[name])
+    }
+
+    fn pause(&mut self, number: i32, pause: bool) {
+        let name = self.name(number);
+        let Some(cutter) = self.cutters.get_mut(&number) else { return };
+        cutter.is_paused = pause;
+        if pause || self.is_holding {
+            self.consumer.pause(&name);
+        } else {
+            self.consumer.resume(&name);
+        }
+    }
+
+    fn commit(&mut self, marks: Vec<(i32, Offset, String)>, wait: bool) {
+        let numbers = marks.iter().map(|(number, ..)| *number).collect();
+        let named = |(number, offset, text)| (self.name(number), offset, text);
+        let marks: Vec<_> = marks.into_iter().map(named).collect();
+        let wait = if wait { Wait::UpTo(COMMIT_WAIT) } else { Wait::Async };
+        if let Err(error) = self.consumer.commit(&marks, wait) {
+            self.commit_failed(numbers, &error);
+        }
+    }
+
+    /// Nothing holds for these partitions any more: neither what is being read nor what is asked.
+    pub(super) fn forget(&mut self, number: i32) {
+        self.cutters.remove(&number);
+        self.locating.forget(number);
+    }
+}

@@ -1,0 +1,74 @@
+//! The end of a job, as asked: what sinks have taken becomes durable, or is named.
+//!
+//! What was read and no sink has taken so far needs no word: the marks are below it, and the next start
+//! reads it again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aion_schemas::log::show;
+
+use super::{
+    JobError,
+    event_loop::Job,
+    journal::Journal,
+    reader::{Phase, Reader},
+    source::{Event, Source},
+};
+
+/// The pause between tries to write what could not be written.
+const TRY_AGAIN: Duration = Duration::from_millis(200);
+/// How many partitions an error names.
+const MAX_NAMED: usize = 10;
+
+impl<S: Source, J: Journal> Job<S, J> {
+    /// Tries to have everything written until most of the time is gone; the rest is for the commit and
+    /// for leaving the group.
+    pub(super) async fn stop(&mut self, now: Instant, deadline: Instant) -> Result<(), JobError> {
+        let until = now + deadline.saturating_duration_since(now) * 4 / 5;
+        loop {
+            let now = self.clock.now();
+            self.flush_now(now, until).await?;
+            if self.unwritten().is_empty() || self.clock.now() >= until {
+                break;
+            }
+            self.pause(until.min(now + TRY_AGAIN)).await;
+        }
+        self.commit(true).await;
+        let unwritten = self.unwritten();
+        if unwritten.is_empty() {
+            return Ok(());
+        }
+        let mut what = unwritten[..unwritten.len().min(MAX_NAMED)].join(", ");
+        if unwritten.len() > MAX_NAMED {
+            what = format!("{what} and {} more", unwritten.len() - MAX_NAMED);
+        }
+        Err(JobError::Unwritten { job: Arc::clone(&self.plan.job), what })
+    }
+
+    /// What sinks have taken and not made durable.
+    fn unwritten(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        // Where a partition starts over, what was taken of it has been given up.
+        let kept = |reader: &&Reader| matches!(reader.phase, Phase::Reading | Phase::Stopped(_));
+        for reader in self.readers.values().filter(kept) {
+            for (sink, place) in reader.sinks.iter().zip(&self.places) {
+                let offsets = sink.unwritten().map(|range| show(&range));
+                let named = |offsets| format!("{} {offsets} of {}", place.name, reader.partition);
+                all.extend(offsets.map(named));
+            }
+        }
+        all
+    }
+
+    /// Waits, with no more interest in what is read meanwhile.
+    async fn pause(&mut self, until: Instant) {
+        while self.clock.now() < until {
+            if let Some(Event::Lost(partitions)) = self.source.next(until).await {
+                self.forget(&partitions);
+            }
+        }
+    }
+}

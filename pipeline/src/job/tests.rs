@@ -1,0 +1,278 @@
+//! The job's loop against a source that answers at once, for what needs no schedule.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use aion_schemas::log::{Marks, Offset, Partition, Stream};
+use aion_sinks::{
+    batch::Batch,
+    budget::{Budget, Reservation},
+    memory::{Fault, MemorySink, Settings, Store},
+    sink::{Accepted, Flush, Flushed, Sink, SinkError},
+};
+use arrow::{
+    array::Int64Array,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
+use async_trait::async_trait;
+use tokio::{sync::Notify, task::JoinHandle};
+use uuid::Uuid;
+
+use super::{
+    JobError, SystemClock,
+    event_loop::{Job, Plan},
+    journal::{Entry, Journal, NotAcknowledged},
+    rules::Rules,
+    source::{Chunk, Command, Event, Located, Lookup, Source},
+    status::{JobState, StatusReader},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const TOPIC_ID: Uuid = Uuid::from_u128(7);
+
+/// What the test tells the job, and what the job said.
+#[derive(Clone, Default)]
+struct Script {
+    events: Arc<Mutex<VecDeque<Event>>>,
+    said: Arc<Mutex<Vec<Command>>>,
+    news: Arc<Notify>,
+}
+
+impl Script {
+    fn tell(&self, event: Event) {
+        self.events.lock().unwrap().push_back(event);
+        self.news.notify_one();
+    }
+
+    fn stop(&self, within: Duration) {
+        self.tell(Event::Stop { deadline: Instant::now() + within });
+    }
+
+    /// Gives the partitions to the job, and `rows` records of each.
+    fn give(&self, partitions: &[i32], rows: i64) {
+        self.tell(Event::Assigned { stream: stream(), partitions: partitions.to_vec() });
+        for (number, run) in partitions.iter().zip(1..) {
+            self.tell(Event::Chunk(chunk(*number, run, 0..rows)));
+        }
+    }
+
+    fn commits(&self) -> Vec<(i32, Offset)> {
+        let said = self.said.lock().unwrap();
+        let commits = said.iter().filter_map(|command| match command {
+            Command::Commit { marks, .. } => Some(marks.clone()),
+            _ => None,
+        });
+        commits.flatten().map(|(number, offset, _)| (number, offset)).collect()
+    }
+}
+
+#[async_trait]
+impl Source for Script {
+    async fn next(&mut self, until: Instant) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.lock().unwrap().pop_front() {
+                return Some(event);
+            }
+            if tokio::time::timeout_at(until.into(), self.news.notified()).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        let lookup = Lookup { after_poll: 1, topic_id: Some(TOPIC_ID), partitions: 9 };
+        let mut events = self.events.lock().unwrap();
+        match &command {
+            Command::Locate { partition, run } => {
+                let bounds = Offset(0)..Offset(100);
+                let topic_id = Some(TOPIC_ID);
+                let located = Located { partition: *partition, run: *run, topic_id, bounds };
+                events.push_front(Event::Located(located));
+            }
+            Command::Look => events.push_back(Event::Looked(lookup)),
+            _ => {}
+        }
+        self.said.lock().unwrap().push(command);
+    }
+
+    async fn leave(&mut self, _: Instant) {}
+
+    fn last_poll(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// A journal that takes everything.
+struct Open;
+
+#[async_trait]
+impl Journal for Open {
+    async fn record(&mut self, _: &[Entry]) -> Result<(), NotAcknowledged> {
+        Ok(())
+    }
+}
+
+fn stream() -> Stream {
+    Stream { topic: "events".into(), id: TOPIC_ID }
+}
+
+fn partition(number: i32) -> Partition {
+    Partition { stream: stream(), number }
+}
+
+fn columns() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("_offset", DataType::Int64, false)]))
+}
+
+fn chunk(number: i32, run: u64, range: std::ops::Range<i64>) -> Chunk {
+    let offsets = Int64Array::from_iter_values(range.clone());
+    let records = offsets.len() as u64;
+    let batch = Batch {
+        partition: partition(number),
+        range: Offset(range.start)..Offset(range.end),
+        epoch: 0,
+        appended: None,
+        rows: RecordBatch::try_new(columns(), vec![Arc::new(offsets)]).unwrap(),
+        memory: Reservation::none(),
+    };
+    let epochs = vec![(Offset(range.start), 0)];
+    let (rejected, unknown_fields, high) = (Vec::new(), Vec::new(), Offset(100));
+    Chunk { run, polled: 1, batch, epochs, records, rejected, unknown_fields, high }
+}
+
+/// A job that runs, and what the test holds of it.
+struct Started {
+    script: Script,
+    status: StatusReader,
+    done: JoinHandle<Result<(), JobError>>,
+}
+
+fn start(sink: Box<dyn Sink>, journal: impl Journal + 'static) -> Started {
+    let script = Script::default();
+    let plan = Plan {
+        job: "test".into(),
+        topic: "events".into(),
+        columns: columns(),
+        compacted: false,
+        max_reject_share: 1.0,
+        revoke_flush: Duration::from_secs(1),
+        rules: Rules::default(),
+    };
+    let parts: (Box<dyn super::event_loop::Clock>, Budget) =
+        (Box::new(SystemClock), Budget::new(1 << 20));
+    let (job, status) = Job::new(plan, script.clone(), journal, vec![sink], parts);
+    Started { script, status, done: tokio::spawn(job.run()) }
+}
+
+/// A sink that writes when it is told to, not before.
+fn lazy(store: &Store) -> Box<dyn Sink> {
+    let settings = Settings { flush_age: Duration::from_hours(1), ..Settings::default() };
+    Box::new(MemorySink::open(store, settings))
+}
+
+impl Started {
+    async fn until_taken(&mut self, end: i64) {
+        let taken = |status: &super::status::JobStatus| {
+            let mut all = status.partitions.iter();
+            !status.partitions.is_empty() && all.all(|one| one.position == Some(Offset(end)))
+        };
+        let waited = tokio::time::timeout(PATIENCE, self.status.wait_for(taken)).await;
+        assert!(matches!(waited, Ok(Some(_))), "{:#?}", self.status.now());
+    }
+
+    async fn end(self) -> Result<(), JobError> {
+        tokio::time::timeout(PATIENCE, self.done).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_stop_goes_on_trying_until_everything_is_written() {
+    let store = Store::new();
+    let mut job = start(lazy(&store), Open);
+    job.script.give(&[0], 5);
+    job.until_taken(5).await;
+    for _ in 0..3 {
+        store.script(Fault::Retry);
+    }
+    let script = job.script.clone();
+    script.stop(Duration::from_secs(10));
+    job.end().await.unwrap();
+    assert_eq!(store.offsets(&partition(0)), [0, 1, 2, 3, 4]);
+    assert_eq!(script.commits(), [(0, Offset(5))]);
+}
+
+#[tokio::test]
+async fn a_stop_names_what_it_could_not_write() {
+    let store = Store::new();
+    let mut job = start(lazy(&store), Open);
+    job.script.give(&[0, 3], 5);
+    job.until_taken(5).await;
+    store.stall(true);
+    job.script.stop(Duration::from_millis(300));
+    let status = job.status.clone();
+    let error = job.end().await.unwrap_err();
+    assert!(matches!(error, JobError::Unwritten { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("memory 0..5 of events") && text.contains("again"), "{text}");
+    assert_eq!(status.now().state, JobState::Ended);
+}
+
+#[tokio::test]
+async fn a_report_that_failed_is_made_again() {
+    let store = Store::new();
+    let mut job = start(Box::new(MemorySink::open(&store, Settings::default())), Open);
+    job.script.give(&[0], 5);
+    job.until_taken(5).await;
+    let script = job.script.clone();
+    let reported = async |times: usize| {
+        let deadline = Instant::now() + PATIENCE;
+        while script.commits().len() < times {
+            assert!(Instant::now() < deadline, "{:?}", script.commits());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    reported(1).await;
+    script.tell(Event::CommitFailed(vec![0]));
+    reported(2).await;
+    assert_eq!(script.commits(), [(0, Offset(5)); 2]);
+}
+
+/// A sink with a fault of the program.
+struct Broken;
+
+#[async_trait]
+impl Sink for Broken {
+    fn name(&self) -> &'static str {
+        "broken"
+    }
+
+    async fn assign(&mut self, _: &[Partition]) -> Result<Marks, SinkError> {
+        panic!("the last words");
+    }
+
+    async fn write(&mut self, _: Batch) -> Result<Accepted, SinkError> {
+        Ok(Accepted::Taken)
+    }
+
+    async fn flush(&mut self, _: Instant, _: Flush) -> Result<Flushed, SinkError> {
+        Ok(Flushed::default())
+    }
+
+    fn revoke(&mut self, _: &[Partition]) {}
+}
+
+#[tokio::test]
+async fn a_job_that_breaks_says_so() {
+    let job = start(Box::new(Broken), Open);
+    job.script.give(&[0], 5);
+    let status = job.status.clone();
+    let error = job.end().await.unwrap_err();
+    assert!(matches!(error, JobError::Broke { .. }), "{error}");
+    assert!(matches!(&status.now().state, JobState::Failed(why) if why.contains("the last words")));
+}
