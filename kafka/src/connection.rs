@@ -62,8 +62,10 @@ impl Connection {
         all.set("queued.max.messages.kbytes", limits.queued_bytes.div_ceil(1024).to_string());
         all.set("fetch.message.max.bytes", limits.partition_fetch_bytes.to_string());
         all.set("fetch.max.bytes", limits.fetch_bytes.to_string());
-        // librdkafka wants room for the response's frame.
-        all.set("receive.message.max.bytes", (limits.fetch_bytes + 1024 * 1024).to_string());
+        // A broker sends one batch whole, however much greater than asked for: it must fit, or the
+        // client asks for it for ever.
+        let response = LARGEST_RESPONSE_BYTES.max(limits.fetch_bytes + 1024 * 1024);
+        all.set("receive.message.max.bytes", response.to_string());
         Ok(all)
     }
 
@@ -74,7 +76,11 @@ impl Connection {
         all.set("client.id", name);
         all.set("partitioner", "murmur2_random"); // as Java clients place keys, so that both agree
         all.set("queue.buffering.max.kbytes", "65536");
+        // A message that came compressed leaves compressed: the broker's limit is on what it takes.
+        all.set("compression.type", "zstd");
         all.pass(self);
+        // The broker's limit holds; this one would stop what the broker takes.
+        all.set("message.max.bytes", LARGEST_MESSAGE_BYTES.to_string());
         all.set("enable.idempotence", "true");
         all.set("acks", "all");
         Ok(all)
@@ -107,6 +113,11 @@ pub fn is_secret(property: &str) -> bool {
     SECRET.iter().any(|part| property.contains(part))
 }
 
+/// What a response may have: more than any batch that a topic of the catalog takes.
+const LARGEST_RESPONSE_BYTES: usize = 160 << 20;
+/// What one message may have before it is compressed; a producer's whole queue takes 64 MiB.
+const LARGEST_MESSAGE_BYTES: usize = 60 << 20;
+
 /// Parts of property names whose values are never shown.
 const SECRET: &[&str] = &["password", "secret", ".pem", "jaas", "oauthbearer.config"];
 
@@ -131,6 +142,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("max.partition.fetch.bytes", LIMITS),
     ("fetch.max.bytes", LIMITS),
     ("receive.message.max.bytes", LIMITS),
+    ("message.max.bytes", "the topic's max.message.bytes decides"),
     ("enable.idempotence", "retries would store a message twice, or in another order"),
     ("acks", ACKS),
     ("request.required.acks", ACKS),

@@ -16,7 +16,7 @@ pub(super) struct Held {
     pub(super) queue: Queue,
     /// The next wanted offset.
     pub(super) position: Offset,
-    /// The leader epoch of the last record before `position`; -1 where it is not known.
+    /// The leader epoch of the record just before `position`; -1 where it is not known.
     pub(super) epoch: i32,
     pub(super) paused: bool,
     /// librdkafka fetches nothing of it yet.
@@ -142,7 +142,12 @@ impl Held {
         }
         // Below it nothing is left to read, so the position passes transaction markers and
         // compacted records.
-        self.position = self.position.max(message.offset());
+        if message.offset() > self.position {
+            // A marker may be of a later leader than the last record: with that record's epoch the
+            // broker would take this position for one beyond a cut.
+            self.epoch = -1;
+            self.position = message.offset();
+        }
         Some(self.position)
     }
 

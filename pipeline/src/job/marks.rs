@@ -83,7 +83,7 @@ impl Progress {
         epochs: &[(Offset, i32)],
         compacted: bool,
     ) -> Option<Offset> {
-        let mark = self.unproven?;
+        let mark = self.unproven.filter(|mark| mark.epoch >= 0)?;
         if end >= mark.offset {
             self.unproven = None;
         }

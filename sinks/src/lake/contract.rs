@@ -26,6 +26,7 @@ const HARMLESS_FEATURES: [&str; 2] = ["appendOnly", "invariants"];
 
 /// How long a removed file is kept where the table doesn't say: Delta's default.
 const DEFAULT_RETENTION: Duration = Duration::from_hours(7 * 24);
+const LEAST_RETENTION: Duration = Duration::from_hours(1);
 
 /// What the rows of a table are.
 #[derive(Clone, Debug)]
@@ -194,6 +195,9 @@ impl Contract {
             format!("it is partitioned by {:?}", metadata.partition_columns)
         } else if metadata.configuration.contains_key(expire) {
             format!("{expire} is set: marks would expire and rows come twice")
+        } else if retention(metadata) < LEAST_RETENTION {
+            // Files would be too old to commit before they are written, again and again.
+            "delta.deletedFileRetentionDuration is less than an hour".to_owned()
         } else if mapped.is_some_and(|mode| mode != "none") {
             "it maps column names".to_owned()
         } else {

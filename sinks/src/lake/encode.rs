@@ -157,12 +157,13 @@ impl Plan {
     }
 }
 
-/// The mark before row `row`, which is left out: its offset, with the epoch of the row before it.
+/// The mark after the row before `row`, which is left out, with that row's epoch: what lies between the
+/// two, such as a record that could not become a row, may be of a later leader.
 fn cut(rows: &RecordBatch, row: usize) -> Option<Mark> {
     let before = row.checked_sub(1)?;
     let offsets = rows.column_by_name("_offset")?.as_primitive_opt::<types::Int64Type>()?;
     let epochs = rows.column_by_name("_leader_epoch")?.as_primitive_opt::<types::Int32Type>()?;
-    Some(Mark { offset: Offset(offsets.value(row)), epoch: epochs.value(before) })
+    Some(Mark { offset: Offset(offsets.value(before)).next(), epoch: epochs.value(before) })
 }
 
 /// The UTC date of each row's event time; of its append time where it has none.

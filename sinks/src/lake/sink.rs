@@ -111,7 +111,9 @@ impl LakeSink {
         done.rest.retain(|partition| self.buffers.owns(partition));
         done.marks.retain(|partition, _| self.buffers.owns(partition));
         done.moved.retain(|partition| self.buffers.owns(partition));
-        self.buffers.revoke(&done.moved);
+        // Theirs until it is told: the caller may hand over batches of them meanwhile, which the next
+        // flush finds moved again.
+        done.moved.retain(|partition| !self.untold.moved.contains(partition));
         self.untold.marks.extend(done.marks);
         self.untold.moved.extend(done.moved);
         if done.rest.is_empty() {
@@ -149,7 +151,13 @@ impl LakeSink {
     }
 
     fn told(&mut self) -> Flushed {
-        std::mem::take(&mut self.untold)
+        let told = std::mem::take(&mut self.untold);
+        self.buffers.revoke(&told.moved);
+        if let Work::Failed(_, flush) = &mut self.work {
+            flush.retain(|partition| !told.moved.contains(partition));
+            self.flying_bytes = flush.bytes();
+        }
+        told
     }
 
     async fn flush_now(&mut self, deadline: Instant) -> Result<Flushed, SinkError> {

@@ -240,6 +240,9 @@ async fn tables_that_cannot_be_written_safely_are_refused() {
     let expiry = r#""configuration":{"delta.setTransactionRetentionDuration":"interval 1 days"}"#;
     let said = refusal(r#""configuration":{}"#, expiry).await;
     assert!(said.contains("marks would expire"), "{said}");
+    let hasty = r#""configuration":{"delta.deletedFileRetentionDuration":"interval 0 hours"}"#;
+    let said = refusal(r#""configuration":{}"#, hasty).await;
+    assert!(said.contains("less than an hour"), "{said}");
     let number = r#"\"value\",\"type\":\"double\""#;
     let said = refusal(number, r#"\"value\",\"type\":\"long\""#).await;
     assert!(said.contains("column value is"), "{said}");

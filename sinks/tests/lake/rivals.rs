@@ -70,6 +70,34 @@ async fn a_lost_answer_and_then_a_new_owner() {
     assert_eq!(place.offsets(&p1).await, range(0, 15));
 }
 
+/// A flush finds p1 moved, and then its put of the rest fails: until the caller was told, batches of p1
+/// are still taken, and nothing of them lands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moved_partition_stays_until_it_is_told() {
+    let (place, log) = (Place::new(), Log::new());
+    let (p0, p1) = (log.partition(0), log.partition(1));
+    let mut one = place.owner(&[p0.clone(), p1.clone()]).await;
+    take(&mut one, log.batch(0, 0, 10)).await;
+    take(&mut one, log.batch(1, 0, 10)).await;
+    let mut two = place.owner(std::slice::from_ref(&p1)).await;
+    take(&mut two, log.batch(1, 0, 15)).await;
+    settle(&mut two).await;
+    let rig = one.rig();
+    one.rig().before_next_put(move || {
+        Box::pin(async move {
+            let again = rig.clone();
+            rig.before_next_put(move || Box::pin(async move { again.fail_puts(1) }));
+        })
+    });
+    assert!(flush_once(&mut one).await.is_err(), "the second put fails");
+    take(&mut one, log.batch(1, 10, 20)).await;
+    let flushed = settle(&mut one).await;
+    assert_eq!(flushed.moved, std::slice::from_ref(&p1));
+    assert_eq!(flushed.marks, marks([(&p0, 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+    assert_eq!(place.offsets(&p1).await, range(0, 15));
+}
+
 /// The rival's entry moves p1 to the very offset that the sleeper's flush would, and the sleeper's put fails.
 async fn a_rival_with_an_equal_mark(take_out: Option<Protection>) -> (Place, [Vec<i64>; 2]) {
     let (place, log) = (Place::new(), Log::new());

@@ -33,6 +33,9 @@ pub(super) struct Cutter {
     rows: Box<dyn Rows>,
     from: Offset,
     next: Offset,
+    /// The offset after the last record.
+    after_last: Offset,
+    /// The epoch of the record just before `next`; -1 where there is none, such as after a marker.
     epoch: i32,
     since: Option<Instant>,
     polled: u64,
@@ -54,6 +57,7 @@ impl Cutter {
             rows,
             from: at.offset,
             next: at.offset,
+            after_last: at.offset,
             epoch: at.epoch,
             since: None,
             polled: 0,
@@ -73,10 +77,10 @@ impl Cutter {
     /// Takes one record in.
     pub(super) fn take(&mut self, record: &Record<'_>) {
         self.records += 1;
-        if self.epochs.is_empty() || record.epoch != self.epoch {
+        if self.epochs.last().is_none_or(|(_, epoch)| *epoch != record.epoch) {
             self.epochs.push((record.offset, record.epoch));
         }
-        self.epoch = record.epoch;
+        (self.epoch, self.after_last) = (record.epoch, record.offset.next());
         match self.rows.push(record) {
             Outcome::Row => {
                 let time = record.append_time;
@@ -107,6 +111,10 @@ impl Cutter {
     pub(super) fn fetched(&mut self, fetched: Fetched, polled: u64, now: Instant) {
         if fetched.next > self.next {
             self.next = fetched.next;
+            if self.next > self.after_last {
+                // What lies between, a marker or what compaction took, may be of a later leader.
+                self.epoch = -1;
+            }
             self.polled = polled;
             self.since.get_or_insert(now);
         }
