@@ -1,0 +1,186 @@
+"""What a client may do by whom it is, and what is said when it may not."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from cluster import Place
+from confluent_kafka import Consumer, KafkaException, Producer
+from processes import binary, wait
+
+
+@pytest.mark.parametrize(
+    "account, properties",
+    [
+        ("pipeline", {}),
+        ("pipeline", {"sasl__mechanism": "SCRAM-SHA-256"}),
+        ("pipeline", {"sasl__mechanism": "PLAIN"}),
+        ("pipeline-mtls", {}),
+    ],
+    ids=["scram-512", "scram-256", "plain", "mtls"],
+)
+def test_every_way_to_sign_in(place: Place, account: str, properties: dict):
+    place.produce(100)
+    place.run(account, **properties).wait_ready()
+    place.wait_and_check()
+
+
+def refused(place: Place, account: str = "pipeline", **properties: object) -> str:
+    """The message of an `aion run` that must not start."""
+    run = place.run(account, **properties)
+    assert run.process.wait(30) == 2, run.output()
+    return run.output()
+
+
+def test_a_wrong_password(place: Place, monkeypatch):
+    monkeypatch.setenv("WRONG", "not the password")
+    said = refused(place, sasl__password="env:WRONG")
+    assert "sasl.username (pipeline), sasl.password and sasl.mechanism" in said
+    assert "not the password" not in said
+
+
+def test_a_password_in_the_file(place: Place):
+    said = refused(place, sasl__password="hunter2")
+    assert "env:NAME or file:PATH" in said and "hunter2" not in said
+
+
+def test_another_authority(place: Place, tmp_path):
+    other = tmp_path / "other.pem"
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=other", "-keyout", tmp_path / "other.key", "-out", other]
+    subprocess.run(
+        ["openssl", "req", "-x509", *key, *names], check=True, capture_output=True
+    )
+    said = refused(place, ssl__ca__location=str(other))
+    assert f"ssl.ca.location ({other}) has to hold the authority" in said
+
+
+def test_properties_that_would_break_the_guarantees(place: Place):
+    for name in ("enable__auto__commit", "isolation__level", "auto__offset__reset"):
+        said = refused(place, **{name: "x"})
+        assert f"librdkafka property {name.replace('__', '.')} can't be set" in said
+
+
+def test_an_account_without_rules_waits_for_them(place: Place):
+    place.produce(100)
+    run = place.run("gateway")
+    run.wait(lambda: "User:gateway needs the access rule" in run.output(), "it says so")
+    assert run.get("/readyz")[0] == 503
+    # What the message asks for, given while it runs: by the catalog, under the account's name.
+    place.bootstrap("--principal", "pipeline=User:gateway")
+    run.wait_ready()
+    place.wait_and_check()
+
+
+def test_a_missing_topic_is_waited_for(place: Place):
+    place.cluster.admin.delete_topics([place.topic])[place.topic].result(20)
+    run = place.run()
+    run.wait(lambda: "`aion bootstrap` makes" in run.output(), "it says what makes it")
+    place.bootstrap()
+    place.produce(100)
+    place.wait_and_check()
+
+
+def test_brokers_may_come_up_later(place: Place):
+    run = place.run()
+    run.wait_ready()
+    assert run.stop() == 0
+    # Nobody listens at port 1.
+    run = place.run(bootstrap__servers="127.0.0.1:1")
+    run.wait(lambda: "is the address right" in run.output(), "it says so")
+    assert run.process.poll() is None and run.get("/readyz")[0] == 503
+
+
+def try_to_read(place: Place, account: str, topic: str, group: str) -> str | None:
+    """The error of a consumer, if it gets one before a record or the end."""
+    consumer = Consumer(
+        place.cluster.client(
+            account,
+            group__id=group,
+            auto__offset__reset="earliest",
+            enable__partition__eof=True,
+        )
+    )
+    consumer.subscribe([topic])
+    message = consumer.poll(20)
+    consumer.close()
+    assert message is not None, "neither a record nor an error"
+    error = message.error()
+    return error.name() if error and error.name() != "_PARTITION_EOF" else None
+
+
+def try_to_write(place: Place, account: str, topic: str) -> str | None:
+    producer = Producer(place.cluster.client(account, message__timeout__ms=20_000))
+    errors = []
+    try:
+        producer.produce(
+            topic, b"{}", on_delivery=lambda error, _: errors.append(error)
+        )
+    except KafkaException as refused:
+        return refused.args[0].name()
+    producer.flush(30)
+    return errors[0].name() if errors[0] else None
+
+
+def test_least_privilege(place: Place):
+    """Both ways: who may, can; who may not, can't."""
+    denied, group_denied = "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"
+    topic, letters = place.topic, "aion.dead-letters"
+    wait(lambda: try_to_write(place, "router", topic) is None, "rules have spread", 20)
+    for account in ("pipeline", "spark", "read-only", "exports"):
+        assert try_to_write(place, account, topic) == denied, account
+    for account in ("control-plane", "router"):
+        assert try_to_write(place, account, letters) == denied, account
+    assert try_to_read(place, "read-only", topic, "read-only-x") is None
+    assert try_to_read(place, "read-only", topic, "aion-x") == group_denied
+    assert try_to_read(place, "router", topic, "router-x") == group_denied
+    assert try_to_read(place, "control-plane", topic, "control-plane-x") == denied
+    assert try_to_read(place, "exports", letters, "exports-x") == denied
+    done = place.cluster.bootstrap("--catalog", place.catalog, account="pipeline")
+    assert done.returncode == 1 and "not allowed" in done.stderr, done.stderr
+
+
+def test_bootstrap_changes_only_what_differs(place: Place):
+    def bootstrap(*arguments: object) -> list[str]:
+        done = place.cluster.bootstrap("--catalog", place.catalog, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    again = bootstrap()
+    assert again[-1].startswith("0 changed"), again
+    assert all(line.startswith("unchanged") for line in again[:-1]), again
+
+    plan = bootstrap("--environment", "prod", "--partitions", "6", "--dry-run")
+    wanted = f"alter     topic {place.topic}: retention.ms 604800000 -> 2592000000"
+    assert wanted in plan
+    (differs,) = [line for line in plan if line.startswith("differs")]
+    wanted = f"topic {place.topic}: partitions 4 -> 6; --raise-partitions does it"
+    assert wanted in differs
+    assert bootstrap()[-1].startswith("0 changed"), "a dry run changes nothing"
+
+    bootstrap("--environment", "prod", "--partitions", "6", "--raise-partitions")
+    known = place.cluster.admin.list_topics(place.topic, timeout=20)
+    assert len(known.topics[place.topic].partitions) == 6
+    # Fewer in the catalog than there are: nothing is taken away.
+    assert bootstrap("--environment", "prod")[-1].startswith("0 changed")
+
+
+def test_bootstrap_by_the_platforms_script(place: Place):
+    script = binary().parent  # the script finds `aion` on the PATH
+    client = place.cluster.folder / "clients" / "admin.properties"
+    done = subprocess.run(
+        ["bash", "bigdata/scripts/bootstrap_kafka.sh", "--dry-run"],
+        env={
+            "PATH": f"{script}:/usr/bin:/bin",
+            "KAFKA_BROKERS": place.cluster.brokers(),
+            "KAFKA_CLIENT_CONFIG": str(client),
+            "AION_ENV": "prod",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "topic aion.router.decisions" in done.stdout
+    assert "retention.ms=2592000000" in done.stdout or "2592000000" in done.stdout

@@ -1,0 +1,295 @@
+"""A secured Apache Kafka for tests, topics of a test's own, and `aion run` on them."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import time
+import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from deltalake import DeltaTable
+from events import BROKEN, decision, text
+from processes import ROOT, Process, binary, free_port, sql, wait
+
+SCRIPT = ROOT / "scripts" / "kafka"
+
+
+class Cluster:
+    """scripts/kafka, as a person uses it."""
+
+    def __init__(self, folder: Path, nodes: int) -> None:
+        self.folder, self.nodes = folder, nodes
+
+    def start(self) -> None:
+        for _ in range(3):
+            # Ports next to each other; another process may have one of them.
+            asked = ["start", "--nodes", str(self.nodes), "--port", str(free_port())]
+            if self.script(*asked, check=False) == 0:
+                return
+            shutil.rmtree(self.folder, ignore_errors=True)
+        raise AssertionError("scripts/kafka start failed")
+
+    def stop(self) -> None:
+        self.script("stop")
+
+    def node(self, action: str, number: int) -> None:
+        self.script("node", action, str(number))
+
+    def script(self, *arguments: str, check: bool = True) -> int:
+        command = [SCRIPT, *arguments, "--dir", self.folder]
+        return subprocess.run(
+            command, check=check, stdout=subprocess.DEVNULL
+        ).returncode
+
+    def client(self, account: str, **settings: object) -> dict:
+        """Settings of a client of confluent-kafka."""
+        file = self.folder / "clients" / f"{account}.properties"
+        pairs = (line.split("=", 1) for line in file.read_text().splitlines())
+        return dict(pairs) | {
+            name.replace("__", "."): value for name, value in settings.items()
+        }
+
+    @cached_property
+    def admin(self) -> AdminClient:
+        """Kept: a request dies with its client."""
+        return AdminClient(self.client("admin"))
+
+    def secret(self, account: str) -> Path:
+        return self.folder / "secrets" / account
+
+    def brokers(self, account: str = "admin") -> str:
+        return self.client(account)["bootstrap.servers"]
+
+    def bootstrap(self, *arguments: object, account: str = "admin"):
+        """Runs `aion bootstrap`; what it printed, and its exit code."""
+        file = self.folder / "clients" / f"{account}.properties"
+        command = [binary(), "bootstrap", "--client-config", file, *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=60
+        )
+
+
+def catalog(
+    folder: Path, topic: str, table: str, partitions: int = 4, more: str = ""
+) -> Path:
+    """A catalog with one topic of router decisions, under a name of the test's own."""
+    shutil.copytree(ROOT / "schemas", folder, ignore=shutil.ignore_patterns("src"))
+    whole = (folder / "catalog.toml").read_text()
+    lines = [line for line in whole.splitlines() if not line.startswith("#")]
+    head, *topics = "\n".join(lines).split("[[topic]]")
+    internal = [entry for entry in topics if "internal = true" in entry]
+    own = (
+        f'[[topic]]\nname = "{topic}"\nkey = "task_id"\nschema = "router_decision"\ntable = "{table}"\n'
+        f'partitions = {partitions}\nwriters = ["router"]\n{more}\n'
+    )
+    (folder / "catalog.toml").write_text(
+        head + own + "".join("[[topic]]" + entry for entry in internal)
+    )
+    return folder
+
+
+class Place:
+    """A topic of the test's own, the processes that read it, and the lake that they share."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        folder: Path,
+        topic: str,
+        replication: int | None = None,
+        **settings,
+    ) -> None:
+        self.replication = ["--replication", replication] if replication else []
+        self.cluster, self.folder, self.topic = cluster, folder, topic
+        self.table = topic.replace(".", "_").replace("-", "_")
+        self.catalog = catalog(folder / "catalog", topic, self.table, **settings)
+        self.lake = folder / "lake"
+        self.runs: list[Process] = []
+        self.sent = 0
+
+    def bootstrap(self, *arguments: object) -> None:
+        asked = ["--catalog", self.catalog, *map(str, self.replication), *arguments]
+        done = self.cluster.bootstrap(*asked)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(self, account: str = "pipeline", **properties: object) -> Process:
+        """Starts an `aion run`; properties are librdkafka's, `__` for a dot."""
+        run = Process(self.folder / f"run-{len(self.runs)}.log")
+        config = self.folder / f"aion-{len(self.runs)}.toml"
+        client = self.cluster.client(account)
+        if "sasl.password" in client:
+            client["sasl.password"] = f"file:{self.cluster.secret(account)}"
+        # Short, so that a killed member's partitions don't wait long for another owner.
+        client |= {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
+        client |= {name.replace("__", "."): value for name, value in properties.items()}
+        brokers = client.pop("bootstrap.servers")
+        lines = [f'"{name}" = {json.dumps(value)}' for name, value in client.items()]
+        config.write_text(
+            f'catalog = "{self.catalog}"\n[kafka]\nbrokers = "{brokers}"\n[kafka.properties]\n'
+            + "\n".join(lines)
+            + f'\n[lake]\nurl = "{self.lake}"\nflush_age_s = 1\n[http]\nlisten = "{run.http}"\n'
+        )
+        self.runs.append(run)
+        run.launch("run", "--config", config)
+        return run
+
+    def end(self) -> None:
+        for run in self.runs:
+            run.end()
+
+    def produce(
+        self, count: int, broken_every: int = 0, partition: int = -1, **settings
+    ) -> None:
+        """Sends events of other libraries' making, and waits for every acknowledgement."""
+        producer = Producer(
+            self.cluster.client("router", enable__idempotence=True, **settings)
+        )
+        failures = []
+        rng = random.Random(self.sent)
+        breakers = [breaker for breaker, _ in BROKEN.values()]
+        base = datetime.fromtimestamp(time.time(), UTC) - timedelta(hours=1)
+
+        def acknowledged(error, _message) -> None:
+            if error:
+                failures.append(error)
+
+        for n in range(self.sent, self.sent + count):
+            event = decision(n, base + timedelta(milliseconds=n), rng)
+            broken = broken_every and n % broken_every == 7 % broken_every
+            value = (
+                breakers[n // broken_every % len(breakers)](event)
+                if broken
+                else text(event)
+            )
+            producer.produce(
+                self.topic,
+                value,
+                event["task_id"],
+                partition,
+                on_delivery=acknowledged,
+            )
+            producer.poll(0)
+        self.sent += count
+        assert producer.flush(120) == 0, "messages were left unacknowledged"
+        assert not failures, failures[:3]
+
+    def may_write(self) -> bool:
+        """Whether every broker knows that the router's account may produce: by tombstones, which make no rows."""
+        producer = Producer(self.cluster.client("router", message__timeout__ms=5000))
+        errors = []
+        for partition in (
+            producer.list_topics(self.topic, timeout=20).topics[self.topic].partitions
+        ):
+            producer.produce(
+                self.topic,
+                None,
+                b"probe",
+                partition,
+                on_delivery=lambda error, _: errors.append(error),
+            )
+        producer.flush(20)
+        return bool(errors) and not any(errors)
+
+    def log(self) -> list[tuple[int, int, bool]]:
+        """(partition, offset, has a value) of every record that a reader of committed records sees."""
+        consumer = Consumer(
+            self.cluster.client(
+                "admin",
+                group__id="independent-reader",
+                isolation__level="read_committed",
+                enable__auto__commit=False,
+                enable__partition__eof=True,
+            )
+        )
+        known = (
+            consumer.list_topics(self.topic, timeout=20).topics[self.topic].partitions
+        )
+        consumer.assign(
+            [TopicPartition(self.topic, p, OFFSET_BEGINNING) for p in known]
+        )
+        records, open_partitions = [], set(known)
+        while open_partitions:
+            message = consumer.poll(20)
+            assert message is not None, "the independent reader got nothing for 20 s"
+            if message.error():
+                assert message.error().name() == "_PARTITION_EOF", message.error()
+                open_partitions.discard(message.partition())
+                continue
+            records.append(
+                (message.partition(), message.offset(), message.value() is not None)
+            )
+        consumer.close()
+        return records
+
+    def topic_id(self) -> str:
+        asked = self.cluster.admin.describe_topics(TopicCollection([self.topic]))
+        topic_id = asked[self.topic].result(20).topic_id
+        high = topic_id.get_most_significant_bits() & (2**64 - 1)
+        low = topic_id.get_least_significant_bits() & (2**64 - 1)
+        return str(uuid.UUID(int=high << 64 | low))
+
+    def stored(self) -> Counter:
+        """How often each (topic id, partition, offset) is in the lake, by deltalake."""
+        table = DeltaTable(self.lake / self.table).to_pyarrow_table(
+            columns=["_topic_id", "_partition", "_offset"]
+        )
+        return Counter(zip(*(column.to_pylist() for column in table.columns)))
+
+    def rejected(self) -> set[tuple[str, int, int]]:
+        """The places of the dead letters, from the lake's table of them."""
+        return {
+            (row["topic_id"], row["partition"], row["offset"])
+            for row in self.rows(
+                'select topic_id, "partition", "offset" from dead_letters '
+                f"where topic = '{self.topic}'"
+            )
+        }
+
+    def gaps(self) -> list[dict]:
+        return self.rows(f"select * from gaps where topic = '{self.topic}'")
+
+    def rows(self, query: str) -> list[dict]:
+        return sql(query, "--lake", self.lake, "--catalog", self.catalog)
+
+    def landed(self) -> bool:
+        """Whether as many records are stored or rejected as the log has."""
+        values = sum(1 for _, _, has_value in self.log() if has_value)
+        return len(self.stored()) + len(self.rejected()) >= values
+
+    def check(self) -> None:
+        """Every record of the log is in the lake once, or in the dead letters."""
+        topic_id = self.topic_id()
+        stored = self.stored()
+        doubled = {place: n for place, n in stored.items() if n > 1}
+        assert not doubled, doubled
+        ours = {(p, o) for t, p, o in stored if t == topic_id}
+        rejected = {(p, o) for t, p, o in self.rejected() if t == topic_id}
+        assert not ours & rejected
+        wanted = {(p, o) for p, o, has_value in self.log() if has_value}
+        assert ours | rejected == wanted, (
+            f"missing {sorted(wanted - ours - rejected)[:5]}, "
+            f"too many {sorted((ours | rejected) - wanted)[:5]}"
+        )
+
+    def wait_and_check(self, seconds: float = 90) -> None:
+        def told() -> str:
+            return "\n".join(run.output()[-2000:] for run in self.runs)
+
+        wait(
+            self.landed, "every record of the log is stored or rejected", seconds, told
+        )
+        self.check()

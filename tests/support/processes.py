@@ -1,0 +1,144 @@
+"""The real binary as a process, and the questions that its users put to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def binary() -> Path:
+    """The `aion` under test: $AION_BIN, else the release build of this checkout."""
+    if given := os.environ.get("AION_BIN"):
+        return Path(given)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return target / "release" / "aion"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait(condition, what: str, seconds: float = 120, told=lambda: "") -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {what}\n{told()[-4000:]}")
+        time.sleep(0.1)
+
+
+class Process:
+    """One `aion` process after the other, with a log file and an HTTP address."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.http = f"127.0.0.1:{free_port()}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def launch(self, *command: object) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [binary(), *command], stdout=log, stderr=log
+            )
+
+    def is_ready(self) -> bool:
+        if self.process and self.process.poll() is not None:
+            pytest.fail(f"aion ended with {self.process.returncode}:\n{self.output()}")
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def wait_ready(self, seconds: float = 60) -> None:
+        self.wait(self.is_ready, "aion is ready", seconds)
+
+    def kill(self) -> None:
+        """kill -9: no chance to write anything."""
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, how: signal.Signals = signal.SIGINT, seconds: float = 60) -> int:
+        """Asks it to stop; the exit code."""
+        assert self.process
+        self.process.send_signal(how)
+        return self.process.wait(seconds)
+
+    def end(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(
+                f"http://{self.http}{path}", timeout=10
+            ) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as answer:
+            return answer.code, answer.read().decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum over the series of a metric that have these labels."""
+        total = 0.0
+        for line in self.get("/metrics")[1].splitlines():
+            series, _, value = line.rpartition(" ")
+            if series.split("{")[0] != name:
+                continue
+            if all(f'{label}="{wanted}"' in series for label, wanted in labels.items()):
+                total += float(value)
+        return total
+
+    def wait(self, condition, what: str, seconds: float = 120) -> None:
+        wait(condition, what, seconds, self.output)
+
+
+class Dev(Process):
+    """One data folder and the `aion dev` processes that run on it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "dev.log")
+        self.data = folder / "data"
+        self.kafka = f"127.0.0.1:{free_port()}"
+
+    def start(self, *arguments: str) -> None:
+        addresses = ["--kafka", self.kafka, "--http", self.http]
+        self.launch("dev", "--data", self.data, *addresses, *arguments)
+        self.wait_ready()
+
+    def sql(self, query: str) -> list[dict]:
+        """Rows of a query by `aion sql`, whether `aion dev` runs or not."""
+        return sql(query, "--data", self.data)
+
+    def count(self, table: str) -> int:
+        return self.sql(f"select count(*) as n from {table}")[0]["n"]
+
+
+def sql(query: str, *where: object) -> list[dict]:
+    done = subprocess.run(
+        [binary(), "sql", *where, "--format", "json", query],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
