@@ -21,7 +21,10 @@ use serde::Deserialize;
 use url::Url;
 
 pub use self::jobs::{JobConfig, SinkKind, defaults as default_jobs};
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    place,
+};
 
 /// A configuration that was checked: everything in it can be used as it stands.
 #[derive(Debug)]
@@ -122,7 +125,7 @@ struct LakeFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct HttpFile {
-    listen: SocketAddr,
+    listen: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -133,7 +136,7 @@ struct MemoryFile {
 
 impl Default for HttpFile {
     fn default() -> HttpFile {
-        HttpFile { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        HttpFile { listen: "127.0.0.1:8080".to_owned() }
     }
 }
 
@@ -190,7 +193,7 @@ fn check(file: File) -> Result<Config, String> {
     let lake = file.lake.ok_or("no place to write to: add a [lake] with its url")?;
     let lake = LakeConfig {
         url: lake_url(&lake.url)?,
-        flush_bytes: positive("lake.flush_mib", lake.flush_mib)? * MIB,
+        flush_bytes: mib("lake.flush_mib", lake.flush_mib)?,
         flush_age: Duration::from_secs(lake.flush_age_s),
     };
     let jobs = jobs::check(file.jobs, &catalog)?;
@@ -198,8 +201,8 @@ fn check(file: File) -> Result<Config, String> {
         kafka: connection(file.kafka)?,
         catalog,
         lake,
-        http: file.http.listen,
-        memory_bytes: positive("memory.budget_mib", file.memory.budget_mib)? * MIB,
+        http: place::address(&file.http.listen).map_err(|cause| format!("http.listen: {cause}"))?,
+        memory_bytes: mib("memory.budget_mib", file.memory.budget_mib)?,
         drain: Duration::from_secs(file.drain_s),
         log: file.log,
         jobs,
@@ -238,12 +241,15 @@ pub fn lake_url(text: &str) -> Result<Url, String> {
             )),
         };
     }
-    let path = std::path::absolute(text).map_err(|cause| format!("lake {text:?}: {cause}"))?;
-    Url::from_directory_path(&path).map_err(|()| format!("lake {text:?}: not a usable folder name"))
+    place::folder_url(Path::new(text)).map_err(|cause| format!("lake {cause}"))
 }
 
-fn positive(key: &str, value: usize) -> Result<usize, String> {
-    if value == 0 { Err(format!("{key}: a whole number above 0 is wanted")) } else { Ok(value) }
+/// Bytes of a number of MiB.
+fn mib(key: &str, value: usize) -> Result<usize, String> {
+    if value == 0 {
+        return Err(format!("{key}: a whole number above 0 is wanted"));
+    }
+    value.checked_mul(MIB).ok_or_else(|| format!("{key}: {value} MiB is more than there can be"))
 }
 
 fn usage(message: String) -> Failure {

@@ -20,7 +20,10 @@ use std::{
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    place,
+};
 
 const MARKER: &str = "aion-dev.json";
 const LOCK: &str = "lock";
@@ -42,7 +45,7 @@ struct Marker {
 impl DataFolder {
     /// Opens the folder, or makes it where nothing is there yet, and locks it.
     pub fn open(path: &Path) -> anyhow::Result<DataFolder> {
-        let path = std::path::absolute(path).context("name of the data folder")?;
+        let path = place::full(path).with_context(|| format!("data folder {}", path.display()))?;
         if is_vacant(&path)? {
             create(&path).with_context(|| format!("create data folder {}", path.display()))?;
         } else {

@@ -12,7 +12,6 @@ use aion_schemas::catalog::{Catalog, Environment};
 use anyhow::Context;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use self::screen::Screen;
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
     generate::Feed,
-    http, logging,
+    http, logging, place,
     platform::Platform,
     signals,
 };
@@ -38,13 +37,13 @@ pub struct DevArgs {
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
     /// Where the broker listens; this machine only.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092", value_parser = place::address)]
     kafka: SocketAddr,
     /// Where /livez, /readyz and /metrics are served; this machine only.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", value_parser = place::address)]
     http: SocketAddr,
     /// Believable events a second, over all topics.
-    #[arg(long, value_name = "EVENTS_PER_S", default_value_t = 200)]
+    #[arg(long, value_name = "EVENTS_PER_S", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
     /// No events of our own: only what others produce.
     #[arg(long)]
@@ -53,8 +52,8 @@ pub struct DevArgs {
     #[arg(long, value_name = "DIR")]
     catalog: Option<PathBuf>,
     /// The bound on memory for decoded rows and Kafka's queues.
-    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_BUDGET_MIB)]
-    memory_mib: usize,
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_BUDGET_MIB as u32, value_parser = clap::value_parser!(u32).range(16..))]
+    memory_mib: u32,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -77,6 +76,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     let shutdown = CancellationToken::new();
     signals::listen(shutdown.clone()).context("listen for signals")?;
     let listener = http::bind(args.http).await?;
+    let http = listener.local_addr().context("address of the HTTP listener")?;
     let settings = Settings { listen: args.kafka, ..Settings::new(folder.kafka()) };
     let broker = Broker::start(settings).await.map_err(|cause| broker_failure(&cause))?;
     folder.announce(broker.address())?;
@@ -89,7 +89,8 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     let feed = if args.no_generator { None } else { Some(Feed::start(&connection, args.rate)?) };
     let screen = Screen {
         kafka: broker.address(),
-        http: args.http,
+        http,
+        catalog: args.catalog.clone(),
         data: folder.path().to_path_buf(),
         tables,
         health: Arc::clone(&platform.health),
@@ -116,15 +117,14 @@ fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Re
         })?,
     };
     let lake = folder.lake();
-    let url = Url::from_directory_path(&lake)
-        .map_err(|()| anyhow::anyhow!("lake folder {}: not a usable name", lake.display()))?;
+    let url = place::folder_url(&lake).map_err(|cause| anyhow::anyhow!("lake folder {cause}"))?;
     Ok(Config {
         jobs: default_jobs(&catalog),
         catalog,
         kafka: Connection::to(broker.to_string()),
         lake: LakeConfig { url, flush_bytes: FLUSH_BYTES, flush_age: FLUSH_AGE },
         http: args.http,
-        memory_bytes: args.memory_mib.max(1) << 20,
+        memory_bytes: (args.memory_mib as usize) << 20,
         drain: DRAIN,
         log: LogConfig::default(),
     })

@@ -13,6 +13,7 @@ pub mod job;
 pub mod kafka_args;
 pub mod logging;
 pub mod metrics;
+pub mod place;
 pub mod platform;
 pub mod preflight;
 pub mod run;

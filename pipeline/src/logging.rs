@@ -10,7 +10,10 @@ use tracing_subscriber::{
     EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use crate::config::{LogConfig, LogFormat};
+use crate::{
+    config::{LogConfig, LogFormat},
+    exit::{Exit, Failure},
+};
 
 /// The status line that is on the terminal, if any: log lines are printed above it.
 static STATUS_LINE: OnceLock<ProgressBar> = OnceLock::new();
@@ -22,7 +25,7 @@ const QUIET: &str = "delta_kernel=warn,delta_kernel_default_engine=warn,librdkaf
 pub fn start(config: &LogConfig) -> anyhow::Result<()> {
     let filter = std::env::var("AION_LOG").unwrap_or_else(|_| config.filter.clone());
     let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))
-        .map_err(|cause| anyhow::anyhow!("log filter {filter:?}: {cause}"))?;
+        .map_err(|cause| Failure::new(Exit::Usage, format!("log filter {filter:?}: {cause}")))?;
     let registry = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer()
         .with_target(false)

@@ -35,6 +35,7 @@ use self::shell::{Outcome, Shell};
 use crate::{
     data_folder::running_broker,
     exit::{Exit, Failure},
+    place,
 };
 
 /// The arguments of `aion sql`.
@@ -42,6 +43,7 @@ use crate::{
 pub struct SqlArgs {
     /// The query; several are separated by `;`. Without it standard input is read, or a prompt
     /// opens.
+    #[arg(allow_hyphen_values = true)] // a comment may come first
     query: Option<String>,
     /// Run the statements of a file; `-` is standard input.
     #[arg(short, long, value_name = "FILE", conflicts_with = "query")]
@@ -139,30 +141,34 @@ fn open(args: &SqlArgs) -> anyhow::Result<Engine> {
     Ok(opened.map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?)
 }
 
-/// The lake's URL. A folder that isn't there is refused: it would look like a lake without rows.
+/// The lake's URL. A folder that isn't there, or holds no table, is refused: it would look like a lake
+/// without rows.
 fn lake_url(args: &SqlArgs) -> Result<Url, Failure> {
     let url = match &args.lake {
         Some(lake) if lake.contains("://") => Url::parse(lake)
             .map_err(|cause| Failure::new(Exit::Usage, format!("--lake {lake}: {cause}")))?,
         Some(folder) => folder_url(Path::new(folder))?,
-        None if args.data.is_dir() => return folder_url(&args.data.join("lake")),
-        None => return Err(nothing_at(&args.data)),
+        None => folder_url(&args.data.join("lake"))?,
     };
-    match url.to_file_path() {
-        Ok(folder) if url.scheme() == "file" && !folder.is_dir() => Err(nothing_at(&folder)),
+    let folder = url.to_file_path().ok().filter(|_| url.scheme() == "file");
+    match folder {
+        Some(folder) if !has_tables(&folder) => Err(nothing_at(&folder)),
         _ => Ok(url),
     }
 }
 
+fn has_tables(folder: &Path) -> bool {
+    let tables = fs::read_dir(folder).into_iter().flatten().flatten();
+    tables.map(|table| table.path()).any(|table| table.join("_delta_log").is_dir())
+}
+
 fn folder_url(folder: &Path) -> Result<Url, Failure> {
-    let full = std::path::absolute(folder).ok();
-    full.and_then(|full| Url::from_directory_path(full).ok())
-        .ok_or_else(|| Failure::new(Exit::Usage, format!("{} is no folder", folder.display())))
+    place::folder_url(folder).map_err(|_| nothing_at(folder))
 }
 
 fn nothing_at(folder: &Path) -> Failure {
     let message = format!(
-        "there is no data at {}; `aion dev` makes some, or name another place by --data or --lake",
+        "there is no lake at {}; `aion dev` makes one, or name another place by --data or --lake",
         folder.display()
     );
     Failure::new(Exit::Data, message)

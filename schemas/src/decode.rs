@@ -289,7 +289,11 @@ impl Decoder {
         Reject {
             reason: fault.reason,
             field: column.map(|column| Arc::clone(&column.name)),
-            detail: format!("{}, at byte {}", fault.what, fault.at),
+            detail: match fault.reason {
+                // It is about the record as a whole.
+                Reason::TimeOutOfBounds => fault.what.to_owned(),
+                _ => format!("{}, at byte {}", fault.what, fault.at),
+            },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a person sees of `aion dev`: a list of addresses, three things to try, and one line that lives.
 
 use std::{
+    collections::VecDeque,
     io::IsTerminal,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use std::{
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{generate::Counters, health::Health, logging};
+use crate::{generate::Counters, health::Health, logging, place};
 
 /// How often the line is renewed on a terminal, and printed where there is none.
 const TERMINAL: Duration = Duration::from_millis(500);
@@ -23,6 +24,7 @@ pub(super) struct Screen {
     pub(super) kafka: SocketAddr,
     pub(super) http: SocketAddr,
     pub(super) data: PathBuf,
+    pub(super) catalog: Option<PathBuf>,
     pub(super) tables: Vec<Arc<str>>,
     pub(super) health: Arc<Health>,
 }
@@ -72,18 +74,20 @@ impl Screen {
 
 Try, in a second terminal:
 
-  {aion} sql{flag} \"select route, tier, count(*) from decisions group by 1, 2 order by 3 desc\"
+  {aion} sql{flags} \"select route, tier, count(*) from decisions group by 1, 2 order by 3 desc\"
   {aion} generate --topic aion.tasks.lifecycle --count 100000 --to {kafka}
   kcat -b {kafka} -t aion.router.decisions -C -o -3 -e
 ",
-            flag = self.data_flag(),
+            flags = self.flags(),
         );
     }
 
-    /// ` --data DIR` where the folder isn't the one that `aion sql` looks into anyway.
-    fn data_flag(&self) -> String {
-        let usual = std::path::absolute("data").is_ok_and(|usual| usual == self.data);
-        if usual { String::new() } else { format!(" --data {}", self.data.display()) }
+    /// ` --data DIR` and ` --catalog DIR` where they aren't what `aion sql` takes anyway.
+    fn flags(&self) -> String {
+        let usual = place::full(Path::new("data")).is_ok_and(|usual| usual == self.data);
+        let data = if usual { String::new() } else { format!(" --data {}", quoted(&self.data)) };
+        let catalog = self.catalog.as_deref().map(|dir| format!(" --catalog {}", quoted(dir)));
+        data + &catalog.unwrap_or_default()
     }
 
     fn status(&self, counters: Option<&Counters>, rate: &mut Rate) -> String {
@@ -98,7 +102,7 @@ Try, in a second terminal:
             format!(
                 "{} rows stored ({}/s)",
                 HumanCount(stored),
-                HumanCount(rate.per_second(stored))
+                HumanCount(rate.per_second(Instant::now(), stored))
             ),
             format!("{} behind", HumanCount(lag.max(0).unsigned_abs())),
             format!("{} dead letters", HumanCount(rejected)),
@@ -122,20 +126,62 @@ Try, in a second terminal:
 fn program() -> String {
     let Ok(path) = std::env::current_exe() else { return "aion".into() };
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here).map(Path::to_path_buf).unwrap_or(path).display().to_string()
+    match path.strip_prefix(&here) {
+        // Without a folder the shell would look for it on the PATH.
+        Ok(near) if near.components().count() == 1 => quoted(&Path::new(".").join(near)),
+        Ok(near) => quoted(near),
+        Err(_) => quoted(&path),
+    }
 }
 
-/// A count by the second, over the time between two looks.
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// A count by the second, over the last [`WINDOW`]: rows become durable a flush at a time, and every
+/// few seconds only.
 #[derive(Debug, Default)]
 struct Rate {
-    last: Option<(Instant, u64)>,
+    seen: VecDeque<(Instant, u64)>,
 }
 
+/// Several flushes.
+const WINDOW: Duration = Duration::from_secs(20);
+
 impl Rate {
-    fn per_second(&mut self, count: u64) -> u64 {
-        let now = Instant::now();
-        let (then, before) = self.last.replace((now, count)).unwrap_or((now, count));
-        let seconds = now.saturating_duration_since(then).as_secs_f64();
-        if seconds > 0.0 { (count.saturating_sub(before) as f64 / seconds) as u64 } else { 0 }
+    fn per_second(&mut self, now: Instant, count: u64) -> u64 {
+        self.seen.push_back((now, count));
+        while self.seen.get(1).is_some_and(|(then, _)| now.duration_since(*then) >= WINDOW) {
+            self.seen.pop_front();
+        }
+        let Some((then, before)) = self.seen.front() else { return 0 };
+        let seconds = now.duration_since(*then).as_secs_f64();
+        if seconds > 0.0 { (count.saturating_sub(*before) as f64 / seconds) as u64 } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_come_in_flushes_have_a_steady_rate() {
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        // A look each half second, and a thousand rows each five seconds.
+        let at = |look: u64| {
+            rate.per_second(start + Duration::from_millis(look * 500), look / 10 * 1000)
+        };
+        let rates: Vec<u64> = (0..200).map(at).collect();
+        assert!(rates[60..].iter().all(|rate| (150..=250).contains(rate)), "{rates:?}");
+    }
+
+    #[test]
+    fn a_path_can_be_pasted_into_a_shell() {
+        assert_eq!(quoted(Path::new("/tmp/data-1")), "/tmp/data-1");
+        assert_eq!(quoted(Path::new("my data")), "'my data'");
+        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
     }
 }

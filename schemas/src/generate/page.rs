@@ -28,7 +28,7 @@ the name of its field.
 const POSITION: &str = "\
 ## Where a row comes from
 
-Every table ends in these columns. Topic id, partition and offset together name one record of the
+Every table ends in these columns; in the lake `_date` follows, the UTC date of the event time. Topic id, partition and offset together name one record of the
 log, and each record is in a table at most once.
 
 | Column | Type | Meaning |

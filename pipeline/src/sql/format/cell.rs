@@ -26,7 +26,8 @@ impl<'a> Cells<'a> {
 
     /// The value in a row; `None` for null.
     pub(super) fn text(&self, row: usize) -> Option<String> {
-        if self.column.is_null(row) {
+        // A column of type null has no null buffer to look into.
+        if self.column.is_null(row) || *self.column.data_type() == DataType::Null {
             return None;
         }
         Some(match self.column.data_type() {
