@@ -170,7 +170,7 @@ impl Admin {
         }
         let doing = format!("look up topics {}", topics.join(", "));
         let request = self.request(Op::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, doing)?;
-        let found = request.describe_topics(topics)?;
+        let found = request.describe_topics(topics).inspect_err(|_| self.look_around())?;
         let find = |topic: &&str| {
             let doing = format!("look up topic {topic}");
             let Some(one) = found.iter().find(|one| one.topic == **topic) else {
@@ -190,6 +190,14 @@ impl Admin {
             Ok(TopicIdentity { topic: one.topic.clone(), id: Some(id), partitions: one.partitions })
         };
         topics.iter().map(find).collect()
+    }
+
+    /// Asks any broker which ones there are. Such questions go to the one that is known as controller,
+    /// and the client doesn't look for another by itself when that one is gone.
+    fn look_around(&self) {
+        if let Err(code) = self.client.brokers(STEP) {
+            tracing::debug!(code, "no broker answers");
+        }
     }
 
     /// Reads a topic's settings: name, value, and whether it is the topic's own (not a default).

@@ -131,13 +131,29 @@ fn a_file_of_statements_runs_to_the_first_error() {
     assert_eq!(run_line(&line), (Outcome::Answered, "a\n1\nb\n2\n".into()));
 }
 
+/// It would look like a lake without rows.
 #[test]
-fn a_folder_without_a_lake_yet_has_empty_tables() {
+fn a_folder_without_tables_is_no_lake() {
     let data = tempfile::tempdir().unwrap();
-    let (outcome, printed) =
-        run_line(&["select count(*) as n from tasks", "--data", path(&data), "--format", "csv"]);
-    assert_eq!((outcome, &*printed), (Outcome::Answered, "n\n0\n"));
+    for line in [["select 1", "--data", path(&data)], ["select 1", "--lake", path(&data)]] {
+        let error = answer(&args(&line), Vec::new(), false).unwrap_err();
+        assert_eq!(code_of(&error), Exit::Data);
+    }
     assert!(!data.path().join("lake").exists(), "reading makes nothing");
+}
+
+#[test]
+fn a_statement_may_begin_with_a_comment() {
+    let data = data();
+    let line = ["-- how many\nselect count(*) as n from decisions", "--data", path(&data)];
+    assert!(run_line(&line).1.contains("| 2 |"));
+}
+
+#[test]
+fn a_null_of_no_type_is_shown_as_null() {
+    let data = data();
+    let line = ["select null as a, 1 as b", "--data", path(&data), "--format", "csv"];
+    assert_eq!(run_line(&line).1, "a,b\n,1\n");
 }
 
 #[test]
@@ -149,7 +165,7 @@ fn nothing_to_open_names_the_command_that_makes_some() {
     ] {
         let error = answer(&args(&line), Vec::new(), false).unwrap_err();
         assert_eq!(code_of(&error), Exit::Data);
-        assert!(error.to_string().contains("`aion dev` makes some"), "{error}");
+        assert!(error.to_string().contains("`aion dev` makes one"), "{error}");
     }
 }
 
@@ -165,7 +181,8 @@ fn a_wrong_command_line_is_refused() {
         let line = std::iter::once("sql").chain(wrong.iter().copied());
         assert!(Line::try_parse_from(line).is_err(), "{wrong:?}");
     }
-    let missing = args(&["--file", "/nonexistent/x.sql", "--data", "/tmp"]);
+    let data = data();
+    let missing = args(&["--file", "/nonexistent/x.sql", "--data", path(&data)]);
     let error = answer(&missing, Vec::new(), false).unwrap_err();
     assert_eq!(code_of(&error), Exit::Usage);
 }
@@ -191,7 +208,7 @@ impl Write for Closing {
 
 #[test]
 fn a_closed_pipe_ends_quietly() {
-    let data = tempfile::tempdir().unwrap();
+    let data = data();
     let sql = "select value from range(0, 100000000)";
     let begun = Instant::now();
     let outcome = answer(&args(&[sql, "--data", path(&data)]), Closing(100_000), false).unwrap();
@@ -201,14 +218,14 @@ fn a_closed_pipe_ends_quietly() {
 
 #[test]
 fn memory_and_time_are_bounded_by_the_command_line() {
-    let data = tempfile::tempdir().unwrap();
+    let data = data();
     let endless = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b";
     assert_eq!(run_line(&[endless, "--data", path(&data), "--timeout", "1"]).0, Outcome::Failed);
 }
 
 #[test]
 fn commands_describe_tables_and_change_the_format() {
-    let data = tempfile::tempdir().unwrap();
+    let data = data();
     let engine = open(&args(&["--data", path(&data)])).unwrap();
     let mut shell = Shell::new(engine, Vec::new(), Format::Table, false);
     let mut say = |line: &str| {
