@@ -31,13 +31,15 @@ SCRIPT = ROOT / "scripts" / "kafka"
 class Cluster:
     """scripts/kafka, as a person uses it."""
 
-    def __init__(self, folder: Path, nodes: int) -> None:
-        self.folder, self.nodes = folder, nodes
+    def __init__(self, folder: Path, nodes: int, is_open: bool = False) -> None:
+        self.folder, self.nodes, self.is_open = folder, nodes, is_open
 
     def start(self) -> None:
         for _ in range(3):
             # Ports next to each other; another process may have one of them.
-            asked = ["start", "--nodes", str(self.nodes), "--port", str(free_port())]
+            self.port = free_port()
+            asked = ["start", "--nodes", str(self.nodes), "--port", str(self.port)]
+            asked += ["--open"] * self.is_open
             if self.script(*asked, check=False) == 0:
                 return
             shutil.rmtree(self.folder, ignore_errors=True)
