@@ -3,7 +3,10 @@
 mod acls;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -79,6 +82,8 @@ pub struct Admin {
     events: Queue,
     brokers: String,
     wait: Duration,
+    /// Id of a broker that answered; -1 when none is known.
+    answering: AtomicI32,
 }
 
 impl Admin {
@@ -88,7 +93,8 @@ impl Admin {
         let properties = connection.admin("aion-admin")?;
         let client = Arc::new(Client::new(Kind::Producer, &properties, rd::RD_KAFKA_EVENT_ERROR)?);
         let events = Queue::main(&client)?;
-        Ok(Admin { client, events, brokers: connection.brokers.clone(), wait })
+        let (brokers, answering) = (connection.brokers.clone(), AtomicI32::new(UNKNOWN));
+        Ok(Admin { client, events, brokers, wait, answering })
     }
 
     /// Checks that the cluster answers; returns the number of its brokers, or the reason, as far as
@@ -101,7 +107,7 @@ impl Admin {
             // for ever.
             let step = deadline.saturating_duration_since(Instant::now()).min(STEP);
             let code = match self.client.brokers(step) {
-                Ok(brokers) => return Ok(brokers),
+                Ok((brokers, _)) => return Ok(brokers),
                 Err(code) => code,
             };
             let complaint = self.complaint(&doing);
@@ -169,8 +175,8 @@ impl Admin {
             return Ok(Vec::new());
         }
         let doing = format!("look up topics {}", topics.join(", "));
-        let request = self.request(Op::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, doing)?;
-        let found = request.describe_topics(topics).inspect_err(|_| self.look_around())?;
+        let request = self.question(Op::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, doing)?;
+        let found = request.describe_topics(topics).inspect_err(|_| self.ask_another())?;
         let find = |topic: &&str| {
             let doing = format!("look up topic {topic}");
             let Some(one) = found.iter().find(|one| one.topic == **topic) else {
@@ -192,22 +198,14 @@ impl Admin {
         topics.iter().map(find).collect()
     }
 
-    /// Asks any broker which ones there are. Such questions go to the one that is known as controller,
-    /// and the client doesn't look for another by itself when that one is gone.
-    fn look_around(&self) {
-        if let Err(code) = self.client.brokers(STEP) {
-            tracing::debug!(code, "no broker answers");
-        }
-    }
-
     /// Reads a topic's settings: name, value, and whether it is the topic's own (not a default).
     pub fn describe_configs(
         &self,
         topic: &str,
     ) -> Result<Vec<(String, Option<String>, bool)>, Error> {
         let doing = format!("read the settings of topic {topic}");
-        let request = self.request(Op::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, doing)?;
-        let settings = request.describe_configs(topic)?;
+        let request = self.question(Op::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, doing)?;
+        let settings = request.describe_configs(topic).inspect_err(|_| self.ask_another())?;
         Ok(settings.into_iter().map(|one| (one.name, one.value, one.own)).collect())
     }
 
@@ -290,6 +288,28 @@ impl Admin {
         AdminRequest::new(&self.client, op, self.wait, doing)
     }
 
+    /// A request that changes nothing: every broker can answer it.
+    ///
+    /// By default it would go to the controller that the client knows. When that one is gone, the client
+    /// waits for it without looking for another, and two of its threads keep a core busy meanwhile.
+    fn question(&self, op: Op, doing: String) -> Result<AdminRequest<'_>, Error> {
+        let known = self.answering.load(Relaxed);
+        let id = if known == UNKNOWN {
+            let (_, from) =
+                self.client.brokers(self.wait).map_err(|code| Error::of(code, &*doing, ""))?;
+            self.answering.store(from, Relaxed);
+            from
+        } else {
+            known
+        };
+        Ok(self.request(op, doing)?.to_broker(id))
+    }
+
+    /// After a failure the next question goes to whoever answers then.
+    fn ask_another(&self) {
+        self.answering.store(UNKNOWN, Relaxed);
+    }
+
     /// The most telling of the client's complaints so far.
     fn complaint(&self, doing: &str) -> Option<Error> {
         let mut told = None;
@@ -310,6 +330,7 @@ impl Admin {
     }
 }
 
+const UNKNOWN: i32 = -1;
 const STEP: Duration = Duration::from_millis(500);
 const UNKNOWN_TOPIC: i32 = Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
 

@@ -61,8 +61,9 @@ impl Admin {
     /// [`Error::Configuration`] may mean that the cluster has no authorizer.
     pub fn acls(&self) -> Result<Vec<Acl>, Error> {
         let doing = "read the access rules".to_owned();
-        let request = self.request(Op::RD_KAFKA_ADMIN_OP_DESCRIBEACLS, doing)?;
-        Ok(request.describe_acls()?.into_iter().filter_map(read).collect())
+        let request = self.question(Op::RD_KAFKA_ADMIN_OP_DESCRIBEACLS, doing)?;
+        let rules = request.describe_acls().inspect_err(|_| self.ask_another())?;
+        Ok(rules.into_iter().filter_map(read).collect())
     }
 
     /// Creates access rules; those that exist are left. One outcome for each, in the order asked.

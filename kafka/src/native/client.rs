@@ -184,8 +184,8 @@ impl Client {
         if code == ffi::NO_ERROR { Ok((low, high)) } else { Err(Error::of(code, doing(), "")) }
     }
 
-    /// Asks any broker for the cluster's brokers.
-    pub(crate) fn brokers(&self, wait: Duration) -> Result<usize, i32> {
+    /// Asks any broker for the cluster's brokers; answers how many there are, and who said so.
+    pub(crate) fn brokers(&self, wait: Duration) -> Result<(usize, i32), i32> {
         let mut metadata = ptr::null();
         // SAFETY: the client is live; on success `metadata` is the caller's, read once and
         // destroyed once.
@@ -195,9 +195,9 @@ impl Client {
             if code != ffi::NO_ERROR || metadata.is_null() {
                 return Err(code);
             }
-            let count = (*metadata).broker_cnt;
+            let (count, from) = ((*metadata).broker_cnt, (*metadata).orig_broker_id);
             rd::rd_kafka_metadata_destroy(metadata);
-            Ok(count as usize)
+            Ok((count as usize, from))
         }
     }
 

@@ -54,6 +54,17 @@ impl<'a> AdminRequest<'a> {
         Ok(AdminRequest { client, queue, options, wait, doing })
     }
 
+    /// Has the request sent to this broker in place of the controller.
+    pub(crate) fn to_broker(self, id: i32) -> AdminRequest<'a> {
+        let mut reason = [0 as c_char; TEXT];
+        // SAFETY: the options are live, the buffer is as long as stated. It fails for a negative id
+        // only, and then the request goes where it would have gone.
+        unsafe {
+            rd::rd_kafka_AdminOptions_set_broker(self.options.0, id, reason.as_mut_ptr(), TEXT);
+        }
+        self
+    }
+
     /// Creates topics.
     pub(crate) fn create_topics(
         self,
