@@ -16,7 +16,8 @@
 //! | `reader`, `marks` | one partition; one sink's progress in it |
 //! | `kafka` | the source and the journal at a cluster |
 //! | `gate` | is the topic still the one that was read? |
-//! | [`journal`], [`gaps`], [`dead_letters`] | what could not be stored is written down |
+//! | [`journal`], `recorder`, [`gaps`], [`dead_letters`] | what could not be stored is written down |
+//! | `recreated` | the topic is gone, and another has its name |
 //! | `reject_share`, `backoff` | when to stop, when to try again |
 //! | [`status`] | what the outside sees |
 //!
@@ -60,6 +61,8 @@ mod marks;
 #[cfg(test)]
 mod model;
 mod reader;
+mod recorder;
+mod recreated;
 mod reject_share;
 mod rules;
 pub mod source;

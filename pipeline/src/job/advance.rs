@@ -10,11 +10,12 @@ use super::{
     JobError,
     assign::stop_diverged,
     dead_letters,
-    event_loop::{Counters, Job, Place, Plan},
+    event_loop::{Job, Place, Plan},
     gaps::{Gap, GapKind},
     gate::{Gate, Verdict},
     journal::{Journal, Ledger},
     reader::{Item, Phase, Reader, Told},
+    recorder::{Outcome, Recorder},
     rules::Rule,
     source::{Chunk, Command, Source},
 };
@@ -23,9 +24,8 @@ use super::{
 pub(super) struct AdvanceOne<'a, J> {
     pub(super) plan: &'a Plan,
     pub(super) gate: &'a Gate,
-    pub(super) journal: &'a mut J,
+    pub(super) recorder: &'a mut Recorder<J>,
     pub(super) places: &'a mut [Place],
-    pub(super) counters: &'a mut Counters,
     pub(super) reader: &'a mut Reader,
     pub(super) now: Instant,
     pub(super) noted_at: Timestamp,
@@ -38,8 +38,6 @@ pub(super) enum Stuck {
     No,
     /// The topic's id must be looked up.
     AtGate,
-    /// The journal failed; it is tried again later.
-    Trouble(String),
     /// A sink failed while it took a batch: what it holds is not known any more.
     StartOver(String),
 }
@@ -70,13 +68,60 @@ impl<S: Source, J: Journal> Job<S, J> {
         reader.waiting.push_back(Item {
             polled: Some(chunk.polled),
             entries,
+            recording: None,
             batch: Some(chunk.batch),
             epochs: chunk.epochs,
             records: chunk.records,
             rejected,
+            high: Some(chunk.high),
         });
         self.count_unknown(chunk.unknown_fields);
         self.advance(number, now).await
+    }
+
+    /// Entries are written down, or not: what waits behind them goes on, or they are tried again later.
+    pub(super) async fn recorded(
+        &mut self,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Result<(), JobError> {
+        let Outcome { partition, ticket, result } = outcome;
+        self.recorder.note(result.is_ok(), now);
+        let failed = match result {
+            Ok(()) => Vec::new(),
+            Err(failed) => {
+                self.note_trouble(failed.to_string());
+                failed.entries
+            }
+        };
+        if let Some(reader) = self.readers.get_mut(&partition)
+            && let Some(item) = reader.waiting.front_mut()
+            && let Some(recording) = item.recording.take_if(|one| one.ticket == ticket)
+        {
+            reader.is_unrecorded = !failed.is_empty();
+            let count = match recording.ledger {
+                Ledger::DeadLetters => &mut self.counters.rejected,
+                Ledger::Gaps => &mut self.counters.gaps,
+            };
+            *count += recording.count.saturating_sub(failed.len()) as u64;
+            item.entries = failed;
+        }
+        self.advance(partition, now).await
+    }
+
+    /// Tells of entries that wait long to be written down, and has their partitions pause.
+    pub(super) fn note_slow_recordings(&mut self, now: Instant) {
+        let mut slow = None;
+        for reader in self.readers.values_mut() {
+            let recording = reader.waiting.front().and_then(|item| item.recording);
+            if let Some(recording) = recording.filter(|one| one.is_slow(now)) {
+                reader.is_unrecorded = true;
+                slow = Some(recording);
+            }
+        }
+        if let Some(cause) = slow.and_then(|recording| self.recorder.slow(recording, now)) {
+            self.note_trouble(cause);
+        }
     }
 
     /// Does what a partition's turn asks of the job: look-ups, pauses, starting over.
@@ -84,7 +129,6 @@ impl<S: Source, J: Journal> Job<S, J> {
         match stuck {
             Stuck::No => {}
             Stuck::AtGate => self.source.command(Command::Look).await,
-            Stuck::Trouble(cause) => self.note_trouble(cause),
             Stuck::StartOver(cause) => {
                 self.note_trouble(cause);
                 self.restart(number, now).await;
@@ -114,27 +158,30 @@ impl<S: Source, J: Journal> Job<S, J> {
 impl<J: Journal> AdvanceOne<'_, J> {
     /// Moves items on until one can't go further.
     pub(super) async fn advance(&mut self) -> Result<Stuck, (&'static str, SinkError)> {
-        if self.reader.backoff.waits(self.now) {
-            return Ok(Stuck::No);
+        if self.reader.is_cut() {
+            return Ok(Stuck::AtGate);
         }
         while let Some(item) = self.reader.waiting.front() {
             if !self.may_pass(item) {
                 return Ok(Stuck::AtGate);
             }
+            if item.polled.is_some() {
+                self.reader.end = self.reader.end.max(item.high);
+            }
             if self.is_too_much_rejected() {
                 return Ok(Stuck::No);
             }
             self.stop_where_epochs_differ();
-            if let Err(cause) = self.acknowledge_entries(true).await {
-                return Ok(Stuck::Trouble(cause));
+            if !self.is_recorded(true) {
+                return Ok(Stuck::No);
             }
             match self.write_front().await? {
                 Wrote::All => {}
                 Wrote::NoRoom => return Ok(Stuck::No),
                 Wrote::Failed(cause) => return Ok(Stuck::StartOver(cause)),
             }
-            if let Err(cause) = self.acknowledge_entries(false).await {
-                return Ok(Stuck::Trouble(cause));
+            if !self.is_recorded(false) {
+                return Ok(Stuck::No);
             }
             self.reader.waiting.pop_front();
         }
@@ -189,26 +236,25 @@ impl<J: Journal> AdvanceOne<'_, J> {
         }
     }
 
-    /// Has the entries of the item at the head written down. `before` its batch is written; the other way
-    /// round only when the model test has taken the rule out.
-    async fn acknowledge_entries(&mut self, before: bool) -> Result<(), String> {
-        let Some(item) = self.reader.waiting.front_mut() else { return Ok(()) };
-        let Some(first) = item.entries.first() else { return Ok(()) };
-        let (rule, count) = match first.ledger {
-            Ledger::DeadLetters => (Rule::DeadLetterBeforeMark, &mut self.counters.rejected),
-            Ledger::Gaps => (Rule::GapBeforeMark, &mut self.counters.gaps),
+    /// Whether the entries of the item at the head are written down; begins it where that is not under
+    /// way. `before` its batch is written; the other way round only when the model test has taken the
+    /// rule out.
+    fn is_recorded(&mut self, before: bool) -> bool {
+        let number = self.reader.partition.number;
+        let Some(item) = self.reader.waiting.front_mut() else { return true };
+        let under_way = item.recording.map(|recording| recording.ledger);
+        let rule = match under_way.or(item.entries.first().map(|entry| entry.ledger)) {
+            None => return true,
+            Some(Ledger::DeadLetters) => Rule::DeadLetterBeforeMark,
+            Some(Ledger::Gaps) => Rule::GapBeforeMark,
         };
         if self.plan.rules.hold(rule) != before {
-            return Ok(());
+            return true;
         }
-        if let Err(error) = self.journal.record(&item.entries).await {
-            self.reader.backoff.failed(self.now);
-            return Err(error.to_string());
+        if item.recording.is_none() {
+            item.recording = self.recorder.begin(number, &mut item.entries, self.now);
         }
-        *count += item.entries.len() as u64;
-        item.entries.clear();
-        self.reader.backoff.succeeded();
-        Ok(())
+        false
     }
 
     /// Hands the batch at the head to every sink, each the part that it wants. What a sink took is noted,

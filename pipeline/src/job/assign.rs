@@ -19,13 +19,15 @@ use super::{
     event_loop::Job,
     gaps::{Gap, GapKind},
     journal::Journal,
-    reader::{Item, Phase, Reader},
+    reader::{Item, OnceDrained, Phase, Reader},
     rules::Rule,
     source::{Command, Located, Source},
 };
 
 /// After this long without an answer about a log's bounds the question is put again.
 const LOCATE_AGAIN: Duration = Duration::from_secs(10);
+/// And after this long when the topic's id was in doubt.
+const SETTLES: Duration = Duration::from_millis(500);
 
 impl<S: Source, J: Journal> Job<S, J> {
     /// Partitions were given to this process.
@@ -40,14 +42,8 @@ impl<S: Source, J: Journal> Job<S, J> {
         if !self.plan.rules.hold(Rule::StreamIsTopicId) {
             stream.id = Uuid::nil();
         }
-        match &self.stream {
-            Some(current) if current.id == stream.id => {}
-            // Told late: a look-up has overtaken it.
-            Some(_) if self.gate.is_retired(stream.id) => {}
-            Some(_) => self.recreated(stream.id, now).await?,
-            None => self.stream = Some(stream),
-        }
-        let Some(stream) = self.stream.clone() else { return Ok(()) };
+        // Another id than the one in use is for look-ups to settle.
+        let stream = self.stream.get_or_insert(stream).clone();
         tracing::info!(job = %self.plan.job, topic_id = %stream.id, ?partitions, "given partitions");
         for number in partitions {
             let partition = Partition { stream: stream.clone(), number: *number };
@@ -123,15 +119,18 @@ impl<S: Source, J: Journal> Job<S, J> {
         if reader.run != located.run || !matches!(reader.phase, Phase::Locating { .. }) {
             return Ok(());
         }
-        let id = reader.partition.stream.id;
-        if rules.hold(Rule::StreamIsTopicId) && located.topic_id != Some(id) {
-            // Bounds of another incarnation say nothing. Asked again, or made anew by the look-up.
-            return match located.topic_id.filter(|id| !self.gate.is_retired(*id)) {
-                Some(new_id) => self.recreated(new_id, now).await,
-                None => Ok(()),
-            };
+        let is_same = located.topic_id == Some(reader.partition.stream.id);
+        if rules.hold(Rule::StreamIsTopicId) && (!is_same || self.gate.is_in_doubt()) {
+            // Bounds of another incarnation say nothing. Asked again, until look-ups agree on the id.
+            reader.phase = Phase::Locating { again_at: now + SETTLES };
+            if !is_same {
+                self.gate.doubt();
+            }
+            self.source.command(Command::Look).await;
+            return Ok(());
         }
         reader.high = Some(located.bounds.end);
+        reader.end = reader.high;
         let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
         let noted_at = self.clock.wall();
         let diverged = diverged(reader, &names, located.bounds.end);
@@ -165,51 +164,41 @@ impl<S: Source, J: Journal> Job<S, J> {
     /// Starts a partition over from the sinks' stores.
     pub(super) async fn restart(&mut self, number: i32, now: Instant) {
         let Some(reader) = self.readers.get_mut(&number) else { return };
+        if reader.is_leaving() {
+            // There is nothing to start over with: the topic is gone.
+            return reader.give_up();
+        }
         tracing::info!(job = %self.plan.job, partition = %reader.partition, "starting over from the marks");
         reader.restart();
         reader.backoff.failed(now); // whatever made it start over shall not spin
         self.source.command(Command::Halt(number)).await;
     }
 
-    /// Starts over where the log lost the next offset, once what was read before is stored: those rows
-    /// can't be read again.
-    pub(super) async fn restart_drained(&mut self, now: Instant) -> Result<(), JobError> {
-        let drained = |reader: &&Reader| reader.restart_when_drained && reader.waiting.is_empty();
-        let numbers: Vec<i32> =
-            self.readers.values().filter(drained).map(|reader| reader.partition.number).collect();
-        if numbers.is_empty() {
-            return Ok(());
-        }
-        self.flush_now(now, now + self.plan.revoke_flush).await?;
+    /// Starts partitions over whose log was found cut, once it is certain that it is the same topic's.
+    pub(super) async fn restart_cut(&mut self, now: Instant) {
+        let cut = self.readers.values_mut().filter(|reader| reader.is_cut());
+        let certain = cut.filter_map(|reader| reader.looked().then_some(reader.partition.number));
+        let numbers: Vec<i32> = certain.collect();
         for number in numbers {
             self.restart(number, now).await;
         }
-        Ok(())
     }
 
-    /// The topic was deleted and made anew: its partitions are other partitions now. What passed the gate
-    /// belongs to the old incarnation and is stored; what waits may not, and is dropped.
-    pub(super) async fn recreated(&mut self, new_id: Uuid, now: Instant) -> Result<(), JobError> {
-        let Some(old) = self.stream.clone() else { return Ok(()) };
-        if !self.plan.rules.hold(Rule::StreamIsTopicId) {
-            return Ok(());
+    /// Goes on with partitions of which everything is stored that can't be read again. While a sink fails,
+    /// they wait: starting over would forget what it was handed.
+    pub(super) async fn go_on_drained(&mut self, now: Instant) {
+        let early = !self.plan.rules.hold(Rule::DrainedBeforeStartingOver);
+        let drained = |reader: &Reader| {
+            let is_done = reader.is_drained() || (early && reader.waiting.is_empty());
+            reader.once_drained.filter(|_| is_done).map(|then| (reader.partition.number, then))
+        };
+        let drained: Vec<_> = self.readers.values().filter_map(drained).collect();
+        for (number, then) in drained {
+            match then {
+                OnceDrained::StartOver => self.restart(number, now).await,
+                OnceDrained::TakeUpAnew => self.take_up_anew(number),
+            }
         }
-        tracing::warn!(
-            job = %self.plan.job, topic = %old.topic, old_id = %old.id, %new_id,
-            "the topic was made anew: reading it from its start, as another stream"
-        );
-        self.flush_now(now, now + self.plan.revoke_flush).await?;
-        let numbers: Vec<i32> = self.readers.keys().copied().collect();
-        self.forget(&numbers);
-        self.gate.retire(old.id);
-        let stream = Stream { topic: old.topic, id: new_id };
-        for number in numbers {
-            self.source.command(Command::Halt(number)).await;
-            let partition = Partition { stream: stream.clone(), number };
-            self.readers.insert(number, Reader::new(partition, self.places.len()));
-        }
-        self.stream = Some(stream);
-        self.assign_due(now).await
     }
 
     /// Partitions are about to leave: stores what it can in time, commits, lets go.

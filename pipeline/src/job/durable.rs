@@ -22,8 +22,13 @@ const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 impl<S: Source, J: Journal> Job<S, J> {
     /// The regular flush: starts what is due and notes what became durable; never waits.
     pub(super) async fn flush_due(&mut self, now: Instant) -> Result<(), JobError> {
-        // With the budget spent nothing more is read, so waiting for rows to be due would be for nothing.
-        let why = if self.budget.is_spent() { Flush::Now { deadline: now } } else { Flush::Due };
+        // With the budget spent nothing more is read, and a partition that has to be drained goes on only
+        // then: waiting for rows to be due would be for nothing.
+        let waits_for_flush = |reader: &Reader| {
+            reader.once_drained.is_some() && reader.waiting.is_empty() && !reader.is_drained()
+        };
+        let hurry = self.budget.is_spent() || self.readers.values().any(waits_for_flush);
+        let why = if hurry { Flush::Now { deadline: now } } else { Flush::Due };
         for at in 0..self.places.len() {
             let place = &mut self.places[at];
             if place.backoff.waits(now) {
@@ -88,7 +93,8 @@ impl<S: Source, J: Journal> Job<S, J> {
         let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
         let least = self.plan.rules.hold(Rule::CommitLeastMark);
         let mut marks = Vec::new();
-        for reader in self.readers.values_mut() {
+        // The offsets of a topic that is gone say nothing about the one that has its name.
+        for reader in self.readers.values_mut().filter(|reader| !reader.is_leaving()) {
             let stored = reader.sinks.iter().map(|sink| sink.stored.map(|mark| mark.offset));
             let offset =
                 if least { marks::committable(&reader.sinks) } else { stored.flatten().max() };

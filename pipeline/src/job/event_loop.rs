@@ -6,8 +6,8 @@
 //!
 //! **Invariant:** a mark passes an offset only after the record there is durable as a row, acknowledged as
 //! a dead letter, acknowledged as a gap, or known to be no event (tombstone, marker).
-//! **Invariant:** an await here waits for a sink or the journal, never for another partition's turn; the
-//! source polls on its own thread meanwhile.
+//! **Invariant:** an await here waits for a sink, never for the journal nor for another partition's turn;
+//! the source polls on its own thread meanwhile.
 
 use std::{
     any::Any,
@@ -31,8 +31,9 @@ use super::{
     backoff::Backoff,
     gate::Gate,
     journal::Journal,
-    reader::{Phase, Reader, Told},
-    rules::Rules,
+    reader::{OnceDrained, Phase, Reader, Told},
+    recorder::{Outcome, Recorder},
+    rules::{Rule, Rules},
     source::{Command, Event, Lookup, Source},
     status::{JobState, JobStatus, Reporter, StatusReader},
 };
@@ -81,7 +82,7 @@ pub(super) struct Place {
 pub(super) struct Job<S, J> {
     pub(super) plan: Plan,
     pub(super) source: S,
-    pub(super) journal: J,
+    pub(super) recorder: Recorder<J>,
     pub(super) clock: Box<dyn Clock>,
     pub(super) budget: Budget,
     pub(super) places: Vec<Place>,
@@ -108,6 +109,13 @@ pub(super) struct Counters {
     pub(super) rebalances: u64,
 }
 
+/// What a loop waits for.
+pub(super) enum News {
+    Event(Event),
+    Recorded(Outcome),
+    Time,
+}
+
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -131,7 +139,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         let job = Job {
             plan,
             source,
-            journal,
+            recorder: Recorder::new(journal),
             clock,
             budget,
             places: sinks.into_iter().map(place).collect(),
@@ -182,17 +190,30 @@ impl<S: Source, J: Journal> Job<S, J> {
     async fn drive(&mut self) -> Result<(), JobError> {
         let mut next_tick = self.clock.now();
         loop {
-            let event = self.source.next(next_tick).await;
+            let news = self.news(next_tick).await;
             let now = self.clock.now();
-            if let Some(event) = event
-                && self.obey(event, now).await? == Flow::End
-            {
-                return Ok(());
+            match news {
+                News::Event(event) => {
+                    if self.obey(event, now).await? == Flow::End {
+                        return Ok(());
+                    }
+                }
+                News::Time => {}
+                News::Recorded(outcome) => self.recorded(outcome, now).await?,
             }
             if now >= next_tick {
                 self.tick(now).await?;
                 next_tick = now + TICK;
             }
+        }
+    }
+
+    /// What comes first: an event, the end of something being written down, or the time.
+    pub(super) async fn news(&mut self, until: Instant) -> News {
+        tokio::select! {
+            biased;
+            outcome = self.recorder.next() => News::Recorded(outcome),
+            event = self.source.next(until) => event.map_or(News::Time, News::Event),
         }
     }
 
@@ -211,14 +232,14 @@ impl<S: Source, J: Journal> Job<S, J> {
             Event::Looked(lookup) => self.looked(lookup, now).await?,
             Event::OutOfRange { partition, run } => {
                 if let Some(reader) = self.reading(partition, run) {
-                    reader.restart_when_drained = true;
+                    reader.once_drained = Some(OnceDrained::StartOver);
                 }
-                self.restart_drained(now).await?;
+                self.go_on_drained(now).await;
             }
             Event::Truncated { partition, run, agreed } => {
                 if let Some(reader) = self.reading(partition, run) {
-                    reader.agreed = Some(agreed);
-                    self.restart(partition, now).await;
+                    reader.cut(agreed);
+                    self.source.command(Command::Look).await;
                 }
             }
             Event::Trouble(cause) => self.note_trouble(cause),
@@ -240,7 +261,8 @@ impl<S: Source, J: Journal> Job<S, J> {
         self.locate_again(now).await;
         self.flush_due(now).await?;
         self.advance_all(now).await?;
-        self.restart_drained(now).await?;
+        self.go_on_drained(now).await;
+        self.note_slow_recordings(now);
         self.commit_due(now).await;
         let status = self.status();
         self.reporter.publish(status);
@@ -249,13 +271,20 @@ impl<S: Source, J: Journal> Job<S, J> {
 
     /// Notes what a look-up of the topic's id found, and lets batches pass that waited for it.
     async fn looked(&mut self, lookup: Lookup, now: Instant) -> Result<(), JobError> {
-        if let Some(new_id) = self.gate.note(lookup, self.stream.as_ref()) {
-            self.recreated(new_id, now).await?;
+        let Some(stream) = self.stream.clone() else { return Ok(()) };
+        let at_once = !self.plan.rules.hold(Rule::SettledBeforeSwitch);
+        if let Some(new_id) = self.gate.note(lookup, stream.id, now, at_once) {
+            self.recreated(new_id, now).await;
+        }
+        let id = self.stream.as_ref().map(|stream| stream.id);
+        if lookup.topic_id == id && !self.gate.is_in_doubt() {
+            self.count_partitions(lookup.partitions).await;
+            self.restart_cut(now).await;
         }
         self.advance_all(now).await
     }
 
-    async fn advance_all(&mut self, now: Instant) -> Result<(), JobError> {
+    pub(super) async fn advance_all(&mut self, now: Instant) -> Result<(), JobError> {
         let waiting = |reader: &&Reader| !reader.waiting.is_empty() || reader.told == Told::Paused;
         let numbers: Vec<i32> =
             self.readers.values().filter(waiting).map(|reader| reader.partition.number).collect();
@@ -271,9 +300,8 @@ impl<S: Source, J: Journal> Job<S, J> {
         let mut one = AdvanceOne {
             plan: &self.plan,
             gate: &self.gate,
-            journal: &mut self.journal,
+            recorder: &mut self.recorder,
             places: &mut self.places,
-            counters: &mut self.counters,
             reader,
             now,
             noted_at: self.clock.wall(),

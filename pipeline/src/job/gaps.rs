@@ -3,6 +3,7 @@
 //! | kind | what happened | what the job does |
 //! |---|---|---|
 //! | `retention` | the log dropped them before they were read | writes the gap down, goes on behind it |
+//! | `topic_deleted` | the topic went with offsets that were not read, as far as it was known to reach | writes it down, reads the topic that is there now |
 //! | `diverged` | the log was cut below a mark: what is stored there isn't what the log says now | writes it down, stops the partition until a person chooses |
 
 use std::{collections::BTreeMap, ops::Range};
@@ -21,6 +22,8 @@ use super::{
 pub enum GapKind {
     /// Retention took them before they were read.
     Retention,
+    /// The topic was deleted before they were read.
+    TopicDeleted,
     /// The stored rows there are not those of the log.
     Diverged,
 }
@@ -30,6 +33,7 @@ impl GapKind {
     pub const fn word(self) -> &'static str {
         match self {
             GapKind::Retention => "retention",
+            GapKind::TopicDeleted => "topic_deleted",
             GapKind::Diverged => "diverged",
         }
     }
@@ -89,6 +93,10 @@ impl Gap {
             GapKind::Retention => {
                 format!("retention took offsets {range} of {partition} before they reached {sinks}")
             }
+            GapKind::TopicDeleted => format!(
+                "the topic of {partition} was deleted before offsets {range}, and what came after \
+                 them, reached {sinks}"
+            ),
             GapKind::Diverged => format!(
                 "the log of {partition} was cut below what {sinks} stored: offsets {range} differ"
             ),

@@ -5,18 +5,42 @@
 //!
 //! **Invariant:** a batch passes only when a look-up that *started after its last poll* found the id it
 //! was read under. An id never comes back, so the topic was that one for all the time in between.
+//! **Invariant:** once a look-up found another id, or none, nothing passes until several in a row, over
+//! some time, agree on one: a broker whose metadata lags may name an id of the past.
+//!
+//! What is assumed: a broker that serves records of the topic made anew is not outlived by one that still
+//! names the old id to a look-up started later. Such a broker lags behind the deletion, the creation and
+//! the new partition's leadership, all three; if it does, and is the only one asked, the records that were
+//! polled meanwhile pass under the old id. A look-up that disagrees ends that at once.
+
+use std::time::{Duration, Instant};
 
 use aion_schemas::log::Stream;
 use uuid::Uuid;
 
 use super::source::Lookup;
 
-/// What the newest look-up says.
+/// So many look-ups in a row settle a doubt.
+const AGREEING: u32 = 3;
+/// And they are spread over this time at least.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// What look-ups say.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    latest: Option<Lookup>,
-    /// Ids that were superseded: a broker that lags may still name them.
-    retired: Vec<Uuid>,
+    /// The id, and the poll that the newest look-up started after, of those that no doubt came before.
+    proven: Option<(Uuid, u64)>,
+    /// Whether a look-up disagreed, and that isn't settled.
+    is_in_doubt: bool,
+    /// The last look-ups, as far as they agree.
+    row: Option<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    topic_id: Option<Uuid>,
+    since: Instant,
+    count: u32,
 }
 
 /// Whether a batch may pass.
@@ -28,45 +52,53 @@ pub(super) enum Verdict {
     Wait,
 }
 
-/// How many superseded ids are remembered: a topic made anew more often within a broker's lag isn't one.
-const MAX_RETIRED: usize = 64;
-
 impl Gate {
-    /// Notes a look-up; answers the id that has taken the place of `current`, if one has.
-    pub(super) fn note(&mut self, lookup: Lookup, current: Option<&Stream>) -> Option<Uuid> {
-        let newer = self.latest.is_none_or(|latest| latest.after_poll <= lookup.after_poll);
-        let id = lookup.topic_id.filter(|id| !self.retired.contains(id));
-        if !newer || (id.is_none() && lookup.topic_id.is_some()) {
+    /// Notes a look-up; answers the id that has taken the place of `current`, once that is settled.
+    /// `at_once` takes a single word for it, which is for the model's negative control.
+    pub(super) fn note(
+        &mut self,
+        lookup: Lookup,
+        current: Uuid,
+        now: Instant,
+        at_once: bool,
+    ) -> Option<Uuid> {
+        match &mut self.row {
+            Some(row) if row.topic_id == lookup.topic_id => row.count += 1,
+            _ => self.row = Some(Row { topic_id: lookup.topic_id, since: now, count: 1 }),
+        }
+        self.is_in_doubt |= lookup.topic_id != Some(current);
+        let agree =
+            |row: &Row| row.count >= AGREEING && now.saturating_duration_since(row.since) >= SPREAD;
+        if self.is_in_doubt && !at_once && !self.row.as_ref().is_some_and(agree) {
             return None;
         }
-        self.latest = Some(lookup);
-        id.filter(|id| current.is_some_and(|stream| stream.id != *id))
-    }
-
-    /// Notes that the topic of this id is gone for good.
-    pub(super) fn retire(&mut self, id: Uuid) {
-        if self.retired.len() == MAX_RETIRED {
-            self.retired.remove(0);
+        let id = lookup.topic_id?;
+        self.is_in_doubt = false;
+        if id != current {
+            return Some(id);
         }
-        self.retired.push(id);
+        self.proven = Some((id, lookup.after_poll));
+        None
     }
 
-    /// Whether the id belongs to an incarnation that is gone.
-    pub(super) fn is_retired(&self, id: Uuid) -> bool {
-        self.retired.contains(&id)
+    /// Something else than a look-up found another id: nothing passes until look-ups agree.
+    pub(super) fn doubt(&mut self) {
+        self.is_in_doubt = true;
+        self.row = None;
+    }
+
+    /// Whether the topic's id is in doubt.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
     }
 
     /// Whether what was read from the stream by poll number `polled` may pass.
     pub(super) fn verdict(&self, stream: &Stream, polled: u64, started_after: bool) -> Verdict {
-        match self.latest {
-            Some(lookup)
-                if lookup.topic_id == Some(stream.id)
-                    && (lookup.after_poll >= polled || !started_after) =>
-            {
-                Verdict::Pass
-            }
-            _ => Verdict::Wait,
-        }
+        let is_proven = match self.proven {
+            Some((id, after_poll)) => id == stream.id && (after_poll >= polled || !started_after),
+            None => false,
+        };
+        if is_proven && !self.is_in_doubt { Verdict::Pass } else { Verdict::Wait }
     }
 }
 
@@ -74,30 +106,63 @@ impl Gate {
 mod tests {
     use super::*;
 
-    fn lookup(after_poll: u64, id: u128) -> Lookup {
-        Lookup { after_poll, topic_id: Some(Uuid::from_u128(id)), partitions: 1 }
+    const fn id(id: u128) -> Uuid {
+        Uuid::from_u128(id)
     }
 
-    fn stream(id: u128) -> Stream {
-        Stream { topic: "t".into(), id: Uuid::from_u128(id) }
+    fn lookup(after_poll: u64, topic_id: Option<u128>) -> Lookup {
+        Lookup { after_poll, topic_id: topic_id.map(id), partitions: 1 }
+    }
+
+    fn stream(of: u128) -> Stream {
+        Stream { topic: "t".into(), id: id(of) }
     }
 
     #[test]
     fn only_a_lookup_that_started_after_the_poll_opens() {
-        let mut gate = Gate::default();
+        let (mut gate, now) = (Gate::default(), Instant::now());
         assert_eq!(gate.verdict(&stream(1), 0, true), Verdict::Wait);
-        assert_eq!(gate.note(lookup(4, 1), Some(&stream(1))), None);
+        assert_eq!(gate.note(lookup(4, Some(1)), id(1), now, false), None);
         assert_eq!(gate.verdict(&stream(1), 4, true), Verdict::Pass);
         assert_eq!(gate.verdict(&stream(1), 5, true), Verdict::Wait);
         assert_eq!(gate.verdict(&stream(2), 4, true), Verdict::Wait);
     }
 
     #[test]
-    fn a_new_id_is_told_and_the_old_one_never_comes_back() {
-        let mut gate = Gate::default();
-        assert_eq!(gate.note(lookup(4, 2), Some(&stream(1))), Some(Uuid::from_u128(2)));
-        gate.retire(Uuid::from_u128(1));
-        assert_eq!(gate.note(lookup(9, 1), Some(&stream(2))), None);
-        assert_eq!(gate.verdict(&stream(2), 4, true), Verdict::Pass);
+    fn a_new_id_is_told_once_several_lookups_agree() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        assert_eq!(gate.note(lookup(4, Some(2)), id(1), now, false), None);
+        assert_eq!(gate.note(lookup(4, Some(2)), id(1), now + SPREAD, false), None);
+        assert_eq!(gate.note(lookup(4, Some(2)), id(1), now + SPREAD, false), Some(id(2)));
+        let mut hasty = Gate::default();
+        for _ in 0..9 {
+            assert_eq!(hasty.note(lookup(4, Some(2)), id(1), now, false), None, "all at one time");
+        }
+    }
+
+    #[test]
+    fn one_word_of_another_id_holds_everything_and_changes_nothing() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        gate.note(lookup(4, Some(2)), id(2), now, false);
+        for stale in [Some(1), None] {
+            assert_eq!(gate.note(lookup(5, stale), id(2), now, false), None);
+            assert_eq!(gate.verdict(&stream(2), 4, true), Verdict::Wait);
+            for at in [now, now, now + SPREAD] {
+                assert_eq!(gate.verdict(&stream(2), 4, true), Verdict::Wait);
+                assert_eq!(gate.note(lookup(6, Some(2)), id(2), at, false), None);
+            }
+            assert_eq!(gate.verdict(&stream(2), 6, true), Verdict::Pass);
+        }
+    }
+
+    #[test]
+    fn an_id_that_was_left_too_early_is_taken_up_again() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        for at in [now, now, now + SPREAD] {
+            assert_eq!(gate.note(lookup(1, Some(2)), id(1), at, false).is_some(), at > now);
+        }
+        for at in [now, now, now + SPREAD] {
+            assert_eq!(gate.note(lookup(1, Some(1)), id(2), at, false).is_some(), at > now);
+        }
     }
 }

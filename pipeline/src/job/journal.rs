@@ -4,8 +4,8 @@
 //! of. It may be written twice (the job died in between), never not at all; the key says which are one.
 
 use aion_schemas::catalog;
-use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
 /// The internal topics that a job writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,15 +39,23 @@ pub struct Entry {
     pub headers: Vec<(&'static str, Bytes)>,
 }
 
+/// The end of writing entries down, which the job waits for while it does other things.
+pub type Recorded = BoxFuture<'static, Result<(), NotAcknowledged>>;
+
 /// Writes entries down.
-#[async_trait]
 pub trait Journal: Send {
-    /// Returns once all entries are acknowledged by all in-sync replicas. After an error some may be
-    /// there already; the job writes all of them again.
-    async fn record(&mut self, entries: &[Entry]) -> Result<(), NotAcknowledged>;
+    /// Begins to write entries down. The result comes once every entry has been acknowledged by all
+    /// in-sync replicas, or has failed: an entry without an answer is waited for, and never sent again
+    /// behind its first copy. If the result is dropped, entries may have been written.
+    fn record(&mut self, entries: Vec<Entry>) -> Recorded;
+
+    /// Why answers are long in coming, as far as known.
+    fn complaint(&self) -> Option<String> {
+        None
+    }
 }
 
-/// The journal can't be written now; the partition waits and tries again.
+/// Entries that are not written down: they are tried again.
 #[derive(Debug, thiserror::Error)]
 #[error("write to {topic}: {cause}")]
 pub struct NotAcknowledged {
@@ -55,4 +63,6 @@ pub struct NotAcknowledged {
     pub topic: &'static str,
     /// Why.
     pub cause: String,
+    /// Those that failed, and no others.
+    pub entries: Vec<Entry>,
 }

@@ -51,6 +51,11 @@ impl Progress {
         self.handed.push_back((end, rows));
     }
 
+    /// Expects nothing more of what was handed over.
+    pub(super) fn give_up(&mut self) {
+        self.handed.clear();
+    }
+
     /// What was handed over and isn't durable.
     pub(super) fn unwritten(&self) -> Option<Range<Offset>> {
         let last = self.handed.back()?.0;

@@ -1,10 +1,12 @@
 //! The model test: the job's own loop over a scripted log and sinks in memory, in thousands of seeded
 //! schedules of crashes, frozen processes that wake, partitions that move, faults of sinks and journal,
-//! retention, truncation, and topics made anew. Deterministic; a failing seed is printed.
+//! answers that are late, stale or missing, retention, elections, truncation, and topics made anew.
+//! Deterministic; a failing seed is printed.
 //!
 //! After each schedule everything comes to rest under one fresh process, and then must hold, for every
 //! store: each event of the log once, in no store twice, none under another topic's id; each poison record
-//! in the dead letters; each missing offset in a recorded gap, each recorded gap true.
+//! in the dead letters; each missing offset in a recorded gap, each recorded gap true; and no sink may ever
+//! have been made to forget rows that only this process had.
 //!
 //! Each protection has a negative control: the same schedules with it taken out must fail, in a way that
 //! shows what it protects from.
@@ -13,7 +15,9 @@
 //! |---|---|
 //! | a stream is a topic id | events of the topic made anew are skipped, or stored twice |
 //! | a look-up that started after the last poll | events stored under the id of the topic that is gone |
-//! | a mark above the log's end stops the partition | what stands there instead is never read |
+//! | the topic's id is another one when several look-ups agree | a gap is told of a topic that is there |
+//! | what can't be read again is durable before its partition starts over | rows are thrown away that nobody has |
+//! | a mark above the log's end stops the partition | it starts over for ever, or what stands there is never read |
 //! | every sink's mark is checked, not only the least | a sink keeps rows that the log no longer has |
 //! | gaps acknowledged first | a loss that nobody is told of |
 //! | dead letters acknowledged first | a rejected record that is nowhere |
@@ -24,6 +28,7 @@
 //! | batches without rows go to sinks | a sink's mark stays behind, which looks like a hole |
 //! | a moved partition is assigned anew | a process that slept takes itself for broken |
 //! | Kafka is told the least mark | the group's offset passes what a sink has |
+//! | a report to Kafka that failed is made again | the group's offset stays behind for ever |
 //! | a sink's flush is fenced by the stored mark | rows of a process that slept are stored twice |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -31,6 +36,7 @@
 mod journal;
 mod processes;
 mod schedule;
+mod seen;
 mod sinks;
 mod source;
 mod verdict;
@@ -39,7 +45,8 @@ mod world;
 use std::collections::BTreeMap;
 
 use self::{
-    schedule::{Options, Seen, run},
+    schedule::{Options, run},
+    seen::Seen,
     verdict::Kind,
 };
 use super::rules::Rule;
@@ -63,10 +70,12 @@ fn nothing_is_lost_and_nothing_is_doubled_in_any_schedule() {
 #[test]
 fn each_protection_is_needed() {
     let lost = &[Kind::Lost, Kind::Doubled, Kind::Mislabelled][..];
-    let controls: [(Rule, &[Kind]); 13] = [
+    let controls: [(Rule, &[Kind]); 16] = [
         (Rule::StreamIsTopicId, lost),
         (Rule::LookupAfterPoll, lost),
-        (Rule::MarkWithinLog, &[Kind::Lost, Kind::Unsaid]),
+        (Rule::SettledBeforeSwitch, &[Kind::FalseGap, Kind::Mislabelled]),
+        (Rule::DrainedBeforeStartingOver, &[Kind::ThrownAway]),
+        (Rule::MarkWithinLog, &[Kind::Lost, Kind::Unsaid, Kind::Stuck]),
         (Rule::EveryMarkChecked, &[Kind::Lost, Kind::Unsaid]),
         (Rule::GapBeforeMark, &[Kind::Lost]),
         (Rule::DeadLetterBeforeMark, &[Kind::LetterLost]),
@@ -77,6 +86,7 @@ fn each_protection_is_needed() {
         (Rule::MarksWithoutRows, &[Kind::Failed]),
         (Rule::MovedIsAssignedAnew, &[Kind::Failed]),
         (Rule::CommitLeastMark, &[Kind::CommitAhead]),
+        (Rule::FailedCommitIsRepeated, &[Kind::Stuck]),
     ];
     for (rule, expected) in controls {
         let options = Options { without: Some(rule), ..Options::default() };

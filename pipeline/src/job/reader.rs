@@ -9,6 +9,7 @@ use super::{
     backoff::Backoff,
     journal::Entry,
     marks::Progress,
+    recorder::Recording,
     reject_share::RejectShare,
     status::{PartitionState, PartitionStatus},
 };
@@ -31,14 +32,21 @@ pub(super) struct Reader {
     pub(super) is_busy: bool,
     /// What the source was told last.
     pub(super) told: Told,
-    /// Waits between tries to assign it, or to write its entries down.
+    /// Waits between tries to assign it.
     pub(super) backoff: Backoff,
-    /// The log has lost the next offset: start again once what was read is stored.
-    pub(super) restart_when_drained: bool,
+    /// What happens once everything that was read is stored; it can't be read again.
+    pub(super) once_drained: Option<OnceDrained>,
+    /// Whether dead letters or gaps of it could not be written down, for some time at least.
+    pub(super) is_unrecorded: bool,
     /// Up to here the log is what it was, when it was found cut.
     pub(super) agreed: Option<Offset>,
+    /// So many look-ups are to tell that it is still the same topic whose log was found cut: one made anew
+    /// looks like that too.
+    looks_left: u8,
     pub(super) reject_share: RejectShare,
     pub(super) high: Option<Offset>,
+    /// The log's end as far as it is known to be that of this very topic.
+    pub(super) end: Option<Offset>,
     /// What Kafka was told last.
     pub(super) committed: Option<Offset>,
 }
@@ -53,10 +61,23 @@ pub(super) enum Phase {
         /// When to ask again.
         again_at: Instant,
     },
+    /// The topic has no such partition. One that is made later is told of by a look-up alone.
+    Absent,
     /// Being read.
     Reading,
+    /// The topic is gone, and another has its name: what was read of it is being stored.
+    Leaving,
     /// Not read any more, and why: a person has to act.
     Stopped(String),
+}
+
+/// What happens to a partition once what was read of it is durable in every sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnceDrained {
+    /// The log has lost the next offset: it starts over from the marks.
+    StartOver,
+    /// The topic is gone: the partition is that of the topic which is there now.
+    TakeUpAnew,
 }
 
 /// What the source was told to do with a partition.
@@ -75,19 +96,33 @@ pub(super) enum Told {
 pub(super) struct Item {
     /// The last poll that went into it; `None` for what the job itself made of an answer that was gated.
     pub(super) polled: Option<u64>,
-    /// Dead letters or gaps, to be acknowledged before any mark passes them.
+    /// Dead letters or gaps, to be acknowledged before any mark passes them; empty while they are being
+    /// written down.
     pub(super) entries: Vec<Entry>,
+    /// Their being written down.
+    pub(super) recording: Option<Recording>,
     /// `None` when there are only entries.
     pub(super) batch: Option<Batch>,
     pub(super) epochs: Vec<(Offset, i32)>,
     pub(super) records: u64,
     pub(super) rejected: u64,
+    /// The log's end, as it was told with the batch.
+    pub(super) high: Option<Offset>,
 }
 
 impl Item {
     /// Entries without a batch.
     pub(super) fn of_entries(entries: Vec<Entry>) -> Item {
-        Item { polled: None, entries, batch: None, epochs: Vec::new(), records: 0, rejected: 0 }
+        Item {
+            polled: None,
+            entries,
+            recording: None,
+            batch: None,
+            epochs: Vec::new(),
+            records: 0,
+            rejected: 0,
+            high: None,
+        }
     }
 }
 
@@ -103,10 +138,13 @@ impl Reader {
             is_busy: false,
             told: Told::Go,
             backoff: Backoff::default(),
-            restart_when_drained: false,
+            once_drained: None,
+            is_unrecorded: false,
             agreed: None,
+            looks_left: 0,
             reject_share: RejectShare::default(),
             high: None,
+            end: None,
             committed: None,
         }
     }
@@ -117,7 +155,66 @@ impl Reader {
         self.waiting.clear();
         self.is_busy = false;
         self.told = Told::Go;
-        self.restart_when_drained = false;
+        self.is_unrecorded = false;
+        self.once_drained.take_if(|then| *then == OnceDrained::StartOver);
+    }
+
+    /// The log was found cut. The first look-up that comes back may have started before that, the second
+    /// has not.
+    pub(super) fn cut(&mut self, agreed: Offset) {
+        self.agreed = Some(agreed);
+        self.looks_left = 2;
+    }
+
+    /// Whether the log was found cut, and nothing was done about it so far.
+    pub(super) fn is_cut(&self) -> bool {
+        self.phase == Phase::Reading && self.agreed.is_some()
+    }
+
+    /// A look-up told that the topic is still the same; whether it certainly is.
+    pub(super) fn looked(&mut self) -> bool {
+        self.looks_left = self.looks_left.saturating_sub(1);
+        self.looks_left == 0
+    }
+
+    /// The topic is gone: reads no more, and keeps of what waits the part that was proven to be of it.
+    pub(super) fn leave(&mut self, is_proven: impl Fn(u64) -> bool) {
+        let is_foreign = |item: &Item| item.polled.is_some_and(|polled| !is_proven(polled));
+        let proven = self.waiting.iter().position(is_foreign).unwrap_or(self.waiting.len());
+        self.waiting.truncate(proven);
+        for item in &mut self.waiting {
+            item.polled = None;
+        }
+        if !matches!(self.phase, Phase::Reading | Phase::Stopped(_)) {
+            self.give_up();
+        }
+        if !matches!(self.phase, Phase::Stopped(_)) {
+            self.phase = Phase::Leaving;
+        }
+        self.once_drained = Some(OnceDrained::TakeUpAnew);
+    }
+
+    /// Whether it will stand for a partition of another topic.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.once_drained == Some(OnceDrained::TakeUpAnew)
+    }
+
+    /// Expects nothing more of what sinks were handed.
+    pub(super) fn give_up(&mut self) {
+        self.waiting.clear();
+        for sink in &mut self.sinks {
+            sink.give_up();
+        }
+    }
+
+    /// Whether all that was read is durable in every sink, and written down.
+    pub(super) fn is_drained(&self) -> bool {
+        self.waiting.is_empty() && self.sinks.iter().all(|sink| sink.unwritten().is_none())
+    }
+
+    /// The end of the last batch that waits.
+    pub(super) fn waiting_end(&self) -> Option<Offset> {
+        self.waiting.iter().rev().find_map(|item| Some(item.batch.as_ref()?.range.end))
     }
 
     /// Stops for good, until a person acts or the partition is given anew.
@@ -128,7 +225,7 @@ impl Reader {
 
     /// Whether the source should pause, `None` when it should do as it does.
     pub(super) fn wants_pause(&self) -> Option<bool> {
-        let held_up = self.is_busy || self.backoff.is_failing();
+        let held_up = self.is_busy || self.is_unrecorded;
         let pause = self.phase == Phase::Reading && (held_up || self.waiting.len() > MAX_WAITING);
         let resume = self.waiting.is_empty();
         match self.told {
@@ -163,9 +260,13 @@ impl Reader {
                 PartitionState::Paused("a sink can't say what it has")
             }
             Phase::Assigning | Phase::Locating { .. } => PartitionState::Starting,
+            Phase::Absent => PartitionState::Paused("the topic has no such partition"),
             Phase::Stopped(why) => PartitionState::Stopped(why.clone()),
-            Phase::Reading if self.backoff.is_failing() => {
+            Phase::Reading | Phase::Leaving if self.is_unrecorded => {
                 PartitionState::Paused("dead letters or gaps can't be written down")
+            }
+            Phase::Leaving => {
+                PartitionState::Paused("its topic is gone, its rows are being stored")
             }
             Phase::Reading if self.is_busy => PartitionState::Paused("a sink has no room"),
             Phase::Reading => PartitionState::Reading,

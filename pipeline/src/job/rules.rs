@@ -12,6 +12,10 @@ pub(super) enum Rule {
     MarkWithinLog,
     /// Each sink's mark is checked against the log's epochs, not only the one that reading starts at.
     EveryMarkChecked,
+    /// The topic's id is believed to be another one only when several look-ups agree.
+    SettledBeforeSwitch,
+    /// What was read and can't be read again is durable before its partition starts over.
+    DrainedBeforeStartingOver,
     /// A gap is acknowledged before the mark passes it.
     GapBeforeMark,
     /// A dead letter is acknowledged before the mark passes it.

@@ -1,7 +1,7 @@
 //! The end of a job, as asked: what sinks have taken becomes durable, or is named.
 //!
-//! What was read and no sink has taken so far needs no word: the marks are below it, and the next start
-//! reads it again.
+//! What was read and no sink has taken so far needs no word, if it can be read again: the marks are below
+//! it, and the next start does.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use aion_schemas::log::show;
 
 use super::{
     JobError,
-    event_loop::Job,
+    event_loop::{Job, News},
     journal::Journal,
     reader::{Phase, Reader},
     source::{Event, Source},
@@ -30,11 +30,12 @@ impl<S: Source, J: Journal> Job<S, J> {
         let until = now + deadline.saturating_duration_since(now) * 4 / 5;
         loop {
             let now = self.clock.now();
+            self.advance_draining(now).await?;
             self.flush_now(now, until).await?;
             if self.unwritten().is_empty() || self.clock.now() >= until {
                 break;
             }
-            self.pause(until.min(now + TRY_AGAIN)).await;
+            self.pause(until.min(now + TRY_AGAIN)).await?;
         }
         self.commit(true).await;
         let unwritten = self.unwritten();
@@ -48,15 +49,32 @@ impl<S: Source, J: Journal> Job<S, J> {
         Err(JobError::Unwritten { job: Arc::clone(&self.plan.job), what })
     }
 
-    /// What sinks have taken and not made durable.
+    /// Hands over what waits and can't be read again.
+    async fn advance_draining(&mut self, now: Instant) -> Result<(), JobError> {
+        let draining = |reader: &&Reader| reader.once_drained.is_some();
+        let numbers: Vec<i32> =
+            self.readers.values().filter(draining).map(|reader| reader.partition.number).collect();
+        for number in numbers {
+            self.advance(number, now).await?;
+        }
+        Ok(())
+    }
+
+    /// What sinks have taken and not made durable, and what can't be read again.
     fn unwritten(&self) -> Vec<String> {
         let mut all = Vec::new();
         // Where a partition starts over, what was taken of it has been given up.
-        let kept = |reader: &&Reader| matches!(reader.phase, Phase::Reading | Phase::Stopped(_));
+        let kept = |reader: &&Reader| {
+            matches!(reader.phase, Phase::Reading | Phase::Leaving | Phase::Stopped(_))
+        };
         for reader in self.readers.values().filter(kept) {
             for (sink, place) in reader.sinks.iter().zip(&self.places) {
-                let offsets = sink.unwritten().map(|range| show(&range));
-                let named = |offsets| format!("{} {offsets} of {}", place.name, reader.partition);
+                let offsets = match reader.once_drained.and(reader.waiting_end()) {
+                    Some(end) => sink.has().map(|from| from..end),
+                    None => sink.unwritten(),
+                };
+                let named =
+                    |range| format!("{} {} of {}", place.name, show(&range), reader.partition);
                 all.extend(offsets.map(named));
             }
         }
@@ -64,11 +82,14 @@ impl<S: Source, J: Journal> Job<S, J> {
     }
 
     /// Waits, with no more interest in what is read meanwhile.
-    async fn pause(&mut self, until: Instant) {
+    async fn pause(&mut self, until: Instant) -> Result<(), JobError> {
         while self.clock.now() < until {
-            if let Some(Event::Lost(partitions)) = self.source.next(until).await {
-                self.forget(&partitions);
+            match self.news(until).await {
+                News::Event(Event::Lost(partitions)) => self.forget(&partitions),
+                News::Recorded(outcome) => self.recorded(outcome, self.clock.now()).await?,
+                News::Event(_) | News::Time => {}
             }
         }
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion_schemas::log::{Marks, Offset, Partition, Stream};
+use aion_schemas::log::{Marks, Offset, Partition, Stream, Timestamp};
 use aion_sinks::{
     batch::Batch,
     budget::{Budget, Reservation},
@@ -27,10 +27,10 @@ use uuid::Uuid;
 use super::{
     JobError, SystemClock,
     event_loop::{Job, Plan},
-    journal::{Entry, Journal, NotAcknowledged},
+    journal::{Entry, Journal, NotAcknowledged, Recorded},
     rules::Rules,
-    source::{Chunk, Command, Event, Located, Lookup, Source},
-    status::{JobState, StatusReader},
+    source::{Chunk, Command, Event, Located, Lookup, Rejected, Source},
+    status::{JobState, PartitionState, StatusReader},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,7 +89,7 @@ impl Source for Script {
         let lookup = Lookup { after_poll: 1, topic_id: Some(TOPIC_ID), partitions: 9 };
         let mut events = self.events.lock().unwrap();
         match &command {
-            Command::Locate { partition, run } => {
+            Command::Locate { partition, run } if *partition < 9 => {
                 let bounds = Offset(0)..Offset(100);
                 let topic_id = Some(TOPIC_ID);
                 let located = Located { partition: *partition, run: *run, topic_id, bounds };
@@ -111,10 +111,40 @@ impl Source for Script {
 /// A journal that takes everything.
 struct Open;
 
-#[async_trait]
 impl Journal for Open {
-    async fn record(&mut self, _: &[Entry]) -> Result<(), NotAcknowledged> {
-        Ok(())
+    fn record(&mut self, _: Vec<Entry>) -> Recorded {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A journal that never answers, or refuses every second entry of its first call.
+#[derive(Clone, Default)]
+struct Balking {
+    silent: bool,
+    /// The keys that it was handed, call by call.
+    calls: Arc<Mutex<Vec<Vec<String>>>>,
+}
+
+impl Journal for Balking {
+    fn record(&mut self, mut entries: Vec<Entry>) -> Recorded {
+        let mut calls = self.calls.lock().unwrap();
+        calls.push(entries.iter().map(|entry| entry.key.clone()).collect());
+        if self.silent {
+            return Box::pin(std::future::pending());
+        }
+        let is_first = calls.len() == 1;
+        Box::pin(async move {
+            let mut number = 0;
+            entries.retain(|_| {
+                number += 1;
+                is_first && number % 2 == 0
+            });
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let topic = entries[0].ledger.topic();
+            Err(NotAcknowledged { topic, cause: "refused".to_owned(), entries })
+        })
     }
 }
 
@@ -241,6 +271,92 @@ async fn a_report_that_failed_is_made_again() {
     script.tell(Event::CommitFailed(vec![0]));
     reported(2).await;
     assert_eq!(script.commits(), [(0, Offset(5)); 2]);
+}
+
+/// A chunk whose first records can't become rows.
+fn poisoned(number: i32, run: u64, count: i64) -> Chunk {
+    let letter = |offset| Rejected {
+        offset: Offset(offset),
+        append_time: Timestamp(0),
+        key: None,
+        value: None,
+        reason: "poison",
+        field: None,
+        detail: String::new(),
+        schema_id: None,
+    };
+    let mut chunk = chunk(number, run, count..count + 5);
+    chunk.batch.range.start = Offset(0);
+    chunk.rejected = (0..count).map(letter).collect();
+    chunk
+}
+
+#[tokio::test]
+async fn a_silent_journal_holds_up_its_partition_alone() {
+    let (store, journal) = (Store::new(), Balking { silent: true, ..Balking::default() });
+    let mut job = start(lazy(&store), journal);
+    job.script.tell(Event::Assigned { stream: stream(), partitions: vec![0, 1] });
+    job.script.tell(Event::Chunk(poisoned(0, 1, 3)));
+    job.script.tell(Event::Chunk(chunk(1, 2, 0..5)));
+    let taken = |status: &super::status::JobStatus| {
+        status.partitions.iter().any(|one| one.partition == 1 && one.position == Some(Offset(5)))
+    };
+    let waited = tokio::time::timeout(PATIENCE, job.status.wait_for(taken)).await;
+    assert!(matches!(waited, Ok(Some(_))), "{:#?}", job.status.now());
+    // Neither a rebalance nor a stop waits for it.
+    job.script.tell(Event::Revoked(vec![1]));
+    job.script.stop(Duration::from_secs(10));
+    job.end().await.unwrap();
+    assert_eq!(store.offsets(&partition(1)), [0, 1, 2, 3, 4]);
+    assert!(store.offsets(&partition(0)).is_empty(), "its letters are not written down");
+}
+
+#[tokio::test]
+async fn only_letters_that_failed_are_written_again() {
+    let (store, journal) = (Store::new(), Balking::default());
+    let calls = Arc::clone(&journal.calls);
+    let mut job = start(lazy(&store), journal);
+    job.script.tell(Event::Assigned { stream: stream(), partitions: vec![0] });
+    job.script.tell(Event::Chunk(poisoned(0, 1, 4)));
+    job.until_taken(9).await;
+    assert_eq!(job.status.now().rejected, 4);
+    job.script.stop(Duration::from_secs(10));
+    job.end().await.unwrap();
+    let calls = calls.lock().unwrap();
+    let key = |offset: usize| format!("test:{TOPIC_ID}:0:{offset}");
+    assert_eq!(*calls, [(0..4).map(key).collect::<Vec<_>>(), vec![key(1), key(3)]]);
+}
+
+#[tokio::test]
+async fn rows_that_retention_took_meanwhile_survive_a_failing_sink() {
+    let store = Store::new();
+    let mut job = start(lazy(&store), Open);
+    job.script.give(&[0], 5);
+    job.until_taken(5).await;
+    for _ in 0..3 {
+        store.script(Fault::Retry);
+    }
+    job.script.tell(Event::OutOfRange { partition: 0, run: 1 });
+    let stored = |status: &super::status::JobStatus| status.rows_stored == 5;
+    let waited = tokio::time::timeout(PATIENCE, job.status.wait_for(stored)).await;
+    assert!(matches!(waited, Ok(Some(_))), "{:#?}", job.status.now());
+    job.script.stop(Duration::from_secs(10));
+    job.end().await.unwrap();
+    assert_eq!(store.offsets(&partition(0)), [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_partition_that_the_topic_does_not_have_is_not_looked_for() {
+    let store = Store::new();
+    let job = start(lazy(&store), Open);
+    let script = job.script.clone();
+    script.tell(Event::Assigned { stream: stream(), partitions: vec![12] });
+    script.tell(Event::Looked(Lookup { after_poll: 0, topic_id: Some(TOPIC_ID), partitions: 9 }));
+    script.stop(Duration::from_secs(10));
+    let status = job.status.clone();
+    job.end().await.unwrap();
+    let state = status.now().partitions[0].state.clone();
+    assert!(matches!(state, PartitionState::Paused(why) if why.contains("no such")), "{state:?}");
 }
 
 /// A sink with a fault of the program.

@@ -1,17 +1,12 @@
 //! The journal at Kafka: an idempotent producer that waits for every acknowledgement.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use aion_kafka::{Connection, Error, Outgoing, Producer, Receipts};
-use async_trait::async_trait;
+use aion_kafka::{Connection, Error, Outgoing, Placed, Producer};
+use tokio::sync::mpsc;
 
-use crate::job::journal::{Entry, Journal, NotAcknowledged};
+use crate::job::journal::{Entry, Journal, Ledger, NotAcknowledged, Recorded};
 
-/// How long a batch of entries may take before the job does something else and tries again.
-const WAIT: Duration = Duration::from_secs(5);
 /// How long to wait for room in the producer's queue before looking again.
 const FULL: Duration = Duration::from_millis(10);
 
@@ -40,37 +35,71 @@ impl KafkaJournal {
     }
 }
 
-#[async_trait]
 impl Journal for KafkaJournal {
-    async fn record(&mut self, entries: &[Entry]) -> Result<(), NotAcknowledged> {
-        let Some(first) = entries.first() else { return Ok(()) };
-        let topic = first.ledger.topic();
-        let failed = |error: Error| NotAcknowledged { topic, cause: error.to_string() };
-        let producer = self.producer().map_err(failed)?;
-        let receipts = Receipts::default();
-        let deadline = Instant::now() + WAIT;
-        for (number, entry) in entries.iter().enumerate() {
-            loop {
-                match send(&producer, entry, &receipts, number as u64) {
-                    Ok(()) => break,
-                    Err(Error::Full { .. }) if Instant::now() < deadline => {
-                        tokio::time::sleep(FULL).await;
-                    }
-                    Err(error) => return Err(failed(error)),
-                }
+    fn record(&mut self, entries: Vec<Entry>) -> Recorded {
+        let producer = self.producer();
+        Box::pin(async move {
+            match producer {
+                Ok(producer) => record(&producer, entries).await,
+                Err(error) => Err(not_acknowledged(entries, Some(error))),
             }
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let waited = tokio::task::spawn_blocking(move || receipts.wait(left)).await;
-        match waited.map(|missing| missing.into_iter().next()) {
-            Ok(None) => Ok(()),
-            Ok(Some((_, error))) => Err(failed(producer.complaint().unwrap_or(error))),
-            Err(error) => Err(NotAcknowledged { topic, cause: error.to_string() }),
-        }
+        })
+    }
+
+    fn complaint(&self) -> Option<String> {
+        Some(self.producer.as_ref()?.complaint()?.to_string())
     }
 }
 
-fn send(producer: &Producer, entry: &Entry, receipts: &Receipts, number: u64) -> Result<(), Error> {
+/// Sends all entries, then waits until each has its answer; the client gives one within its delivery
+/// timeout. Those that failed are handed back.
+async fn record(producer: &Producer, entries: Vec<Entry>) -> Result<(), NotAcknowledged> {
+    let (answers_in, mut answers) = mpsc::channel(entries.len().max(1));
+    let mut failure = None;
+    for (number, entry) in entries.iter().enumerate() {
+        loop {
+            let answers = answers_in.clone();
+            let done = move |placed: Result<Placed, Error>| {
+                // There is room for every answer; nobody may listen any more.
+                drop(answers.try_send((number, placed)));
+            };
+            match send(producer, entry, done) {
+                Ok(()) => break,
+                Err(Error::Full { .. }) => tokio::time::sleep(FULL).await,
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    break;
+                }
+            }
+        }
+    }
+    drop(answers_in);
+    let mut is_there = vec![false; entries.len()];
+    while let Some((number, placed)) = answers.recv().await {
+        match placed {
+            Ok(_) => is_there[number] = true,
+            Err(error) => drop(failure.get_or_insert(error)),
+        }
+    }
+    let left = entries.into_iter().zip(is_there);
+    let left: Vec<Entry> = left.filter(|(_, there)| !there).map(|(entry, _)| entry).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(not_acknowledged(left, producer.complaint().or(failure)))
+}
+
+fn not_acknowledged(entries: Vec<Entry>, error: Option<Error>) -> NotAcknowledged {
+    let topic = entries.first().map_or(Ledger::DeadLetters, |entry| entry.ledger).topic();
+    let cause = error.map_or_else(|| "no acknowledgement".to_owned(), |error| error.to_string());
+    NotAcknowledged { topic, cause, entries }
+}
+
+fn send(
+    producer: &Producer,
+    entry: &Entry,
+    done: impl FnOnce(Result<Placed, Error>) + Send + 'static,
+) -> Result<(), Error> {
     let headers: Vec<(&str, Option<&[u8]>)> =
         entry.headers.iter().map(|(name, value)| (*name, Some(&value[..]))).collect();
     let message = Outgoing {
@@ -80,5 +109,5 @@ fn send(producer: &Producer, entry: &Entry, receipts: &Receipts, number: u64) ->
         headers: &headers,
         ..Outgoing::default()
     };
-    producer.send(&message, receipts.expect(number))
+    producer.send(&message, done)
 }

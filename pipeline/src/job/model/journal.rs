@@ -2,24 +2,32 @@
 
 use aion_schemas::log::Partition;
 use aion_sinks::memory::Store;
-use async_trait::async_trait;
 use serde_json::Value;
 
 use super::{
     sinks::pause,
     world::{JournalFault, SINKS, Shared, ToldGap, World, lock},
 };
-use crate::job::journal::{Entry, Journal, Ledger, NotAcknowledged};
+use crate::job::journal::{Entry, Journal, Ledger, NotAcknowledged, Recorded};
 
+#[derive(Clone)]
 pub(super) struct ModelJournal {
     pub(super) world: Shared<World>,
     pub(super) stores: Vec<Store>,
 }
 
-#[async_trait]
 impl Journal for ModelJournal {
-    async fn record(&mut self, entries: &[Entry]) -> Result<(), NotAcknowledged> {
-        pause().await;
+    fn record(&mut self, entries: Vec<Entry>) -> Recorded {
+        Box::pin(self.clone().write(entries))
+    }
+}
+
+impl ModelJournal {
+    async fn write(self, mut entries: Vec<Entry>) -> Result<(), NotAcknowledged> {
+        let turns = lock(&self.world).journal_turns;
+        for _ in 0..=turns {
+            pause().await;
+        }
         let fault = lock(&self.world).journal_fault.take();
         let landed = match fault {
             Some(JournalFault::Refused) => 0,
@@ -32,18 +40,20 @@ impl Journal for ModelJournal {
                 Ledger::Gaps => self.gap(entry),
             }
         }
-        pause().await;
-        match fault {
-            None => Ok(()),
-            Some(fault) => {
-                let topic = entries[0].ledger.topic();
-                Err(NotAcknowledged { topic, cause: format!("{fault:?}") })
+        for _ in 0..=turns {
+            pause().await;
+        }
+        let Some(fault) = fault else { return Ok(()) };
+        let topic = entries[0].ledger.topic();
+        if fault == JournalFault::Torn {
+            entries.remove(0);
+            if entries.is_empty() {
+                return Ok(());
             }
         }
+        Err(NotAcknowledged { topic, cause: format!("{fault:?}"), entries })
     }
-}
 
-impl ModelJournal {
     fn letter(&self, entry: &Entry) {
         let value = std::str::from_utf8(entry.value.as_ref().unwrap()).unwrap();
         lock(&self.world).letters.insert(entry.key.clone(), value.parse().unwrap());
@@ -67,6 +77,7 @@ impl ModelJournal {
             first: value["first"].as_i64().unwrap(),
             next: value["next"].as_i64().unwrap(),
             diverged: value["reason"] == "diverged",
+            deleted: value["reason"] == "topic_deleted",
             partition,
             sinks,
         });

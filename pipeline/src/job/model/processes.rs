@@ -101,7 +101,8 @@ impl Processes {
         let budget = Budget::new(20_000);
         let stores = &self.stores[..self.sinks];
         let open = |(name, store): (&&'static str, &Store)| -> Box<dyn Sink> {
-            Box::new(Seam::open(name, store, self.options.fenced))
+            let ends = (Arc::clone(&consumer), Arc::clone(&self.world));
+            Box::new(Seam::open(name, store, self.options.fenced, ends))
         };
         let sinks = SINKS.iter().zip(stores).map(open).collect();
         let source = Scripted {
@@ -143,7 +144,11 @@ impl Processes {
         self.moving.retain(|(moved, _, _)| *moved != partition);
         let stream = lock(&self.world).stream();
         let given = Event::Assigned { stream, partitions: vec![partition] };
-        lock(&self.all[to].consumer).events.push_back(given);
+        let mut consumer = lock(&self.all[to].consumer);
+        if !consumer.given.insert(partition) {
+            consumer.shared.insert(partition);
+        }
+        consumer.events.push_back(given);
     }
 
     /// Asks the owner to let go; the other gets the partition once it has.
@@ -154,6 +159,7 @@ impl Processes {
         }
         let mut consumer = lock(&self.all[from].consumer);
         consumer.released.clear();
+        consumer.shared.insert(partition);
         consumer.events.push_back(Event::Revoked(vec![partition]));
         drop(consumer);
         self.moving.push((partition, from, to));
@@ -164,6 +170,7 @@ impl Processes {
         let from = self.owners[&partition];
         if from != to {
             self.all[from].late.push(partition);
+            lock(&self.all[from].consumer).shared.insert(partition);
             self.give(partition, to);
         }
     }

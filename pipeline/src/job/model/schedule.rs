@@ -7,8 +7,10 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
     processes::Processes,
+    seen::Seen,
+    source::Answers,
     verdict::{Kind, Violation, judge},
-    world::{JournalFault, PARTITIONS, What, World, lock, share},
+    world::{JournalFault, PARTITIONS, ToldGap, What, World, lock, share},
 };
 use crate::job::{event_loop::Clock, rules::Rule, source::Event, status::PartitionState};
 
@@ -24,49 +26,6 @@ pub(super) struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options { without: None, fenced: true }
-    }
-}
-
-/// What schedules met: a suite that never meets a thing says nothing about it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
-    pub(super) rows: u64,
-    pub(super) letters: u64,
-    pub(super) gaps: u64,
-    pub(super) diverged: u64,
-    pub(super) kills: u64,
-    pub(super) stops: u64,
-    pub(super) sleepers: u64,
-    pub(super) recreated: u64,
-    pub(super) faults: u64,
-}
-
-impl Seen {
-    pub(super) fn add(&mut self, one: &Seen) {
-        self.rows += one.rows;
-        self.letters += one.letters;
-        self.gaps += one.gaps;
-        self.diverged += one.diverged;
-        self.kills += one.kills;
-        self.stops += one.stops;
-        self.sleepers += one.sleepers;
-        self.recreated += one.recreated;
-        self.faults += one.faults;
-    }
-
-    pub(super) fn everything(&self) -> bool {
-        let counts = [
-            self.rows,
-            self.letters,
-            self.gaps,
-            self.diverged,
-            self.kills,
-            self.stops,
-            self.sleepers,
-            self.recreated,
-            self.faults,
-        ];
-        counts.iter().all(|count| *count > 100)
     }
 }
 
@@ -134,6 +93,7 @@ impl Schedule {
             980..987 => self.retain(),
             987..990 if self.with_recreation => self.recreate(),
             990..1000 if self.with_truncation => self.truncate(),
+            820..823 => self.elect(),
             _ => self.run_one()?,
         }
         self.group.settle();
@@ -172,14 +132,37 @@ impl Schedule {
     fn look(&mut self) {
         let at = self.any_alive();
         for _ in 0..self.rng.random_range(1..5) {
-            lock(&self.group.all[at].consumer).look(&self.group.world);
+            let answers = self.answers(at);
+            lock(&self.group.all[at].consumer).look(&self.group.world, answers);
+        }
+    }
+
+    /// How a look-up goes. A stale one names an id from before the one that the process knows: that none
+    /// names the id itself once records of the next topic were served is what the gate assumes.
+    fn answers(&mut self, at: usize) -> Answers {
+        match self.rng.random_range(0..20) {
+            0 => Answers::Fails,
+            1..4 => {
+                let known = self.group.all[at].status.now().stream.clone();
+                let back = self.rng.random_range(1..3);
+                let stale = known.and_then(|one| lock(&self.group.world).id_before(one.id, back));
+                self.seen.stale += u64::from(stale.is_some());
+                stale.map_or(Answers::Truly, Answers::Stale)
+            }
+            _ => Answers::Truly,
         }
     }
 
     fn locate(&mut self) {
         let at = self.any_alive();
         for _ in 0..self.rng.random_range(1..5) {
-            lock(&self.group.all[at].consumer).locate(&self.group.world);
+            let fails = self.rng.random_bool(0.1);
+            let mut consumer = lock(&self.group.all[at].consumer);
+            if fails {
+                consumer.locate_in_vain();
+            } else {
+                consumer.locate(&self.group.world);
+            }
         }
     }
 
@@ -231,7 +214,9 @@ impl Schedule {
         let at = self.any_alive();
         let within = Duration::from_millis(self.rng.random_range(0..600));
         let deadline = self.group.clock.now() + within;
-        lock(&self.group.all[at].consumer).events.push_back(Event::Stop { deadline });
+        let mut consumer = lock(&self.group.all[at].consumer);
+        consumer.is_stopping = true;
+        consumer.events.push_back(Event::Stop { deadline });
     }
 
     fn freeze(&mut self) {
@@ -246,6 +231,10 @@ impl Schedule {
 
     fn fault(&mut self) {
         self.seen.faults += 1;
+        let mut world = lock(&self.group.world);
+        world.journal_turns = self.rng.random_range(0..12);
+        world.commit_fault |= self.rng.random_bool(0.3);
+        drop(world);
         if self.rng.random_bool(0.4) {
             let faults = [JournalFault::Refused, JournalFault::Torn, JournalFault::Unacknowledged];
             let fault = faults[self.rng.random_range(0..faults.len())];
@@ -273,6 +262,12 @@ impl Schedule {
         let log = world.log(partition);
         let start = self.rng.random_range(log.start..=log.end());
         world.retain(partition, start, &self.group.stores);
+    }
+
+    fn elect(&mut self) {
+        self.seen.elections += 1;
+        let partition = self.rng.random_range(0..PARTITIONS);
+        lock(&self.group.world).elect(partition);
     }
 
     fn recreate(&mut self) {
@@ -317,7 +312,9 @@ impl Schedule {
 
     /// No more faults. Who sleeps wakes and acts once more, then one fresh process does what is left.
     fn come_to_rest(&mut self) -> Result<(), Violation> {
-        lock(&self.group.world).journal_fault = None;
+        let mut world = lock(&self.group.world);
+        (world.journal_fault, world.journal_turns) = (None, 0);
+        drop(world);
         for at in self.group.alive() {
             self.group.all[at].frozen = 0;
             for _ in 0..40 {
@@ -333,13 +330,16 @@ impl Schedule {
         for partition in 0..PARTITIONS {
             self.group.give(partition, last);
         }
+        // Twice in a row: what a start finds wrong is told by the fetch after it.
+        let mut rested = 0;
         for _ in 0..REST_ROUNDS {
             self.group.clock.pass(60);
             self.look_and_read_all(last);
             for _ in 0..12 {
                 self.poll(last)?;
             }
-            if self.is_at_rest(last) {
+            rested = if self.is_at_rest(last) { rested + 1 } else { 0 };
+            if rested == 2 {
                 return Ok(());
             }
         }
@@ -349,7 +349,8 @@ impl Schedule {
 
     fn look_and_read_all(&mut self, at: usize) {
         for _ in 0..3 {
-            lock(&self.group.all[at].consumer).look(&self.group.world);
+            let mut consumer = lock(&self.group.all[at].consumer);
+            consumer.look(&self.group.world, Answers::Truly);
         }
         for _ in 0..2 * PARTITIONS {
             lock(&self.group.all[at].consumer).locate(&self.group.world);
@@ -386,7 +387,12 @@ impl Schedule {
                 Some(offset) => offset.get() >= end,
                 None => log.start == log.end(),
             };
-            read && one.marks.len() == stores.len() && one.marks.iter().all(|(_, mark)| has(*mark))
+            let least = one.marks.iter().map(|(_, mark)| *mark).min().flatten();
+            let told = consumer.committed.get(&number).copied() == least;
+            let without = self.group.options.without;
+            read && (told || without == Some(Rule::CommitLeastMark))
+                && one.marks.len() == stores.len()
+                && one.marks.iter().all(|(_, mark)| has(*mark))
         };
         (0..PARTITIONS).all(|number| is_done(number, &mut world))
     }
@@ -395,8 +401,11 @@ impl Schedule {
         let world = lock(&self.group.world);
         judge(&world, &self.group.stores[..self.group.sinks], self.group.options)?;
         self.seen.letters = world.letters.len() as u64;
-        self.seen.gaps = world.gaps.iter().filter(|gap| !gap.diverged).count() as u64;
-        self.seen.diverged = world.gaps.iter().filter(|gap| gap.diverged).count() as u64;
+        let count =
+            |of: fn(&ToldGap) -> bool| world.gaps.iter().filter(|gap| of(gap)).count() as u64;
+        self.seen.gaps = count(|gap| !gap.diverged && !gap.deleted);
+        self.seen.deleted = count(|gap| gap.deleted);
+        self.seen.diverged = count(|gap| gap.diverged);
         let rows = self.group.stores.iter().flat_map(Store::rows);
         self.seen.rows = rows.map(|rows| rows.num_rows() as u64).sum();
         drop(world);

@@ -1,7 +1,7 @@
 //! The scripted source: a consumer of the world's logs that does a thing only when the schedule says so.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::poll_fn,
     sync::{Arc, LazyLock},
     task::Poll,
@@ -42,7 +42,30 @@ pub(super) struct Consumer {
     bounds: Option<(i32, u64, std::ops::Range<Offset>)>,
     polled: u64,
     lookup: Option<(u64, Option<Uuid>)>,
+    /// How many look-ups in a row have named an id of the past.
+    stale: u32,
+    /// Reported to Kafka, by partition.
+    pub(super) committed: BTreeMap<i32, Offset>,
+    /// Partitions that somebody else may have had, or may soon have, while this process thinks it has.
+    pub(super) shared: BTreeSet<i32>,
+    /// Partitions that were given to it at any time.
+    pub(super) given: BTreeSet<i32>,
+    /// Whether it was asked to stop.
+    pub(super) is_stopping: bool,
 }
+
+/// How a look-up goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    Truly,
+    /// The broker that is asked lags behind: it names this id. Not always.
+    Stale(Uuid),
+    /// Not at all.
+    Fails,
+}
+
+/// So many look-ups in a row may be stale.
+const STALE_IN_A_ROW: u32 = 2;
 
 /// A partition that was started.
 #[derive(Debug)]
@@ -56,10 +79,23 @@ pub(super) struct Reading {
 
 impl Consumer {
     /// The next step of a look-up: it starts, it finds the id, it is told.
-    pub(super) fn look(&mut self, world: &Shared<World>) {
+    pub(super) fn look(&mut self, world: &Shared<World>, answers: Answers) {
         self.lookup = match self.lookup.take() {
             None => Some((self.polled, None)),
-            Some((after_poll, None)) => Some((after_poll, Some(lock(world).topic_id()))),
+            Some(_) if answers == Answers::Fails => None,
+            Some((after_poll, None)) => {
+                let id = match answers {
+                    Answers::Stale(id) if self.stale < STALE_IN_A_ROW => {
+                        self.stale += 1;
+                        id
+                    }
+                    _ => {
+                        self.stale = 0;
+                        lock(world).topic_id()
+                    }
+                };
+                Some((after_poll, Some(id)))
+            }
             Some((after_poll, topic_id)) => {
                 let partitions = PARTITIONS as usize;
                 let lookup = Lookup { after_poll, topic_id, partitions };
@@ -67,6 +103,13 @@ impl Consumer {
                 None
             }
         };
+    }
+
+    /// A question for bounds fails: it goes behind the others.
+    pub(super) fn locate_in_vain(&mut self) {
+        if self.bounds.take().is_none() && !self.locates.is_empty() {
+            self.locates.rotate_left(1);
+        }
     }
 
     /// The next step of a question for bounds: they are found, then the id is, and both are told.
@@ -224,7 +267,17 @@ impl Source for Scripted {
                     reading.paused = paused;
                 }
             }
-            Command::Commit { marks, .. } => self.check_commit(&marks),
+            Command::Commit { marks, .. } => {
+                let failed = std::mem::take(&mut lock(&self.world).commit_fault);
+                let offsets = marks.iter().map(|(number, offset, _)| (*number, *offset));
+                if failed {
+                    let numbers = offsets.map(|(number, _)| number).collect();
+                    consumer.events.push_back(Event::CommitFailed(numbers));
+                } else {
+                    consumer.committed.extend(offsets);
+                }
+                self.check_commit(&marks);
+            }
             Command::Release(numbers) => {
                 for number in &numbers {
                     consumer.readings.remove(number);

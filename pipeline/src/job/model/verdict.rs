@@ -27,6 +27,8 @@ pub(super) enum Kind {
     FalseGap,
     /// Rows are stored that the log no longer has, and nobody is told.
     Unsaid,
+    /// Rows were thrown away that nobody has and nobody can read again.
+    ThrownAway,
     /// Kafka was told more than a store has.
     CommitAhead,
     /// The job ended by itself.
@@ -69,6 +71,9 @@ struct Case<'a> {
 pub(super) fn judge(world: &World, stores: &[Store], options: Options) -> Result<(), Violation> {
     if let Some(ahead) = world.commits_ahead.first() {
         return Err(Violation::new(Kind::CommitAhead, ahead.clone()));
+    }
+    if let Some(what) = world.thrown_away.first() {
+        return Err(Violation::new(Kind::ThrownAway, what.clone()));
     }
     for (sink, store) in stores.iter().enumerate() {
         let placed = rows_of(store);
@@ -215,7 +220,8 @@ impl Case<'_> {
     }
 }
 
-/// Each gap is of offsets that retention took and that its sinks had a claim on, or of a log that was cut.
+/// Each gap is of offsets that retention took and that its sinks had a claim on, of a log that was cut, or
+/// of one that went with its topic.
 fn gaps_are_true(world: &World) -> Result<(), Violation> {
     for gap in &world.gaps {
         let id = gap.partition.stream.id;
@@ -224,6 +230,10 @@ fn gaps_are_true(world: &World) -> Result<(), Violation> {
         let is_true = log.is_some_and(|log| {
             let was_cut = gap.diverged && !log.cut.is_empty();
             let expired = gap.next <= log.start as i64 && gap.had_marks && gap.first < gap.next;
+            if gap.deleted {
+                let ended = log.end().max(log.cut.iter().map(|(at, _)| at + 1).max().unwrap_or(0));
+                return id != world.topic_id() && gap.first < gap.next && gap.next <= ended as i64;
+            }
             was_cut || (!gap.diverged && expired)
         });
         if !is_true {

@@ -75,6 +75,8 @@ pub(super) struct ToldGap {
     pub(super) first: i64,
     pub(super) next: i64,
     pub(super) diverged: bool,
+    /// Whether it tells of a topic that was deleted.
+    pub(super) deleted: bool,
     pub(super) sinks: Vec<String>,
     /// Whether each of the sinks had a mark when this was written.
     pub(super) had_marks: bool,
@@ -99,6 +101,12 @@ pub(super) struct World {
     pub(super) letters: BTreeMap<String, i64>,
     pub(super) gaps: Vec<ToldGap>,
     pub(super) journal_fault: Option<JournalFault>,
+    /// How long the journal takes: so many turns of its job.
+    pub(super) journal_turns: u32,
+    /// Whether the next commit fails.
+    pub(super) commit_fault: bool,
+    /// What a sink was made to forget that nobody has and nobody can read again.
+    pub(super) thrown_away: Vec<String>,
     /// Commits above what some store had.
     pub(super) commits_ahead: Vec<String>,
     next_uid: i64,
@@ -129,6 +137,26 @@ impl World {
         let uid = self.next_uid;
         let log = self.log(partition);
         log.slots.push(Slot { what, epoch: log.epoch, uid });
+    }
+
+    /// Another leader takes over and nothing is lost; its epoch begins with a record.
+    pub(super) fn elect(&mut self, partition: i32) {
+        self.log(partition).epoch += 1;
+        self.produce(partition, What::Row);
+    }
+
+    /// Whether the log still has what stood at the offset. Where it was cut nobody can say.
+    pub(super) fn can_be_read(&self, partition: &Partition, offset: i64) -> bool {
+        let id = partition.stream.id;
+        let Some(of) = self.incarnations.iter().find(|one| one.id == id) else { return false };
+        let log = &of.logs[partition.number as usize];
+        !log.cut.is_empty() || (id == self.topic_id() && log.start as i64 <= offset)
+    }
+
+    /// An id that the topic had before this one.
+    pub(super) fn id_before(&self, id: Uuid, back: usize) -> Option<Uuid> {
+        let at = self.incarnations.iter().position(|one| one.id == id)?;
+        Some(self.incarnations[at.checked_sub(back)?].id)
     }
 
     /// Retention takes all below `start`; a store that has never seen the partition isn't owed it.
