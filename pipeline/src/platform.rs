@@ -93,7 +93,9 @@ async fn first_failure(jobs: Vec<JoinHandle<Result<(), JobError>>>) -> Option<Fa
                 unwritten.get_or_insert_with(|| Failure::new(Exit::Failed, cause.to_string()));
             }
             Ok(Err(cause)) => {
-                failed.get_or_insert_with(|| Failure::new(Exit::Guarantee, cause.to_string()));
+                let is_fault = matches!(cause, JobError::Broke { .. });
+                let exit = if is_fault { Exit::Failed } else { Exit::Guarantee };
+                failed.get_or_insert_with(|| Failure::new(exit, cause.to_string()));
             }
             Err(cause) => {
                 tracing::error!("a job's task broke: {cause}");
