@@ -275,6 +275,10 @@ impl Sink for MemorySink {
         "memory"
     }
 
+    fn store_id(&self) -> String {
+        "memory".to_owned()
+    }
+
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
         self.forget(partitions);
         let mut inner = self.store.lock();

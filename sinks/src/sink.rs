@@ -21,6 +21,10 @@ pub trait Sink: Send {
     /// A short name for logs and metrics: `lake`, `clickhouse`.
     fn name(&self) -> &'static str;
 
+    /// Names the store itself, the same in every process that writes there and in no other store:
+    /// processes that share a store share the work, and those that don't mustn't.
+    fn store_id(&self) -> String;
+
     /// Called when partitions were given to this process, and again after they were
     /// [`Flushed::moved`] or failed. Forgets what was buffered for them, looks into the own store and
     /// returns the mark of each: the first offset still wanted. A partition that the store has never

@@ -43,6 +43,8 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) table: Arc<Table>,
+    /// The table's own id, given when it was made.
+    pub(crate) table_id: String,
     /// The newest version read.
     pub(crate) version: i64,
     /// The version of the newest checkpoint known; -1 without one.
@@ -74,6 +76,7 @@ impl Log {
             table.contract.check_protocol(&opened.protocol)?;
             let widened = table.contract.check_metadata(&opened.metadata)?;
             let log = Log {
+                table_id: opened.metadata.id.clone(),
                 version: opened.version,
                 checkpoint: opened.checkpoint,
                 retention: contract::retention(&opened.metadata),

@@ -26,6 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub struct LakeSink {
     table: Arc<Table>,
+    table_id: String,
     buffers: Buffers,
     waiting_since: Option<Instant>,
     work: Work,
@@ -48,6 +49,7 @@ impl LakeSink {
     pub(super) fn new(table: Arc<Table>, log: Log) -> LakeSink {
         LakeSink {
             table,
+            table_id: log.table_id.clone(),
             buffers: Buffers::default(),
             waiting_since: None,
             work: Work::Idle(log),
@@ -214,6 +216,10 @@ impl LakeSink {
 impl Sink for LakeSink {
     fn name(&self) -> &'static str {
         "lake"
+    }
+
+    fn store_id(&self) -> String {
+        self.table_id.clone()
     }
 
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
