@@ -24,6 +24,8 @@ use crate::schema::{Field, Kind};
 #[derive(Debug)]
 pub(super) struct Plan {
     ops: Vec<Op>,
+    /// Whether every column is read exactly once, so that none has to be looked after.
+    covers: bool,
 }
 
 /// What is done with one field of the writer.
@@ -86,7 +88,18 @@ impl Plan {
             };
             Op::Read { column, shape }
         };
-        Plan { ops: fields.iter().enumerate().map(op).collect() }
+        Plan::of(fields.iter().enumerate().map(op).collect(), fields.len())
+    }
+
+    fn of(ops: Vec<Op>, columns: usize) -> Plan {
+        let read = |op: &Op| match op {
+            Op::Read { column, .. } => Some(*column),
+            Op::Drop { .. } => None,
+        };
+        let mut all: Vec<usize> = ops.iter().filter_map(read).collect();
+        all.sort_unstable();
+        let covers = all.into_iter().eq(0..columns);
+        Plan { ops, covers }
     }
 
     /// Reads one body into `columns`, up to its end.
@@ -101,7 +114,11 @@ impl Plan {
         for op in &self.ops {
             match op {
                 Op::Read { column, shape } => {
-                    let opened = columns.open(*column, body.at())?;
+                    let opened = if self.covers {
+                        columns.column(*column)
+                    } else {
+                        columns.open(*column, body.at())?
+                    };
                     shape.read(&mut body, opened, canonical).map_err(|f| f.within(*column))?;
                 }
                 Op::Drop { name, skip } => {
@@ -111,7 +128,7 @@ impl Plan {
             }
         }
         body.end()?;
-        columns.fill(body.at())
+        if self.covers { Ok(()) } else { columns.fill(body.at()) }
     }
 }
 
@@ -144,7 +161,10 @@ impl Wire {
         canonical: &mut Canonical,
     ) -> Result<(), Fault> {
         match (values, self) {
-            (Values::Text(texts), Wire::Text) => texts.push(body.text()?),
+            (Values::Text(texts), Wire::Text) => {
+                let text = body.text()?;
+                texts.push_from(text, body.window(text));
+            }
             (Values::Object(texts), Wire::Text) => {
                 let text = body.text()?;
                 let start = body.at() - text.len();

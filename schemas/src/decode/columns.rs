@@ -17,6 +17,9 @@ use arrow::{
 use super::reject::{Fault, Reason};
 use crate::schema::{Field, Kind};
 
+/// Bytes that [`Texts::push_from`] copies at once: most values are shorter.
+pub(super) const WINDOW: usize = 32;
+
 /// The columns of a batch in the making, without those of the position.
 #[derive(Debug)]
 pub(super) struct Columns {
@@ -77,6 +80,11 @@ impl Columns {
             return Err(Fault::new(Reason::DuplicateKey, at, "a field that stands there twice"));
         }
         Ok(column)
+    }
+
+    /// The column of a field that the present record has once, as its caller knows.
+    pub(super) fn column(&mut self, index: usize) -> &mut Column {
+        &mut self.list[index]
     }
 
     /// Fills columns that the present record didn't speak of.
@@ -249,6 +257,20 @@ impl Texts {
     /// Appends a value.
     pub(super) fn push(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
+        self.close();
+    }
+
+    /// Appends a value that stands at the start of `window`, if there is one: a copy of a fixed size is
+    /// a few instructions, where a copy of any size is a call.
+    pub(super) fn push_from(&mut self, value: &[u8], window: Option<&[u8; WINDOW]>) {
+        match window {
+            Some(window) if value.len() <= WINDOW => {
+                let end = self.bytes.len() + value.len();
+                self.bytes.extend_from_slice(window);
+                self.bytes.truncate(end);
+            }
+            _ => self.bytes.extend_from_slice(value),
+        }
         self.close();
     }
 

@@ -78,6 +78,11 @@ impl<'a> Body<'a> {
         Ok(text)
     }
 
+    /// The bytes from the start of a value that was just read, as far as there are enough.
+    pub(super) fn window<const N: usize>(&self, value: &[u8]) -> Option<&'a [u8; N]> {
+        self.bytes.get(self.at - value.len()..)?.first_chunk()
+    }
+
     pub(super) fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let Some(bytes) = self.bytes[self.at..].first_chunk::<N>() else {
             return Err(self.malformed("the event is cut short"));
