@@ -302,7 +302,7 @@ impl Admin {
         } else {
             known
         };
-        Ok(self.request(op, doing)?.to_broker(id))
+        Ok(self.request(op, doing)?.sent_to(id))
     }
 
     /// After a failure the next question goes to whoever answers then.

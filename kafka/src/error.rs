@@ -67,6 +67,14 @@ pub enum Error {
         /// The topic.
         topic: String,
     },
+    /// The message is greater than the topic, or the client, takes.
+    #[error("{doing}: {detail}")]
+    TooLarge {
+        /// What was being done.
+        doing: String,
+        /// The reason.
+        detail: String,
+    },
     /// The network, a broker or time; trying again may help.
     #[error("{doing}: {detail}")]
     Retriable {
@@ -108,6 +116,7 @@ impl Error {
             Class::NotFound => Error::NotFound { doing, detail },
             Class::NotMember => Error::NotMember { doing, detail },
             Class::Configuration => Error::Configuration { doing, detail },
+            Class::TooLarge => Error::TooLarge { doing, detail },
             Class::Fatal => Error::Fatal { doing, detail },
             Class::Retriable => Error::Retriable { doing, detail },
         }
@@ -128,6 +137,7 @@ enum Class {
     NotFound,
     NotMember,
     Configuration,
+    TooLarge,
     Fatal,
     Retriable,
 }
@@ -183,11 +193,11 @@ fn class(code: i32) -> Class {
         | RD_KAFKA_RESP_ERR_INVALID_PARTITIONS
         | RD_KAFKA_RESP_ERR_INVALID_REPLICATION_FACTOR
         | RD_KAFKA_RESP_ERR_INVALID_REQUEST
-        | RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
         | RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE
         | RD_KAFKA_RESP_ERR_POLICY_VIOLATION
         | RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION
         | RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL => Class::Configuration,
+        RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE => Class::TooLarge,
         RD_KAFKA_RESP_ERR__FATAL | RD_KAFKA_RESP_ERR__FENCED => Class::Fatal,
         _ => Class::Retriable,
     }

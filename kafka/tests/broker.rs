@@ -42,7 +42,10 @@ impl Node {
     }
 
     fn write(&self, topic: &str, values: std::ops::Range<u32>) {
-        let producer = Producer::open(&self.connection, "test").unwrap();
+        // The broker looks for times in batches that aren't compressed.
+        let mut connection = self.connection.clone();
+        connection.properties.insert("compression.type".into(), "none".into());
+        let producer = Producer::open(&connection, "test").unwrap();
         let receipts = Receipts::default();
         for number in values {
             let value = number.to_string();

@@ -18,7 +18,7 @@ use aion_schemas::catalog::{Catalog, Environment};
 
 pub use self::{
     command::{BootstrapArgs, run},
-    plan::{Plan, Step},
+    plan::{Done, Plan, Step},
 };
 
 /// How long the cluster may take to answer one question.

@@ -118,8 +118,13 @@ fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Re
     };
     let lake = folder.lake();
     let url = place::folder_url(&lake).map_err(|cause| anyhow::anyhow!("lake folder {cause}"))?;
+    let mut jobs = default_jobs(&catalog);
+    // Here one tries out what happens to bad records: they all become dead letters.
+    for job in &mut jobs {
+        job.max_reject_share = 1.0;
+    }
     Ok(Config {
-        jobs: default_jobs(&catalog),
+        jobs,
         catalog,
         kafka: Connection::to(broker.to_string()),
         lake: LakeConfig { url, flush_bytes: FLUSH_BYTES, flush_age: FLUSH_AGE },

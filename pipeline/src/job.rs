@@ -73,7 +73,7 @@ mod times;
 /// What a job reads, and how.
 #[derive(Clone, Debug)]
 pub struct JobSpec {
-    /// Its name; the consumer group is `aion-<name>`.
+    /// Its name; the consumer group is `aion-<name>-<8 hex digits>`, see [`JobSpec::group`].
     pub name: String,
     /// The topic, from the catalog.
     pub topic: Arc<Topic>,
@@ -89,15 +89,20 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
-    /// The consumer group.
-    pub fn group(&self) -> String {
-        format!("aion-{}", self.name)
+    /// The consumer group: of the job and of the stores that it writes to. Processes that write to other
+    /// stores share no partitions with it, or each store would lack what the other one has.
+    pub fn group(&self, sinks: &[Box<dyn Sink>]) -> String {
+        let mut stores: Vec<String> = sinks.iter().map(|sink| sink.store_id()).collect();
+        stores.sort_unstable();
+        format!("aion-{}-{:08x}", self.name, crc32c::crc32c(stores.join(",").as_bytes()))
     }
 }
 
 /// A running job.
 #[derive(Debug)]
 pub struct JobHandle {
+    /// The consumer group that it is a member of.
+    pub group: String,
     /// What it is doing.
     pub status: StatusReader,
     /// Ends when the job does: as asked by the token, or because a person has to act.
@@ -119,9 +124,10 @@ pub fn run(
     shutdown: CancellationToken,
 ) -> Result<JobHandle, JobError> {
     let job: Arc<str> = spec.name.as_str().into();
+    let group = spec.group(&sinks);
     let opening = Opening {
         connection,
-        group: &spec.group(),
+        group: &group,
         topic: &spec.topic,
         rows: rows::maker(&spec.topic, spec.schema_ids),
         budget: budget.clone(),
@@ -145,7 +151,7 @@ pub fn run(
         rules: Rules::default(),
     };
     let (job, status) = Job::new(plan, source, journal, sinks, (Box::new(SystemClock), budget));
-    Ok(JobHandle { status, done: tokio::spawn(job.run()) })
+    Ok(JobHandle { group, status, done: tokio::spawn(job.run()) })
 }
 
 /// The machine's clocks.

@@ -1,7 +1,11 @@
 //! The process's own numbers, read from the jobs' status at each scrape; nothing is counted twice.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
+use aion_schemas::log::Timestamp;
 use aion_sinks::budget::Budget;
 use prometheus::{
     Encoder, Gauge, GaugeVec, IntCounterVec, Opts, TextEncoder, core::Collector,
@@ -31,6 +35,7 @@ impl Metrics {
     pub fn encode(&self) -> prometheus::Result<String> {
         let jobs: Vec<Arc<JobStatus>> = self.health.jobs().collect();
         let mut families = job_families(&jobs)?;
+        families.extend(unknown_fields(&jobs)?);
         families.extend(memory_families(&self.budget)?);
         // A family without series is refused by the encoder.
         families.retain(|family| !family.get_metric().is_empty());
@@ -71,10 +76,31 @@ const JOB_GAUGES: [JobGauge; 3] = [
 /// A gauge of a partition: name, help, value.
 type PartitionGauge = (&'static str, &'static str, fn(&PartitionStatus) -> Option<f64>);
 
-const PARTITION_GAUGES: [PartitionGauge; 4] = [
+const PARTITION_GAUGES: [PartitionGauge; 7] = [
     ("aion_partition_lag_messages", "Records not yet durable in every sink.", |partition| {
         partition.lag.map(|lag| lag as f64)
     }),
+    (
+        "aion_partition_lag_seconds",
+        "Age of the newest stored row while records wait behind it, 0 when none do.",
+        |partition| match partition.lag? {
+            0 => Some(0.0),
+            _ => Some((unix_now() - seconds(partition.newest?)).max(0.0)),
+        },
+    ),
+    (
+        "aion_partition_stored_timestamp_seconds",
+        "Append time of the newest row that is durable in every sink.",
+        |partition| partition.newest.map(seconds),
+    ),
+    (
+        "aion_partition_commit_age_seconds",
+        "Seconds since the marks were last told to the consumer group.",
+        |partition| {
+            let age = |at| Instant::now().saturating_duration_since(at).as_secs_f64();
+            partition.committed_at.map(age)
+        },
+    ),
     ("aion_partition_position", "The next offset to be handed to the sinks.", |partition| {
         partition.position.map(|offset| offset.get() as f64)
     }),
@@ -85,6 +111,27 @@ const PARTITION_GAUGES: [PartitionGauge; 4] = [
         Some(f64::from(u8::from(matches!(partition.state, PartitionState::Stopped(_)))))
     }),
 ];
+
+fn seconds(time: Timestamp) -> f64 {
+    time.0 as f64 / 1e6
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Fields that producers send and the contract doesn't have.
+fn unknown_fields(jobs: &[Arc<JobStatus>]) -> prometheus::Result<Vec<MetricFamily>> {
+    let help = "Fields met that the contract doesn't have: they were dropped. After the first 64 names: other.";
+    let opts = Opts::new("aion_unknown_fields_total", help);
+    let family = IntCounterVec::new(opts, &["job", "topic", "field"])?;
+    for job in jobs {
+        for (field, count) in &*job.unknown_fields {
+            family.with_label_values(&[&*job.job, &*job.topic, field]).inc_by(*count);
+        }
+    }
+    Ok(family.collect())
+}
 
 fn job_families(jobs: &[Arc<JobStatus>]) -> prometheus::Result<Vec<MetricFamily>> {
     let mut all = Vec::new();

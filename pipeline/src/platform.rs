@@ -23,8 +23,11 @@ use crate::{
     preflight::{self, Partitions},
 };
 
-/// The part of the byte budget that librdkafka's own queues may take; decoded rows get the rest.
+/// The part of the memory budget (one in so many) that librdkafka's own queues may take.
 const QUEUE_SHARE: usize = 4;
+/// And the part for what nobody counts: files being encoded, the allocator's free pages, the code.
+/// Decoded rows get the rest.
+const OVERHEAD_SHARE: usize = 4;
 
 /// Running jobs and the HTTP surface that tells of them.
 #[derive(Debug)]
@@ -44,7 +47,8 @@ impl Platform {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Platform> {
         let queues_bytes = config.memory_bytes / QUEUE_SHARE;
-        let budget = Budget::new(config.memory_bytes - queues_bytes);
+        let budget =
+            Budget::new(config.memory_bytes - queues_bytes - config.memory_bytes / OVERHEAD_SHARE);
         let partitions = preflight::look(&config.kafka, &config.jobs).await?;
         let limits = queue_limits(&config.jobs, &partitions, queues_bytes);
         let lake =

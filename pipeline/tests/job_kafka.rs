@@ -191,11 +191,13 @@ async fn rows_are_stored_poison_is_kept_and_the_group_is_told() {
     assert_eq!(text("topic_id"), partition.stream.id.to_string());
     assert_eq!((bytes("key"), bytes("value")), (b"task-1".to_vec(), b"{not json".to_vec()));
 
+    let group = job.handle.group.clone();
+    assert!(group.starts_with("aion-tasks-"), "{group}");
     job.stop().await;
     reader.stop().await;
     let consumer = aion_kafka::Consumer::open(
         &cluster.connection,
-        "aion-tasks",
+        &group,
         &[EVENTS],
         aion_kafka::Limits::default(),
     );
@@ -204,6 +206,33 @@ async fn rows_are_stored_poison_is_kept_and_the_group_is_told() {
     let (offset, metadata) = committed.unwrap();
     assert_eq!(offset, Offset(4));
     assert!(metadata.contains(r#""memory":[4,"#), "{metadata}");
+    cluster.broker.stop().await.unwrap();
+}
+
+/// With its headers it is greater than the dead-letter topic takes: it must not hold up its partition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_record_that_is_too_large_for_a_letter_is_cut() {
+    let mut cluster = Cluster::start(1).await;
+    // Compressed, both would be small.
+    cluster.connection.properties.insert("compression.type".into(), "none".into());
+    cluster.new_producer();
+    let poison = "x".repeat(1_048_400); // the limit of both topics is 1,048,588 with all around it
+    cluster.send(0, &[Some(&poison), Some(&event())]);
+    let (rows, letters) = (Store::new(), Store::new());
+    let mut job = cluster.job("tasks", EVENTS, &rows);
+    job.until("the partition goes on", stored_up_to(2)).await;
+    let mut reader = cluster.job("letters", DEAD_LETTERS, &letters);
+    reader.until("the letter stored", |status| status.rows_stored == 1).await;
+    let batch = letters.rows().remove(0);
+    let value = batch.column_by_name("value").unwrap().as_binary::<i32>().value(0);
+    assert_eq!(value, &poison.as_bytes()[..256 << 10]);
+    let detail = batch.column_by_name("detail").unwrap().as_string::<i32>().value(0);
+    assert!(
+        detail.ends_with("cut to 262144 of 1048400 bytes, which the topic doesn't take"),
+        "{detail}"
+    );
+    job.stop().await;
+    reader.stop().await;
     cluster.broker.stop().await.unwrap();
 }
 
@@ -230,7 +259,8 @@ async fn a_job_has_committed_and_left_at_the_moment_it_is_done() {
     assert!(store.rows().is_empty());
     // Connected already, so that it asks at once.
     let limits = aion_kafka::Limits::default();
-    let watcher = aion_kafka::Consumer::open(&cluster.connection, "aion-audit", &[GAPS], limits);
+    let group = &job.handle.group;
+    let watcher = aion_kafka::Consumer::open(&cluster.connection, group, &[GAPS], limits);
     let watcher = watcher.unwrap();
     let name = [aion_kafka::TopicPartition::new(TOPIC, 0)];
     assert_eq!(watcher.committed(&name, PATIENCE).unwrap(), [None]);

@@ -55,7 +55,7 @@ impl<'a> AdminRequest<'a> {
     }
 
     /// Has the request sent to this broker in place of the controller.
-    pub(crate) fn to_broker(self, id: i32) -> AdminRequest<'a> {
+    pub(crate) fn sent_to(self, id: i32) -> AdminRequest<'a> {
         let mut reason = [0 as c_char; TEXT];
         // SAFETY: the options are live, the buffer is as long as stated. It fails for a negative id
         // only, and then the request goes where it would have gone.

@@ -62,11 +62,11 @@ fn a_refused_message_tells_its_own_closure_and_the_flush() {
     let receipts = Receipts::default();
     producer.send(&message(0), receipts.expect(7)).unwrap();
     let flushed = producer.flush(PATIENCE).unwrap_err();
-    assert!(matches!(flushed, Error::Configuration { .. }), "{flushed:?}");
+    assert!(matches!(flushed, Error::TooLarge { .. }), "{flushed:?}");
     let failed = receipts.wait(PATIENCE);
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].0, 7);
-    assert!(matches!(failed[0].1, Error::Configuration { .. }));
+    assert!(matches!(failed[0].1, Error::TooLarge { .. }));
     // Told once: the next flush is about later messages.
     producer.send(&message(1), receipts.expect(8)).unwrap();
     producer.flush(PATIENCE).unwrap();

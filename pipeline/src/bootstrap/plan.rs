@@ -56,6 +56,9 @@ pub enum Step {
     NoAuthorizer(String),
 }
 
+/// A step, and what became of it.
+pub type Done = (Step, Result<(), Error>);
+
 impl Plan {
     /// Compares the cluster with what is wanted. Changes nothing.
     pub fn make(admin: &Admin, catalog: &Catalog, wanted: &Wanted) -> Result<Plan, Error> {
@@ -78,7 +81,7 @@ impl Plan {
     }
 
     /// Does what has to be done; returns each step with what became of it.
-    pub fn carry_out(self, admin: &Admin) -> Result<Vec<(Step, Result<(), Error>)>, Error> {
+    pub fn carry_out(self, admin: &Admin) -> Result<Vec<Done>, Error> {
         let created = create(admin, &self.steps)?;
         let allowed = allow(admin, &self.steps)?;
         let (mut created, mut allowed) = (created.into_iter(), allowed.into_iter());

@@ -13,7 +13,7 @@ use super::{
     event_loop::{Job, Place, Plan},
     gaps::{Gap, GapKind},
     gate::{Gate, Verdict},
-    journal::{Journal, Ledger},
+    journal::{Entry, Journal, Ledger},
     reader::{Item, Phase, Reader, Told},
     recorder::{Outcome, Recorder},
     rules::Rule,
@@ -207,12 +207,12 @@ impl<J: Journal> AdvanceOne<'_, J> {
             return false;
         };
         let why = format!(
-            "{:.0} % of the last records of {} were rejected, more than the {:.0} % allowed: look at \
-             {}, then put the producer or the registry right, or raise max_reject_share",
+            "{:.0} % of the last records of {} were rejected, more than the {:.0} % allowed ({}): put \
+             the producer or the registry right, or raise max_reject_share of the job, and start again",
             share * 100.0,
             self.reader.partition,
             max * 100.0,
-            Ledger::DeadLetters.topic(),
+            example(&item.entries),
         );
         tracing::error!(job = %self.plan.job, "{why}");
         self.reader.stop(why);
@@ -274,7 +274,10 @@ impl<J: Journal> AdvanceOne<'_, J> {
                 continue;
             }
             match place.sink.write(part).await {
-                Ok(Accepted::Taken) => sink.took(batch.range.end, rows),
+                Ok(Accepted::Taken) => {
+                    let newest = batch.appended.map(|(_, newest)| newest);
+                    sink.took(batch.range.end, rows, newest);
+                }
                 Ok(Accepted::Busy(_)) => self.reader.is_busy = true,
                 Err(error @ SinkError::Retry { .. }) => {
                     return Ok(Wrote::Failed(format!("{}: {error}", place.name)));
@@ -284,4 +287,17 @@ impl<J: Journal> AdvanceOne<'_, J> {
         }
         Ok(if self.reader.is_busy { Wrote::NoRoom } else { Wrote::All })
     }
+}
+
+/// One of the rejected records, in words.
+fn example(entries: &[Entry]) -> String {
+    let text = |entry: &Entry, wanted: &str| {
+        let header = entry.headers.iter().find(|(name, _)| *name == wanted);
+        header.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    };
+    let Some(first) = entries.first() else { return "none at hand".to_owned() };
+    let [offset, reason, field, detail] =
+        ["offset", "reason", "field", "detail"].map(|name| text(first, name));
+    let field = if field.is_empty() { field } else { format!(" {field}") };
+    format!("such as offset {offset}: {reason}{field}, {detail}")
 }

@@ -92,7 +92,7 @@ impl<S: Source, J: Journal> Job<S, J> {
     pub(super) async fn commit(&mut self, wait: bool) {
         let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
         let least = self.plan.rules.hold(Rule::CommitLeastMark);
-        let mut marks = Vec::new();
+        let (mut marks, now) = (Vec::new(), self.clock.now());
         // The offsets of a topic that is gone say nothing about the one that has its name.
         for reader in self.readers.values_mut().filter(|reader| !reader.is_leaving()) {
             let stored = reader.sinks.iter().map(|sink| sink.stored.map(|mark| mark.offset));
@@ -102,6 +102,7 @@ impl<S: Source, J: Journal> Job<S, J> {
                 continue;
             }
             reader.committed = offset;
+            reader.committed_at = Some(now);
             let id = reader.partition.stream.id;
             let text = marks::metadata(id, names.iter().copied().zip(&reader.sinks));
             marks.extend(offset.map(|offset| (reader.partition.number, offset, text)));

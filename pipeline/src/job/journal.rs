@@ -39,6 +39,31 @@ pub struct Entry {
     pub headers: Vec<(&'static str, Bytes)>,
 }
 
+/// What is kept of a value, and of a header, that the topic doesn't take whole.
+const KEPT_BYTES: usize = 256 << 10;
+
+impl Entry {
+    /// The same entry with the beginning of what is long, and a word on it: for one that is greater
+    /// than its topic takes. Otherwise it would hold up its partition for ever.
+    #[must_use]
+    pub fn shortened(mut self) -> Entry {
+        let bytes = |bytes: &Bytes| bytes.len();
+        let whole = self.value.as_ref().map_or(0, bytes);
+        self.value = self.value.map(|value| value.slice(..value.len().min(KEPT_BYTES)));
+        for (_, header) in &mut self.headers {
+            *header = header.slice(..header.len().min(KEPT_BYTES));
+        }
+        let note = format!("cut to {KEPT_BYTES} of {whole} bytes, which the topic doesn't take");
+        match self.headers.iter_mut().find(|(name, _)| *name == "detail") {
+            Some((_, detail)) => {
+                *detail = format!("{}; {note}", String::from_utf8_lossy(detail)).into();
+            }
+            None => self.headers.push(("detail", note.into())),
+        }
+        self
+    }
+}
+
 /// The end of writing entries down, which the job waits for while it does other things.
 pub type Recorded = BoxFuture<'static, Result<(), NotAcknowledged>>;
 
@@ -63,6 +88,6 @@ pub struct NotAcknowledged {
     pub topic: &'static str,
     /// Why.
     pub cause: String,
-    /// Those that failed, and no others.
+    /// Those that failed, and no others; what was too large is shortened.
     pub entries: Vec<Entry>,
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use aion_schemas::log::{Mark, Offset};
+use aion_schemas::log::{Mark, Offset, Timestamp};
 use aion_sinks::batch::Batch;
 use serde_json::{Map, json};
 use uuid::Uuid;
@@ -21,8 +21,10 @@ pub(super) struct Progress {
     began: Option<Offset>,
     /// The stored mark, until the log was seen to have the records that it follows.
     pub(super) unproven: Option<Mark>,
-    /// Ends and row counts of what was handed over and isn't durable so far.
-    handed: VecDeque<(Offset, u64)>,
+    /// Ends, row counts and newest append times of what was handed over and isn't durable so far.
+    handed: VecDeque<(Offset, u64, Option<Timestamp>)>,
+    /// The append time of the newest row that became durable since it was assigned.
+    pub(super) newest: Option<Timestamp>,
 }
 
 impl Progress {
@@ -46,9 +48,9 @@ impl Progress {
     }
 
     /// Notes that the sink took the batch.
-    pub(super) fn took(&mut self, end: Offset, rows: u64) {
+    pub(super) fn took(&mut self, end: Offset, rows: u64, newest: Option<Timestamp>) {
         self.wanted = Some(end);
-        self.handed.push_back((end, rows));
+        self.handed.push_back((end, rows, newest));
     }
 
     /// Expects nothing more of what was handed over.
@@ -66,8 +68,13 @@ impl Progress {
     /// Notes a mark that became durable; answers how many rows did with it.
     pub(super) fn durable(&mut self, mark: Mark) -> u64 {
         self.stored = Some(mark);
-        let below = self.handed.partition_point(|(end, _)| *end <= mark.offset);
-        self.handed.drain(..below).map(|(_, rows)| rows).sum()
+        let below = self.handed.partition_point(|(end, ..)| *end <= mark.offset);
+        let mut stored = 0;
+        for (_, rows, newest) in self.handed.drain(..below) {
+            stored += rows;
+            self.newest = self.newest.max(newest);
+        }
+        stored
     }
 
     /// What the sink wants of a batch: the part at and above its mark.
@@ -161,8 +168,8 @@ mod tests {
     #[test]
     fn rows_count_once_durable() {
         let mut progress = at(0, 0);
-        progress.took(Offset(5), 4);
-        progress.took(Offset(9), 2);
+        progress.took(Offset(5), 4, None);
+        progress.took(Offset(9), 2, None);
         assert_eq!(progress.durable(Mark::at(Offset(8))), 4);
         assert_eq!(progress.unwritten(), Some(Offset(8)..Offset(9)));
         assert_eq!(progress.durable(Mark::at(Offset(9))), 2);

@@ -49,6 +49,8 @@ pub(super) struct Reader {
     pub(super) end: Option<Offset>,
     /// What Kafka was told last.
     pub(super) committed: Option<Offset>,
+    /// When that was.
+    pub(super) committed_at: Option<Instant>,
 }
 
 /// Where a partition is on its way from assigned to read.
@@ -146,6 +148,7 @@ impl Reader {
             high: None,
             end: None,
             committed: None,
+            committed_at: None,
         }
     }
 
@@ -284,6 +287,8 @@ impl Reader {
             position: self.position(),
             high: self.high,
             lag: self.high.zip(least).map(|(high, least)| (high - least).max(0)),
+            newest: self.sinks.iter().filter_map(|sink| sink.newest).min(),
+            committed_at: self.committed_at,
             marks,
         }
     }

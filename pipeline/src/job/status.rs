@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion_schemas::log::{Offset, Stream};
+use aion_schemas::log::{Offset, Stream, Timestamp};
 use tokio::sync::watch;
 
 /// A job at one moment.
@@ -71,6 +71,11 @@ pub struct PartitionStatus {
     pub marks: Vec<(&'static str, Option<Offset>)>,
     /// Records that are not durable in every sink, as far as known.
     pub lag: Option<i64>,
+    /// The append time of the newest row that is durable in every sink, of those stored since the
+    /// partition was assigned.
+    pub newest: Option<Timestamp>,
+    /// When the marks were last told to the group.
+    pub committed_at: Option<Instant>,
 }
 
 /// What a partition is doing.

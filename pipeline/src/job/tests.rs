@@ -368,6 +368,10 @@ impl Sink for Broken {
         "broken"
     }
 
+    fn store_id(&self) -> String {
+        "broken".to_owned()
+    }
+
     async fn assign(&mut self, _: &[Partition]) -> Result<Marks, SinkError> {
         panic!("the last words");
     }

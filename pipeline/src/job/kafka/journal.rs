@@ -56,6 +56,7 @@ impl Journal for KafkaJournal {
 async fn record(producer: &Producer, entries: Vec<Entry>) -> Result<(), NotAcknowledged> {
     let (answers_in, mut answers) = mpsc::channel(entries.len().max(1));
     let mut failure = None;
+    let mut is_too_large = vec![false; entries.len()];
     for (number, entry) in entries.iter().enumerate() {
         loop {
             let answers = answers_in.clone();
@@ -67,6 +68,7 @@ async fn record(producer: &Producer, entries: Vec<Entry>) -> Result<(), NotAckno
                 Ok(()) => break,
                 Err(Error::Full { .. }) => tokio::time::sleep(FULL).await,
                 Err(error) => {
+                    is_too_large[number] = matches!(error, Error::TooLarge { .. });
                     failure.get_or_insert(error);
                     break;
                 }
@@ -78,11 +80,17 @@ async fn record(producer: &Producer, entries: Vec<Entry>) -> Result<(), NotAckno
     while let Some((number, placed)) = answers.recv().await {
         match placed {
             Ok(_) => is_there[number] = true,
-            Err(error) => drop(failure.get_or_insert(error)),
+            Err(error) => {
+                is_too_large[number] |= matches!(error, Error::TooLarge { .. });
+                failure.get_or_insert(error);
+            }
         }
     }
-    let left = entries.into_iter().zip(is_there);
-    let left: Vec<Entry> = left.filter(|(_, there)| !there).map(|(entry, _)| entry).collect();
+    let left = entries.into_iter().zip(is_there).zip(is_too_large);
+    let left: Vec<Entry> = left
+        .filter(|((_, is_there), _)| !is_there)
+        .map(|((entry, _), is_too_large)| if is_too_large { entry.shortened() } else { entry })
+        .collect();
     if left.is_empty() {
         return Ok(());
     }

@@ -86,6 +86,10 @@ impl Sink for Seam {
         self.name
     }
 
+    fn store_id(&self) -> String {
+        self.name.to_owned()
+    }
+
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
         pause().await;
         for partition in partitions {

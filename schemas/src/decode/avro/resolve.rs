@@ -71,7 +71,7 @@ impl Plan {
                 "the writer doesn't have `{}`, which is required",
                 field.name
             ))),
-            None => Ok(Plan { ops }),
+            None => Ok(Plan::of(ops, fields.len())),
         }
     }
 }
