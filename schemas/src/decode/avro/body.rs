@@ -32,7 +32,17 @@ impl<'a> Body<'a> {
 
     /// A zigzag varint of at most 64 bits. Like every Avro reader, takes one with needless zero
     /// groups, as long as it stays within ten bytes.
+    #[inline]
     pub(super) fn long(&mut self) -> Result<i64, Fault> {
+        // Branches of unions and most lengths: one byte.
+        if let Some(byte @ ..0x80) = self.bytes.get(self.at) {
+            self.at += 1;
+            return Ok(signed(u64::from(*byte)));
+        }
+        self.long_of_many()
+    }
+
+    fn long_of_many(&mut self) -> Result<i64, Fault> {
         let mut zigzag: u64 = 0;
         for (group, byte) in self.bytes[self.at..].iter().take(10).enumerate() {
             if group == 9 && *byte > 1 {
@@ -41,13 +51,14 @@ impl<'a> Body<'a> {
             zigzag |= u64::from(byte & 0x7f) << (group * 7);
             if *byte < 0x80 {
                 self.at += group + 1;
-                return Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
+                return Ok(signed(zigzag));
             }
         }
         Err(self.malformed("a varint without an end"))
     }
 
     /// Bytes after their own length.
+    #[inline]
     pub(super) fn prefixed(&mut self) -> Result<&'a [u8], Fault> {
         match usize::try_from(self.long()?) {
             Ok(len) => self.take(len),
@@ -65,11 +76,13 @@ impl<'a> Body<'a> {
     }
 
     /// The branch of a union that comes next.
+    #[inline]
     pub(super) fn branch<'b, T>(&mut self, branches: &'b [T]) -> Result<&'b T, Fault> {
         let branch = usize::try_from(self.long()?).ok().and_then(|branch| branches.get(branch));
         branch.ok_or_else(|| self.malformed("a branch that the union doesn't have"))
     }
 
+    #[inline]
     pub(super) fn text(&mut self) -> Result<&'a [u8], Fault> {
         let text = self.prefixed()?;
         if !text.is_ascii() {
@@ -133,4 +146,8 @@ impl<'a> Body<'a> {
     pub(super) fn fault(&self, reason: Reason, what: &'static str) -> Fault {
         Fault::new(reason, self.at, what)
     }
+}
+
+fn signed(zigzag: u64) -> i64 {
+    (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)
 }
