@@ -38,7 +38,12 @@ impl KafkaArgs {
             properties.insert(name.clone(), value);
         }
         let named = properties.remove("bootstrap.servers");
-        let Some(brokers) = brokers.map(str::to_owned).or(named) else { return Ok(None) };
+        let Some(brokers) = brokers.map(str::to_owned).or(named) else {
+            if self.client_config.is_none() && self.properties.is_empty() {
+                return Ok(None);
+            }
+            return Err(usage("the connection has settings and no broker: name one".into()).into());
+        };
         let connection = Connection { brokers, properties };
         connection.check().map_err(|cause| usage(cause.to_string()))?;
         Ok(Some(connection))
@@ -83,6 +88,14 @@ mod tests {
         assert_eq!(read["bootstrap.servers"], "a:1,b:2");
         assert_eq!(read["sasl.password"], "p=q");
         assert_eq!(file("a=1\nnonsense").unwrap_err(), "line 2: a property is NAME=VALUE");
+    }
+
+    #[test]
+    fn settings_of_a_connection_to_nowhere_are_refused() {
+        assert!(KafkaArgs::default().connection(None).unwrap().is_none());
+        let properties = vec![("security.protocol".into(), "ssl".into())];
+        let arguments = KafkaArgs { client_config: None, properties };
+        assert!(arguments.connection(None).unwrap_err().to_string().contains("no broker"));
     }
 
     #[test]

@@ -42,6 +42,7 @@ class Cluster:
             asked += ["--open"] * self.is_open
             if self.script(*asked, check=False) == 0:
                 return
+            self.script("stop", check=False)
             shutil.rmtree(self.folder, ignore_errors=True)
         raise AssertionError("scripts/kafka start failed")
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rdkafka::bindings::rd_kafka_admin_op_t as Op;
+use rdkafka::bindings::{rd_kafka_admin_op_t as Op, rd_kafka_resp_err_t as Code};
 
 use super::{Admin, Outcome};
 use crate::{Error, native::Rule};
@@ -57,8 +57,9 @@ pub enum Operation {
 }
 
 impl Admin {
-    /// Reads the access rules that this type can say: those that allow, for every host. An error
-    /// [`Error::Configuration`] may mean that the cluster has no authorizer.
+    /// Reads the access rules that this type can say: those that allow, for every host. None also where
+    /// the cluster has no authorizer, or doesn't let this account read them: librdkafka drops that
+    /// answer.
     pub fn acls(&self) -> Result<Vec<Acl>, Error> {
         let doing = "read the access rules".to_owned();
         let request = self.question(Op::RD_KAFKA_ADMIN_OP_DESCRIBEACLS, doing)?;
@@ -66,7 +67,8 @@ impl Admin {
         Ok(rules.into_iter().filter_map(read).collect())
     }
 
-    /// Creates access rules; those that exist are left. One outcome for each, in the order asked.
+    /// Creates access rules; those that exist are left. One outcome for each, in the order asked;
+    /// [`Error::Configuration`] for all where the cluster has no authorizer.
     pub fn create_acls(&self, acls: &[Acl]) -> Result<Vec<Outcome>, Error> {
         if acls.is_empty() {
             return Ok(Vec::new());
@@ -80,7 +82,15 @@ impl Admin {
                 Outcome::Failed(Error::of(code, format!("allow: {acl}"), reason))
             }
         };
-        Ok(acls.iter().zip(request.create_acls(&rules)?).map(outcome).collect())
+        let failures = request.create_acls(&rules)?;
+        let no_authorizer = |failure: &Option<(i32, String)>| {
+            failure.as_ref().is_some_and(|(code, _)| *code == SECURITY_DISABLED)
+        };
+        if failures.iter().any(no_authorizer) {
+            let detail = "the cluster has no authorizer";
+            return Err(Error::configuration("create access rules", detail));
+        }
+        Ok(acls.iter().zip(failures).map(outcome).collect())
     }
 }
 
@@ -102,6 +112,7 @@ impl fmt::Display for Resource {
     }
 }
 
+const SECURITY_DISABLED: i32 = Code::RD_KAFKA_RESP_ERR_SECURITY_DISABLED as i32;
 /// The protocol's numbers, as librdkafka has them.
 const TOPIC: i32 = 2;
 const GROUP: i32 = 3;

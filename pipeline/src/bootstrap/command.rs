@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use aion_kafka::Admin;
+use aion_kafka::{Admin, Error, Purpose};
 use aion_schemas::catalog::{Catalog, Environment};
 use anyhow::bail;
 
-use super::{PATIENCE, Plan, Principals, Wanted};
+use super::{PATIENCE, Plan, Principals, Step, Wanted};
 use crate::{
     exit::{Exit, Failure},
     kafka_args::{KafkaArgs, property},
@@ -75,8 +75,18 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
         raise_partitions: args.raise_partitions,
         access: if args.no_access_rules { None } else { Some(principals(args, &catalog)?) },
     };
-    let admin = Admin::open(&connection, PATIENCE)?;
-    let plan = Plan::make(&admin, &catalog, &wanted)?;
+    let explain = |error: &Error| connection.explain(error, Purpose::Administer);
+    let failure = |error: Error| {
+        let exit = match error {
+            Error::Authentication { .. } | Error::Refused { .. } | Error::Configuration { .. } => {
+                Exit::Usage
+            }
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, explain(&error))
+    };
+    let admin = Admin::open(&connection, PATIENCE).map_err(failure)?;
+    let plan = Plan::make(&admin, &catalog, &wanted).map_err(failure)?;
     for step in &plan.steps {
         println!("{:<9} {step}", step.verb());
     }
@@ -86,14 +96,22 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
         println!("{changes} to change, {unchanged} as they are; nothing was changed");
         return Ok(());
     }
-    let mut failed = 0;
-    for (step, outcome) in plan.carry_out(&admin)? {
-        if let Err(error) = outcome {
-            failed += 1;
-            eprintln!("aion: {} {step}: {error}", step.verb());
+    let told = plan.steps.iter().any(|step| matches!(step, Step::NoAuthorizer(_)));
+    let (mut changed, mut failed) = (0, 0);
+    for (step, outcome) in plan.carry_out(&admin).map_err(failure)? {
+        match outcome {
+            Err(error) => {
+                failed += 1;
+                eprintln!("aion: {} {step}: {}", step.verb(), explain(&error));
+            }
+            Ok(()) if step.changes() => changed += 1,
+            Ok(()) if matches!(step, Step::NoAuthorizer(_)) && !told => {
+                println!("{:<9} {step}", step.verb());
+            }
+            Ok(()) => {}
         }
     }
-    println!("{} changed, {unchanged} as they were", changes - failed);
+    println!("{changed} changed, {unchanged} as they were");
     if failed > 0 {
         bail!("{failed} of {changes} changes failed; what they need is said above");
     }

@@ -83,8 +83,17 @@ impl Plan {
     /// Does what has to be done; returns each step with what became of it.
     pub fn carry_out(self, admin: &Admin) -> Result<Vec<Done>, Error> {
         let created = create(admin, &self.steps)?;
-        let allowed = allow(admin, &self.steps)?;
+        let (allowed, no_authorizer) = match allow(admin, &self.steps) {
+            Ok(allowed) => (allowed, None),
+            Err(Error::Configuration { detail, .. }) => (Vec::new(), Some(detail)),
+            Err(error) => return Err(error),
+        };
         let (mut created, mut allowed) = (created.into_iter(), allowed.into_iter());
+        let mut steps = self.steps;
+        if let Some(why) = no_authorizer {
+            steps.retain(|step| !matches!(step, Step::Allow(_)));
+            steps.push(Step::NoAuthorizer(why));
+        }
         let done = |step: Step| {
             let outcome = match &step {
                 Step::Create { .. } => created.next().map_or(Ok(()), result),
@@ -100,7 +109,7 @@ impl Plan {
             };
             (step, outcome)
         };
-        Ok(self.steps.into_iter().map(done).collect())
+        Ok(steps.into_iter().map(done).collect())
     }
 }
 

@@ -271,17 +271,25 @@ impl<S: Source, J: Journal> Job<S, J> {
 
     /// Notes what a look-up of the topic's id found, and lets batches pass that waited for it.
     async fn looked(&mut self, lookup: Lookup, now: Instant) -> Result<(), JobError> {
-        let Some(stream) = self.stream.clone() else { return Ok(()) };
-        let at_once = !self.plan.rules.hold(Rule::SettledBeforeSwitch);
-        if let Some(new_id) = self.gate.note(lookup, stream.id, now, at_once) {
-            self.recreated(new_id, now).await;
+        if self.stream.is_none() {
+            return Ok(());
         }
+        self.note_lookup(lookup, now).await;
         let id = self.stream.as_ref().map(|stream| stream.id);
         if lookup.topic_id == id && !self.gate.is_in_doubt() {
             self.count_partitions(lookup.partitions).await;
             self.restart_cut(now).await;
         }
         self.advance_all(now).await
+    }
+
+    /// Tells the gate, and takes the topic for another where look-ups agree on that.
+    pub(super) async fn note_lookup(&mut self, lookup: Lookup, now: Instant) {
+        let Some(id) = self.stream.as_ref().map(|stream| stream.id) else { return };
+        let at_once = !self.plan.rules.hold(Rule::SettledBeforeSwitch);
+        if let Some(new_id) = self.gate.note(lookup, id, now, at_once) {
+            self.recreated(new_id, now).await;
+        }
     }
 
     pub(super) async fn advance_all(&mut self, now: Instant) -> Result<(), JobError> {

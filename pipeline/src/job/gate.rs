@@ -81,10 +81,13 @@ impl Gate {
         None
     }
 
-    /// Something else than a look-up found another id: nothing passes until look-ups agree.
+    /// Something else than a look-up found another id: nothing passes until look-ups agree. Said again
+    /// by each partition, it doesn't keep those that agree from settling it.
     pub(super) fn doubt(&mut self) {
-        self.is_in_doubt = true;
-        self.row = None;
+        if !self.is_in_doubt {
+            self.is_in_doubt = true;
+            self.row = None;
+        }
     }
 
     /// Whether the topic's id is in doubt.
@@ -126,6 +129,17 @@ mod tests {
         assert_eq!(gate.verdict(&stream(1), 4, true), Verdict::Pass);
         assert_eq!(gate.verdict(&stream(1), 5, true), Verdict::Wait);
         assert_eq!(gate.verdict(&stream(2), 4, true), Verdict::Wait);
+    }
+
+    #[test]
+    fn a_doubt_that_every_partition_repeats_is_settled_all_the_same() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        let half = SPREAD / 2;
+        for (number, told) in [None, None, Some(id(2))].into_iter().enumerate() {
+            gate.doubt();
+            let at = now + half * number as u32;
+            assert_eq!(gate.note(lookup(4, Some(2)), id(1), at, false), told);
+        }
     }
 
     #[test]

@@ -87,6 +87,10 @@ impl<S: Source, J: Journal> Job<S, J> {
             match self.news(until).await {
                 News::Event(Event::Lost(partitions)) => self.forget(&partitions),
                 News::Recorded(outcome) => self.recorded(outcome, self.clock.now()).await?,
+                // What waits for a look-up may be all that is left of its offsets.
+                News::Event(Event::Looked(lookup)) => {
+                    self.note_lookup(lookup, self.clock.now()).await;
+                }
                 News::Event(_) | News::Time => {}
             }
         }
