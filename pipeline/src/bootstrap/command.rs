@@ -90,13 +90,13 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
     for step in &plan.steps {
         println!("{:<9} {step}", step.verb());
     }
-    let changes = plan.steps.iter().filter(|step| step.changes()).count();
-    let unchanged = plan.steps.len() - changes;
+    let wanting = plan.steps.iter().filter(|step| step.changes()).count();
+    let unchanged = plan.steps.len() - wanting;
     if args.dry_run {
-        println!("{changes} to change, {unchanged} as they are; nothing was changed");
+        println!("{wanting} to change, {unchanged} as they are; nothing was changed");
         return Ok(());
     }
-    let told = plan.steps.iter().any(|step| matches!(step, Step::NoAuthorizer(_)));
+    let is_known = plan.steps.iter().any(|step| matches!(step, Step::NoAuthorizer(_)));
     let (mut changed, mut failed) = (0, 0);
     for (step, outcome) in plan.carry_out(&admin).map_err(failure)? {
         match outcome {
@@ -105,7 +105,7 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
                 eprintln!("aion: {} {step}: {}", step.verb(), explain(&error));
             }
             Ok(()) if step.changes() => changed += 1,
-            Ok(()) if matches!(step, Step::NoAuthorizer(_)) && !told => {
+            Ok(()) if matches!(step, Step::NoAuthorizer(_)) && !is_known => {
                 println!("{:<9} {step}", step.verb());
             }
             Ok(()) => {}
@@ -113,7 +113,7 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
     }
     println!("{changed} changed, {unchanged} as they were");
     if failed > 0 {
-        bail!("{failed} of {changes} changes failed; what they need is said above");
+        bail!("{failed} of {wanting} changes failed; what they need is said above");
     }
     Ok(())
 }
