@@ -127,6 +127,7 @@ impl Column {
     }
 
     /// Appends a null, unless the field is required.
+    #[inline]
     pub(super) fn push_null(&mut self, at: usize) -> Result<(), Fault> {
         if self.required {
             return Err(Fault::new(
@@ -141,6 +142,7 @@ impl Column {
     }
 
     /// Says that the value just appended to `values` is one.
+    #[inline]
     pub(super) fn push_valid(&mut self) {
         if !self.required {
             self.nulls.append_non_null();

@@ -109,9 +109,14 @@ impl fmt::Display for Reject {
     }
 }
 
-/// A [`Reject`] in the making: small and without allocations, so that readers can return it by value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+/// A [`Reject`] in the making. Boxed: every value that is read comes as a `Result` with it, and goes by
+/// registers when that is small.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault(Box<Flaw>);
+
+/// What a [`Fault`] is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Flaw {
     pub(super) reason: Reason,
     pub(super) field: Option<u16>,
     /// Where in the payload.
@@ -120,17 +125,28 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    pub(super) const fn new(reason: Reason, at: usize, what: &'static str) -> Fault {
-        Fault { reason, field: None, at: at as u32, what }
+    #[cold]
+    pub(super) fn new(reason: Reason, at: usize, what: &'static str) -> Fault {
+        Fault(Box::new(Flaw { reason, field: None, at: at as u32, what }))
     }
 
     /// Names the field that was being read.
-    pub(super) const fn within(self, field: usize) -> Fault {
-        Fault { field: Some(field as u16), ..self }
+    pub(super) fn within(mut self, field: usize) -> Fault {
+        self.0.field = Some(field as u16);
+        self
     }
 
     /// Moves the place by `base` bytes: the fault was found in a part that starts there.
-    pub(super) const fn beyond(self, base: usize) -> Fault {
-        Fault { at: self.at.saturating_add(base as u32), ..self }
+    pub(super) fn beyond(mut self, base: usize) -> Fault {
+        self.0.at = self.0.at.saturating_add(base as u32);
+        self
+    }
+}
+
+impl std::ops::Deref for Fault {
+    type Target = Flaw;
+
+    fn deref(&self) -> &Flaw {
+        &self.0
     }
 }
