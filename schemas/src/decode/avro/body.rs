@@ -43,6 +43,16 @@ impl<'a> Body<'a> {
     }
 
     fn long_of_many(&mut self) -> Result<i64, Fault> {
+        // Most others fit into eight bytes, which are there unless the event ends.
+        if let Some(window) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+            let word = u64::from_le_bytes(*window);
+            let ends = !word & 0x8080_8080_8080_8080;
+            if ends != 0 {
+                let len = ends.trailing_zeros() as usize / 8 + 1;
+                self.at += len;
+                return Ok(signed(joined(word & (u64::MAX >> (64 - 8 * len)))));
+            }
+        }
         let mut zigzag: u64 = 0;
         for (group, byte) in self.bytes[self.at..].iter().take(10).enumerate() {
             if group == 9 && *byte > 1 {
@@ -67,11 +77,13 @@ impl<'a> Body<'a> {
     }
 
     /// So many bytes.
+    #[inline]
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
-        let Some(bytes) = self.bytes[self.at..].get(..len) else {
+        let end = self.at.saturating_add(len);
+        let Some(bytes) = self.bytes.get(self.at..end) else {
             return Err(self.malformed("a length beyond the end"));
         };
-        self.at += len;
+        self.at = end;
         Ok(bytes)
     }
 
@@ -150,4 +162,11 @@ impl<'a> Body<'a> {
 
 fn signed(zigzag: u64) -> i64 {
     (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)
+}
+
+/// The groups of seven bits in the bytes of a word, as one number.
+fn joined(word: u64) -> u64 {
+    let pairs = (word & 0x007f_007f_007f_007f) | ((word & 0x7f00_7f00_7f00_7f00) >> 1);
+    let fours = (pairs & 0x0000_3fff_0000_3fff) | ((pairs & 0x3fff_0000_3fff_0000) >> 2);
+    (fours & 0x0fff_ffff) | ((fours & 0x0fff_ffff_0000_0000) >> 4)
 }
