@@ -264,7 +264,7 @@ impl Decoder {
             }
             Err(fault) => {
                 self.columns.roll_back();
-                Outcome::Rejected(self.explain(fault))
+                Outcome::Rejected(self.explain(&fault))
             }
         }
     }
@@ -284,7 +284,7 @@ impl Decoder {
         Err(Fault::new(Reason::TimeOutOfBounds, 0, what).within(self.event_time))
     }
 
-    fn explain(&self, fault: Fault) -> Reject {
+    fn explain(&self, fault: &Fault) -> Reject {
         let column = fault.field.and_then(|index| self.columns.list().get(usize::from(index)));
         Reject {
             reason: fault.reason,
