@@ -88,10 +88,24 @@ def admin(address):
     return AdminClient({"bootstrap.servers": address})
 
 
+def eventually(ask):
+    """Asks again while the topic isn't known: a broker hears of a new one a moment after its creation."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            unknown = error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+            if not unknown or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
 @pytest.fixture
 def topic(admin):
     name = f"t-{uuid.uuid4().hex[:8]}"
     admin.create_topics([NewTopic(name, 2, 1)])[name].result()
+    eventually(lambda: admin.describe_topics(TopicCollection([name]))[name].result())
     yield name
     admin.delete_topics([name])[name].result()
 
@@ -205,7 +219,7 @@ def test_an_operator_sees_and_changes_topics(address, admin, topic):
     resource.add_incremental_config(change)
     admin.incremental_alter_configs([resource])[resource].result()
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    config = admin.describe_configs([resource])[resource].result()
+    config = eventually(lambda: admin.describe_configs([resource])[resource].result())
     assert config["retention.ms"].value == "86400000"
     wrong = ConfigResource(ResourceType.TOPIC, topic)
     wrong.add_incremental_config(
@@ -219,7 +233,9 @@ def test_an_operator_sees_and_changes_topics(address, admin, topic):
     assert "retention.seconds" in refused.value.args[0].str()
     admin.delete_topics([topic])[topic].result()
     admin.create_topics([NewTopic(topic, 2, 1)])[topic].result()
-    again = admin.describe_topics(TopicCollection([topic]))[topic].result()
+    again = eventually(
+        lambda: admin.describe_topics(TopicCollection([topic]))[topic].result()
+    )
     assert str(again.topic_id) != topic_id
 
 
