@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -52,6 +52,24 @@ fn event<T>(consumer: &mut Consumer, mut wanted: impl FnMut(&Event) -> Option<T>
         }
     }
     panic!("the event didn't come");
+}
+
+/// Polls, without an event but passing errors, until something is there.
+fn until<T>(consumer: &mut Consumer, mut there: impl FnMut(&mut Consumer) -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = there(consumer) {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it didn't come");
+        let event = consumer.poll(STEP);
+        assert!(matches!(event, None | Some(Event::Failed(_))), "an event came: {event:?}");
+    }
+}
+
+/// Waits until so many messages are queued for partition 0.
+fn queued(consumer: &mut Consumer, count: usize) {
+    until(consumer, |consumer| (consumer.held[&partition(0)].queue.len() >= count).then_some(()));
 }
 
 fn assigned(event: &Event) -> Option<Vec<TopicPartition>> {
@@ -179,9 +197,7 @@ fn max_bounds_a_fetch_and_the_rest_stays() {
     let cluster = cluster(1);
     write(&cluster, 0, 0..10);
     let mut consumer = started(&cluster, "g", 0);
-    while consumer.held[&partition(0)].queue.len() < 10 {
-        assert_eq!(consumer.poll(STEP), None);
-    }
+    queued(&mut consumer, 10);
     let mut seen = Vec::new();
     let fetched = consumer.fetch(&partition(0), 3, |record| seen.push(record.offset));
     assert_eq!((fetched.count, fetched.next), (3, Offset(3)));
@@ -306,14 +322,10 @@ fn a_rebalance_after_the_end_of_a_partition_skips_nothing() {
     let cluster = cluster(2);
     (0..2).for_each(|number| write(&cluster, number, 0..5));
     let mut first = started(&cluster, "g", 0);
-    read(&mut first, 10);
-    let mut ended = BTreeSet::new();
-    while ended.len() < 2 {
-        assert_eq!(first.poll(STEP), None);
-        for number in 0..2 {
-            let fetched = first.fetch(&partition(number), 10, |_| ());
-            ended.extend(fetched.end.map(|_| number));
-        }
+    // An end is told once: it may come with the last records of its partition.
+    for number in 0..2 {
+        let ended = |consumer: &mut Consumer| consumer.fetch(&partition(number), 10, |_| ()).end;
+        assert_eq!(until(&mut first, ended), Offset(5));
     }
     let mut second = open(&cluster, "g");
     let deadline = Instant::now() + PATIENCE;
@@ -357,14 +369,10 @@ fn pause_hides_records_and_resume_shows_them() {
     write(&cluster, 0, 0..5);
     let mut consumer = started(&cluster, "g", 0);
     consumer.pause(&partition(0));
-    while consumer.held[&partition(0)].queue.len() == 0 {
-        assert_eq!(consumer.poll(STEP), None);
-    }
+    queued(&mut consumer, 1);
     // Empty the other partition's end-of-partition notice, so that only the paused one has
     // anything.
-    while consumer.fetch(&partition(1), 10, |_| ()).end.is_none() {
-        assert_eq!(consumer.poll(STEP), None);
-    }
+    until(&mut consumer, |consumer| consumer.fetch(&partition(1), 10, |_| ()).end);
     let began = Instant::now();
     assert_eq!(consumer.poll(STEP * 5), None);
     assert!(began.elapsed() >= STEP * 5, "poll must sleep past a paused partition");
@@ -377,9 +385,7 @@ fn seek_forgets_what_was_queued() {
     let cluster = cluster(1);
     write(&cluster, 0, 0..50);
     let mut consumer = started(&cluster, "g", 0);
-    while consumer.held[&partition(0)].queue.len() < 50 {
-        assert_eq!(consumer.poll(STEP), None);
-    }
+    queued(&mut consumer, 50);
     consumer.seek(&partition(0), Offset(40), -1).unwrap();
     assert_eq!(read(&mut consumer, 10)[&0], rows(0..50)[40..]);
     consumer.seek(&partition(0), Offset(48), 0).unwrap();
@@ -416,13 +422,12 @@ fn stopped<T>(consumer: &mut Consumer, mut wanted: impl FnMut(&Event) -> Option<
 fn leader_epochs_tell_that_the_log_was_cut() {
     let cluster = cluster(1);
     write(&cluster, 0, 0..10);
-    let mut epoch = None;
     let mut consumer = started(&cluster, "g", 0);
-    while epoch.is_none() {
-        consumer.poll(STEP);
+    let epoch = until(&mut consumer, |consumer| {
+        let mut epoch = None;
         consumer.fetch(&partition(0), 1, |record| epoch = Some(record.epoch));
-    }
-    let epoch = epoch.unwrap();
+        epoch
+    });
     // The mark says that records up to 20 were read in this epoch, but the log of this epoch ends
     // at 10.
     consumer.seek(&partition(0), Offset(20), epoch).unwrap();
