@@ -41,9 +41,6 @@ const SCHEMA_ID: u32 = 1;
 const WAIT: Duration = Duration::from_mins(2);
 const BUDGET_BYTES: usize = 384 << 20;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
     if std::env::args().any(|argument| argument == "broker") {
         return serve();

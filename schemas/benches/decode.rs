@@ -21,9 +21,6 @@ use arrow_avro::{
 use arrow_json::ReaderBuilder as JsonReader;
 use uuid::Uuid;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const EVENTS: usize = 1_000_000;
 const BATCH_ROWS: usize = 65_536;
 const RUNS: usize = 5;
