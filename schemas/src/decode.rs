@@ -34,8 +34,7 @@ pub use avro::Incompatible;
 pub use reject::{MAX_DETAIL_BYTES, Reason, Reject};
 
 use self::{
-    avro::Plan,
-    canonical::Canonical,
+    avro::{Plan, Room},
     columns::{Column, Columns, Positions},
     json::Events,
     reject::Fault,
@@ -107,7 +106,7 @@ pub struct Decoder {
     events: Events,
     mirror: Arc<Plan>,
     writers: BTreeMap<SchemaId, Result<Arc<Plan>, Incompatible>>,
-    canonical: Canonical,
+    room: Room,
     unknown: Unknown,
 }
 
@@ -124,7 +123,7 @@ impl Decoder {
             events: Events::new(&schema.fields),
             mirror: Arc::new(Plan::mirror(&schema.fields)),
             writers: BTreeMap::new(),
-            canonical: Canonical::default(),
+            room: Room::default(),
             unknown: Unknown::default(),
         }
     }
@@ -174,9 +173,8 @@ impl Decoder {
         if let Some(reject) = self.refuse(body) {
             return Outcome::Rejected(reject);
         }
-        let (columns, canonical, unknown) =
-            (&mut self.columns, &mut self.canonical, &mut self.unknown);
-        let read = self.mirror.read(body, columns, canonical, unknown);
+        let (columns, room) = (&mut self.columns, &mut self.room);
+        let read = self.mirror.read(body, columns, room, &mut self.unknown);
         self.conclude(record, body.len(), read)
     }
 
@@ -247,9 +245,8 @@ impl Decoder {
                 return Err(reject(Reason::UnknownSchema, detail));
             }
         };
-        let (columns, canonical, unknown) =
-            (&mut self.columns, &mut self.canonical, &mut self.unknown);
-        let read = plan.read(&payload[FRAME_BYTES..], columns, canonical, unknown);
+        let (columns, room) = (&mut self.columns, &mut self.room);
+        let read = plan.read(&payload[FRAME_BYTES..], columns, room, &mut self.unknown);
         Ok(read.map_err(|fault| fault.beyond(FRAME_BYTES)))
     }
 

@@ -41,6 +41,11 @@ enum Op {
 #[derive(Debug)]
 enum Shape {
     Plain(Wire),
+    /// A union of null, which is branch `null`, and one type.
+    Optional {
+        null: i64,
+        wire: Wire,
+    },
     Union(Box<[Branch]>),
 }
 
@@ -68,6 +73,13 @@ enum Wire {
     Boolean,
 }
 
+/// What reading takes besides the columns; of no meaning between two events.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    padded: Vec<u8>,
+    canonical: Canonical,
+}
+
 impl Plan {
     /// The plan for the contract's own Avro mirror: fields in order, required ones plain, optional
     /// ones a union of null (first) and the type.
@@ -81,11 +93,8 @@ impl Plan {
                 Kind::Number => Wire::Double,
                 Kind::Boolean => Wire::Boolean,
             };
-            let shape = if field.required {
-                Shape::Plain(wire)
-            } else {
-                Shape::Union([Branch::Null, Branch::Value(wire)].into())
-            };
+            let shape =
+                if field.required { Shape::Plain(wire) } else { Shape::Optional { null: 0, wire } };
             Op::Read { column, shape }
         };
         Plan::of(fields.iter().enumerate().map(op).collect(), fields.len())
@@ -107,10 +116,11 @@ impl Plan {
         &self,
         body: &[u8],
         columns: &mut Columns,
-        canonical: &mut Canonical,
+        room: &mut Room,
         unknown: &mut Unknown,
     ) -> Result<(), Fault> {
-        let mut body = Body::new(body);
+        let Room { padded, canonical } = room;
+        let mut body = Body::new(body, padded);
         for op in &self.ops {
             match op {
                 Op::Read { column, shape } => {
@@ -141,15 +151,18 @@ impl Shape {
     ) -> Result<(), Fault> {
         let wire = match self {
             Shape::Plain(wire) => *wire,
+            Shape::Optional { null, wire } => match body.long()? {
+                branch if branch == *null => return column.push_null(body.at()),
+                branch if branch == 1 - *null => *wire,
+                _ => return Err(body.no_branch()),
+            },
             Shape::Union(branches) => match body.branch(branches)? {
                 Branch::Value(wire) => *wire,
                 Branch::Null => return column.push_null(body.at()),
                 Branch::Other => return Err(mismatch(body)),
             },
         };
-        wire.read(body, &mut column.values, canonical)?;
-        column.push_valid();
-        Ok(())
+        wire.read(body, &mut column.values, canonical)
     }
 }
 
@@ -161,10 +174,7 @@ impl Wire {
         canonical: &mut Canonical,
     ) -> Result<(), Fault> {
         match (values, self) {
-            (Values::Text(texts), Wire::Text) => {
-                let text = body.text()?;
-                texts.push_from(text, body.window(text));
-            }
+            (Values::Text(texts), Wire::Text) => body.text_into(texts)?,
             (Values::Object(texts), Wire::Text) => {
                 let text = body.text()?;
                 let start = body.at() - text.len();

@@ -9,16 +9,13 @@ use std::sync::Arc;
 use arrow::{
     array::{
         ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Float64Array, Int32Array,
-        Int64Array, StringArray, TimestampMicrosecondArray, builder::NullBufferBuilder,
+        Int64Array, StringArray, TimestampMicrosecondArray,
     },
-    buffer::{Buffer, NullBuffer, OffsetBuffer},
+    buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer},
 };
 
 use super::reject::{Fault, Reason};
 use crate::schema::{Field, Kind};
-
-/// Bytes that [`Texts::push_from`] copies at once: most values are shorter.
-pub(super) const WINDOW: usize = 32;
 
 /// The columns of a batch in the making, without those of the position.
 #[derive(Debug)]
@@ -33,7 +30,8 @@ pub(super) struct Column {
     pub(super) name: Arc<str>,
     required: bool,
     pub(super) values: Values,
-    nulls: NullBufferBuilder,
+    /// The rows that are null. A value costs nothing here, a null one number.
+    nulls: Vec<u32>,
 }
 
 /// The values of a column, nulls among them as empty or zero.
@@ -122,7 +120,7 @@ impl Column {
             name: Arc::clone(&field.name),
             required: field.required,
             values: Values::new(field.kind),
-            nulls: NullBufferBuilder::new(0),
+            nulls: Vec::new(),
         }
     }
 
@@ -130,23 +128,12 @@ impl Column {
     #[inline]
     pub(super) fn push_null(&mut self, at: usize) -> Result<(), Fault> {
         if self.required {
-            return Err(Fault::new(
-                Reason::MissingField,
-                at,
-                "a required field is missing or null",
-            ));
+            let what = "a required field is missing or null";
+            return Err(Fault::new(Reason::MissingField, at, what));
         }
+        self.nulls.push(self.values.len() as u32);
         self.values.push_empty();
-        self.nulls.append_null();
         Ok(())
-    }
-
-    /// Says that the value just appended to `values` is one.
-    #[inline]
-    pub(super) fn push_valid(&mut self) {
-        if !self.required {
-            self.nulls.append_non_null();
-        }
     }
 
     /// The last time in this column, unless it is null or this is no column of times.
@@ -155,22 +142,23 @@ impl Column {
             return None;
         };
         let time = *times.last()?;
-        (self.required || self.nulls.is_valid(times.len() - 1)).then_some(time)
+        (self.nulls.last() != Some(&(times.len() as u32 - 1))).then_some(time)
     }
 
     fn truncate(&mut self, rows: usize) {
         self.values.truncate(rows);
-        if !self.required {
-            self.nulls.truncate(rows);
+        while self.nulls.last().is_some_and(|row| *row as usize >= rows) {
+            self.nulls.pop();
         }
     }
 
     fn bytes(&self) -> usize {
-        self.values.bytes() + self.nulls.as_slice().map_or(0, <[u8]>::len)
+        let validity = if self.nulls.is_empty() { 0 } else { self.values.len().div_ceil(8) };
+        self.values.bytes() + validity
     }
 
     fn finish(&mut self) -> ArrayRef {
-        let nulls = self.nulls.finish();
+        let nulls = self.finish_nulls();
         match &mut self.values {
             Values::Text(texts) | Values::Object(texts) => texts.finish_text(nulls),
             Values::Bytes(texts) => texts.finish_bytes(nulls),
@@ -182,6 +170,18 @@ impl Column {
             Values::Number(values) => Arc::new(Float64Array::new(renew(values).into(), nulls)),
             Values::Boolean(values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
         }
+    }
+
+    fn finish_nulls(&mut self) -> Option<NullBuffer> {
+        if self.nulls.is_empty() {
+            return None;
+        }
+        let rows = self.values.len();
+        let mut validity = vec![u64::MAX; rows.div_ceil(64)];
+        for row in self.nulls.drain(..) {
+            validity[row as usize / 64] &= !(1 << (row % 64));
+        }
+        Some(BooleanBuffer::new(validity.into(), 0, rows).into())
     }
 }
 
@@ -262,17 +262,13 @@ impl Texts {
         self.close();
     }
 
-    /// Appends a value that stands at the start of `window`, if there is one: a copy of a fixed size is
-    /// a few instructions, where a copy of any size is a call.
-    pub(super) fn push_from(&mut self, value: &[u8], window: Option<&[u8; WINDOW]>) {
-        match window {
-            Some(window) if value.len() <= WINDOW => {
-                let end = self.bytes.len() + value.len();
-                self.bytes.extend_from_slice(window);
-                self.bytes.truncate(end);
-            }
-            _ => self.bytes.extend_from_slice(value),
-        }
+    /// Appends the first `len` bytes of `window`: a copy of a fixed size is a few instructions, where one
+    /// of any size is a call.
+    #[inline]
+    pub(super) fn push_from<const N: usize>(&mut self, window: &[u8; N], len: usize) {
+        let end = self.bytes.len() + len;
+        self.bytes.extend_from_slice(window);
+        self.bytes.truncate(end);
         self.close();
     }
 
@@ -299,10 +295,11 @@ impl Texts {
     }
 }
 
-/// Takes a buffer out and leaves an empty one with room for as much again: batches of one partition
-/// are much alike, and growing step by step copies everything twice.
+/// Takes a buffer out and leaves an empty one with room for as much again and a little more: batches
+/// of one partition are much alike, and growing step by step copies everything twice.
 fn renew<T>(buffer: &mut Vec<T>) -> Vec<T> {
-    let mut full = std::mem::replace(buffer, Vec::with_capacity(buffer.len()));
+    let room = buffer.len() + buffer.len() / 8;
+    let mut full = std::mem::replace(buffer, Vec::with_capacity(room));
     // The byte budget counts what is used, so what isn't must stay small beside it.
     if full.capacity() > full.len() + full.len() / 4 {
         full.shrink_to_fit();

@@ -1,8 +1,12 @@
-//! Reads Avro binary value by value, in place.
+//! Reads Avro binary value by value.
+//!
+//! Most values are short, and a copy or a check of a fixed size is a few instructions where one of any
+//! size is a call: so values are read through windows, and a short body is padded to have one everywhere.
 //!
 //! **Invariant:** lengths are checked against what is left before anything is read.
 
 use crate::decode::{
+    columns::Texts,
     json,
     reject::{Fault, Reason},
 };
@@ -10,13 +14,28 @@ use crate::decode::{
 /// A place in a body.
 #[derive(Debug)]
 pub(super) struct Body<'a> {
+    /// The body, and beyond `end` padding.
     bytes: &'a [u8],
+    end: usize,
     at: usize,
 }
 
+/// Bytes of the smaller and of the larger window.
+const NARROW: usize = 32;
+const WIDE: usize = 64;
+/// Bodies of up to so many bytes are copied to be padded.
+const MAX_PADDED: usize = 4096;
+
 impl<'a> Body<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Body<'a> {
-        Body { bytes, at: 0 }
+    pub(super) fn new(body: &'a [u8], padded: &'a mut Vec<u8>) -> Body<'a> {
+        let end = body.len();
+        if end > MAX_PADDED {
+            return Body { bytes: body, end, at: 0 };
+        }
+        padded.clear();
+        padded.extend_from_slice(body);
+        padded.extend_from_slice(&[0; WIDE]);
+        Body { bytes: padded, end, at: 0 }
     }
 
     pub(super) fn at(&self) -> usize {
@@ -24,7 +43,7 @@ impl<'a> Body<'a> {
     }
 
     pub(super) fn end(&self) -> Result<(), Fault> {
-        if self.at < self.bytes.len() {
+        if self.at < self.end {
             return Err(self.malformed("bytes after the end of the event"));
         }
         Ok(())
@@ -32,29 +51,36 @@ impl<'a> Body<'a> {
 
     /// A zigzag varint of at most 64 bits. Like every Avro reader, takes one with needless zero
     /// groups, as long as it stays within ten bytes.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "two instructions in each place, a sixth of the decoder as a call"
+    )]
+    #[inline(always)]
     pub(super) fn long(&mut self) -> Result<i64, Fault> {
         // Branches of unions and most lengths: one byte.
-        if let Some(byte @ ..0x80) = self.bytes.get(self.at) {
+        if let Some(byte @ ..0x80) = self.bytes.get(self.at)
+            && self.at < self.end
+        {
             self.at += 1;
             return Ok(signed(u64::from(*byte)));
         }
         self.long_of_many()
     }
 
+    #[inline(never)]
     fn long_of_many(&mut self) -> Result<i64, Fault> {
         // Most others fit into eight bytes, which are there unless the event ends.
-        if let Some(window) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+        if let Some(window) = self.window() {
             let word = u64::from_le_bytes(*window);
             let ends = !word & 0x8080_8080_8080_8080;
-            if ends != 0 {
-                let len = ends.trailing_zeros() as usize / 8 + 1;
+            let len = ends.trailing_zeros() as usize / 8 + 1;
+            if ends != 0 && len <= self.end - self.at {
                 self.at += len;
                 return Ok(signed(joined(word & (u64::MAX >> (64 - 8 * len)))));
             }
         }
         let mut zigzag: u64 = 0;
-        for (group, byte) in self.bytes[self.at..].iter().take(10).enumerate() {
+        for (group, byte) in self.bytes[self.at..self.end].iter().take(10).enumerate() {
             if group == 9 && *byte > 1 {
                 return Err(self.malformed("a varint of more than 64 bits"));
             }
@@ -70,20 +96,23 @@ impl<'a> Body<'a> {
     /// Bytes after their own length.
     #[inline]
     pub(super) fn prefixed(&mut self) -> Result<&'a [u8], Fault> {
-        match usize::try_from(self.long()?) {
-            Ok(len) => self.take(len),
-            Err(_) => Err(self.malformed("a length below zero")),
-        }
+        let len = self.length()?;
+        self.take(len)
+    }
+
+    #[inline]
+    fn length(&mut self) -> Result<usize, Fault> {
+        usize::try_from(self.long()?).map_err(|_| self.malformed("a length below zero"))
     }
 
     /// So many bytes.
     #[inline]
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
-        let end = self.at.saturating_add(len);
-        let Some(bytes) = self.bytes.get(self.at..end) else {
+        if len > self.end - self.at {
             return Err(self.malformed("a length beyond the end"));
-        };
-        self.at = end;
+        }
+        let bytes = &self.bytes[self.at..self.at + len];
+        self.at += len;
         Ok(bytes)
     }
 
@@ -91,10 +120,42 @@ impl<'a> Body<'a> {
     #[inline]
     pub(super) fn branch<'b, T>(&mut self, branches: &'b [T]) -> Result<&'b T, Fault> {
         let branch = usize::try_from(self.long()?).ok().and_then(|branch| branches.get(branch));
-        branch.ok_or_else(|| self.malformed("a branch that the union doesn't have"))
+        branch.ok_or_else(|| self.no_branch())
     }
 
+    pub(super) fn no_branch(&self) -> Fault {
+        self.malformed("a branch that the union doesn't have")
+    }
+
+    /// Reads a text into its column.
     #[inline]
+    pub(super) fn text_into(&mut self, texts: &mut Texts) -> Result<(), Fault> {
+        let start = self.at;
+        let len = self.length()?;
+        if len <= NARROW && self.short_into::<NARROW>(len, texts)
+            || len <= WIDE && self.short_into::<WIDE>(len, texts)
+        {
+            return Ok(());
+        }
+        self.at = start;
+        texts.push(self.text()?);
+        Ok(())
+    }
+
+    /// Takes a text of `len` bytes through a window, if there is one and all of it is ASCII.
+    #[inline]
+    fn short_into<const N: usize>(&mut self, len: usize, texts: &mut Texts) -> bool {
+        if len > self.end - self.at {
+            return false;
+        }
+        let Some(window) = self.window::<N>().filter(|window| starts_in_ascii(window, len)) else {
+            return false;
+        };
+        texts.push_from(window, len);
+        self.at += len;
+        true
+    }
+
     pub(super) fn text(&mut self) -> Result<&'a [u8], Fault> {
         let text = self.prefixed()?;
         if !text.is_ascii() {
@@ -103,13 +164,14 @@ impl<'a> Body<'a> {
         Ok(text)
     }
 
-    /// The bytes from the start of a value that was just read, as far as there are enough.
-    pub(super) fn window<const N: usize>(&self, value: &[u8]) -> Option<&'a [u8; N]> {
-        self.bytes.get(self.at - value.len()..)?.first_chunk()
+    /// The next bytes, be they beyond the end.
+    #[inline]
+    fn window<const N: usize>(&self) -> Option<&'a [u8; N]> {
+        self.bytes.get(self.at..)?.first_chunk()
     }
 
     pub(super) fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let Some(bytes) = self.bytes[self.at..].first_chunk::<N>() else {
+        let Some(bytes) = self.bytes[self.at..self.end].first_chunk::<N>() else {
             return Err(self.malformed("the event is cut short"));
         };
         self.at += N;
@@ -158,6 +220,22 @@ impl<'a> Body<'a> {
     pub(super) fn fault(&self, reason: Reason, what: &'static str) -> Fault {
         Fault::new(reason, self.at, what)
     }
+}
+
+/// Whether the first `len` bytes of `window` are ASCII; `len` isn't above `N`, which is at most `WIDE`.
+#[inline]
+fn starts_in_ascii<const N: usize>(window: &[u8; N], len: usize) -> bool {
+    const HIGH_THEN_NONE: [u8; 2 * WIDE] = {
+        let mut mask = [0; 2 * WIDE];
+        let mut at = 0;
+        while at < WIDE {
+            mask[at] = 0x80;
+            at += 1;
+        }
+        mask
+    };
+    let mask = &HIGH_THEN_NONE[WIDE - len..][..N];
+    window.iter().zip(mask).fold(0, |found, (byte, mask)| found | (byte & mask)) == 0
 }
 
 fn signed(zigzag: u64) -> i64 {

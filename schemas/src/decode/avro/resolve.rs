@@ -89,7 +89,11 @@ fn shape(field: &Field, written: &Avro) -> Result<Shape, Incompatible> {
                 Branch::Value(_) => true,
                 Branch::Other => false,
             };
-            branches.iter().any(is_read).then_some(Shape::Union(branches))
+            match *branches {
+                [Branch::Null, Branch::Value(wire)] => Some(Shape::Optional { null: 0, wire }),
+                [Branch::Value(wire), Branch::Null] => Some(Shape::Optional { null: 1, wire }),
+                _ => branches.iter().any(is_read).then_some(Shape::Union(branches)),
+            }
         }
         written => wire(field.kind, written).map(Shape::Plain),
     };
