@@ -42,6 +42,7 @@ const WAIT: Duration = Duration::from_mins(2);
 const BUDGET_BYTES: usize = 384 << 20;
 
 fn main() {
+    aion::memory::bound_arenas();
     if std::env::args().any(|argument| argument == "broker") {
         return serve();
     }

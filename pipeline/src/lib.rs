@@ -12,6 +12,7 @@ pub mod http;
 pub mod job;
 pub mod kafka_args;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod place;
 pub mod platform;
