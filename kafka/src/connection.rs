@@ -47,13 +47,29 @@ impl Connection {
         limits.check()?;
         let mut all = Properties::default();
         all.set("client.id", group);
+        self.reading(&mut all, limits);
+        all.set("group.id", group);
+        all.set("partition.assignment.strategy", "cooperative-sticky");
+        Ok(all)
+    }
+
+    /// Properties of a consumer that belongs to no group.
+    pub(crate) fn reader(&self, name: &str, limits: &Limits) -> Result<Properties, Error> {
+        self.check()?;
+        limits.check()?;
+        let mut all = Properties::default();
+        all.set("client.id", name);
+        self.reading(&mut all, limits);
+        Ok(all)
+    }
+
+    /// What all consumers have in common.
+    fn reading(&self, all: &mut Properties, limits: &Limits) {
         // A flipped bit is found here, not in a decoder that happens to accept it.
         all.set("check.crcs", "true");
         // 1 s by default: a reader that drained its queue would idle.
         all.set("fetch.queue.backoff.ms", "10");
         all.pass(self);
-        all.set("group.id", group);
-        all.set("partition.assignment.strategy", "cooperative-sticky");
         all.set("enable.auto.commit", "false");
         all.set("enable.auto.offset.store", "false");
         all.set("enable.partition.eof", "true");
@@ -66,7 +82,6 @@ impl Connection {
         // client asks for it for ever.
         let response = LARGEST_RESPONSE_BYTES.max(limits.fetch_bytes + 1024 * 1024);
         all.set("receive.message.max.bytes", response.to_string());
-        Ok(all)
     }
 
     /// Properties of an idempotent producer.

@@ -24,6 +24,7 @@ use aion_schemas::log::Offset;
 use rdkafka::bindings as rd;
 
 pub use self::event::{Event, Fetched};
+pub(crate) use self::held::{END, NO_OFFSET, TRUNCATED, UNREADABLE};
 use self::{held::Held, rebalance::Ownership};
 use crate::{
     Connection, Error, Limits, Record, TopicPartition,

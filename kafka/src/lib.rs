@@ -4,6 +4,7 @@
 //! - [`Consumer`]: one member of a consumer group. Start positions come from the caller, rebalances
 //!   are [`Event`]s that the caller answers in its own time, and records are read in batches from
 //!   each partition's own queue, borrowed from librdkafka's buffers.
+//! - [`Reader`]: reads partitions from a given offset, without any group.
 //! - [`Producer`]: idempotent, `acks=all`, non-blocking, with an acknowledgement for every message.
 //! - [`Admin`]: topics, their ids and configurations, offsets, access rules, and whether the cluster can be
 //!   reached.
@@ -23,6 +24,7 @@ mod consumer;
 mod error;
 mod native;
 mod producer;
+mod reader;
 mod receipts;
 mod record;
 #[cfg(any(test, feature = "testing"))]
@@ -36,5 +38,6 @@ pub use connection::{Connection, Limits, is_secret};
 pub use consumer::{Consumer, Event, Fetched, Wait};
 pub use error::Error;
 pub use producer::{Outgoing, Placed, Producer};
+pub use reader::{Reader, Reading, Unread};
 pub use receipts::Receipts;
 pub use record::{Headers, Record, TimeKind, TopicPartition};

@@ -15,6 +15,7 @@ mod message;
 mod mock;
 mod queue;
 mod request;
+mod started;
 
 pub(crate) use client::{Client, Kind, first_failure};
 pub(crate) use event::Event;
@@ -24,6 +25,7 @@ pub(crate) use message::{Buffer, HeaderSource, Message, NewMessage, Report};
 pub(crate) use mock::Mock;
 pub(crate) use queue::Queue;
 pub(crate) use request::{AdminRequest, NewTopicSpec, Rule, TopicResult};
+pub(crate) use started::Started;
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},

@@ -41,11 +41,11 @@ enum State {
 }
 
 const MANY: u32 = 20;
-const END: i32 = Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32;
-const NO_OFFSET: i32 = Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32;
-const TRUNCATED: i32 = Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION as i32;
+pub(crate) const END: i32 = Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32;
+pub(crate) const NO_OFFSET: i32 = Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET as i32;
+pub(crate) const TRUNCATED: i32 = Code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION as i32;
 /// After these librdkafka goes on behind the records that it couldn't read.
-const UNREADABLE: [i32; 4] = [
+pub(crate) const UNREADABLE: [i32; 4] = [
     Code::RD_KAFKA_RESP_ERR__BAD_MSG as i32,
     Code::RD_KAFKA_RESP_ERR__BAD_COMPRESSION as i32,
     Code::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED as i32,

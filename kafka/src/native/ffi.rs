@@ -88,4 +88,11 @@ unsafe extern "C" {
         codes: *const i32,
     );
     pub(super) fn rd_kafka_purge(rk: *mut rd_kafka_t, flags: c_int) -> i32;
+    fn rd_kafka_last_error() -> i32;
+}
+
+/// Why the last call of this thread failed, of those that tell it this way.
+pub(super) fn last_error() -> i32 {
+    // SAFETY: no precondition; the number is this thread's own.
+    unsafe { rd_kafka_last_error() }
 }
