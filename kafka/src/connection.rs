@@ -60,6 +60,9 @@ impl Connection {
         let mut all = Properties::default();
         all.set("client.id", name);
         self.reading(&mut all, limits);
+        // 500 by default: the broker answers for one partition that has nothing more before it is
+        // asked for the next.
+        all.set("fetch.wait.max.ms", "20");
         Ok(all)
     }
 

@@ -1,11 +1,13 @@
 //! A partition that is read without a group.
 
-use std::{ptr, ptr::NonNull, sync::Arc};
+use std::{ptr, ptr::NonNull, sync::Arc, time::Duration};
 
 use rdkafka::bindings as rd;
 
-use super::{Client, cstring, ffi};
+use super::{Client, cstring, ffi, millis};
 use crate::{Error, TopicPartition};
+
+const LOOK_UP: Duration = Duration::from_secs(1);
 
 /// A partition whose records librdkafka fetches into its queue, until this is dropped.
 pub(crate) struct Started {
@@ -33,6 +35,7 @@ impl Started {
         let Some(topic) = NonNull::new(topic) else {
             return Err(Error::of(ffi::last_error(), doing(), ""));
         };
+        look_up(client, topic);
         // SAFETY: the topic is owned and live.
         if unsafe { rd::rd_kafka_consume_start(topic.as_ptr(), partition.partition, offset) } != 0 {
             let code = ffi::last_error();
@@ -41,6 +44,20 @@ impl Started {
             return Err(Error::of(code, doing(), ""));
         }
         Ok(Started { topic, partition: partition.partition, _client: Arc::clone(client) })
+    }
+}
+
+/// Asks for the topic's leaders now: else librdkafka asks at its next turn, up to a second later, as it
+/// does when this fails.
+fn look_up(client: &Client, topic: NonNull<rd::rd_kafka_topic_t>) {
+    let mut metadata = ptr::null();
+    // SAFETY: client and topic are live; on success `metadata` is the caller's and destroyed once.
+    unsafe {
+        let (raw, wait) = (client.raw(), millis(LOOK_UP));
+        let code = ffi::rd_kafka_metadata(raw, 0, topic.as_ptr(), &raw mut metadata, wait);
+        if code == ffi::NO_ERROR && !metadata.is_null() {
+            rd::rd_kafka_metadata_destroy(metadata);
+        }
     }
 }
 
