@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    audit::{self, AuditArgs},
     bootstrap::{self, BootstrapArgs},
     dev::{self, DevArgs},
     exit::{self, Exit},
@@ -34,6 +35,8 @@ enum Command {
     Generate(GenerateArgs),
     /// Ask the lake in SQL: one query, a file, or a prompt.
     Sql(SqlArgs),
+    /// Prove that the lake has every record of the logs once: offset by offset, or say what is wrong.
+    Audit(AuditArgs),
     /// Work with the contract: topics and schemas.
     Schemas {
         #[command(subcommand)]
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Bootstrap(args) => bootstrap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Sql(args) => sql::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

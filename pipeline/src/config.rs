@@ -43,6 +43,8 @@ pub struct Config {
     pub drain: Duration,
     /// How logs are written.
     pub log: LogConfig,
+    /// Whether and how often the process audits what it stores; off without it.
+    pub audit: Option<AuditConfig>,
     /// The jobs, at least one.
     pub jobs: Vec<JobConfig>,
 }
@@ -56,6 +58,15 @@ pub struct LakeConfig {
     pub flush_bytes: usize,
     /// A table's rows are written when the oldest is this old.
     pub flush_age: Duration,
+}
+
+/// How often a process audits what it stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// The time between the end of an audit and the beginning of the next.
+    pub every: Duration,
+    /// Only what was appended so long ago or less is looked at; without it, the whole log.
+    pub since: Option<Duration>,
 }
 
 /// How logs are written.
@@ -100,6 +111,7 @@ struct File {
     drain_s: u64,
     #[serde(default)]
     log: LogConfig,
+    audit: Option<AuditFile>,
     #[serde(default, rename = "job")]
     jobs: Vec<jobs::JobFile>,
 }
@@ -120,6 +132,13 @@ struct LakeFile {
     flush_mib: usize,
     #[serde(default = "default_flush_age_s")]
     flush_age_s: u64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditFile {
+    every_s: u64,
+    since_s: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -205,7 +224,21 @@ fn check(file: File) -> Result<Config, String> {
         memory_bytes: mib("memory.budget_mib", file.memory.budget_mib)?,
         drain: Duration::from_secs(file.drain_s),
         log: file.log,
+        audit: file.audit.map(audit).transpose()?,
         jobs,
+    })
+}
+
+fn audit(file: AuditFile) -> Result<AuditConfig, String> {
+    if file.every_s == 0 || file.since_s == Some(0) {
+        return Err("audit: every_s and since_s are whole numbers above 0".to_owned());
+    }
+    if file.since_s.is_some_and(|since| since < file.every_s) {
+        return Err("audit.since_s: less than every_s leaves something out each time".to_owned());
+    }
+    Ok(AuditConfig {
+        every: Duration::from_secs(file.every_s),
+        since: file.since_s.map(Duration::from_secs),
     })
 }
 

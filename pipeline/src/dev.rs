@@ -132,6 +132,7 @@ fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Re
         memory_bytes: (args.memory_mib as usize) << 20,
         drain: DRAIN,
         log: LogConfig::default(),
+        audit: None,
     })
 }
 

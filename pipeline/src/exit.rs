@@ -17,6 +17,10 @@ pub enum Exit {
     Disk = 5,
     /// A guarantee can't be given any more; a person has to act before it goes on.
     Guarantee = 6,
+    /// An audit found that a store isn't what the log says.
+    Wrong = 7,
+    /// An audit found nothing wrong, and something that can't be proven.
+    NotProvable = 8,
 }
 
 impl From<Exit> for ExitCode {

@@ -1,5 +1,6 @@
 //! AION Event Streams: from Kafka into columns, from columns into places people use.
 
+pub mod audit;
 pub mod bootstrap;
 pub mod cli;
 pub mod config;

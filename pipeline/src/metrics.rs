@@ -13,6 +13,7 @@ use prometheus::{
 };
 
 use crate::{
+    audit::{Audits, Counts, Last, Verdict},
     health::Health,
     job::status::{JobState, JobStatus, PartitionState, PartitionStatus},
 };
@@ -23,12 +24,13 @@ use crate::{
 pub struct Metrics {
     health: Arc<Health>,
     budget: Budget,
+    audits: Audits,
 }
 
 impl Metrics {
-    /// Shows these jobs and the byte budget of this process.
-    pub fn new(health: Arc<Health>, budget: Budget) -> Metrics {
-        Metrics { health, budget }
+    /// Shows these jobs, the byte budget and the last audit of this process.
+    pub fn new(health: Arc<Health>, budget: Budget, audits: Audits) -> Metrics {
+        Metrics { health, budget, audits }
     }
 
     /// The text exposition format, version 0.0.4.
@@ -37,6 +39,9 @@ impl Metrics {
         let mut families = job_families(&jobs)?;
         families.extend(unknown_fields(&jobs)?);
         families.extend(memory_families(&self.budget)?);
+        if let Some(last) = self.audits.last() {
+            families.extend(audit_families(&last)?);
+        }
         // A family without series is refused by the encoder.
         families.retain(|family| !family.get_metric().is_empty());
         let mut text = Vec::new();
@@ -172,4 +177,44 @@ fn memory_families(budget: &Budget) -> prometheus::Result<Vec<MetricFamily>> {
     let limit = Gauge::new("aion_memory_budget_bytes", "The bound on those bytes.")?;
     limit.set(budget.limit() as f64);
     Ok([held.collect(), limit.collect()].concat())
+}
+
+/// Offsets that an audit counts: outcome, value.
+type AuditCount = (&'static str, fn(&Counts) -> u64);
+
+const AUDIT_COUNTS: [AuditCount; 6] = [
+    ("exact", |counts| counts.exact),
+    ("missing", |counts| counts.missing),
+    ("duplicate", |counts| counts.duplicate),
+    ("unfounded", |counts| counts.unfounded),
+    ("unprovable", |counts| counts.unprovable),
+    ("pending", |counts| counts.pending),
+];
+
+/// What the last audit found; there are none before the first.
+fn audit_families(last: &Last) -> prometheus::Result<Vec<MetricFamily>> {
+    let run = Gauge::new("aion_audit_last_run_timestamp_seconds", "When the last audit ended.")?;
+    run.set(seconds(last.at));
+    let up = Gauge::new("aion_audit_up", "1 when the last audit could be carried out.")?;
+    up.set(f64::from(u8::from(last.succeeded)));
+    let mut all = [run.collect(), up.collect()].concat();
+    let Some(report) = &last.report else { return Ok(all) };
+    let took = Gauge::new("aion_audit_duration_seconds", "How long the last whole audit took.")?;
+    took.set(report.seconds);
+    let help = "Offsets by what the last whole audit found.";
+    let offsets = GaugeVec::new(Opts::new("aion_audit_offsets", help), &["topic", "outcome"])?;
+    let help = "1 for the verdict of the last whole audit, 0 for the others.";
+    let verdicts = GaugeVec::new(Opts::new("aion_audit_verdict", help), &["topic", "verdict"])?;
+    for topic in &report.topics {
+        let counts = topic.counts();
+        for (outcome, value) in AUDIT_COUNTS {
+            offsets.with_label_values(&[&*topic.topic, outcome]).set(value(&counts) as f64);
+        }
+        for verdict in Verdict::ALL {
+            let is_it = f64::from(u8::from(topic.verdict == verdict));
+            verdicts.with_label_values(&[&*topic.topic, verdict.word()]).set(is_it);
+        }
+    }
+    all.extend([took.collect(), offsets.collect(), verdicts.collect()].concat());
+    Ok(all)
 }

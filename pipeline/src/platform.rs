@@ -14,6 +14,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::{Audits, schedule},
     config::{Config, JobConfig, SinkKind},
     exit::{Exit, Failure},
     health::Health,
@@ -70,7 +71,12 @@ impl Platform {
             jobs.push(handle.done);
         }
         let health = Arc::new(Health::new(statuses));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&health), budget));
+        let audits = Audits::default();
+        if let Some(audit) = config.audit {
+            let (audits, shutdown) = (audits.clone(), shutdown.clone());
+            tokio::spawn(schedule::run(config, audit, audits, shutdown));
+        }
+        let metrics = Arc::new(Metrics::new(Arc::clone(&health), budget, audits));
         let close_http = CancellationToken::new();
         let serving = http::serve(listener, Arc::clone(&health), metrics, close_http.clone());
         Ok(Platform { health, jobs, http: tokio::spawn(serving), close_http })

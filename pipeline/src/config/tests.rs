@@ -75,3 +75,16 @@ fn a_lake_that_this_build_cannot_write_is_refused() {
     let error = parse("kafka.brokers = \"b:1\"\nlake.url = \"s3://bucket/lake\"").unwrap_err();
     assert!(error.contains("s3://"), "{error}");
 }
+
+#[test]
+fn audits_are_off_unless_they_leave_nothing_out() {
+    assert_eq!(parse(MINIMAL).unwrap().audit, None);
+    let audit = |text: &str| parse(&format!("{MINIMAL}\n[audit]\n{text}")).map(|c| c.audit);
+    let (every, since) = (Duration::from_hours(1), Some(Duration::from_hours(2)));
+    assert_eq!(audit("every_s = 3600").unwrap(), Some(AuditConfig { every, since: None }));
+    let both = audit("every_s = 3600\nsince_s = 7200").unwrap();
+    assert_eq!(both, Some(AuditConfig { every, since }));
+    for bad in ["every_s = 0", "since_s = 5", "every_s = 3600\nsince_s = 1800", "every_h = 1"] {
+        assert!(audit(bad).is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,87 @@
+//! Audits at intervals inside `aion run`, and what became of the last one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aion_schemas::log::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Counts, Report, Since, judge, progress::Progress, report::Verdict, scope::Scope, since::now,
+};
+use crate::config::{AuditConfig, Config};
+
+/// Memory for the questions to the lake: this runs beside the jobs.
+const MEMORY_BYTES: usize = 64 << 20;
+
+/// The last audits of this process, for `/metrics`.
+#[derive(Clone, Debug, Default)]
+pub struct Audits(Arc<Mutex<Option<Last>>>);
+
+/// The last audit, and the last that came to an end.
+#[derive(Clone, Debug)]
+pub struct Last {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Whether it could be carried out.
+    pub succeeded: bool,
+    /// What the last one that could be carried out found.
+    pub report: Option<Arc<Report>>,
+}
+
+impl Audits {
+    /// The last audit; none before the first.
+    pub fn last(&self) -> Option<Last> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, report: Option<Report>) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = last.take().and_then(|last| last.report);
+        let succeeded = report.is_some();
+        let report = report.map(Arc::new).or(before);
+        *last = Some(Last { at: now(), succeeded, report });
+    }
+}
+
+/// Audits again and again until `shutdown`; the first time after one interval.
+pub(crate) async fn run(
+    config: Config,
+    audit: AuditConfig,
+    audits: Audits,
+    shutdown: CancellationToken,
+) {
+    let mut scope = Scope::of_config(&config);
+    (scope.since, scope.memory_bytes) = (audit.since.map(Since::Ago), MEMORY_BYTES);
+    let scope = Arc::new(scope);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(audit.every) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let (scope, cancel) = (Arc::clone(&scope), shutdown.clone());
+        let work = move || judge::audit(&scope, &Progress::none(), &cancel);
+        let done = tokio::task::spawn_blocking(work).await;
+        let report = done.unwrap_or_else(|broken| Err(broken.into()));
+        if shutdown.is_cancelled() {
+            return;
+        }
+        audits.note(report.inspect(tell).inspect_err(complain).ok());
+    }
+}
+
+fn tell(report: &Report) {
+    for topic in &report.topics {
+        let Counts { missing, duplicate, unfounded, .. } = topic.counts();
+        match topic.verdict {
+            Verdict::Wrong => tracing::error!(
+                topic = %topic.topic, missing, duplicate, unfounded,
+                "the audit found that the lake isn't what the log says: `aion audit` says where"
+            ),
+            verdict => tracing::info!(topic = %topic.topic, verdict = verdict.word(), "audited"),
+        }
+    }
+}
+
+fn complain(cause: &anyhow::Error) {
+    tracing::warn!("the audit could not be carried out, and will be tried again: {cause:#}");
+}

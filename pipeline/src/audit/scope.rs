@@ -1,0 +1,155 @@
+//! What is audited, and where it is.
+
+use std::{path::Path, sync::Arc};
+
+use aion_kafka::Connection;
+use aion_schemas::{
+    catalog::{Catalog, Topic},
+    suggest::nearest,
+};
+use url::Url;
+
+use super::{AuditArgs, Since};
+use crate::{
+    config::{Config, JobConfig, SinkKind, default_jobs, lake_url},
+    data_folder::running_broker,
+    exit::{Exit, Failure},
+    place,
+};
+
+/// Memory for the questions to the lake, where nothing else says.
+const MEMORY_BYTES: usize = 256 << 20;
+
+/// What one audit looks at.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    pub(super) connection: Connection,
+    pub(super) lake: Url,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) places: Vec<Place>,
+    pub(super) since: Option<Since>,
+    pub(super) memory_bytes: usize,
+}
+
+/// A topic, and the job that writes it into the lake.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) topic: Arc<Topic>,
+    pub(super) job: String,
+}
+
+impl Scope {
+    /// What a command line asks for.
+    pub(super) fn of(args: &AuditArgs) -> anyhow::Result<Scope> {
+        let mut scope = match &args.config {
+            Some(path) => Scope::of_config(&Config::load(path)?),
+            None => Scope::of_folder(args)?,
+        };
+        scope.since = args.since;
+        if !args.topics.is_empty() {
+            scope.places = chosen(&scope.places, &args.topics)?;
+        }
+        Ok(scope)
+    }
+
+    /// Everything that the jobs of a configuration write into the lake.
+    pub(super) fn of_config(config: &Config) -> Scope {
+        Scope {
+            connection: config.kafka.clone(),
+            lake: config.lake.url.clone(),
+            catalog: Arc::new(config.catalog.clone()),
+            places: places(&config.jobs),
+            since: None,
+            memory_bytes: MEMORY_BYTES,
+        }
+    }
+
+    /// A lake and a broker without a configuration: by default those of a running `aion dev`.
+    fn of_folder(args: &AuditArgs) -> anyhow::Result<Scope> {
+        let catalog = match &args.catalog {
+            None => Catalog::builtin(),
+            Some(dir) => Catalog::load(dir).map_err(|cause| usage(&cause.to_string()))?,
+        };
+        let lake = match &args.lake {
+            Some(lake) => lake_url(lake).map_err(|cause| usage(&cause))?,
+            None => place::folder_url(&args.data.join("lake")).map_err(|_| no_lake(&args.data))?,
+        };
+        if lake.to_file_path().is_ok_and(|folder| !folder.is_dir()) {
+            return Err(no_lake(Path::new(lake.path())).into());
+        }
+        let running = running_broker(&args.data).filter(|_| args.lake.is_none());
+        let brokers = args.brokers.clone().or(running);
+        let connection = args.kafka.connection(brokers.as_deref())?.ok_or_else(|| {
+            let data = args.data.display();
+            usage(&format!(
+                "an audit needs the log, and no broker runs on {data}: start `aion dev --data \
+                 {data}` in another terminal and ask again, or name a broker with --kafka, or a \
+                 configuration with --config"
+            ))
+        })?;
+        Ok(Scope {
+            connection,
+            lake,
+            places: places(&default_jobs(&catalog)),
+            catalog: Arc::new(catalog),
+            since: None,
+            memory_bytes: MEMORY_BYTES,
+        })
+    }
+}
+
+fn places(jobs: &[JobConfig]) -> Vec<Place> {
+    let in_lake = jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
+    in_lake.map(|job| Place { topic: Arc::clone(&job.topic), job: job.name.clone() }).collect()
+}
+
+/// The named topics, by their name or their table's.
+fn chosen(places: &[Place], names: &[String]) -> Result<Vec<Place>, Failure> {
+    let is = |place: &Place, name: &String| {
+        [&*place.topic.name, &*place.topic.table].contains(&name.as_str())
+    };
+    for name in names {
+        if places.iter().any(|place| is(place, name)) {
+            continue;
+        }
+        let known = || places.iter().map(|place| &*place.topic.name);
+        let hint = match nearest(name, known()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("known are {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        return Err(usage(&format!("no job writes a topic {name:?} into the lake; {hint}")));
+    }
+    let is_chosen = |place: &&Place| names.iter().any(|name| is(place, name));
+    Ok(places.iter().filter(is_chosen).cloned().collect())
+}
+
+fn no_lake(folder: &Path) -> Failure {
+    let message = format!(
+        "there is no lake at {}; `aion dev` makes one, or name another place with --data, --lake \
+         or --config",
+        folder.display()
+    );
+    Failure::new(Exit::Data, message)
+}
+
+fn usage(what: &str) -> Failure {
+    Failure::new(Exit::Usage, what)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn topics_are_chosen_by_name_or_table_and_mistakes_are_named() {
+        let all = places(&default_jobs(&Catalog::builtin()));
+        let names = ["tasks".to_owned(), "aion.router.decisions".to_owned()];
+        let two = chosen(&all, &names).unwrap();
+        let jobs: Vec<&str> = two.iter().map(|place| place.job.as_str()).collect();
+        assert_eq!(jobs, ["decisions-lake", "tasks-lake"]);
+        let error = chosen(&all, &["aion.router.decision".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("did you mean \"aion.router.decisions\"?"), "{error}");
+    }
+}

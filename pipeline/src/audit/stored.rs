@@ -1,0 +1,254 @@
+//! The lake's side: marks, and which offsets have rows, by the SQL engine that people ask too.
+//!
+//! A window's rows are asked for by topic id, partition and offsets; the engine opens only the files,
+//! and decodes only the pages, whose statistics overlap it.
+//!
+//! **Invariant:** marks are read before rows where rows must not be missed, and once more after them
+//! where rows must not be too many: a writer may go on meanwhile.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use aion_analytics::{Engine, Settings};
+use aion_schemas::{
+    catalog::{Catalog, Topic},
+    log::Timestamp,
+};
+use anyhow::{Context, bail};
+use arrow::{
+    array::{Array, AsArray, Int32Array, Int64Array},
+    compute,
+    datatypes::{DataType, Int32Type, Int64Type},
+    record_batch::RecordBatch,
+};
+use futures::TryStreamExt;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use uuid::Uuid;
+
+use super::{
+    account::{Run, Window},
+    report::rfc3339,
+};
+use crate::exit::{Exit, Failure};
+
+/// No query of an audit is given up before: a lake may be large.
+const DEADLINE: Duration = Duration::from_hours(24);
+
+/// A partition of one incarnation of a topic.
+pub(super) type Place = (Uuid, i32);
+
+/// The lake, open for questions.
+pub(super) struct Stores {
+    engine: Engine,
+    runtime: Runtime,
+    cancel: CancellationToken,
+}
+
+/// What a table has of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub(super) count: u64,
+    pub(super) first: i64,
+    pub(super) last: i64,
+}
+
+/// A dead letter or a gap, as the lake has it.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) job: String,
+    pub(super) place: Place,
+    pub(super) run: Run,
+    pub(super) reason: String,
+}
+
+impl Stores {
+    /// Opens a lake; queries together take so much memory.
+    pub(super) fn open(
+        lake: &Url,
+        catalog: &Arc<Catalog>,
+        memory_bytes: usize,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<Stores> {
+        let mut settings = Settings::new(lake.clone(), Arc::clone(catalog));
+        settings.memory_bytes = memory_bytes;
+        settings.deadline = DEADLINE;
+        settings.threads = settings.threads.min(4);
+        let engine =
+            Engine::open(settings).map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("start the runtime of the audit")?;
+        Ok(Stores { engine, runtime, cancel: cancel.clone() })
+    }
+
+    /// Every table's marks, by topic.
+    pub(super) fn marks(&self) -> anyhow::Result<BTreeMap<Arc<str>, BTreeMap<Place, i64>>> {
+        let mut marks = BTreeMap::<Arc<str>, BTreeMap<Place, i64>>::new();
+        let query = r#"select topic, topic_id, "partition", mark from lag where mark is not null"#;
+        self.each(query, |rows| {
+            let (topics, places, offsets) =
+                (texts(rows, 0)?, places(rows, 1, 2)?, integers(rows, 3)?);
+            for ((topic, place), mark) in topics.into_iter().zip(places).zip(offsets.values()) {
+                marks.entry(topic.into()).or_default().insert(place, *mark);
+            }
+            Ok(())
+        })?;
+        Ok(marks)
+    }
+
+    /// What a topic's table has of each partition, of any incarnation; of rows appended since.
+    pub(super) fn census(
+        &self,
+        topic: &Topic,
+        since: Option<Timestamp>,
+    ) -> anyhow::Result<BTreeMap<Place, Rows>> {
+        let recent = since.map_or_else(String::new, |since| {
+            format!(" where \"_append_time\" >= '{}'", rfc3339(since))
+        });
+        let query = format!(
+            "select \"_topic_id\", \"_partition\", count(*), min(\"_offset\"), max(\"_offset\") \
+             from {}{recent} group by 1, 2",
+            table(topic)
+        );
+        let mut census = BTreeMap::new();
+        self.each(&query, |rows| {
+            let places = places(rows, 0, 1)?;
+            let (counts, firsts, lasts) =
+                (integers(rows, 2)?, integers(rows, 3)?, integers(rows, 4)?);
+            for (row, place) in places.into_iter().enumerate() {
+                let (first, last) = (firsts.value(row), lasts.value(row));
+                census.insert(place, Rows { count: counts.value(row) as u64, first, last });
+            }
+            Ok(())
+        })?;
+        Ok(census)
+    }
+
+    /// Notes the rows that a window has.
+    pub(super) fn fill(
+        &self,
+        topic: &Topic,
+        place: Place,
+        window: &mut Window,
+    ) -> anyhow::Result<()> {
+        let query = format!("select \"_offset\" {}", from(topic, place, &window.run()));
+        self.each(&query, |rows| {
+            integers(rows, 0)?.values().iter().for_each(|offset| window.row(*offset));
+            Ok(())
+        })
+    }
+
+    /// How many rows of a partition there are in a run, and the first of them.
+    pub(super) fn rows(
+        &self,
+        topic: &Topic,
+        place: Place,
+        run: &Run,
+    ) -> anyhow::Result<(u64, Option<i64>)> {
+        let query = format!("select count(*), min(\"_offset\") {}", from(topic, place, run));
+        let mut found = (0, None);
+        self.each(&query, |rows| {
+            let (counts, firsts) = (integers(rows, 0)?, integers(rows, 1)?);
+            for row in 0..rows.num_rows() {
+                found = (counts.value(row) as u64, firsts.is_valid(row).then(|| firsts.value(row)));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The entries of a table of dead letters.
+    pub(super) fn dead_letters(
+        &self,
+        topic: &Topic,
+        take: impl FnMut(Entry),
+    ) -> anyhow::Result<()> {
+        let columns = r#"job, topic_id, "partition", "offset", "offset" + 1, reason"#;
+        self.entries(topic, columns, take)
+    }
+
+    /// The entries of a table of gaps.
+    pub(super) fn gaps(&self, topic: &Topic, take: impl FnMut(Entry)) -> anyhow::Result<()> {
+        self.entries(topic, r#"job, topic_id, "partition", "first", "next", reason"#, take)
+    }
+
+    fn entries(
+        &self,
+        topic: &Topic,
+        columns: &str,
+        mut take: impl FnMut(Entry),
+    ) -> anyhow::Result<()> {
+        self.each(&format!("select {columns} from {}", table(topic)), |rows| {
+            let (jobs, reasons) = (texts(rows, 0)?, texts(rows, 5)?);
+            let places = places(rows, 1, 2)?;
+            let (firsts, nexts) = (integers(rows, 3)?, integers(rows, 4)?);
+            for (row, place) in places.into_iter().enumerate() {
+                let run = firsts.value(row)..nexts.value(row);
+                let (job, reason) = (jobs[row].clone(), reasons[row].clone());
+                take(Entry { job, place, run, reason });
+            }
+            Ok(())
+        })
+    }
+
+    fn each(
+        &self,
+        query: &str,
+        mut take: impl FnMut(&RecordBatch) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let ask = async {
+            let mut answer = self.engine.query(query).await?;
+            while let Some(rows) = answer.try_next().await? {
+                take(&rows)?;
+            }
+            Ok(())
+        };
+        self.runtime.block_on(async {
+            // Leaving stops the query: a process that ends doesn't wait for a long one.
+            tokio::select! {
+                answered = ask => answered,
+                () = self.cancel.cancelled() => bail!("the audit was stopped"),
+            }
+        })
+    }
+}
+
+/// The table of a topic with every row that is stored, repetitions included.
+fn table(topic: &Topic) -> String {
+    let raw = if topic.internal { "_raw" } else { "" };
+    format!("\"{}{raw}\"", topic.table)
+}
+
+fn from(topic: &Topic, (id, partition): Place, run: &Run) -> String {
+    format!(
+        "from {} where \"_partition\" = {partition} and \"_offset\" >= {} and \"_offset\" < {} \
+         and \"_topic_id\" = '{id}'",
+        table(topic),
+        run.start,
+        run.end
+    )
+}
+
+fn integers(rows: &RecordBatch, column: usize) -> anyhow::Result<Int64Array> {
+    let wide = compute::cast(rows.column(column), &DataType::Int64)?;
+    Ok(wide.as_primitive::<Int64Type>().clone())
+}
+
+fn texts(rows: &RecordBatch, column: usize) -> anyhow::Result<Vec<String>> {
+    let texts = compute::cast(rows.column(column), &DataType::Utf8)?;
+    let texts = texts.as_string::<i32>();
+    Ok(texts.iter().map(|text| text.unwrap_or_default().to_owned()).collect())
+}
+
+/// Topic ids and partition numbers; an id that is none is the nil one, which no topic has.
+fn places(rows: &RecordBatch, ids: usize, numbers: usize) -> anyhow::Result<Vec<Place>> {
+    let ids = texts(rows, ids)?;
+    let numbers = compute::cast(rows.column(numbers), &DataType::Int32)?;
+    let numbers: &Int32Array = numbers.as_primitive::<Int32Type>();
+    let place = |(id, number): (String, Option<i32>)| {
+        (Uuid::parse_str(&id).unwrap_or_default(), number.unwrap_or(-1))
+    };
+    Ok(ids.into_iter().zip(numbers).map(place).collect())
+}
