@@ -129,7 +129,12 @@ class Place:
         done = self.cluster.bootstrap(*asked)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def run(self, account: str = "pipeline", **properties: object) -> Process:
+    def run(
+        self,
+        account: str = "pipeline",
+        audit_every_s: int | None = None,
+        **properties: object,
+    ) -> Process:
         """Starts an `aion run`; properties are librdkafka's, `__` for a dot."""
         run = Process(self.folder / f"run-{len(self.runs)}.log")
         config = self.folder / f"aion-{len(self.runs)}.toml"
@@ -145,6 +150,7 @@ class Place:
             f'catalog = "{self.catalog}"\n[kafka]\nbrokers = "{brokers}"\n[kafka.properties]\n'
             + "\n".join(lines)
             + f'\n[lake]\nurl = "{self.lake}"\nflush_age_s = 1\n[http]\nlisten = "{run.http}"\n'
+            + (f"[audit]\nevery_s = {audit_every_s}\n" if audit_every_s else "")
         )
         self.runs.append(run)
         run.launch("run", "--config", config)

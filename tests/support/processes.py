@@ -142,3 +142,37 @@ def sql(query: str, *where: object) -> list[dict]:
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+class Audit:
+    """What one `aion audit` said."""
+
+    def __init__(self, *where: object) -> None:
+        done = subprocess.run(
+            [binary(), "audit", *where, "--json"],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        self.code, self.errors = done.returncode, done.stderr
+        self.report = json.loads(done.stdout) if done.stdout else {}
+
+    def partitions(self, topic: str) -> list[dict]:
+        (found,) = [t for t in self.report["topics"] if t["topic"] == topic]
+        return found["partitions"]
+
+    def total(self, count: str) -> int:
+        """The sum of a count over all partitions of all topics."""
+        topics = self.report["topics"]
+        return sum(p[count] for topic in topics for p in topic["partitions"])
+
+    def findings(self) -> set[tuple[str, int, str, int, int]]:
+        """(topic, partition, kind, first, next) of every range that is wrong."""
+        return {
+            (topic["topic"], partition["partition"], finding["kind"], *bounds)
+            for topic in self.report["topics"]
+            for partition in topic["partitions"]
+            for finding in partition["findings"]
+            for bounds in finding["ranges"]
+        }
