@@ -18,6 +18,7 @@ pub(super) const BUILTIN: &[(&str, &str)] = &[
         "events/tasks_lifecycle.schema.json",
         include_str!("../../events/tasks_lifecycle.schema.json"),
     ),
+    ("internal/command.schema.json", include_str!("../../internal/command.schema.json")),
     ("internal/dead_letter.schema.json", include_str!("../../internal/dead_letter.schema.json")),
     ("internal/gap.schema.json", include_str!("../../internal/gap.schema.json")),
     ("samples/audit_activity.jsonl", include_str!("../../samples/audit_activity.jsonl")),

@@ -54,6 +54,7 @@ fn the_builtin_catalog_has_the_topics_of_the_platform() {
             "aion.audit.activity actor_id audit_activity audit false",
             "aion.dead-letters job+topic_id+partition+offset dead_letter dead_letters true",
             "aion.gaps job+topic_id+partition+first gap gaps true",
+            "aion.commands actor_id command commands true",
         ]
     );
     let decisions = catalog.topic("aion.router.decisions").unwrap();

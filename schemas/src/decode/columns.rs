@@ -313,11 +313,37 @@ pub(super) struct Positions {
     epochs: Vec<i32>,
     offsets: Vec<i64>,
     append_times: Vec<i64>,
+    place: Option<Place>,
+}
+
+/// The columns that say the same in every row; batches of one partition share them.
+#[derive(Debug)]
+struct Place {
+    topic_id: uuid::Uuid,
+    partition: i32,
+    topic_ids: StringArray,
+    partitions: Int32Array,
+}
+
+impl Place {
+    fn new(topic_id: uuid::Uuid, partition: i32, rows: usize) -> Place {
+        let room = rows.next_power_of_two();
+        Place {
+            topic_id,
+            partition,
+            topic_ids: StringArray::new_repeated(topic_id.to_string(), room),
+            partitions: Int32Array::new(vec![partition; room].into(), None),
+        }
+    }
+
+    fn fits(&self, topic_id: uuid::Uuid, partition: i32, rows: usize) -> bool {
+        (self.topic_id, self.partition) == (topic_id, partition) && rows <= self.partitions.len()
+    }
 }
 
 impl Positions {
-    /// What a row's position takes: a uuid as text and its end, two `i32`, two `i64`.
-    pub(super) const ROW_BYTES: usize = 36 + 3 * size_of::<i32>() + 2 * size_of::<i64>();
+    /// What a row's position takes, without what all rows share.
+    pub(super) const ROW_BYTES: usize = size_of::<i32>() + 2 * size_of::<i64>();
 
     pub(super) fn push(&mut self, epoch: i32, offset: i64, append_time: i64) {
         self.epochs.push(epoch);
@@ -330,10 +356,13 @@ impl Positions {
         let rows = self.offsets.len();
         let append_times =
             TimestampMicrosecondArray::new(renew(&mut self.append_times).into(), None);
+        let known = self.place.take().filter(|place| place.fits(topic_id, partition, rows));
+        let place =
+            self.place.insert(known.unwrap_or_else(|| Place::new(topic_id, partition, rows)));
         [
-            Arc::new(StringArray::new_repeated(topic_id.to_string(), rows)),
+            Arc::new(place.topic_ids.slice(0, rows)),
             Arc::new(Int32Array::new(renew(&mut self.epochs).into(), None)),
-            Arc::new(Int32Array::new(vec![partition; rows].into(), None)),
+            Arc::new(place.partitions.slice(0, rows)),
             Arc::new(Int64Array::new(renew(&mut self.offsets).into(), None)),
             Arc::new(append_times.with_timezone("UTC")),
         ]
