@@ -6,6 +6,7 @@
 //! **Invariant:** error codes cross the border as `i32`: a broker may send a code that this build
 //! doesn't know, which the bindings' enum couldn't hold.
 
+mod allocator;
 mod client;
 mod event;
 pub(crate) mod ffi;
@@ -17,6 +18,7 @@ mod queue;
 mod request;
 mod started;
 
+pub use allocator::bound_arenas;
 pub(crate) use client::{Client, Kind, first_failure};
 pub(crate) use event::Event;
 pub(crate) use list::{Entry, PartitionList};

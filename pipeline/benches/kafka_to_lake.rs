@@ -9,7 +9,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports and fails by panic")]
 
 use std::{
-    collections::HashMap,
     io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -30,7 +29,7 @@ use aion_schemas::{
 };
 use aion_sinks::{
     budget::Budget,
-    lake::{Lake, Settings, TableSpec},
+    lake::{Lake, Settings, StoreOptions, TableSpec},
     sink::Sink,
 };
 use tokio_util::sync::CancellationToken;
@@ -42,7 +41,7 @@ const WAIT: Duration = Duration::from_mins(2);
 const BUDGET_BYTES: usize = 384 << 20;
 
 fn main() {
-    aion::memory::bound_arenas();
+    aion_kafka::bound_arenas();
     if std::env::args().any(|argument| argument == "broker") {
         return serve();
     }
@@ -147,7 +146,8 @@ fn read_raw(connection: &Connection, round: u64, events: u64) {
 
 fn run_job(connection: &Connection, catalog: &Catalog, events: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::open(&Url::from_directory_path(folder.path()).unwrap(), &HashMap::new());
+    let lake =
+        Lake::open(&Url::from_directory_path(folder.path()).unwrap(), &StoreOptions::default());
     let lake = lake.unwrap();
     let topic = catalog.topic(TOPIC.name()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aion::memory::bound_arenas();
+    aion_kafka::bound_arenas();
     aion::cli::main()
 }
