@@ -9,6 +9,7 @@ mod answer;
 use std::{fmt, sync::Arc, time::Duration};
 
 use aion_schemas::{catalog::Catalog, suggest::nearest};
+use aion_sinks::lake::StoreOptions;
 use datafusion::{
     catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList},
     error::Result as PlanResult,
@@ -39,6 +40,8 @@ const SCHEMA: &str = "public";
 pub struct Settings {
     /// Folder (`file://`) or object store that holds one Delta table per topic.
     pub lake_url: Url,
+    /// The options of its object store.
+    pub lake_options: StoreOptions,
     /// The topics and schemas.
     pub catalog: Arc<Catalog>,
     /// Memory that all queries together may hold.
@@ -59,6 +62,7 @@ impl Settings {
     pub fn new(lake_url: Url, catalog: Arc<Catalog>) -> Settings {
         Settings {
             lake_url,
+            lake_options: StoreOptions::default(),
             catalog,
             memory_bytes: 512 << 20,
             spill_bytes: 10 << 30,
@@ -96,7 +100,8 @@ impl Engine {
     /// Opens a lake. Tables that it doesn't have yet are empty.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
         let tables = Tables::of(&settings.catalog);
-        let lake = Arc::new(Lake::open(&settings.lake_url, tables.stored())?);
+        let lake =
+            Arc::new(Lake::open(&settings.lake_url, &settings.lake_options, tables.stored())?);
         let base = base_state(&settings, &lake)
             .map_err(|cause| Error::Internal(cause.strip_backtrace()))?;
         let threads = tokio::runtime::Builder::new_multi_thread()

@@ -1,13 +1,10 @@
 //! The lake as the engine reads it: its tables, and its files as the only object store.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use aion_sinks::{
     lake::{
-        Lake as Tables,
+        Lake as Tables, StoreOptions,
         read::{Snapshot, Table},
     },
     sink::SinkError,
@@ -33,11 +30,12 @@ impl Lake {
     /// Opens the tables of a lake. None of them need be there yet, nor the lake's folder.
     pub(crate) fn open<'a>(
         url: &Url,
+        options: &StoreOptions,
         tables: impl Iterator<Item = &'a str>,
     ) -> Result<Lake, Error> {
         let failed =
             |cause: SinkError| Error::Open { lake: url.to_string(), cause: cause.to_string() };
-        let lake = Tables::open(url, &HashMap::new()).map_err(failed)?;
+        let lake = Tables::open(url, options).map_err(failed)?;
         let open = |name: &str| Ok((name.to_owned(), lake.table(name)?));
         let tables = tables.map(open).collect::<Result<BTreeMap<_, _>, _>>().map_err(failed)?;
         let objects = tables.values().next().map(Table::objects).ok_or_else(|| Error::Open {

@@ -3,7 +3,6 @@
 //! `cargo bench -p aion-sinks --bench lake -- [ROWS] [BATCH_ROWS]`
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +15,7 @@ use aion_sinks::{
     batch::Batch,
     budget::Budget,
     conformance::{EPOCH_US, Log, settle, take},
-    lake::{Lake, Settings, TableSpec},
+    lake::{Lake, Settings, StoreOptions, TableSpec},
     sink::Sink,
 };
 use anyhow::{Context, ensure};
@@ -43,7 +42,7 @@ fn main() -> anyhow::Result<()> {
 async fn run(rows: i64, batch_rows: i64, flush_rows: i64) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let url = Url::from_directory_path(folder.path()).ok().context("the folder has no URL")?;
-    let lake = Lake::open(&url, &HashMap::new())?;
+    let lake = Lake::open(&url, &StoreOptions::default())?;
     let spec = TableSpec { name: "decisions".into(), schema: schema(), event_time: "at".into() };
     let settings = Settings { hold_bytes: usize::MAX, ..Settings::default() };
     let mut sink = lake.sink(spec, settings).await?;

@@ -2,11 +2,11 @@
 //!
 //! `cargo run --release -p aion-sinks --example lake_table -- FOLDER [ROWS] | python tests/lake/readers.py`
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use aion_sinks::{
     conformance::{Log, schema, settle, take},
-    lake::{Lake, Settings, TableSpec},
+    lake::{Lake, Settings, StoreOptions, TableSpec},
     sink::Sink,
 };
 use anyhow::{Context, bail};
@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let folder = PathBuf::from(&folder).canonicalize()?;
     let url = Url::from_directory_path(&folder).ok().context("the folder has no URL")?;
-    let lake = Lake::open(&url, &HashMap::new())?;
+    let lake = Lake::open(&url, &StoreOptions::default())?;
     let spec = TableSpec { name: "orders".into(), schema: schema(), event_time: "at".into() };
     let settings = Settings { checkpoint_every: 10, ..Settings::default() };
     let mut sink = lake.sink(spec, settings).await?;

@@ -10,6 +10,7 @@
 //! | `contract` | what a table must look like for this writer |
 //! | `checkpoint`, `kernel` | checkpoints and opening, through the Delta kernel |
 //! | [`read`] | snapshots for readers: version, files, marks |
+//! | [`upkeep`] | compaction, retention, checkpoints, vacuum, clean-up of the log |
 //! | `store` | a local folder (synced) or an object store |
 //! | `testing` | what tests do to a writer (feature `testing`) |
 //!
@@ -21,7 +22,7 @@
 //! **Invariant:** the format is Delta's in full; its optimizer, vacuum and writers of this kind can work on one table.
 //! Only the commit loop is ours, because no library checks that a mark is the expected one.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use object_store::ObjectStore;
 use url::Url;
@@ -41,6 +42,7 @@ mod sink;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod upkeep;
 
 pub use contract::{DATE_COLUMN, TableSpec};
 pub use sink::LakeSink;
@@ -75,6 +77,23 @@ impl Default for Settings {
     }
 }
 
+/// Options of an object store by their names: `region`, `endpoint`, `access_key_id` and so on, as the crate
+/// `object_store` has them. A folder has none. Values may be secrets and are never shown.
+#[derive(Clone, Default)]
+pub struct StoreOptions(HashMap<String, String>);
+
+impl FromIterator<(String, String)> for StoreOptions {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(options: T) -> StoreOptions {
+        StoreOptions(options.into_iter().collect())
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// A place that holds tables, each in a folder of its name.
 #[derive(Clone, Debug)]
 pub struct Lake {
@@ -85,7 +104,7 @@ pub struct Lake {
 
 impl Lake {
     /// Opens the lake at `url`: `file:///path`, or an object store with its `options`. Nothing is read yet.
-    pub fn open(url: &Url, options: &HashMap<String, String>) -> Result<Lake, SinkError> {
+    pub fn open(url: &Url, options: &StoreOptions) -> Result<Lake, SinkError> {
         Ok(Lake::over(url, store::object_store(url, options)?))
     }
 
@@ -112,11 +131,18 @@ impl Lake {
             engine: Arc::clone(&self.engine),
             contract: contract::Contract::new(spec)?,
             settings,
+            adds_columns: true,
             checkpointing: false.into(),
         });
         let mut log = log::Log::open(Arc::clone(&table)).await?;
         checkpoint::start_if_due(&mut log);
         Ok(LakeSink::new(table, log))
+    }
+
+    /// Makes sure that of two writers who put an object of the same name only one succeeds: all that a table's log
+    /// rests on. A folder's file system is known by its errors.
+    pub async fn probe(&self) -> Result<(), SinkError> {
+        store::Store::new(&self.root, Arc::clone(&self.objects))?.probe().await
     }
 
     /// The table of that name, for reading; it need not exist yet.

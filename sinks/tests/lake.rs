@@ -13,3 +13,5 @@ mod rivals;
 mod shared;
 #[path = "lake/sleepers.rs"]
 mod sleepers;
+#[path = "lake/upkeep.rs"]
+mod upkeep;

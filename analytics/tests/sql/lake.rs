@@ -1,7 +1,6 @@
 //! A lake that tests write with the sink itself, and an engine that reads it.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +13,7 @@ use aion_schemas::{
 use aion_sinks::{
     batch::Batch,
     budget::Reservation,
-    lake::{Lake, TableSpec},
+    lake::{Lake, StoreOptions, TableSpec},
     sink::{Accepted, Flush, Sink},
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef, util::pretty::pretty_format_batches};
@@ -67,7 +66,7 @@ impl TestLake {
             schema: Arc::clone(&schema),
             event_time: event_time.name.to_string(),
         };
-        let lake = Lake::open(&self.url(), &HashMap::new()).unwrap();
+        let lake = Lake::open(&self.url(), &StoreOptions::default()).unwrap();
         let mut sink = lake.sink(spec, aion_sinks::lake::Settings::default()).await.unwrap();
         let partition = self.partition(table);
         sink.assign(std::slice::from_ref(&partition)).await.unwrap();

@@ -154,6 +154,11 @@ pub(crate) fn commit_info(id: Uuid, operation: &str, mode: &[(&str, &str)]) -> L
     Line { commit_info: Some(info), ..Line::default() }
 }
 
+/// The uuid that its writer gave an entry.
+pub(crate) fn writer_id(lines: &[Line]) -> Option<String> {
+    lines.iter().find_map(|line| line.commit_info.as_ref()?.txn_id.clone())
+}
+
 /// Milliseconds since 1970, for people and other engines; nothing is decided by it.
 pub(crate) fn wall_clock_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

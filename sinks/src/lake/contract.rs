@@ -26,6 +26,10 @@ const HARMLESS_FEATURES: [&str; 2] = ["appendOnly", "invariants"];
 
 /// How long a removed file is kept where the table doesn't say: Delta's default.
 const DEFAULT_RETENTION: Duration = Duration::from_hours(7 * 24);
+/// How long entries of the log are kept where the table doesn't say: Delta's default.
+const DEFAULT_LOG_RETENTION: Duration = Duration::from_hours(30 * 24);
+/// What our own tables say. A stream makes thousands of entries a day, and the log is read by listing it.
+const LOG_RETENTION: (&str, &str) = ("delta.logRetentionDuration", "interval 7 days");
 const LEAST_RETENTION: Duration = Duration::from_hours(1);
 
 /// What the rows of a table are.
@@ -119,7 +123,10 @@ impl Contract {
             schema_string: schema_string(self.fields.clone()),
             partition_columns: vec![DATE_COLUMN.to_owned()],
             created_time: Some(wall_clock_ms()),
-            configuration: BTreeMap::new(),
+            configuration: BTreeMap::from([(
+                LOG_RETENTION.0.to_owned(),
+                LOG_RETENTION.1.to_owned(),
+            )]),
         }
     }
 
@@ -211,8 +218,34 @@ impl Contract {
     }
 }
 
-/// How long the table keeps files that no version uses any more.
-pub(crate) fn retention(metadata: &Metadata) -> Duration {
+/// What a table says of its own upkeep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// How long files are kept that no version uses.
+    pub(crate) retention: Duration,
+    /// How long entries of the log are kept that a checkpoint stands for; never so short that a writer which
+    /// slept misses them.
+    pub(crate) log_retention: Duration,
+    /// Whether entries of the log go at all.
+    pub(crate) cleans_log: bool,
+    /// Whether rows may only be added.
+    pub(crate) append_only: bool,
+}
+
+impl Rules {
+    pub(crate) fn of(metadata: &Metadata) -> Rules {
+        let properties = TableProperties::from(metadata.configuration.iter());
+        let log = properties.log_retention_duration.unwrap_or(DEFAULT_LOG_RETENTION);
+        Rules {
+            retention: retention(metadata),
+            log_retention: log.max(24 * LEAST_RETENTION),
+            cleans_log: properties.enable_expired_log_cleanup.unwrap_or(true),
+            append_only: properties.append_only.unwrap_or(false),
+        }
+    }
+}
+
+fn retention(metadata: &Metadata) -> Duration {
     let properties = TableProperties::from(metadata.configuration.iter());
     properties.deleted_file_retention_duration.unwrap_or(DEFAULT_RETENTION)
 }

@@ -183,36 +183,107 @@ fn dates(rows: &RecordBatch, spec: &TableSpec) -> Result<Vec<i32>, SinkError> {
 }
 
 fn encode_file(spec: &TableSpec, date: i32, rows: &[RecordBatch]) -> Result<File, SinkError> {
-    let doing = format!("encode rows of {}", spec.name);
-    let encode = || -> Result<Vec<u8>, parquet::errors::ParquetError> {
-        let options = ArrowWriterOptions::new()
-            .with_properties(properties(spec, &rows[0]))
-            .with_skip_arrow_metadata(true);
-        let schema = Arc::clone(&spec.schema);
-        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
-        rows.iter().try_for_each(|rows| writer.write(rows))?;
-        writer.into_inner()
-    };
-    let bytes = Bytes::from(encode().map_err(|e| failed(&doing, &e.to_string()))?);
-    let day = date32_to_datetime(date)
-        .ok_or_else(|| failed(&doing, &format!("day {date} is out of range")))?
-        .format("%Y-%m-%d")
-        .to_string();
-    let stats = serde_json::to_string(&stats(spec, rows)).ok();
-    let add = Add {
-        path: format!("{DATE_COLUMN}={day}/part-{}.zstd.parquet", Uuid::new_v4()),
-        partition_values: HashMap::from([(DATE_COLUMN.to_owned(), Some(day))]),
-        size: bytes.len() as i64,
-        modification_time: wall_clock_ms(),
-        data_change: true,
-        stats,
-        deletion_vector: None,
-    };
-    Ok(File { bytes, add })
+    let mut file = Encoder::new(spec, date, &rows[0])?;
+    rows.iter().try_for_each(|rows| file.write(rows))?;
+    file.finish()
 }
 
+/// A file in the making, whose rows are of one event date.
+pub(crate) struct Encoder<'a> {
+    spec: &'a TableSpec,
+    date: i32,
+    writer: ArrowWriter<Vec<u8>>,
+    rows: u64,
+    columns: [Summary; FILTERED],
+}
+
+impl Encoder<'_> {
+    /// A file of rows like `sample`, which may be the first of them.
+    pub(crate) fn new<'a>(
+        spec: &'a TableSpec,
+        date: i32,
+        sample: &RecordBatch,
+    ) -> Result<Encoder<'a>, SinkError> {
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties(spec, sample))
+            .with_skip_arrow_metadata(true);
+        let schema = Arc::clone(&spec.schema);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)
+            .map_err(|e| failed(&doing(spec), &e.to_string()))?;
+        Ok(Encoder { spec, date, writer, rows: 0, columns: <[Summary; FILTERED]>::default() })
+    }
+
+    /// Appends rows.
+    pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<(), SinkError> {
+        self.writer.write(rows).map_err(|e| failed(&doing(self.spec), &e.to_string()))?;
+        self.rows += rows.num_rows() as u64;
+        for (name, summary) in filtered_columns(self.spec).iter().zip(&mut self.columns) {
+            rows.column_by_name(name).into_iter().for_each(|column| summary.add(column));
+        }
+        Ok(())
+    }
+
+    /// Ends the file.
+    pub(crate) fn finish(self) -> Result<File, SinkError> {
+        let doing = doing(self.spec);
+        let stats = serde_json::to_string(&self.stats()).ok();
+        let bytes = self.writer.into_inner().map_err(|e| failed(&doing, &e.to_string()))?;
+        let day = date32_to_datetime(self.date)
+            .ok_or_else(|| failed(&doing, &format!("day {} is out of range", self.date)))?
+            .format("%Y-%m-%d")
+            .to_string();
+        let add = Add {
+            path: format!("{DATE_COLUMN}={day}/part-{}.zstd.parquet", Uuid::new_v4()),
+            partition_values: HashMap::from([(DATE_COLUMN.to_owned(), Some(day))]),
+            size: bytes.len() as i64,
+            modification_time: wall_clock_ms(),
+            data_change: true,
+            stats,
+            deletion_vector: None,
+        };
+        Ok(File { bytes: bytes.into(), add })
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = Stats { num_records: Some(self.rows), ..Stats::default() };
+        for (name, summary) in filtered_columns(self.spec).iter().zip(&self.columns) {
+            let name = (*name).to_owned();
+            stats.null_count.insert(name.clone(), summary.nulls.into());
+            let Some((low, high)) = summary.range else { continue };
+            let is_time = is_time(&self.spec.schema, &name);
+            if let (Some(low), Some(high)) = (stat(low, is_time), stat(high, is_time)) {
+                stats.min_values.insert(name.clone(), low);
+                stats.max_values.insert(name, high);
+            }
+        }
+        stats
+    }
+}
+
+/// What readers are told of a column.
+#[derive(Default)]
+struct Summary {
+    nulls: usize,
+    range: Option<(i64, i64)>,
+}
+
+impl Summary {
+    fn add(&mut self, column: &ArrayRef) {
+        self.nulls += column.null_count();
+        let ranges = self.range.into_iter().chain(range(column));
+        self.range = ranges.reduce(|(low, high), (l, h)| (low.min(l), high.max(h)));
+    }
+}
+
+fn doing(spec: &TableSpec) -> String {
+    format!("encode rows of {}", spec.name)
+}
+
+/// How many columns one filters on.
+const FILTERED: usize = 4;
+
 /// The columns that one filters on.
-fn filtered_columns(spec: &TableSpec) -> [&str; 4] {
+fn filtered_columns(spec: &TableSpec) -> [&str; FILTERED] {
     [&spec.event_time, "_append_time", "_offset", "_partition"]
 }
 
@@ -261,27 +332,6 @@ fn has_many_values(values: &ArrayRef) -> bool {
         count += 1;
     }
     seen.len() > count / 2 && count > 8
-}
-
-fn stats(spec: &TableSpec, rows: &[RecordBatch]) -> Stats {
-    let mut stats = Stats {
-        num_records: Some(rows.iter().map(|rows| rows.num_rows() as u64).sum()),
-        ..Stats::default()
-    };
-    for name in filtered_columns(spec) {
-        let columns: Vec<&ArrayRef> = rows.iter().filter_map(|r| r.column_by_name(name)).collect();
-        let nulls: usize = columns.iter().map(Array::null_count).sum();
-        stats.null_count.insert(name.to_owned(), nulls.into());
-        let ranges = columns.iter().copied().filter_map(range);
-        let whole = ranges.reduce(|(low, high), (l, h)| (low.min(l), high.max(h)));
-        let Some((low, high)) = whole else { continue };
-        let is_time = is_time(&spec.schema, name);
-        if let (Some(low), Some(high)) = (stat(low, is_time), stat(high, is_time)) {
-            stats.min_values.insert(name.to_owned(), low);
-            stats.max_values.insert(name.to_owned(), high);
-        }
-    }
-    stats
 }
 
 fn range(column: &ArrayRef) -> Option<(i64, i64)> {

@@ -241,7 +241,7 @@ impl Entry {
         if log.table.store.rig.is_off(super::testing::Protection::FileAge) {
             return false;
         }
-        log.table.clock.now().since(self.written) > log.retention / 2
+        log.table.clock.now().since(self.written) > log.rules.retention / 2
     }
 
     /// Whether the entry that was just read is ours.

@@ -79,6 +79,38 @@ pub(crate) fn files(engine: &Engine, opened: &Opened) -> Result<Vec<Add>, SinkEr
     read().map_err(|e| failed(format!("list the files of {}", opened.snapshot.table_root()), &e))
 }
 
+/// The files that are no longer part of the table, as far as the log still tells, and when each was removed.
+pub(crate) fn tombstones(
+    engine: &Engine,
+    opened: &Opened,
+) -> Result<Vec<(String, Option<i64>)>, SinkError> {
+    let read = || -> Result<_, KernelError> {
+        let remove = StructType::try_new([
+            StructField::nullable("path", DataType::STRING),
+            StructField::nullable("deletionTimestamp", DataType::LONG),
+        ])?;
+        let schema = Arc::new(StructType::try_new([StructField::nullable("remove", remove)])?);
+        let mut gone = Vec::new();
+        for batch in opened.snapshot.log_segment().read_actions(engine, schema)? {
+            let rows = ArrowEngineData::try_from_engine_data(batch?.actions)?;
+            let removes = column(rows.record_batch(), "remove")?;
+            let removes = removes.as_struct_opt().ok_or_else(|| unexpected("remove"))?;
+            let field = |name| removes.column_by_name(name).ok_or_else(|| unexpected("remove"));
+            let paths = field("path")?.as_string_opt::<i32>();
+            let times = field("deletionTimestamp")?.as_primitive_opt::<Int64Type>();
+            let (Some(paths), Some(times)) = (paths, times) else {
+                return Err(unexpected("remove"));
+            };
+            let pairs = paths.iter().zip(times);
+            gone.extend(pairs.filter_map(|(path, time)| Some((path?.to_owned(), time))));
+        }
+        Ok(gone)
+    };
+    read().map_err(|e| {
+        failed(format!("list the removed files of {}", opened.snapshot.table_root()), &e)
+    })
+}
+
 /// A checkpoint that was computed and not yet stored.
 pub(crate) struct Checkpoint {
     pub(crate) version: i64,

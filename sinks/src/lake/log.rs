@@ -18,7 +18,7 @@ use super::{
     Settings,
     actions::{self, Line, Metadata, Txn, entry_path},
     clock::{Clock, Moment},
-    contract::{self, Contract},
+    contract::{Contract, Rules},
     kernel::{self, Engine},
     store::{Put, Store},
 };
@@ -34,6 +34,8 @@ pub(crate) struct Table {
     pub(crate) engine: Arc<Engine>,
     pub(crate) contract: Contract,
     pub(crate) settings: Settings,
+    /// Whether columns that the table lacks are added to it; else they are only missing.
+    pub(crate) adds_columns: bool,
     pub(crate) clock: Clock,
     /// Whether a checkpoint is being made.
     pub(crate) checkpointing: AtomicBool,
@@ -49,8 +51,8 @@ pub(crate) struct Log {
     pub(crate) version: i64,
     /// The version of the newest checkpoint known; -1 without one.
     pub(crate) checkpoint: i64,
-    /// How long the table keeps files that no version uses.
-    pub(crate) retention: Duration,
+    /// What the table says of its upkeep.
+    pub(crate) rules: Rules,
     txns: BTreeMap<String, i64>,
     read_at: Moment,
 }
@@ -79,12 +81,14 @@ impl Log {
                 table_id: opened.metadata.id.clone(),
                 version: opened.version,
                 checkpoint: opened.checkpoint,
-                retention: contract::retention(&opened.metadata),
+                rules: Rules::of(&opened.metadata),
                 txns: opened.txns,
                 read_at,
                 table,
             };
-            let Some(widened) = widened else { return Ok(log) };
+            let Some(widened) = widened.filter(|_| log.table.adds_columns) else {
+                return Ok(log);
+            };
             log.widen(widened).await?;
             table = log.table;
         }
@@ -116,20 +120,25 @@ impl Log {
 
     /// Reads the entry after the newest one read.
     pub(crate) async fn read_next(&mut self) -> Result<Next, SinkError> {
+        Ok(match self.read_lines().await? {
+            Some(lines) => Next::Entry(actions::writer_id(&lines)),
+            None => Next::None,
+        })
+    }
+
+    /// Reads the entry after the newest one read, and gives what is in it; `None` if there is none yet.
+    pub(crate) async fn read_lines(&mut self) -> Result<Option<Vec<Line>>, SinkError> {
         let path = entry_path(self.version + 1);
         let read_at = self.table.clock.now();
         let Some(bytes) = self.table.store.get(&path).await? else {
             self.read_at = read_at;
-            return Ok(Next::None);
+            return Ok(None);
         };
-        let mut id = None;
-        for line in actions::parse(&path, &bytes)? {
-            self.apply(&line)?;
-            id = id.or(line.commit_info.and_then(|info| info.txn_id));
-        }
+        let lines = actions::parse(&path, &bytes)?;
+        lines.iter().try_for_each(|line| self.apply(line))?;
         self.version += 1;
         self.read_at = read_at;
-        Ok(Next::Entry(id))
+        Ok(Some(lines))
     }
 
     /// Takes over an own entry that was put as the next version at `put_at`.
@@ -182,9 +191,10 @@ impl Log {
     }
 
     fn check_metadata(&mut self, metadata: &Metadata) -> Result<(), SinkError> {
-        self.retention = contract::retention(metadata);
+        self.rules = Rules::of(metadata);
         match self.table.contract.check_metadata(metadata)? {
             None => Ok(()),
+            Some(_) if !self.table.adds_columns => Ok(()),
             Some(_) => Err(SinkError::Fatal {
                 doing: format!("write table {}", self.table.contract.spec.name),
                 cause: "columns of it were dropped while it was written".to_owned(),

@@ -6,7 +6,7 @@
 //! (deletion vectors, mapped columns) is refused.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +19,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
+    StoreOptions,
     actions::{self, Add, Line, Metadata, Protocol, Stats, entry_path},
     clock::{Clock, Moment},
     contract::{DATE_COLUMN, DeltaSchema, arrow_type},
@@ -74,7 +75,7 @@ pub struct LiveFile {
 
 impl Table {
     /// Opens the table at `url` (the table's own folder) with the options of its object store.
-    pub fn open(url: &Url, options: &HashMap<String, String>) -> Result<Table, SinkError> {
+    pub fn open(url: &Url, options: &StoreOptions) -> Result<Table, SinkError> {
         let mut root = url.clone();
         if !root.path().ends_with('/') {
             root.set_path(&format!("{}/", url.path()));
@@ -162,10 +163,15 @@ impl Snapshot {
     }
 
     fn apply(&mut self, root: &Url, lines: Vec<Line>) -> Result<(), SinkError> {
-        let removed: HashSet<String> =
-            lines.iter().filter_map(|line| Some(line.remove.as_ref()?.path.clone())).collect();
-        if !removed.is_empty() {
-            self.files.retain(|file| !removed.contains(&file.path));
+        // Also what is added: a path that is there already is being described anew.
+        let path = |line: &Line| match (&line.remove, &line.add) {
+            (Some(remove), _) => Some(remove.path.clone()),
+            (_, Some(add)) => Some(add.path.clone()),
+            _ => None,
+        };
+        let named: HashSet<String> = lines.iter().filter_map(path).collect();
+        if !named.is_empty() {
+            self.files.retain(|file| !named.contains(&file.path));
         }
         for line in lines {
             if let Some(add) = line.add {

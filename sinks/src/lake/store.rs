@@ -8,17 +8,20 @@
 //! **Invariant:** a log entry is put only if its name is free, in one atomic step (hard link; conditional put).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path as ObjectPath};
+use object_store::{
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path as ObjectPath,
+};
 use url::Url;
 use uuid::Uuid;
 
+use super::StoreOptions;
 use crate::{fault, sink::SinkError};
 
 /// What became of a put if absent.
@@ -191,6 +194,59 @@ impl Store {
         }
     }
 
+    /// Where a path of the log (percent-encoded, relative) is in [`Store::objects`].
+    pub(crate) fn locate(&self, path: &str) -> Result<ObjectPath, SinkError> {
+        let url = self.root.join(path).ok();
+        let location = url.and_then(|url| ObjectPath::from_url_path(url.path()).ok());
+        location.ok_or_else(|| unusable(&self.root, &format!("{path} is no path of a file")))
+    }
+
+    /// Reads a file of the table.
+    pub(crate) async fn read(&self, location: &ObjectPath) -> Result<Bytes, SinkError> {
+        let read = async { self.objects.get(location).await?.bytes().await };
+        read.await.map_err(|e| failed(format!("read {location}"), &io_error(e)))
+    }
+
+    /// Everything under a folder of the table, in no order.
+    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, SinkError> {
+        use futures::TryStreamExt;
+        let folder = self.locate(folder)?;
+        let listed = self.objects.list(Some(&folder)).try_collect().await;
+        listed.map_err(|e| failed(format!("list {folder}"), &io_error(e)))
+    }
+
+    /// Removes a file; one that is gone already is as good.
+    pub(crate) async fn remove(&self, location: &ObjectPath) -> Result<(), SinkError> {
+        match self.objects.delete(location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(failed(format!("remove {location}"), &io_error(e))),
+        }
+    }
+
+    /// See [`super::Lake::probe`].
+    pub(crate) async fn probe(&self) -> Result<(), SinkError> {
+        let Place::Objects(root) = &self.place else { return Ok(()) };
+        let object = join(root, &format!("_aion_probe/{}", Uuid::new_v4()));
+        let put = async |text: &'static str| {
+            self.objects.put_opts(&object, text.into(), PutMode::Create.into()).await
+        };
+        let doing = || format!("try the object store at {}", self.root);
+        put("first").await.map_err(|e| failed(doing(), &io_error(e)))?;
+        let second = put("second").await;
+        self.objects.delete(&object).await.map_err(|e| failed(doing(), &io_error(e)))?;
+        match second {
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(e) => Err(failed(doing(), &io_error(e))),
+            Ok(_) => Err(SinkError::Fatal {
+                doing: doing(),
+                cause: "it let a second put of the same object pass, though it was to be refused".to_owned(),
+                hint: "use a store that heeds If-None-Match (S3 does since 2024): without it two writers \
+                       would lose each other's rows"
+                    .to_owned(),
+            }),
+        }
+    }
+
     /// Whether anything is in a folder.
     pub(crate) async fn has_any(&self, folder: &str) -> Result<bool, SinkError> {
         use futures::TryStreamExt;
@@ -214,9 +270,9 @@ impl Store {
 /// Opens the object store of a URL with the options of its kind (region, keys, endpoint).
 pub(crate) fn object_store(
     url: &Url,
-    options: &HashMap<String, String>,
+    options: &StoreOptions,
 ) -> Result<Arc<dyn ObjectStore>, SinkError> {
-    delta_kernel_default_engine::storage::store_from_url_opts(url, options)
+    delta_kernel_default_engine::storage::store_from_url_opts(url, &options.0)
         .map_err(|e| unusable(url, &e.to_string()))
 }
 

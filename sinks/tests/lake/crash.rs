@@ -1,10 +1,10 @@
 //! Killing a writer at each named point, then going on: every offset once.
 
-use std::{collections::HashMap, path::Path, process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use aion_sinks::{
     conformance::{Log, schema, settle, take},
-    lake::{Lake, Settings},
+    lake::{Lake, Settings, StoreOptions},
     sink::Sink,
 };
 use url::Url;
@@ -26,7 +26,7 @@ const TOPIC: Uuid = Uuid::from_u128(0x1234_5678);
 const END: i64 = 60;
 
 fn lake(folder: &Path) -> Lake {
-    Lake::open(&Url::from_directory_path(folder).unwrap(), &HashMap::new()).unwrap()
+    Lake::open(&Url::from_directory_path(folder).unwrap(), &StoreOptions::default()).unwrap()
 }
 
 /// The process that is killed: writes two partitions to their end, from wherever the table has them.

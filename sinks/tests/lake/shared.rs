@@ -1,11 +1,11 @@
 //! A lake in a temporary folder, and reading it back as a user would.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use aion_schemas::log::Partition;
 use aion_sinks::{
     conformance::schema,
-    lake::{Lake, LakeSink, Settings, TableSpec, read::Snapshot},
+    lake::{Lake, LakeSink, Settings, StoreOptions, TableSpec, read::Snapshot},
     sink::Sink,
 };
 use arrow::{
@@ -35,7 +35,7 @@ impl Place {
     pub(crate) fn new() -> Place {
         let folder = tempfile::tempdir().unwrap();
         let url = Url::from_directory_path(folder.path()).unwrap();
-        Place { lake: Lake::open(&url, &HashMap::new()).unwrap(), folder }
+        Place { lake: Lake::open(&url, &StoreOptions::default()).unwrap(), folder }
     }
 
     pub(crate) fn log(&self) -> PathBuf {
