@@ -10,6 +10,7 @@ use crate::{
     dev::{self, DevArgs},
     exit::{self, Exit},
     generate::{self, GenerateArgs},
+    lake::{self, LakeCommand},
     run, schemas,
     sql::{self, SqlArgs},
 };
@@ -37,6 +38,8 @@ enum Command {
     Sql(SqlArgs),
     /// Prove that the lake has every record of the logs once: offset by offset, or say what is wrong.
     Audit(AuditArgs),
+    /// Look after a lake: how its tables stand, compaction, retention, vacuum.
+    Lake(LakeCommand),
     /// Work with the contract: topics and schemas.
     Schemas {
         #[command(subcommand)]
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Sql(args) => sql::run(args),
         Command::Audit(args) => audit::run(args),
+        Command::Lake(command) => lake::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

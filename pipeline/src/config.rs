@@ -17,13 +17,15 @@ use std::{
 };
 
 use aion_schemas::catalog::Catalog;
+use aion_sinks::lake::StoreOptions;
 use serde::Deserialize;
 use url::Url;
 
 pub use self::jobs::{JobConfig, SinkKind, defaults as default_jobs};
 use crate::{
     exit::{Exit, Failure},
-    place,
+    place, storage,
+    upkeep::UpkeepConfig,
 };
 
 /// A configuration that was checked: everything in it can be used as it stands.
@@ -54,10 +56,14 @@ pub struct Config {
 pub struct LakeConfig {
     /// Folder (`file://`) or object store that holds one Delta table per topic.
     pub url: Url,
+    /// The options of its object store.
+    pub options: StoreOptions,
     /// A table's rows are written when they hold this many bytes in memory.
     pub flush_bytes: usize,
     /// A table's rows are written when the oldest is this old.
     pub flush_age: Duration,
+    /// What is done to keep tables small in files and short in logs.
+    pub upkeep: UpkeepConfig,
 }
 
 /// How often a process audits what it stores.
@@ -128,10 +134,16 @@ struct KafkaFile {
 #[serde(deny_unknown_fields)]
 struct LakeFile {
     url: String,
+    #[serde(default)]
+    storage: BTreeMap<String, toml::Value>,
     #[serde(default = "default_flush_mib")]
     flush_mib: usize,
     #[serde(default = "default_flush_age_s")]
     flush_age_s: u64,
+    #[serde(default = "default_upkeep_every_m")]
+    upkeep_every_m: u64,
+    #[serde(default)]
+    keep_days: BTreeMap<String, u32>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -182,6 +194,10 @@ const fn default_flush_age_s() -> u64 {
     60
 }
 
+const fn default_upkeep_every_m() -> u64 {
+    60
+}
+
 impl Config {
     /// Reads and checks a file, with overrides from this process's environment.
     pub fn load(path: &Path) -> anyhow::Result<Config> {
@@ -212,8 +228,10 @@ fn check(file: File) -> Result<Config, String> {
     let lake = file.lake.ok_or("no place to write to: add a [lake] with its url")?;
     let lake = LakeConfig {
         url: lake_url(&lake.url)?,
+        options: storage::options(&lake.storage)?,
         flush_bytes: mib("lake.flush_mib", lake.flush_mib)?,
         flush_age: Duration::from_secs(lake.flush_age_s),
+        upkeep: upkeep(&lake, &catalog)?,
     };
     let jobs = jobs::check(file.jobs, &catalog)?;
     Ok(Config {
@@ -239,6 +257,22 @@ fn audit(file: AuditFile) -> Result<AuditConfig, String> {
     Ok(AuditConfig {
         every: Duration::from_secs(file.every_s),
         since: file.since_s.map(Duration::from_secs),
+    })
+}
+
+fn upkeep(lake: &LakeFile, catalog: &Catalog) -> Result<UpkeepConfig, String> {
+    for (table, days) in &lake.keep_days {
+        if catalog.table(table).is_none() {
+            return Err(format!("lake.keep_days: there is no table {table} in the catalog"));
+        }
+        if *days == 0 {
+            return Err(format!("lake.keep_days.{table}: a day is the least"));
+        }
+    }
+    let every = Duration::from_secs(lake.upkeep_every_m.saturating_mul(60));
+    Ok(UpkeepConfig {
+        every: (!every.is_zero()).then_some(every),
+        keep_days: lake.keep_days.clone(),
     })
 }
 
@@ -268,9 +302,10 @@ fn connection(file: KafkaFile) -> Result<aion_kafka::Connection, String> {
 pub fn lake_url(text: &str) -> Result<Url, String> {
     if let Ok(url) = Url::parse(text) {
         return match url.scheme() {
-            "file" => Ok(url),
+            "file" | "s3" | "s3a" | "gs" | "az" | "abfs" | "abfss" => Ok(url),
             other => Err(format!(
-                "lake {text:?}: this build writes to local folders only (file://), not to {other}://"
+                "lake {text:?}: a folder, or a URL that begins with s3://, gs:// or abfss:// is wanted, not \
+                 {other}://"
             )),
         };
     }

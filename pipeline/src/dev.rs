@@ -4,11 +4,12 @@
 
 mod screen;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use aion_embedded::{Broker, Settings};
 use aion_kafka::Connection;
 use aion_schemas::catalog::{Catalog, Environment};
+use aion_sinks::lake::StoreOptions;
 use anyhow::Context;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -20,14 +21,17 @@ use crate::{
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
     generate::Feed,
-    http, logging, place,
+    http, lake_args, logging, place,
     platform::Platform,
     signals,
+    upkeep::UpkeepConfig,
 };
 
 /// Rows are in the lake after this time: short enough to watch, long enough for files worth having.
 const FLUSH_AGE: Duration = Duration::from_secs(5);
 const FLUSH_BYTES: usize = 64 << 20;
+/// Flushes are small here, so their files are many.
+const UPKEEP: Duration = Duration::from_mins(10);
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Arguments of `aion dev`.
@@ -110,12 +114,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
 
 /// The configuration that `aion run` would read for this machine.
 fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Result<Config> {
-    let catalog = match &args.catalog {
-        None => Catalog::builtin(),
-        Some(dir) => Catalog::load(dir).map_err(|cause| {
-            Failure::new(Exit::Usage, format!("catalog {}: {cause}", dir.display()))
-        })?,
-    };
+    let catalog = lake_args::catalog(args.catalog.as_deref())?;
     let lake = folder.lake();
     let url = place::folder_url(&lake).map_err(|cause| anyhow::anyhow!("lake folder {cause}"))?;
     let mut jobs = default_jobs(&catalog);
@@ -127,7 +126,13 @@ fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Re
         jobs,
         catalog,
         kafka: Connection::to(broker.to_string()),
-        lake: LakeConfig { url, flush_bytes: FLUSH_BYTES, flush_age: FLUSH_AGE },
+        lake: LakeConfig {
+            url,
+            options: StoreOptions::default(),
+            flush_bytes: FLUSH_BYTES,
+            flush_age: FLUSH_AGE,
+            upkeep: UpkeepConfig { every: Some(UPKEEP), keep_days: BTreeMap::new() },
+        },
         http: args.http,
         memory_bytes: (args.memory_mib as usize) << 20,
         drain: DRAIN,

@@ -1,11 +1,12 @@
 //! The jobs of a configuration, running: what `aion run` and `aion dev` have in common.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use aion_kafka::Limits;
+use aion_schemas::catalog::Topic;
 use aion_sinks::{
     budget::Budget,
-    lake::{Lake, Settings, TableSpec},
+    lake::{Lake, Settings, TableSpec, upkeep::Compaction},
     sink::{Sink, SinkError},
 };
 use anyhow::Context;
@@ -22,13 +23,14 @@ use crate::{
     job::{self, JobError, JobSpec},
     metrics::Metrics,
     preflight::{self, Partitions},
+    upkeep,
 };
 
-/// The part of the memory budget (one in so many) that librdkafka's own queues may take.
-const QUEUE_SHARE: usize = 4;
-/// And the part for what nobody counts: files being encoded, the allocator's free pages, the code.
-/// Decoded rows get the rest.
-const OVERHEAD_SHARE: usize = 4;
+/// The sixteenths of the memory budget for decoded rows, and for the messages in librdkafka's queues.
+/// The rest is for what nobody counts: librdkafka's own record of each message, which is as large as
+/// a small message, files being encoded, the allocator's free pages, the code.
+const ROWS_SIXTEENTHS: usize = 7;
+const QUEUES_SIXTEENTHS: usize = 2;
 
 /// Running jobs and the HTTP surface that tells of them.
 #[derive(Debug)]
@@ -47,13 +49,13 @@ impl Platform {
         listener: TcpListener,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Platform> {
-        let queues_bytes = config.memory_bytes / QUEUE_SHARE;
-        let budget =
-            Budget::new(config.memory_bytes - queues_bytes - config.memory_bytes / OVERHEAD_SHARE);
+        let budget = Budget::new(rows_bytes(&config));
+        let queues_bytes = config.memory_bytes / 16 * QUEUES_SIXTEENTHS;
         let partitions = preflight::look(&config.kafka, &config.jobs).await?;
         let limits = queue_limits(&config.jobs, &partitions, queues_bytes);
-        let lake =
-            Lake::open(&config.lake.url, &HashMap::new()).map_err(|cause| sink_failure(&cause))?;
+        let lake = Lake::open(&config.lake.url, &config.lake.options)
+            .map_err(|cause| sink_failure(&cause))?;
+        lake.probe().await.map_err(|cause| sink_failure(&cause))?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         for job in &config.jobs {
             let sinks = sinks(job, &lake, &config).await?;
@@ -71,6 +73,9 @@ impl Platform {
             jobs.push(handle.done);
         }
         let health = Arc::new(Health::new(statuses));
+        let topics = config.jobs.iter().map(|job| Arc::clone(&job.topic)).collect();
+        let rounds = config.lake.upkeep.clone();
+        tokio::spawn(upkeep::run(lake, topics, rounds, worth(&config), shutdown.clone()));
         let audits = Audits::default();
         if let Some(audit) = config.audit {
             let (audits, shutdown) = (audits.clone(), shutdown.clone());
@@ -143,10 +148,7 @@ async fn sinks(
     for kind in &job.sinks {
         match kind {
             SinkKind::Lake => {
-                let schema = &job.topic.schema;
-                let event_time = schema.fields[schema.event_time].name.to_string();
-                let name = job.topic.table.to_string();
-                let spec = TableSpec { name, schema: schema.arrow(), event_time };
+                let spec = table_spec(&job.topic);
                 let settings = lake_settings(config);
                 sinks.push(Box::new(
                     lake.sink(spec, settings).await.map_err(|cause| sink_failure(&cause))?,
@@ -157,15 +159,33 @@ async fn sinks(
     Ok(sinks)
 }
 
+/// What the lake has to know of a topic's table.
+pub fn table_spec(topic: &Topic) -> TableSpec {
+    let schema = &topic.schema;
+    let event_time = schema.fields[schema.event_time].name.to_string();
+    TableSpec { name: topic.table.to_string(), schema: schema.arrow(), event_time }
+}
+
+fn rows_bytes(config: &Config) -> usize {
+    config.memory_bytes / 16 * ROWS_SIXTEENTHS
+}
+
 /// A table holds twice what makes a flush: one flush under way, the next filling up.
 fn lake_settings(config: &Config) -> Settings {
-    let flush_bytes = config.lake.flush_bytes.min(config.memory_bytes / 4);
+    let flush_bytes = config.lake.flush_bytes.min(rows_bytes(config) / 2);
     Settings {
         flush_bytes,
         flush_age: config.lake.flush_age,
         hold_bytes: 2 * flush_bytes,
         ..Settings::default()
     }
+}
+
+/// Compacting holds a file that is read and the new one, both outside the budget for rows.
+fn worth(config: &Config) -> Compaction {
+    let most = (config.memory_bytes / 16) as u64;
+    let worth = Compaction::default();
+    Compaction { target_bytes: worth.target_bytes.min(most), ..worth }
 }
 
 fn sink_failure(cause: &SinkError) -> Failure {

@@ -26,16 +26,15 @@ use std::{
 };
 
 use aion_analytics::{Engine, Settings, statements};
-use aion_schemas::catalog::Catalog;
 use anyhow::Context;
-use url::Url;
 
 pub use self::format::Format;
 use self::shell::{Outcome, Shell};
 use crate::{
     data_folder::running_broker,
     exit::{Exit, Failure},
-    place,
+    lake_args::LakeArgs,
+    storage,
 };
 
 /// The arguments of `aion sql`.
@@ -51,19 +50,12 @@ pub struct SqlArgs {
     /// How answers are printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Data folder of `aion dev`; the lake lies in it.
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    data: PathBuf,
-    /// The lake itself: a folder, or a URL.
-    #[arg(long, value_name = "URL", conflicts_with = "data")]
-    lake: Option<String>,
+    #[command(flatten)]
+    lake: LakeArgs,
     /// A broker to ask for the ends of the logs, for table `lag`; that of a running `aion dev` is
     /// found by itself.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
-    /// Folder with catalog.toml and schemas; the built-in contract without it.
-    #[arg(long, value_name = "DIR")]
-    catalog: Option<PathBuf>,
     /// Memory that a query may use, such as 512MiB or 4GiB; beyond it large sorts and joins go to
     /// disk.
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = bytes)]
@@ -126,52 +118,14 @@ fn source(args: &SqlArgs) -> anyhow::Result<Source> {
 }
 
 fn open(args: &SqlArgs) -> anyhow::Result<Engine> {
-    let catalog = match &args.catalog {
-        Some(dir) => {
-            Catalog::load(dir).map_err(|cause| Failure::new(Exit::Usage, cause.to_string()))?
-        }
-        None => Catalog::builtin(),
-    };
-    let mut settings = Settings::new(lake_url(args)?, Arc::new(catalog));
+    let mut settings = Settings::new(args.lake.url()?, Arc::new(args.lake.catalog()?));
+    settings.lake_options = storage::from_environment();
     settings.memory_bytes = args.memory;
     settings.deadline = Duration::from_secs(args.timeout);
-    let running = || running_broker(&args.data).filter(|_| args.lake.is_none());
+    let running = || running_broker(&args.lake.data).filter(|_| args.lake.lake.is_none());
     settings.ends = args.kafka.clone().or_else(running).as_deref().map(ends::of_broker);
     let opened = Engine::open(settings);
     Ok(opened.map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?)
-}
-
-/// The lake's URL. A folder that isn't there, or holds no table, is refused: it would look like a lake
-/// without rows.
-fn lake_url(args: &SqlArgs) -> Result<Url, Failure> {
-    let url = match &args.lake {
-        Some(lake) if lake.contains("://") => Url::parse(lake)
-            .map_err(|cause| Failure::new(Exit::Usage, format!("--lake {lake}: {cause}")))?,
-        Some(folder) => folder_url(Path::new(folder))?,
-        None => folder_url(&args.data.join("lake"))?,
-    };
-    let folder = url.to_file_path().ok().filter(|_| url.scheme() == "file");
-    match folder {
-        Some(folder) if !has_tables(&folder) => Err(nothing_at(&folder)),
-        _ => Ok(url),
-    }
-}
-
-fn has_tables(folder: &Path) -> bool {
-    let tables = fs::read_dir(folder).into_iter().flatten().flatten();
-    tables.map(|table| table.path()).any(|table| table.join("_delta_log").is_dir())
-}
-
-fn folder_url(folder: &Path) -> Result<Url, Failure> {
-    place::folder_url(folder).map_err(|_| nothing_at(folder))
-}
-
-fn nothing_at(folder: &Path) -> Failure {
-    let message = format!(
-        "there is no lake at {}; `aion dev` makes one, or name another place by --data or --lake",
-        folder.display()
-    );
-    Failure::new(Exit::Data, message)
 }
 
 /// Reads a size such as `512MiB`, `4G` or a plain number of bytes.

@@ -94,7 +94,7 @@ def test_audit_of_aborted_transactions(place: Place):
 @pytest.mark.topic(partitions=1)
 def test_audit_of_a_log_that_expired(place: Place):
     """What the log has lost can't be judged, but rows of it that are there twice are still wrong."""
-    place.run(audit_every_s=1).wait_ready()
+    place.run(more="[audit]\nevery_s = 1").wait_ready()
     place.produce(300, broken_every=50)
     place.wait_and_check()
     audit = audited(place)

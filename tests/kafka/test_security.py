@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
+import threading
+from pathlib import Path
 
 import pytest
 from cluster import Place
@@ -45,15 +49,69 @@ def test_a_password_in_the_file(place: Place):
     assert "env:NAME or file:PATH" in said and "hunter2" not in said
 
 
-def test_another_authority(place: Place, tmp_path):
-    other = tmp_path / "other.pem"
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    names = ["-subj", "/CN=other", "-keyout", tmp_path / "other.key", "-out", other]
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate that nobody else knows, and its key."""
+    certificate, key = folder / "other.pem", folder / "other.key"
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=pipeline", "-keyout", key, "-out", certificate]
     subprocess.run(
-        ["openssl", "req", "-x509", *key, *names], check=True, capture_output=True
+        ["openssl", "req", "-x509", *kind, *names], check=True, capture_output=True
     )
+    return certificate, key
+
+
+def test_another_authority(place: Place, tmp_path):
+    other, _ = self_signed(tmp_path)
     said = refused(place, ssl__ca__location=str(other))
     assert f"ssl.ca.location ({other}) has to hold the authority" in said
+
+
+def test_a_certificate_of_another_authority(place: Place, tmp_path):
+    """Of the right name, but not signed by whom the broker trusts."""
+    certificate, key = self_signed(tmp_path)
+    run = place.run(
+        "pipeline-mtls",
+        ssl__certificate__location=str(certificate),
+        ssl__key__location=str(key),
+    )
+    wanted = f"ssl.certificate.location ({certificate}) has to be signed by"
+    run.wait(lambda: wanted in run.output(), "it says so")
+    assert run.get("/readyz")[0] == 503
+
+
+@contextlib.contextmanager
+def relay(host: str, port: int, address: str):
+    """The address of a listener at `address` that passes everything on to `host`."""
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection((host, port))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    listener = socket.create_server((address, 0))
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"{address}:{listener.getsockname()[1]}"
+    listener.close()
+
+
+def test_a_broker_of_another_name(place: Place):
+    """The certificate is good, but not for the address that was called."""
+    host, port = place.cluster.brokers("pipeline").split(",")[0].rsplit(":", 1)
+    with relay(host, int(port), "127.0.0.2") as other:
+        said = refused(place, bootstrap__servers=other)
+        assert f'in their certificate\'s subjectAltName, here "{other}"' in said
+        # Whoever takes the risk has to say so.
+        unchecked = {"ssl__endpoint__identification__algorithm": "none"}
+        place.run(bootstrap__servers=other, **unchecked).wait_ready()
 
 
 def test_properties_that_would_break_the_guarantees(place: Place):
@@ -132,6 +190,9 @@ def test_least_privilege(place: Place):
         assert try_to_write(place, account, topic) == denied, account
     for account in ("control-plane", "router"):
         assert try_to_write(place, account, letters) == denied, account
+    assert try_to_write(place, "gateway", "aion.commands") is None
+    for account in ("control-plane", "router", "pipeline", "webhooks"):
+        assert try_to_write(place, account, "aion.commands") == denied, account
     assert try_to_read(place, "read-only", topic, "read-only-x") is None
     assert try_to_read(place, "read-only", topic, "aion-x") == group_denied
     assert try_to_read(place, "router", topic, "router-x") == group_denied

@@ -3,6 +3,7 @@ once or in the dead letters, counted by libraries that share no code with ours; 
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import threading
@@ -253,12 +254,18 @@ def test_retention_passes_while_nobody_reads(place: Place):
     wait(lambda: bounds(place, 0)[0] == high, "retention took everything", 60)
     set_config(place, retention__ms="604800000")
     place.produce(200)
-    place.run().wait_ready()
+    run = place.run(more='[log]\nformat = "json"')
+    run.wait_ready()
     wait(
         lambda: len(place.stored()) == 500 and place.gaps(), "what is left, and the gap"
     )
     (gap,) = place.gaps()
     assert (gap["reason"], gap["first"], gap["next"]) == ("retention", mark, high)
+    lines = (json.loads(line) for line in run.output().splitlines())
+    (told,) = [line["fields"] for line in lines if line["level"] == "ERROR"]
+    where = {name: told[name] for name in ("topic", "partition", "offset", "next")}
+    assert where == {"topic": place.topic, "partition": 0, "offset": mark, "next": high}
+    assert told["topic_id"] == place.topic_id() and "aion.gaps" in told["message"]
 
 
 @pytest.mark.topic(partitions=1, replication=2)

@@ -130,12 +130,9 @@ class Place:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(
-        self,
-        account: str = "pipeline",
-        audit_every_s: int | None = None,
-        **properties: object,
+        self, account: str = "pipeline", *, more: str = "", **properties: object
     ) -> Process:
-        """Starts an `aion run`; properties are librdkafka's, `__` for a dot."""
+        """Starts an `aion run`; properties are librdkafka's, `__` for a dot; `more` is configuration."""
         run = Process(self.folder / f"run-{len(self.runs)}.log")
         config = self.folder / f"aion-{len(self.runs)}.toml"
         client = self.cluster.client(account)
@@ -149,8 +146,7 @@ class Place:
         config.write_text(
             f'catalog = "{self.catalog}"\n[kafka]\nbrokers = "{brokers}"\n[kafka.properties]\n'
             + "\n".join(lines)
-            + f'\n[lake]\nurl = "{self.lake}"\nflush_age_s = 1\n[http]\nlisten = "{run.http}"\n'
-            + (f"[audit]\nevery_s = {audit_every_s}\n" if audit_every_s else "")
+            + f'\n[lake]\nurl = "{self.lake}"\nflush_age_s = 1\n[http]\nlisten = "{run.http}"\n{more}\n'
         )
         self.runs.append(run)
         run.launch("run", "--config", config)

@@ -48,7 +48,7 @@ pub(super) fn audit(
     let (began, clock) = (now(), Instant::now());
     let since = scope.since.map(super::Since::time);
     let cluster = Cluster::open(&scope.connection, cancel)?;
-    let stores = Stores::open(&scope.lake, &scope.catalog, scope.memory_bytes, cancel)?;
+    let stores = Stores::open(scope, cancel)?;
     let looks = looks(scope, &cluster, &stores, since)?;
     progress.reads_books();
     let ledger = Ledger::read(&cluster, &stores, &scope.catalog)?;

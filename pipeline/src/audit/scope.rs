@@ -7,6 +7,7 @@ use aion_schemas::{
     catalog::{Catalog, Topic},
     suggest::nearest,
 };
+use aion_sinks::lake::StoreOptions;
 use url::Url;
 
 use super::{AuditArgs, Since};
@@ -14,7 +15,7 @@ use crate::{
     config::{Config, JobConfig, SinkKind, default_jobs, lake_url},
     data_folder::running_broker,
     exit::{Exit, Failure},
-    place,
+    lake_args, place, storage,
 };
 
 /// Memory for the questions to the lake, where nothing else says.
@@ -25,6 +26,7 @@ const MEMORY_BYTES: usize = 256 << 20;
 pub(super) struct Scope {
     pub(super) connection: Connection,
     pub(super) lake: Url,
+    pub(super) lake_options: StoreOptions,
     pub(super) catalog: Arc<Catalog>,
     pub(super) places: Vec<Place>,
     pub(super) since: Option<Since>,
@@ -57,6 +59,7 @@ impl Scope {
         Scope {
             connection: config.kafka.clone(),
             lake: config.lake.url.clone(),
+            lake_options: config.lake.options.clone(),
             catalog: Arc::new(config.catalog.clone()),
             places: places(&config.jobs),
             since: None,
@@ -66,10 +69,7 @@ impl Scope {
 
     /// A lake and a broker without a configuration: by default those of a running `aion dev`.
     fn of_folder(args: &AuditArgs) -> anyhow::Result<Scope> {
-        let catalog = match &args.catalog {
-            None => Catalog::builtin(),
-            Some(dir) => Catalog::load(dir).map_err(|cause| usage(&cause.to_string()))?,
-        };
+        let catalog = lake_args::catalog(args.catalog.as_deref())?;
         let lake = match &args.lake {
             Some(lake) => lake_url(lake).map_err(|cause| usage(&cause))?,
             None => place::folder_url(&args.data.join("lake")).map_err(|_| no_lake(&args.data))?,
@@ -90,6 +90,7 @@ impl Scope {
         Ok(Scope {
             connection,
             lake,
+            lake_options: storage::from_environment(),
             places: places(&default_jobs(&catalog)),
             catalog: Arc::new(catalog),
             since: None,

@@ -9,10 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aion_analytics::{Engine, Settings};
-use aion_schemas::{
-    catalog::{Catalog, Topic},
-    log::Timestamp,
-};
+use aion_schemas::{catalog::Topic, log::Timestamp};
 use anyhow::{Context, bail};
 use arrow::{
     array::{Array, AsArray, Int32Array, Int64Array},
@@ -23,12 +20,12 @@ use arrow::{
 use futures::TryStreamExt;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 use uuid::Uuid;
 
 use super::{
     account::{Run, Window},
     report::rfc3339,
+    scope::Scope,
 };
 use crate::exit::{Exit, Failure};
 
@@ -63,15 +60,11 @@ pub(super) struct Entry {
 }
 
 impl Stores {
-    /// Opens a lake; queries together take so much memory.
-    pub(super) fn open(
-        lake: &Url,
-        catalog: &Arc<Catalog>,
-        memory_bytes: usize,
-        cancel: &CancellationToken,
-    ) -> anyhow::Result<Stores> {
-        let mut settings = Settings::new(lake.clone(), Arc::clone(catalog));
-        settings.memory_bytes = memory_bytes;
+    /// Opens the lake of an audit.
+    pub(super) fn open(scope: &Scope, cancel: &CancellationToken) -> anyhow::Result<Stores> {
+        let mut settings = Settings::new(scope.lake.clone(), Arc::clone(&scope.catalog));
+        settings.lake_options = scope.lake_options.clone();
+        settings.memory_bytes = scope.memory_bytes;
         settings.deadline = DEADLINE;
         settings.threads = settings.threads.min(4);
         let engine =

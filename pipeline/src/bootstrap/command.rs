@@ -10,6 +10,7 @@ use super::{PATIENCE, Plan, Principals, Step, Wanted};
 use crate::{
     exit::{Exit, Failure},
     kafka_args::{KafkaArgs, property},
+    lake_args,
 };
 
 /// What `aion bootstrap` is told.
@@ -63,11 +64,7 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
                     with bootstrap.servers";
         return Err(Failure::new(Exit::Usage, what).into());
     };
-    let catalog = match &args.catalog {
-        None => Catalog::builtin(),
-        Some(dir) => Catalog::load(dir)
-            .map_err(|cause| Failure::new(Exit::Usage, format!("catalog: {cause}")))?,
-    };
+    let catalog = lake_args::catalog(args.catalog.as_deref())?;
     let wanted = Wanted {
         environment: args.environment,
         replication: args.replication,

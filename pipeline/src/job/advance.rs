@@ -214,7 +214,8 @@ impl<J: Journal> AdvanceOne<'_, J> {
             max * 100.0,
             example(&item.entries),
         );
-        tracing::error!(job = %self.plan.job, "{why}");
+        let (stream, number) = (&self.reader.partition.stream, self.reader.partition.number);
+        tracing::error!(job = %self.plan.job, topic = %stream.topic, partition = number, "{why}");
         self.reader.stop(why);
         true
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{
     JobError,
     event_loop::Job,
-    gaps::{Gap, GapKind},
+    gaps::{Gap, GapKind, RECORDED},
     journal::Journal,
     reader::{Item, OnceDrained, Phase, Reader},
     rules::Rule,
@@ -44,7 +44,8 @@ impl<S: Source, J: Journal> Job<S, J> {
         }
         // Another id than the one in use is for look-ups to settle.
         let stream = self.stream.get_or_insert(stream).clone();
-        tracing::info!(job = %self.plan.job, topic_id = %stream.id, ?partitions, "given partitions");
+        let (topic, topic_id) = (&stream.topic, &stream.id);
+        tracing::info!(job = %self.plan.job, %topic, %topic_id, ?partitions, "given partitions");
         for number in partitions {
             let partition = Partition { stream: stream.clone(), number: *number };
             self.readers.insert(*number, Reader::new(partition, self.places.len()));
@@ -145,8 +146,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             let entry = |gap: &Gap| gap.entry(&self.plan.job, &reader.partition, noted_at);
             let entries = gaps.iter().map(entry).collect();
             for gap in &gaps {
-                let what = gap.describe(&reader.partition);
-                tracing::error!(job = %self.plan.job, "{what}; the gap is recorded in aion.gaps");
+                gap.tell(&self.plan.job, &reader.partition, RECORDED);
             }
             reader.waiting.push_back(Item { entries, ..item });
         }
@@ -168,7 +168,10 @@ impl<S: Source, J: Journal> Job<S, J> {
             // There is nothing to start over with: the topic is gone.
             return reader.give_up();
         }
-        tracing::info!(job = %self.plan.job, partition = %reader.partition, "starting over from the marks");
+        let topic = &reader.partition.stream.topic;
+        tracing::info!(
+            job = %self.plan.job, %topic, partition = number, "starting over from the marks"
+        );
         reader.restart();
         reader.backoff.failed(now); // whatever made it start over shall not spin
         self.source.command(Command::Halt(number)).await;
@@ -208,7 +211,8 @@ impl<S: Source, J: Journal> Job<S, J> {
         now: Instant,
     ) -> Result<(), JobError> {
         self.counters.rebalances += 1;
-        tracing::info!(job = %self.plan.job, ?partitions, "giving partitions up");
+        let (job, topic) = (&self.plan.job, &self.plan.topic);
+        tracing::info!(%job, %topic, ?partitions, "giving partitions up");
         self.flush_and_commit(now, now + self.plan.revoke_flush).await?;
         self.forget(partitions);
         self.source.command(Command::Release(partitions.to_vec())).await;
@@ -242,7 +246,10 @@ fn diverged(reader: &Reader, names: &[&'static str], high: Offset) -> Vec<Gap> {
 pub(super) fn stop_diverged(reader: &mut Reader, gaps: &[Gap], job: &str, noted_at: Timestamp) {
     let what: Vec<String> = gaps.iter().map(|gap| gap.describe(&reader.partition)).collect();
     let what = what.join("; ");
-    tracing::error!(job, "{what}; the partition stops until somebody chooses what to keep");
+    let done = "the partition stops until somebody chooses what to keep";
+    for gap in gaps {
+        gap.tell(job, &reader.partition, done);
+    }
     let entry = |gap: &Gap| gap.entry(job, &reader.partition, noted_at);
     let entries = gaps.iter().map(entry).collect();
     reader.stop(what);

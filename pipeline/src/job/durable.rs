@@ -145,7 +145,8 @@ impl<S: Source, J: Journal> Job<S, J> {
             let reader = self.readers.get_mut(&partition.number);
             if reader.is_some_and(|reader| is_current(reader, partition)) {
                 tracing::info!(
-                    job = %self.plan.job, %partition, sink = self.places[at].name,
+                    job = %self.plan.job, topic = %partition.stream.topic,
+                    partition = partition.number, sink = self.places[at].name,
                     "another writer has moved the mark"
                 );
                 self.restart(partition.number, now).await;

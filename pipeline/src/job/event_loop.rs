@@ -223,7 +223,8 @@ impl<S: Source, J: Journal> Job<S, J> {
             Event::Revoked(partitions) => self.hand_over(&partitions, now).await?,
             Event::Lost(partitions) => {
                 self.counters.rebalances += 1;
-                tracing::warn!(job = %self.plan.job, ?partitions, "lost partitions to another process");
+                let (job, topic) = (&self.plan.job, &self.plan.topic);
+                tracing::warn!(%job, %topic, ?partitions, "lost partitions to another process");
                 self.forget(&partitions);
                 self.source.command(Command::Release(partitions)).await;
             }

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use aion_schemas::log::{Offset, Partition, Timestamp, show};
+use aion_schemas::log::{Offset, Partition, Stream, Timestamp, show};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -50,7 +50,20 @@ pub struct Gap {
     pub sinks: Vec<&'static str>,
 }
 
+/// What is done about a gap that lies in the past.
+pub(super) const RECORDED: &str = "the gap is recorded in aion.gaps";
+
 impl Gap {
+    /// Says it in the log, with what is done about it.
+    pub(super) fn tell(&self, job: &str, partition: &Partition, done: &str) {
+        let (Stream { topic, id }, range) = (&partition.stream, &self.range);
+        tracing::error!(
+            job, %topic, topic_id = %id, partition = partition.number,
+            offset = range.start.get(), next = range.end.get(),
+            "{}; {done}", self.describe(partition)
+        );
+    }
+
     /// Gathers the sinks that miss the same offsets; `missing` has one range for each sink at most.
     pub(super) fn gather(
         kind: GapKind,

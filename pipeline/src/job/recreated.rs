@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     event_loop::Job,
-    gaps::{Gap, GapKind},
+    gaps::{Gap, GapKind, RECORDED},
     gate::Verdict,
     journal::Journal,
     reader::{Item, Phase, Reader},
@@ -59,8 +59,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         });
         let gaps = Gap::gather(GapKind::TopicDeleted, unread);
         let entry = |gap: &Gap| {
-            let what = gap.describe(&reader.partition);
-            tracing::error!(job = %self.plan.job, "{what}; the gap is recorded in aion.gaps");
+            gap.tell(&self.plan.job, &reader.partition, RECORDED);
             gap.entry(&self.plan.job, &reader.partition, noted_at)
         };
         let entries: Vec<_> = gaps.iter().map(entry).collect();

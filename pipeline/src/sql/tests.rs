@@ -1,20 +1,24 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{collections::HashMap, time::Instant};
+use std::time::Instant;
 
-use aion_schemas::log::{Offset, Timestamp};
+use aion_schemas::{
+    catalog::Catalog,
+    log::{Offset, Timestamp},
+};
 use aion_sinks::{
     batch::Batch,
     budget::Reservation,
-    lake::{Lake, TableSpec},
+    lake::{Lake, StoreOptions, TableSpec},
     sink::{Flush, Sink},
 };
 use clap::Parser;
 use serde_json::json;
+use url::Url;
 use uuid::Uuid;
 
 use super::*;
-use crate::exit::code_of;
+use crate::{exit::code_of, place};
 
 #[derive(Parser)]
 struct Line {
@@ -72,7 +76,7 @@ fn data() -> tempfile::TempDir {
     let schema = topic.schema.arrow();
     let spec = TableSpec { name: "decisions".into(), schema, event_time: "timestamp".into() };
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let lake = Lake::open(&url, &HashMap::new()).unwrap();
+        let lake = Lake::open(&url, &StoreOptions::default()).unwrap();
         let mut sink = lake.sink(spec, aion_sinks::lake::Settings::default()).await.unwrap();
         sink.assign(&[partition]).await.unwrap();
         sink.write(batch).await.unwrap();
@@ -263,5 +267,5 @@ fn sizes_are_read() {
 
 #[test]
 fn a_file_is_found_relative_to_where_one_stands() {
-    assert!(folder_url(Path::new("data")).unwrap().path().ends_with("/data/"));
+    assert!(place::folder_url(Path::new("data")).unwrap().path().ends_with("/data/"));
 }

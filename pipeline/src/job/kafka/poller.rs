@@ -148,7 +148,13 @@ impl Poller {
                 }
             }
             Happened::Truncated { partition, wanted, end, detail } => {
-                tracing::warn!(%partition, %wanted, detail, "the log was cut");
+                tracing::warn!(
+                    topic = %partition.topic,
+                    partition = partition.partition,
+                    offset = wanted.get(),
+                    detail,
+                    "the log was cut"
+                );
                 if let Some(cutter) = self.cutters.remove(&partition.partition) {
                     // Where the broker doesn't say how far both agree, they differ in the last record at least.
                     let agreed = end.unwrap_or(Offset(wanted.get().saturating_sub(1).max(0)));
