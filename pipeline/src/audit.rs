@@ -72,6 +72,10 @@ pub struct AuditArgs {
     /// Only what was appended since: a time in RFC 3339, or how long ago, such as 2h
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
+    /// Offsets that are compared at a time: tests make windows small
+    #[arg(long, hide = true, value_name = "OFFSETS", default_value_t = judge::WINDOW,
+          value_parser = clap::value_parser!(i64).range(1..=1 << 30))]
+    window: i64,
     /// One JSON object on standard output in place of the table
     #[arg(long)]
     json: bool,

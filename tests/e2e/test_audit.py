@@ -83,6 +83,9 @@ def test_a_lake_that_is_right_then_without_a_file_then_with_rows_twice(dev):
     assert audit.total("dead_letters") == broken
     assert audit.total("tombstones") == 5
     assert audit.total("judged") == good + 2 * broken + 5
+    # Where windows end changes nothing.
+    narrow = Audit("--data", dev.data, "--window", 61)
+    assert narrow.report["topics"] == audit.report["topics"]
     dev.kill()
     dev.start("--no-generator")
     assert settled(dev).code == 0
@@ -114,6 +117,8 @@ def test_a_lake_that_is_right_then_without_a_file_then_with_rows_twice(dev):
     # Rows of a file that lie apart only by dead letters or tombstones are ranges of their own.
     assert audit.findings() == expected
     assert audit.total("missing") == lost.num_rows
+    narrow = Audit("--data", dev.data, "--topic", "decisions", "--window", 7)
+    assert narrow.report["topics"] == audit.report["topics"]
     shown = subprocess.run(
         [binary(), "audit", "--data", dev.data, "--topic", DECISIONS],
         capture_output=True,

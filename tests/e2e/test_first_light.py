@@ -8,6 +8,7 @@ import polars
 from confluent_kafka import Producer
 from deltalake import DeltaTable
 from events import TOPICS, Sent, messages
+from processes import Audit
 
 COUNT = 100_000
 
@@ -96,5 +97,9 @@ def test_foreign_events_land_once_through_a_kill(dev):
     dev.kill()
     dev.start("--no-generator")
     check(dev, sent)
+    audit = Audit("--data", dev.data)
+    assert audit.code == 0, audit.report or audit.errors
+    assert audit.total("stored") == COUNT
+    assert audit.total("dead_letters") == sum(sent.broken.values())
     assert dev.stop() == 0, dev.output()
     check(dev, sent)

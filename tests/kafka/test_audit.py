@@ -20,8 +20,7 @@ def audited(place: Place, *arguments: object) -> Audit:
     audits: list[Audit] = []
 
     def nothing_is_pending() -> bool:
-        config = place.folder / "aion-0.toml"
-        audits.append(Audit("--config", config, "--topic", place.topic, *arguments))
+        audits.append(place.audit(*arguments))
         assert audits[-1].report, audits[-1].errors
         return audits[-1].total("pending") == 0
 
@@ -158,8 +157,7 @@ def test_audit_of_a_gap(place: Place):
     for future in asked.values():
         future.result(20)
     place.produce(50)
-    config = place.folder / "aion-0.toml"
-    audit = Audit("--config", config, "--topic", place.topic)
+    audit = place.audit()
     (partition,) = audit.partitions(place.topic)
     assert audit.code == 8
     assert [reason["reason"] for reason in partition["reasons"]] == ["lost_unread"]

@@ -192,6 +192,7 @@ def test_a_compacted_log_with_holes(place: Place):
     wait(all_left_is_stored, "every record that is left is stored")
     assert set(place.stored().values()) == {1}
     assert place.gaps() == []
+    assert place.audit().code == 0, "what compaction took is a row without a record"
 
 
 def test_times_of_the_producer(place: Place):
@@ -266,6 +267,7 @@ def test_retention_passes_while_nobody_reads(place: Place):
     where = {name: told[name] for name in ("topic", "partition", "offset", "next")}
     assert where == {"topic": place.topic, "partition": 0, "offset": mark, "next": high}
     assert told["topic_id"] == place.topic_id() and "aion.gaps" in told["message"]
+    assert place.audit().code == 0, "what is left in the log is stored"
 
 
 @pytest.mark.topic(partitions=1, replication=2)
@@ -309,3 +311,7 @@ def test_an_unclean_election_cuts_the_log(place: Place):
     )
     assert run.get("/readyz")[0] == 503
     assert len(place.stored()) == 350 and set(place.stored().values()) == {1}
+    audit = place.audit()
+    assert audit.code == 7
+    wrong = (place.topic, 0, "diverged", agreed, agreed + 50)
+    assert audit.findings() == {wrong}

@@ -149,7 +149,7 @@ class Audit:
 
     def __init__(self, *where: object) -> None:
         done = subprocess.run(
-            [binary(), "audit", *where, "--json"],
+            [binary(), "audit", *map(str, where), "--json"],
             check=False,
             capture_output=True,
             text=True,

@@ -35,7 +35,7 @@ use super::{
 };
 
 /// Offsets of a window: two MiB of bits.
-const WINDOW: i64 = 1 << 22;
+pub(super) const WINDOW: i64 = 1 << 22;
 
 type Marks = BTreeMap<Place, i64>;
 
@@ -53,7 +53,8 @@ pub(super) fn audit(
     progress.reads_books();
     let ledger = Ledger::read(&cluster, &stores, &scope.catalog)?;
     progress.starts(looks.iter().map(Look::length).sum());
-    let judge = Judge { cluster: &cluster, stores: &stores, ledger: &ledger, progress, cancel };
+    let (cluster, stores, ledger, window) = (&cluster, &stores, &ledger, scope.window);
+    let judge = Judge { cluster, stores, ledger, window, progress, cancel };
     let topics = looks.iter().map(|look| judge.topic(look)).collect::<Result<Vec<_>, _>>()?;
     progress.ends();
     let verdict = topics.iter().map(|topic| topic.verdict).max().unwrap_or_default();
@@ -167,6 +168,7 @@ struct Judge<'a> {
     cluster: &'a Cluster,
     stores: &'a Stores,
     ledger: &'a Ledger,
+    window: i64,
     progress: &'a Progress,
     cancel: &'a CancellationToken,
 }
@@ -252,7 +254,7 @@ impl Judge<'_> {
             }
             // A window is read or it isn't: one that began before the log's start would be neither.
             let until = if at < sweep.log.start { sweep.log.start } else { sweep.all.end };
-            let mut window = Window::new(at..at.saturating_add(WINDOW).min(until));
+            let mut window = Window::new(at..at.saturating_add(self.window).min(until));
             self.stores.fill(topic, place, &mut window)?;
             let next = window.run().end;
             let has_log = at >= sweep.log.start;

@@ -166,7 +166,8 @@ pub(super) struct Log<'a> {
     cluster: &'a Cluster,
     partition: TopicPartition,
     reading: Option<Reading>,
-    /// Records read beyond the last window: offset, and whether the value is null. One fetch at most.
+    /// Records read beyond the last window: offset, and whether the value is null; one fetch at
+    /// most.
     waiting: VecDeque<(i64, bool)>,
     /// Everything below was read, or isn't there.
     certain: i64,

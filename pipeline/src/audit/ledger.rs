@@ -1,8 +1,8 @@
 //! The jobs' own books: dead letters and gaps.
 //!
 //! Both are read from their topics, up to the end that they have when the audit begins, and from
-//! their tables in the lake, which may have what the topics lost. An entry may be there several times:
-//! what counts is the distinct `job:topic id:partition:offset`.
+//! their tables in the lake, which may have what the topics lost. An entry may be there several
+//! times: what counts is the distinct `job:topic id:partition:offset`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -36,7 +36,7 @@ impl Progress {
     /// The windows begin; so many offsets are to be looked at.
     pub(super) fn starts(&self, offsets: u64) {
         self.bar.set_length(offsets);
-        let template = "{bar:30} {human_pos} of {human_len} offsets, {per_sec}, {eta} left";
+        let template = "{bar:30} {human_pos} of {human_len} offsets, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }

@@ -10,7 +10,7 @@ use aion_schemas::{
 use aion_sinks::lake::StoreOptions;
 use url::Url;
 
-use super::{AuditArgs, Since};
+use super::{AuditArgs, Since, judge::WINDOW};
 use crate::{
     config::{Config, JobConfig, SinkKind, default_jobs, lake_url},
     data_folder::running_broker,
@@ -31,6 +31,8 @@ pub(super) struct Scope {
     pub(super) places: Vec<Place>,
     pub(super) since: Option<Since>,
     pub(super) memory_bytes: usize,
+    /// Offsets that are compared at a time.
+    pub(super) window: i64,
 }
 
 /// A topic, and the job that writes it into the lake.
@@ -47,7 +49,7 @@ impl Scope {
             Some(path) => Scope::of_config(&Config::load(path)?),
             None => Scope::of_folder(args)?,
         };
-        scope.since = args.since;
+        (scope.since, scope.window) = (args.since, args.window);
         if !args.topics.is_empty() {
             scope.places = chosen(&scope.places, &args.topics)?;
         }
@@ -64,6 +66,7 @@ impl Scope {
             places: places(&config.jobs),
             since: None,
             memory_bytes: MEMORY_BYTES,
+            window: WINDOW,
         }
     }
 
@@ -95,6 +98,7 @@ impl Scope {
             catalog: Arc::new(catalog),
             since: None,
             memory_bytes: MEMORY_BYTES,
+            window: WINDOW,
         })
     }
 }

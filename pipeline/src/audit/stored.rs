@@ -1,10 +1,10 @@
 //! The lake's side: marks, and which offsets have rows, by the SQL engine that people ask too.
 //!
-//! A window's rows are asked for by topic id, partition and offsets; the engine opens only the files,
-//! and decodes only the pages, whose statistics overlap it.
+//! A window's rows are asked for by topic id, partition and offsets; the engine opens only the
+//! files, and decodes only the pages, whose statistics overlap it.
 //!
-//! **Invariant:** marks are read before rows where rows must not be missed, and once more after them
-//! where rows must not be too many: a writer may go on meanwhile.
+//! **Invariant:** marks are read before rows where rows must not be missed, and once more after
+//! them where rows must not be too many: a writer may go on meanwhile.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -157,7 +157,7 @@ fn sum_up(report: &Report, out: &mut impl Write) -> io::Result<()> {
         )?,
         Verdict::NotProvable => write!(
             out,
-            "not provable: {judged} offsets{since} were judged and are right, others can't be judged"
+            "not provable: {judged} offsets{since} were judged and are right, others can't be"
         )?,
         Verdict::Wrong => {
             let places = all().filter(|partition| partition.verdict == Verdict::Wrong).count();
