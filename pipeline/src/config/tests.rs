@@ -71,9 +71,22 @@ fn two_writers_of_one_table_are_refused() {
 }
 
 #[test]
-fn a_lake_that_this_build_cannot_write_is_refused() {
-    let error = parse("kafka.brokers = \"b:1\"\nlake.url = \"s3://bucket/lake\"").unwrap_err();
-    assert!(error.contains("s3://"), "{error}");
+fn a_lake_may_be_a_folder_or_an_object_store() {
+    let lake = |url: &str| parse(&format!("kafka.brokers = \"b:1\"\nlake.url = \"{url}\""));
+    assert_eq!(lake("s3://bucket/lake").unwrap().lake.url.as_str(), "s3://bucket/lake");
+    assert_eq!(lake("./lake").unwrap().lake.url.scheme(), "file");
+    let error = lake("ftp://host/lake").unwrap_err();
+    assert!(error.contains("s3://") && error.contains("ftp://"), "{error}");
+}
+
+#[test]
+fn days_to_keep_are_of_tables_that_there_are() {
+    let keep = |text: &str| {
+        parse(&format!("{MINIMAL}\n[lake.keep_days]\n{text}")).map(|c| c.lake.upkeep.keep_days)
+    };
+    assert_eq!(keep("metrics = 30").unwrap()["metrics"], 30);
+    assert!(keep("metric = 30").unwrap_err().contains("no table metric"));
+    assert!(keep("metrics = 0").unwrap_err().contains("a day is the least"));
 }
 
 #[test]
