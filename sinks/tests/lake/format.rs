@@ -223,6 +223,9 @@ async fn a_feature_switched_on_stops_the_writer() {
 
 const PROTOCOL: &str = r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["columnMapping"],"writerFeatures":["columnMapping","appendOnly"]}}"#;
 
+/// What a new table says of itself.
+const CONFIGURATION: &str = r#""configuration":{"delta.logRetentionDuration":"interval 7 days"}"#;
+
 /// Why a table is refused whose first entry has the last `from` replaced.
 async fn refusal(from: &str, to: &str) -> String {
     let place = Place::new();
@@ -238,10 +241,10 @@ async fn tables_that_cannot_be_written_safely_are_refused() {
     let said = refusal(r#""minWriterVersion":2"#, r#""minWriterVersion":4"#).await;
     assert!(said.contains("writer 4"), "{said}");
     let expiry = r#""configuration":{"delta.setTransactionRetentionDuration":"interval 1 days"}"#;
-    let said = refusal(r#""configuration":{}"#, expiry).await;
+    let said = refusal(CONFIGURATION, expiry).await;
     assert!(said.contains("marks would expire"), "{said}");
     let hasty = r#""configuration":{"delta.deletedFileRetentionDuration":"interval 0 hours"}"#;
-    let said = refusal(r#""configuration":{}"#, hasty).await;
+    let said = refusal(CONFIGURATION, hasty).await;
     assert!(said.contains("less than an hour"), "{said}");
     let number = r#"\"value\",\"type\":\"double\""#;
     let said = refusal(number, r#"\"value\",\"type\":\"long\""#).await;
