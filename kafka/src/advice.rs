@@ -49,8 +49,9 @@ impl Connection {
         if lower.contains("ssl") && lower.contains("verify failed") {
             return format!(
                 "ssl.ca.location ({}) has to hold the authority that signed the broker's \
-                 certificate",
-                self.shown("ssl.ca.location")
+                 certificate, and that certificate has to name the address that was called ({})",
+                self.shown("ssl.ca.location"),
+                self.brokers
             );
         }
         format!(
