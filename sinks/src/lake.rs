@@ -121,19 +121,7 @@ impl Lake {
     /// Opens the sink of a table. Makes the table where there is none, adds columns that it lacks, and refuses
     /// it when it can't be written safely.
     pub async fn sink(&self, spec: TableSpec, settings: Settings) -> Result<LakeSink, SinkError> {
-        let store = self.store(&spec.name)?;
-        let table = Arc::new(log::Table {
-            #[cfg(feature = "testing")]
-            clock: store.rig.clock.clone(),
-            #[cfg(not(feature = "testing"))]
-            clock: clock::Clock::default(),
-            store,
-            engine: Arc::clone(&self.engine),
-            contract: contract::Contract::new(spec)?,
-            settings,
-            adds_columns: true,
-            checkpointing: false.into(),
-        });
+        let table = self.writer_of(spec, settings, true)?;
         let mut log = log::Log::open(Arc::clone(&table)).await?;
         checkpoint::start_if_due(&mut log);
         Ok(LakeSink::new(table, log))
@@ -148,6 +136,28 @@ impl Lake {
     /// The table of that name, for reading; it need not exist yet.
     pub fn table(&self, name: &str) -> Result<read::Table, SinkError> {
         Ok(read::Table::new(self.store(name)?, Arc::clone(&self.engine)))
+    }
+
+    /// A table as those see it who change it.
+    fn writer_of(
+        &self,
+        spec: TableSpec,
+        settings: Settings,
+        adds_columns: bool,
+    ) -> Result<Arc<log::Table>, SinkError> {
+        let store = self.store(&spec.name)?;
+        Ok(Arc::new(log::Table {
+            #[cfg(feature = "testing")]
+            clock: store.rig.clock.clone(),
+            #[cfg(not(feature = "testing"))]
+            clock: clock::Clock::default(),
+            store,
+            engine: Arc::clone(&self.engine),
+            contract: contract::Contract::new(spec)?,
+            settings,
+            adds_columns,
+            checkpointing: false.into(),
+        }))
     }
 
     fn store(&self, name: &str) -> Result<store::Store, SinkError> {

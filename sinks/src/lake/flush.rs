@@ -26,13 +26,10 @@ use super::{
     clock::Moment,
     encode::Waiting,
     kernel,
-    log::{Log, Next},
+    log::{Log, Next, SLOW_PUT},
     store::Put,
 };
 use crate::{buffer::Chunks, fault, sink::SinkError};
-
-/// A put that took longer than this may have outlived what was known before it.
-const SLOW_PUT: Duration = Duration::from_mins(1);
 
 /// Batches on their way into the log.
 #[derive(Debug, Default)]

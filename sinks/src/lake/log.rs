@@ -27,6 +27,9 @@ use crate::sink::SinkError;
 /// How long what was read of a log may be relied on without reading it anew.
 const FRESH: Duration = Duration::from_hours(1);
 
+/// A put that took longer than this may have outlived what was known before it.
+pub(crate) const SLOW_PUT: Duration = Duration::from_mins(1);
+
 /// One table as its writer sees it.
 #[derive(Debug)]
 pub(crate) struct Table {

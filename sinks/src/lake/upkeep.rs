@@ -31,10 +31,10 @@ use self::swap::{Swap, Swapped};
 use super::{
     Lake, Settings, TableSpec,
     actions::{Add, Stats, wall_clock_ms},
-    checkpoint, contract,
+    checkpoint,
     contract::DATE_COLUMN,
     kernel,
-    log::{Log, Table},
+    log::Log,
 };
 use crate::sink::SinkError;
 
@@ -68,22 +68,10 @@ pub struct Status {
 impl Lake {
     /// The upkeep of a table; `None` where there is no such table.
     pub async fn upkeep(&self, spec: TableSpec) -> Result<Option<Upkeep>, SinkError> {
-        let store = self.store(&spec.name)?;
-        if !store.has_any("_delta_log").await? {
+        let table = self.writer_of(spec, Settings::default(), false)?;
+        if !table.store.has_any("_delta_log").await? {
             return Ok(None);
         }
-        let table = Arc::new(Table {
-            #[cfg(feature = "testing")]
-            clock: store.rig.clock.clone(),
-            #[cfg(not(feature = "testing"))]
-            clock: super::clock::Clock::default(),
-            store,
-            engine: Arc::clone(&self.engine),
-            contract: contract::Contract::new(spec)?,
-            settings: Settings::default(),
-            adds_columns: false,
-            checkpointing: false.into(),
-        });
         Ok(Some(Upkeep { log: Log::open(table).await? }))
     }
 }

@@ -1,6 +1,6 @@
 //! One log entry that changes which files make up the table, or nothing at all.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use uuid::Uuid;
 
@@ -10,14 +10,11 @@ use crate::{
         actions::{self, Add, Line, Remove, entry_path, wall_clock_ms},
         clock::Moment,
         kernel,
-        log::Log,
+        log::{Log, SLOW_PUT},
         store::Put,
     },
     sink::SinkError,
 };
-
-/// A put that took longer than this may have outlived what was known before it.
-const SLOW_PUT: Duration = Duration::from_mins(1);
 
 /// Files out, and files in.
 #[derive(Debug)]
