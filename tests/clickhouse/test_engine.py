@@ -1,0 +1,121 @@
+"""The test engine is what its README says: other tests stand on that."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import urllib.error
+from pathlib import Path
+
+import pytest
+from clickhouse.engine import Engine, QueryError
+
+TABLE = (
+    "CREATE TABLE t (n Int64) ENGINE = MergeTree ORDER BY n"
+    " SETTINGS non_replicated_deduplication_window = 100"
+)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory):
+    engine = Engine(tmp_path_factory.mktemp("engine"))
+    yield engine
+    engine.kill()
+
+
+@pytest.fixture
+def database(engine: Engine, request: pytest.FixtureRequest) -> str:
+    name = request.node.name.partition("[")[0]
+    engine.query(f"CREATE DATABASE {name}")
+    engine.query(TABLE, database=name)
+    return name
+
+
+def insert(engine: Engine, database: str, first: int, count: int, **more) -> None:
+    body = struct.pack(f"<{count}q", *range(first, first + count))
+    engine.query("INSERT INTO t (n) FORMAT RowBinary", body, database=database, **more)
+
+
+def count(engine: Engine, database: str) -> int:
+    return engine.rows("SELECT count() FROM t", database=database)[0][0]
+
+
+def test_binary_data_with_blank_lines_arrives_whole(engine, database):
+    # 0x0a0a stands in every number of this range.
+    insert(engine, database, 0x0A0A_0000_0000, 1000)
+    assert count(engine, database) == 1000
+
+
+def test_a_token_deduplicates_also_after_kill_9(tmp_path: Path):
+    engine = Engine(tmp_path / "engine")
+    try:
+        engine.query("CREATE DATABASE d")
+        engine.query(TABLE, database="d")
+        insert(engine, "d", 0, 10, insert_deduplication_token="a")
+        port = engine.port
+        engine.kill()
+        engine.start()
+        assert engine.port == port
+        insert(engine, "d", 0, 15, insert_deduplication_token="a")
+        assert count(engine, "d") == 10
+        insert(engine, "d", 0, 15, insert_deduplication_token="b")
+        assert count(engine, "d") == 25
+    finally:
+        engine.kill()
+
+
+def test_a_running_query_id_is_refused(engine, database):
+    def ask(sql: str) -> bool:
+        try:
+            engine.query(sql, query_id="q", database=database)
+        except QueryError as error:
+            assert error.code == 216
+            return False
+        return True
+
+    def ask_until_taken() -> None:
+        while not ask("SELECT count() FROM t"):
+            pass
+
+    engine.fault("count", "sleep_before", seconds=2)
+    slow = threading.Thread(target=ask_until_taken)
+    slow.start()
+    refused = 0
+    while slow.is_alive():
+        refused += not ask("SELECT 1")
+    assert refused > 0
+    assert ask("SELECT 1")
+
+
+def test_errors_are_those_of_the_server(engine, database):
+    with pytest.raises(QueryError) as unknown:
+        engine.query("SELECT * FROM nowhere", database=database)
+    assert (unknown.value.code, unknown.value.status) == (60, 404)
+    assert "UNKNOWN_TABLE" in str(unknown.value)
+    engine.fault("INSERT", "refuse", code=252, status=500, text="Too many parts")
+    with pytest.raises(QueryError) as full:
+        insert(engine, database, 0, 1)
+    assert full.value.code == 252
+    assert count(engine, database) == 0
+
+
+def test_a_dropped_answer_leaves_the_rows(engine, database):
+    engine.fault("INSERT", "drop_after")
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
+        insert(engine, database, 0, 3)
+    assert count(engine, database) == 3
+    engine.fault("INSERT", "drop_before")
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
+        insert(engine, database, 0, 3)
+    assert count(engine, database) == 3
+
+
+def test_a_user_is_asked_for(tmp_path: Path):
+    engine = Engine(tmp_path / "engine", "--user", "aion", "--password", "secret")
+    try:
+        with pytest.raises(QueryError) as refused:
+            engine.query("SELECT 1")
+        assert (refused.value.code, refused.value.status) == (516, 403)
+        assert engine.query("SELECT 1", user="aion", password="secret") == "1\n"
+    finally:
+        engine.kill()
