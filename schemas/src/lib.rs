@@ -10,6 +10,7 @@
 //! | module | what it answers |
 //! |---|---|
 //! | [`catalog`] | which topics are there, with which key, table and settings? Start here |
+//! | [`compatibility`] | does a schema go together with earlier ones, and if not, why? |
 //! | [`schema`] | which fields has an event, of which kind? Their Arrow columns and Avro mirror |
 //! | [`validate`] | may a producer send this event, and if not, why? |
 //! | [`decode`] | how does a payload become a row, and why was it rejected? |
@@ -33,6 +34,7 @@
 //! **Invariant:** nothing is stated twice: what can be derived from the contract is.
 
 pub mod catalog;
+pub mod compatibility;
 pub mod decode;
 pub mod generate;
 pub mod log;
