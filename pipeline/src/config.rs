@@ -7,6 +7,7 @@
 
 mod jobs;
 mod overrides;
+mod registry;
 pub(crate) mod secret;
 
 use std::{
@@ -21,7 +22,10 @@ use aion_sinks::lake::StoreOptions;
 use serde::Deserialize;
 use url::Url;
 
-pub use self::jobs::{JobConfig, SinkKind, defaults as default_jobs};
+pub use self::{
+    jobs::{JobConfig, SinkKind, defaults as default_jobs},
+    registry::RegistryConfig,
+};
 use crate::{
     exit::{Exit, Failure},
     place, storage,
@@ -35,6 +39,8 @@ pub struct Config {
     pub catalog: Catalog,
     /// How to reach Kafka; secrets are resolved.
     pub kafka: aion_kafka::Connection,
+    /// The schema registry, where events are framed with its ids.
+    pub registry: Option<RegistryConfig>,
     /// Where the lake is, and when it writes.
     pub lake: LakeConfig,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
@@ -108,6 +114,7 @@ impl Default for LogConfig {
 struct File {
     catalog: Option<PathBuf>,
     kafka: KafkaFile,
+    registry: Option<registry::RegistryFile>,
     lake: Option<LakeFile>,
     #[serde(default)]
     http: HttpFile,
@@ -236,6 +243,7 @@ fn check(file: File) -> Result<Config, String> {
     let jobs = jobs::check(file.jobs, &catalog)?;
     Ok(Config {
         kafka: connection(file.kafka)?,
+        registry: file.registry.map(registry::check).transpose()?,
         catalog,
         lake,
         http: place::address(&file.http.listen).map_err(|cause| format!("http.listen: {cause}"))?,

@@ -126,6 +126,7 @@ fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Re
         jobs,
         catalog,
         kafka: Connection::to(broker.to_string()),
+        registry: None,
         lake: LakeConfig {
             url,
             options: StoreOptions::default(),

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod place;
 pub mod platform;
 pub mod preflight;
+pub mod registry;
 pub mod run;
 pub mod schemas;
 pub mod signals;

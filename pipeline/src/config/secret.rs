@@ -13,11 +13,15 @@ pub(crate) fn resolve(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The value of a secret, which has to be a reference.
+pub(crate) fn required(text: &str) -> Result<String, String> {
+    if text.starts_with("env:") || text.starts_with("file:") {
+        return resolve(text);
+    }
+    Err("a secret doesn't belong here: write env:NAME or file:PATH".to_owned())
+}
+
 /// The value of a librdkafka property; one that is a secret has to be a reference.
 pub(crate) fn property(name: &str, text: &str) -> Result<String, String> {
-    let reference = text.starts_with("env:") || text.starts_with("file:");
-    if aion_kafka::is_secret(name) && !reference {
-        return Err("a secret doesn't belong here: write env:NAME or file:PATH".to_owned());
-    }
-    resolve(text)
+    if aion_kafka::is_secret(name) { required(text) } else { resolve(text) }
 }

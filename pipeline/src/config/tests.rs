@@ -101,3 +101,28 @@ fn audits_are_off_unless_they_leave_nothing_out() {
         assert!(audit(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_registry_is_told_apart_by_what_contradicts_itself() {
+    let registry = |text: &str| parse(&format!("{MINIMAL}\n[registry]\n{text}"));
+    assert!(parse(MINIMAL).unwrap().registry.is_none());
+    let plain = registry("urls = [\"http://a:8081\", \"http://b:8081/\"]").unwrap();
+    let plain = plain.registry.unwrap();
+    assert_eq!(plain.settings.urls.len(), 2);
+    assert_eq!(plain.grace, Duration::from_mins(5));
+    let at = "urls = [\"http://a:8081\"]\n";
+    for (text, wanted) in [
+        ("urls = []", "no URL is given"),
+        ("urls = [\"a:8081\"]", "http://HOST:PORT"),
+        ("urls = [\"http://u:hunter2@a:8081\"]", "give the account apart"),
+        (&format!("{at}username = \"u\""), "username and password go together"),
+        (&format!("{at}username = \"u\"\npassword = \"hunter2\""), "env:NAME"),
+        (&format!("{at}username = \"u\"\npassword = \"env:AION_UNSET\""), "AION_UNSET"),
+        (&format!("{at}key = \"k.pem\""), "certificate and key go together"),
+        (&format!("{at}ca = \"ca.pem\""), "write https://"),
+        (&format!("{at}grace_m = 3"), "grace_m"),
+    ] {
+        let error = registry(text).unwrap_err();
+        assert!(error.contains(wanted) && !error.contains("hunter2"), "{text}: {error}");
+    }
+}
