@@ -129,7 +129,7 @@ impl Drop for Broker {
     }
 }
 
-fn cannot_listen(address: SocketAddr, source: io::Error) -> Error {
+pub(crate) fn cannot_listen(address: SocketAddr, source: io::Error) -> Error {
     if source.kind() == io::ErrorKind::AddrInUse {
         return Error::Busy { address };
     }

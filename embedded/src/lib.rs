@@ -1,6 +1,6 @@
-//! A Kafka-protocol broker in process: one node, durable, loopback only.
+//! A Kafka-protocol broker and a schema registry in process: one node, durable, loopback only.
 //!
-//! It is what development runs on when no cluster is at hand, and what crash tests kill. Clients
+//! They are what development runs on when no cluster is at hand, and what crash tests kill. Clients
 //! are the production ones; nothing in them knows that the broker is small. It has no replication,
 //! no security and no transactions, and refuses what it doesn't do by the protocol's error codes.
 //!
@@ -24,8 +24,10 @@ mod connection;
 mod files;
 mod flusher;
 mod groups;
+mod lines;
 mod log;
 mod offsets;
+mod registry;
 mod topics;
 
 use std::{
@@ -35,7 +37,7 @@ use std::{
     time::Duration,
 };
 
-pub use crate::broker::Broker;
+pub use crate::{broker::Broker, registry::Registry};
 
 /// When written records become durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl Settings {
     }
 }
 
-/// Why the broker didn't start, or did not stop well. Each message says what to do.
+/// Why the broker or the registry didn't start, or did not stop well. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address to listen on can be reached from elsewhere.

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt::Write as _,
     fs::{File, OpenOptions},
     io::{Read, Write},
     path::PathBuf,
@@ -21,6 +20,7 @@ use uuid::Uuid;
 use crate::{
     Error, files,
     flusher::{Durable, Flusher, Waiters, lock},
+    lines,
 };
 
 /// The file is rewritten when it is greater than this and mostly outdated.
@@ -78,7 +78,7 @@ impl Offsets {
         let mut groups = HashMap::new();
         let mut whole = 0;
         for line in text.split_inclusive(|byte| *byte == b'\n') {
-            let Some(line_read) = parse(line) else { break };
+            let Some(line_read) = lines::decode(line) else { break };
             apply(&mut groups, line_read);
             whole += line.len();
         }
@@ -117,8 +117,8 @@ impl Offsets {
         self.append(vec![Line { group: group.into(), at: None, to: None }])
     }
 
-    fn append(self: &Arc<Self>, lines: Vec<Line<'_>>) -> Result<u64, ResponseError> {
-        let text: String = lines.iter().map(format).collect();
+    fn append(self: &Arc<Self>, new: Vec<Line<'_>>) -> Result<u64, ResponseError> {
+        let text: String = new.iter().map(lines::encode).collect();
         let mut store = lock(&self.store);
         if store.failed {
             return Err(ResponseError::KafkaStorageError);
@@ -129,7 +129,7 @@ impl Offsets {
             return Err(ResponseError::KafkaStorageError);
         }
         store.bytes += text.len() as u64;
-        for line in lines {
+        for line in new {
             apply(&mut store.groups, line);
         }
         store.written += 1;
@@ -197,7 +197,7 @@ impl Offsets {
         for (group, places) in &store.groups {
             for (at, to) in places {
                 let (group, to) = (group.as_str().into(), Some(to.clone()));
-                text.push_str(&format(&Line { group, at: Some(*at), to }));
+                text.push_str(&lines::encode(&Line { group, at: Some(*at), to }));
             }
         }
         let replaced = files::replace(&self.path, text.as_bytes())
@@ -257,21 +257,4 @@ fn apply(groups: &mut HashMap<String, Places>, line: Line<'_>) {
             groups.remove(&*line.group);
         }
     }
-}
-
-/// A line is the checksum of its JSON in eight digits, a blank, the JSON.
-fn format(line: &Line<'_>) -> String {
-    // Strings, numbers and ids always encode; an empty line would read as torn.
-    let json = serde_json::to_string(line).unwrap_or_default();
-    let mut text = String::with_capacity(json.len() + 10);
-    let sum = crc32c::crc32c(json.as_bytes());
-    let _ok = writeln!(text, "{sum:08x} {json}");
-    text
-}
-
-fn parse(line: &[u8]) -> Option<Line<'static>> {
-    let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
-    let (sum, json) = text.split_once(' ')?;
-    let right = u32::from_str_radix(sum, 16).ok()? == crc32c::crc32c(json.as_bytes());
-    right.then(|| serde_json::from_str(json).ok()).flatten()
 }
