@@ -24,5 +24,6 @@ pub mod run;
 pub mod schemas;
 pub mod signals;
 pub mod sql;
+pub mod sr_cli;
 pub mod storage;
 pub mod upkeep;

@@ -80,7 +80,8 @@ impl Level {
         }
     }
 
-    fn is_transitive(self) -> bool {
+    /// Whether every version is compared, not only the last.
+    pub fn is_transitive(self) -> bool {
         matches!(self, Level::BackwardTransitive | Level::ForwardTransitive | Level::FullTransitive)
     }
 

@@ -7,15 +7,16 @@ use super::{Error, Registry, Schema, SchemaKind, Version};
 impl Registry {
     /// Why a schema doesn't go together with the versions that `level` asks for, or with one version.
     ///
-    /// Avro only, and only what this program can parse: an empty answer is not the registry's yes.
+    /// `None` where it isn't Avro that this program can parse. A registered version that isn't is
+    /// passed over: the registry's own answer is what counts.
     pub async fn conflicts(
         &self,
         subject: &str,
         version: Option<Version>,
         level: Level,
         schema: &Schema,
-    ) -> Result<Vec<Conflict>, Error> {
-        let Some(new) = self.parse(schema).await? else { return Ok(Vec::new()) };
+    ) -> Result<Option<Vec<Conflict>>, Error> {
+        let Some(new) = self.parse(schema).await? else { return Ok(None) };
         let versions = if let Some(version) = version {
             vec![version]
         } else {
@@ -29,7 +30,7 @@ impl Registry {
                 earlier.push((registered.version, old));
             }
         }
-        Ok(compatibility::check(level, &new, &earlier))
+        Ok(Some(compatibility::check(level, &new, &earlier)))
     }
 
     async fn parse(&self, schema: &Schema) -> Result<Option<AvroSchema>, Error> {
