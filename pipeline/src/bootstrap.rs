@@ -1,4 +1,5 @@
-//! Makes a cluster what the catalog says: topics with their settings, and who may do what.
+//! Makes a cluster what the catalog says: topics with their settings, who may do what, and the
+//! schemas in the registry.
 //!
 //! `aion bootstrap` looks, prints the plan, and carries it out; a second run finds nothing to do.
 //!
@@ -10,6 +11,7 @@
 mod access;
 mod command;
 mod plan;
+pub mod schemas;
 
 use std::time::Duration;
 

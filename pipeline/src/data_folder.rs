@@ -6,6 +6,7 @@
 //!   lock            held while a process uses the folder
 //!   kafka.address   where its broker listens, while the lock is held
 //!   kafka/          the embedded broker's log
+//!   registry/       the embedded schema registry's log
 //!   lake/           one Delta table per topic
 //! ```
 //!
@@ -69,6 +70,11 @@ impl DataFolder {
     /// Where the broker keeps its log.
     pub fn kafka(&self) -> PathBuf {
         self.path.join("kafka")
+    }
+
+    /// Where the schema registry keeps its log.
+    pub fn registry(&self) -> PathBuf {
+        self.path.join("registry")
     }
 
     /// Where the lake is.

@@ -6,7 +6,7 @@ mod screen;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use aion_embedded::{Broker, Settings};
+use aion_embedded::{Broker, Registry, Settings};
 use aion_kafka::Connection;
 use aion_schemas::catalog::{Catalog, Environment};
 use aion_sinks::lake::StoreOptions;
@@ -16,14 +16,17 @@ use tokio_util::sync::CancellationToken;
 
 use self::screen::Screen;
 use crate::{
-    bootstrap,
-    config::{Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, default_jobs},
+    bootstrap::{
+        self,
+        schemas::{self, SchemaStep},
+    },
+    config::{Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig, default_jobs},
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
     generate::Feed,
     http, lake_args, logging, place,
     platform::Platform,
-    signals,
+    registry, signals,
     upkeep::UpkeepConfig,
 };
 
@@ -43,6 +46,9 @@ pub struct DevArgs {
     /// Where the broker listens; this machine only.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092", value_parser = place::address)]
     kafka: SocketAddr,
+    /// Where the schema registry listens; this machine only.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_parser = place::address)]
+    registry: SocketAddr,
     /// Where /livez, /readyz and /metrics are served; this machine only.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", value_parser = place::address)]
     http: SocketAddr,
@@ -62,7 +68,8 @@ pub struct DevArgs {
 
 /// Runs until SIGINT or SIGTERM.
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
-    for (address, flag) in [(args.kafka, "--kafka"), (args.http, "--http")] {
+    let addresses = [(args.kafka, "--kafka"), (args.registry, "--registry"), (args.http, "--http")];
+    for (address, flag) in addresses {
         if !address.ip().is_loopback() {
             let message =
                 format!("{flag} {address}: only addresses of this machine (127.0.0.1) are served");
@@ -82,17 +89,24 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     let listener = http::bind(args.http).await?;
     let http = listener.local_addr().context("address of the HTTP listener")?;
     let settings = Settings { listen: args.kafka, ..Settings::new(folder.kafka()) };
-    let broker = Broker::start(settings).await.map_err(|cause| broker_failure(&cause))?;
+    let broker =
+        Broker::start(settings).await.map_err(|cause| embedded_failure("broker", &cause))?;
+    let registry = Registry::start(args.registry, folder.registry()).await;
+    let registry = registry.map_err(|cause| embedded_failure("schema registry", &cause))?;
     folder.announce(broker.address())?;
-    let config = config(args, folder, broker.address())?;
+    let config = config(args, folder, broker.address(), registry.address())?;
     let connection = config.kafka.clone();
     let tables = config.catalog.topics.iter().map(|topic| Arc::clone(&topic.table)).collect();
     create_topics(connection.clone(), config.catalog.clone()).await?;
+    if let Some(RegistryConfig { settings, .. }) = &config.registry {
+        register_schemas(settings, &config.catalog).await?;
+    }
 
     let platform = Platform::start(config, listener, &shutdown).await?;
     let feed = if args.no_generator { None } else { Some(Feed::start(&connection, args.rate)?) };
     let screen = Screen {
         kafka: broker.address(),
+        registry: registry.address(),
         http,
         catalog: args.catalog.clone(),
         data: folder.path().to_path_buf(),
@@ -105,6 +119,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
         feed.stop().await;
     }
     let ended = platform.ended().await;
+    registry.stop().await;
     let stopped = broker.stop().await.context("stop the broker");
     ended?;
     stopped?;
@@ -113,7 +128,12 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
 }
 
 /// The configuration that `aion run` would read for this machine.
-fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Result<Config> {
+fn config(
+    args: &DevArgs,
+    folder: &DataFolder,
+    broker: SocketAddr,
+    registry: SocketAddr,
+) -> anyhow::Result<Config> {
     let catalog = lake_args::catalog(args.catalog.as_deref())?;
     let lake = folder.lake();
     let url = place::folder_url(&lake).map_err(|cause| anyhow::anyhow!("lake folder {cause}"))?;
@@ -126,7 +146,7 @@ fn config(args: &DevArgs, folder: &DataFolder, broker: SocketAddr) -> anyhow::Re
         jobs,
         catalog,
         kafka: Connection::to(broker.to_string()),
-        registry: None,
+        registry: Some(RegistryConfig::at(registry)),
         lake: LakeConfig {
             url,
             options: StoreOptions::default(),
@@ -148,7 +168,20 @@ async fn create_topics(connection: Connection, catalog: Catalog) -> anyhow::Resu
     Ok(())
 }
 
-fn broker_failure(cause: &aion_embedded::Error) -> Failure {
+/// Registers the catalog's schemas. One that can't read what an earlier one wrote is said, and stays
+/// out: the registry has to run for somebody to act.
+async fn register_schemas(settings: &registry::Settings, catalog: &Catalog) -> anyhow::Result<()> {
+    let registry = registry::Registry::open(settings)?;
+    for step in schemas::plan(&registry, catalog).await.context("look at the schemas")? {
+        if let SchemaStep::Incompatible { .. } = step {
+            tracing::warn!("{step}");
+        }
+        schemas::carry_out(&registry, &step).await.with_context(|| step.to_string())?;
+    }
+    Ok(())
+}
+
+fn embedded_failure(what: &str, cause: &aion_embedded::Error) -> Failure {
     use aion_embedded::Error;
     let exit = match cause {
         Error::Busy { .. } => Exit::Address,
@@ -160,5 +193,5 @@ fn broker_failure(cause: &aion_embedded::Error) -> Failure {
         Error::Io { source, .. } if is_disk_full(source) => Exit::Disk,
         _ => Exit::Failed,
     };
-    Failure::new(exit, format!("start the broker: {cause}"))
+    Failure::new(exit, format!("start the {what}: {cause}"))
 }

@@ -118,9 +118,11 @@ class Dev(Process):
         super().__init__(folder / "dev.log")
         self.data = folder / "data"
         self.kafka = f"127.0.0.1:{free_port()}"
+        self.registry = f"127.0.0.1:{free_port()}"
 
     def start(self, *arguments: str) -> None:
         addresses = ["--kafka", self.kafka, "--http", self.http]
+        addresses += ["--registry", self.registry]
         self.launch("dev", "--data", self.data, *addresses, *arguments)
         self.wait_ready()
 

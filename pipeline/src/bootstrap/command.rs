@@ -6,7 +6,10 @@ use aion_kafka::{Admin, Error, Purpose};
 use aion_schemas::catalog::{Catalog, Environment};
 use anyhow::bail;
 
-use super::{PATIENCE, Plan, Principals, Step, Wanted};
+use super::{
+    PATIENCE, Plan, Principals, Step, Wanted,
+    schemas::{SchemaStep, Schemas},
+};
 use crate::{
     exit::{Exit, Failure},
     kafka_args::{KafkaArgs, property},
@@ -40,6 +43,13 @@ pub struct BootstrapArgs {
     /// Leave access rules alone.
     #[arg(long, conflicts_with = "principals")]
     no_access_rules: bool,
+    /// The schema registry, several URLs with commas: registers the topics' schemas, at
+    /// `BACKWARD_TRANSITIVE`.
+    #[arg(long, value_name = "URL", env = "KAFKA_SCHEMA_REGISTRY")]
+    registry: Option<String>,
+    /// Properties of the registry, as `sr-cli` takes them: for an account, for certificates.
+    #[arg(long, value_name = "FILE", env = "KAFKA_SCHEMA_REGISTRY_CONFIG")]
+    registry_config: Option<PathBuf>,
     /// A catalog of your own, laid out like `schemas/`.
     #[arg(long, value_name = "DIR")]
     catalog: Option<PathBuf>,
@@ -65,13 +75,7 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
         return Err(Failure::new(Exit::Usage, what).into());
     };
     let catalog = lake_args::catalog(args.catalog.as_deref())?;
-    let wanted = Wanted {
-        environment: args.environment,
-        replication: args.replication,
-        partitions: args.partitions,
-        raise_partitions: args.raise_partitions,
-        access: if args.no_access_rules { None } else { Some(principals(args, &catalog)?) },
-    };
+    let wanted = wanted(args, &catalog)?;
     let explain = |error: &Error| connection.explain(error, Purpose::Administer);
     let failure = |error: Error| {
         let exit = match error {
@@ -84,14 +88,23 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
     };
     let admin = Admin::open(&connection, PATIENCE).map_err(failure)?;
     let plan = Plan::make(&admin, &catalog, &wanted).map_err(failure)?;
+    let url = args.registry.as_deref().filter(|url| !url.is_empty());
+    let schemas = Schemas::plan(args.registry_config.as_deref(), url, &catalog)?;
     for step in &plan.steps {
         println!("{:<9} {step}", step.verb());
     }
-    let wanting = plan.steps.iter().filter(|step| step.changes()).count();
-    let unchanged = plan.steps.len() - wanting;
+    let steps = schemas.as_ref().map_or(&[][..], |schemas| &schemas.steps);
+    for step in steps {
+        println!("{:<9} {step}", step.verb());
+    }
+    let wanting = plan.steps.iter().filter(|step| step.changes()).count()
+        + steps.iter().filter(|step| step.changes()).count();
+    let is_refused = |step: &&SchemaStep| matches!(step, SchemaStep::Incompatible { .. });
+    let refused = steps.iter().filter(is_refused).count();
+    let unchanged = plan.steps.len() + steps.len() - wanting - refused;
     if args.dry_run {
         println!("{wanting} to change, {unchanged} as they are; nothing was changed");
-        return Ok(());
+        return incompatible(refused);
     }
     let is_known = plan.steps.iter().any(|step| matches!(step, Step::NoAuthorizer(_)));
     let (mut changed, mut failed) = (0, 0);
@@ -108,9 +121,33 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
             Ok(()) => {}
         }
     }
+    if let Some(schemas) = &schemas {
+        let (done, not_done) = schemas.carry_out();
+        changed += done;
+        failed += not_done;
+    }
     println!("{changed} changed, {unchanged} as they were");
     if failed > 0 {
         bail!("{failed} of {wanting} changes failed; what they need is said above");
+    }
+    incompatible(refused)
+}
+
+fn wanted(args: &BootstrapArgs, catalog: &Catalog) -> anyhow::Result<Wanted> {
+    Ok(Wanted {
+        environment: args.environment,
+        replication: args.replication,
+        partitions: args.partitions,
+        raise_partitions: args.raise_partitions,
+        access: if args.no_access_rules { None } else { Some(principals(args, catalog)?) },
+    })
+}
+
+fn incompatible(refused: usize) -> anyhow::Result<()> {
+    if refused > 0 {
+        bail!(
+            "{refused} schemas can't read what was written before; what stands in the way is said above"
+        );
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a person sees of `aion dev`: a list of addresses, three things to try, and one line that lives.
+//! What a person sees of `aion dev`: a list of addresses, four things to try, and one line that lives.
 
 use std::{
     collections::VecDeque,
@@ -22,6 +22,7 @@ const PLAIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Screen {
     pub(super) kafka: SocketAddr,
+    pub(super) registry: SocketAddr,
     pub(super) http: SocketAddr,
     pub(super) data: PathBuf,
     pub(super) catalog: Option<PathBuf>,
@@ -61,14 +62,15 @@ impl Screen {
     }
 
     fn print_addresses(&self) {
-        let (kafka, http) = (self.kafka, self.http);
+        let (kafka, registry, http) = (self.kafka, self.registry, self.http);
         let data = self.data.display();
-        let aion = program();
+        let (aion, sr_cli) = (program("aion"), program("sr-cli"));
         let tables = self.tables.join(", ");
         println!(
             "\nAION is running; everything is kept in {data}. Ctrl-C stops it, starting again goes on.
 
   Kafka   {kafka}
+  Schemas http://{registry}   a schema registry, with the topics' schemas
   HTTP    http://{http}   /livez /readyz /metrics
   Lake    {data}/lake   Delta tables {tables}
 
@@ -76,6 +78,7 @@ Try, in a second terminal:
 
   {aion} sql{flags} \"select route, tier, count(*) from decisions group by 1, 2 order by 3 desc\"
   {aion} generate --topic aion.tasks.lifecycle --count 100000 --to {kafka}
+  {sr_cli} --url http://{registry} list
   kcat -b {kafka} -t aion.router.decisions -C -o -3 -e
 ",
             flags = self.flags(),
@@ -122,9 +125,10 @@ Try, in a second terminal:
     }
 }
 
-/// How this program was called, as a person would type it here.
-fn program() -> String {
-    let Ok(path) = std::env::current_exe() else { return "aion".into() };
+/// A program that stands beside this one, or this one, as a person would type it here.
+fn program(name: &str) -> String {
+    let Ok(path) = std::env::current_exe() else { return name.into() };
+    let path = path.with_file_name(name);
     let here = std::env::current_dir().unwrap_or_default();
     match path.strip_prefix(&here) {
         // Without a folder the shell would look for it on the PATH.
