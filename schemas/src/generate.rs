@@ -1,12 +1,13 @@
 //! Writes the files that are derived from the contract, and finds those that are out of date.
 //!
 //! They are committed, so that people and tools without this program can read them: Avro mirrors in
-//! `bigdata/schemas`, the page `docs/topics.md`. What is generated is one list, [`files`]; writing
-//! and checking both follow it.
+//! `bigdata/schemas`, the page `docs/topics.md`, and in `schemas/history` each form that a mirror
+//! ever had. What is generated is one list; writing and checking both follow it.
 //!
 //! **Invariant:** the text of a generated file depends on the contract alone, never on the clock,
 //! the machine, or what stood in the file before.
 
+mod history;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use self::history::Incompatible;
 use crate::{
-    catalog::{Catalog, CatalogError, Topic},
-    schema::NAMESPACE,
+    catalog::{Catalog, CatalogError},
+    schema::{NAMESPACE, Schema},
 };
 
 /// What brings the files up to date, for messages.
@@ -85,6 +87,17 @@ pub enum GenerateError {
         /// What the system said.
         source: io::Error,
     },
+    /// A schema changed in a way that old events don't survive.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Incompatible(Vec<Incompatible>),
+    /// A file of the history isn't what was generated.
+    #[error("{} isn't an Avro schema: {why}; take it back from the repository", path.display())]
+    History {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Generated files are out of date.
     #[error("{}\nrun `{COMMAND}` and commit what it writes", lines(.0))]
     Drift(Vec<Changed>),
@@ -113,7 +126,7 @@ pub fn files(catalog: &Catalog) -> Vec<GeneratedFile> {
 ///
 /// `root` is the top of the repository; the contract is read from `schemas/` in it.
 pub fn write(root: &Path) -> Result<Vec<Changed>, GenerateError> {
-    let files = files(&Catalog::load(&root.join("schemas"))?);
+    let files = all(root)?;
     let changes = compare(root, &files)?;
     for change in &changes {
         let path = root.join(&change.path);
@@ -131,18 +144,29 @@ pub fn write(root: &Path) -> Result<Vec<Changed>, GenerateError> {
 /// Checks that the generated files below `root` are what the contract says:
 /// [`GenerateError::Drift`] lists those that aren't.
 pub fn check(root: &Path) -> Result<(), GenerateError> {
-    let files = files(&Catalog::load(&root.join("schemas"))?);
+    let files = all(root)?;
     let changes = compare(root, &files)?;
     if changes.is_empty() { Ok(()) } else { Err(GenerateError::Drift(changes)) }
 }
 
-/// One mirror for each schema of the topics that producers write.
-fn avro_mirrors(catalog: &Catalog) -> Vec<GeneratedFile> {
+/// What the contract gives rise to, and what the history lacks of it.
+fn all(root: &Path) -> Result<Vec<GeneratedFile>, GenerateError> {
+    let catalog = Catalog::load(&root.join("schemas"))?;
+    let mut files = files(&catalog);
+    files.extend(history::due(root, &catalog)?);
+    Ok(files)
+}
+
+/// The schemas of the topics that producers write, each once.
+fn public_schemas(catalog: &Catalog) -> impl Iterator<Item = &Schema> {
     let mut seen = BTreeSet::new();
     let public = catalog.topics.iter().filter(|topic| !topic.internal);
-    let schemas =
-        public.map(|topic: &Topic| &topic.schema).filter(|schema| seen.insert(&schema.name));
-    schemas
+    public.map(|topic| &*topic.schema).filter(move |schema| seen.insert(&schema.name))
+}
+
+/// One mirror for each schema of the topics that producers write.
+fn avro_mirrors(catalog: &Catalog) -> Vec<GeneratedFile> {
+    public_schemas(catalog)
         .map(|schema| GeneratedFile {
             path: format!("bigdata/schemas/{}.avsc", schema.name),
             text: schema.avro_text(NAMESPACE),

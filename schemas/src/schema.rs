@@ -13,6 +13,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field as ArrowField, Schema as ArrowSchema, SchemaRef, TimeUnit};
 
 pub use self::avro::NAMESPACE;
+pub(crate) use self::avro::OBJECT_NOTE;
 
 /// The columns that every stored row ends in, after those of its schema: where in which log it
 /// stood.

@@ -37,7 +37,7 @@ fn the_committed_files_are_current() {
 fn writing_brings_up_to_date_and_says_what_it_did() {
     let dir = copy();
     let written = write(dir.path()).unwrap();
-    assert_eq!(written.len(), 5);
+    assert_eq!(written.len(), 5 + 4, "four mirrors, a page, and the first form of each schema");
     assert!(written.iter().all(|change| change.reason == Reason::Missing));
     check(dir.path()).unwrap();
     assert_eq!(write(dir.path()).unwrap(), []);
@@ -83,7 +83,106 @@ fn a_change_of_the_contract_is_drift() {
     fs::write(&schema, text.replace("The state that the task entered.", "The new state.")).unwrap();
     let GenerateError::Drift(changes) = check(dir.path()).unwrap_err() else { panic!() };
     let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
-    assert_eq!(paths, ["bigdata/schemas/tasks_lifecycle.avsc", "docs/topics.md"]);
+    let next = "schemas/history/tasks_lifecycle/2.avsc";
+    assert_eq!(paths, ["bigdata/schemas/tasks_lifecycle.avsc", "docs/topics.md", next]);
+}
+
+/// Edits the schema of tasks, whose history has the form that is committed.
+fn edited(edit: impl Fn(&mut serde_json::Value)) -> (TempDir, Result<Vec<Changed>, GenerateError>) {
+    let dir = copy();
+    write(dir.path()).unwrap();
+    let path = dir.path().join("schemas/events/tasks_lifecycle.schema.json");
+    let mut schema: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit(&mut schema);
+    fs::write(&path, serde_json::to_vec(&schema).unwrap()).unwrap();
+    // The samples are events of the schema before: one of the new one, with what it requires.
+    let value = |name: &str| if name == "timestamp" { "2026-01-01T00:00:00Z" } else { "x" };
+    let names = schema["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+    let event: serde_json::Map<_, _> =
+        names.map(|name| (name.to_owned(), value(name).into())).collect();
+    let samples = dir.path().join("schemas/samples/tasks_lifecycle.jsonl");
+    fs::write(samples, serde_json::to_string(&event).unwrap()).unwrap();
+    let done = write(dir.path());
+    (dir, done)
+}
+
+fn optional(kind: &str) -> serde_json::Value {
+    serde_json::json!({ "type": kind, "description": "A new one." })
+}
+
+#[test]
+fn a_change_that_old_events_survive_is_added_to_the_history() {
+    let (dir, done) = edited(|schema| {
+        schema["properties"]["region"] = optional("string");
+        schema["properties"].as_object_mut().unwrap().remove("retries").unwrap();
+    });
+    let done: Vec<String> = done.unwrap().iter().map(Changed::to_string).collect();
+    assert!(done.contains(&"wrote schemas/history/tasks_lifecycle/2.avsc".to_owned()), "{done:?}");
+    check(dir.path()).unwrap();
+    assert_eq!(write(dir.path()).unwrap(), []);
+}
+
+#[test]
+fn a_change_that_old_events_do_not_survive_is_refused_by_field() {
+    let refused = |edit: fn(&mut serde_json::Value), wanted: &str| {
+        let (dir, done) = edited(edit);
+        let error = done.unwrap_err().to_string();
+        assert!(error.contains("schemas/events/tasks_lifecycle.schema.json"), "{error}");
+        assert!(error.contains(wanted) && error.contains("version 1"), "{error}");
+        assert_eq!(check(dir.path()).unwrap_err().to_string(), error);
+        assert!(!dir.path().join("schemas/history/tasks_lifecycle/2.avsc").exists());
+    };
+    refused(
+        |schema| schema["required"].as_array_mut().unwrap().push("agent_id".into()),
+        "field `agent_id`: null is written, string is read",
+    );
+    refused(
+        |schema| {
+            schema["properties"]["region"] = optional("string");
+            schema["required"].as_array_mut().unwrap().push("region".into());
+        },
+        "field `region`: it has no default, and was not written",
+    );
+    refused(
+        |schema| schema["properties"]["retries"] = optional("string"),
+        "field `retries`: long is written, and the union doesn't take it",
+    );
+    // Avro's rules would let these pass.
+    refused(
+        |schema| schema["properties"]["agent_id"] = optional("object"),
+        "field `agent_id` held a plain value, and would hold an object",
+    );
+    refused(
+        |schema| {
+            schema["properties"]["retries"] = optional("string");
+            schema["properties"]["retries"]["format"] = "date-time".into();
+        },
+        "field `retries` held a plain value, and would hold a time",
+    );
+}
+
+#[test]
+fn what_was_taken_away_cannot_come_back_as_something_else() {
+    let (dir, done) = edited(|schema| {
+        schema["properties"].as_object_mut().unwrap().remove("retries").unwrap();
+    });
+    done.unwrap();
+    // The last form doesn't have it; the first one does.
+    let path = dir.path().join("schemas/events/tasks_lifecycle.schema.json");
+    let mut schema: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    schema["properties"]["retries"] = optional("string");
+    fs::write(&path, serde_json::to_vec(&schema).unwrap()).unwrap();
+    let error = write(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("can't read version 1: field `retries`"), "{error}");
+}
+
+#[test]
+fn a_damaged_history_is_named() {
+    let dir = copy();
+    write(dir.path()).unwrap();
+    fs::write(dir.path().join("schemas/history/router_decision/1.avsc"), "{}").unwrap();
+    let error = check(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("router_decision/1.avsc isn't an Avro schema"), "{error}");
 }
 
 #[test]

@@ -19,6 +19,9 @@ use super::{Field, Kind, Schema};
 /// The namespace of the mirrors in `bigdata/schemas`.
 pub const NAMESPACE: &str = "aion.events";
 
+/// What the doc of a field ends in whose text is an object's: Avro itself doesn't tell them apart.
+pub(crate) const OBJECT_NOTE: &str = "The text of a JSON object.";
+
 /// A record in the order in which people read one; a [`Value`] would sort the keys.
 #[derive(Serialize)]
 struct Record<'a> {
@@ -75,7 +78,7 @@ fn field(field: &Field) -> RecordField<'_> {
         Kind::Bytes => json!("bytes"),
     };
     let doc = match field.kind {
-        Kind::Object => format!("{} The text of a JSON object.", field.doc),
+        Kind::Object => format!("{} {OBJECT_NOTE}", field.doc),
         _ => field.doc.to_string(),
     };
     let (r#type, default) =
