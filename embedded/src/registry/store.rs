@@ -210,10 +210,9 @@ impl Store {
         parsed: &AvroSchema,
     ) -> Result<Vec<Conflict>, Refusal> {
         let versions = match wanted {
-            Some(Wanted::Number(_)) => {
-                vec![self.pick(subject, wanted.unwrap_or(Wanted::Latest), false)?]
-            }
+            // Nothing goes against a subject that isn't there.
             Some(Wanted::Latest) => self.pick(subject, Wanted::Latest, false).into_iter().collect(),
+            Some(number) => vec![self.pick(subject, number, false)?],
             None => self.live(subject, false).unwrap_or_default(),
         };
         let mut earlier = Vec::with_capacity(versions.len());
@@ -235,7 +234,9 @@ impl Store {
         let versions: Vec<u32> = match wanted {
             None => self.deletable(subject, all, permanent)?,
             Some(wanted) => {
-                let (version, entry) = self.pick(subject, wanted, true)?;
+                // The latest one to delete softly is the latest that isn't.
+                let deleted = permanent || wanted != Wanted::Latest;
+                let (version, entry) = self.pick(subject, wanted, deleted)?;
                 match (permanent, entry.is_deleted) {
                     (true, false) => return Err(Refusal::version_is_not_deleted(subject, version)),
                     (false, true) => return Err(Refusal::version_is_deleted(subject, version)),

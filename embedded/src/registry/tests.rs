@@ -94,6 +94,18 @@ fn a_log_that_is_in_use_or_newer_is_left_alone() {
 }
 
 #[test]
+fn the_latest_version_goes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path());
+    store.register("a", schema(INT), false).unwrap();
+    store.register("a", schema(LONG), false).unwrap();
+    assert_eq!(store.delete("a", Some(Wanted::Latest), false).unwrap(), [2]);
+    assert_eq!(store.delete("a", Some(Wanted::Latest), false).unwrap(), [1]);
+    assert!(store.delete("a", Some(Wanted::Latest), false).is_err());
+    assert_eq!(store.delete("a", Some(Wanted::Latest), true).unwrap(), [2]);
+}
+
+#[test]
 fn what_is_referred_to_stays() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path());
