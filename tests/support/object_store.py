@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -57,6 +58,7 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.store, self.random = store, random.Random(seed)
         self.fail_share = 0.0
+        self.put_takes_s = 0.0
         self.ignores_conditions = False
         self.failed = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -85,6 +87,8 @@ class Handler(BaseHTTPRequestHandler):
     def do(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.server.fault()
+        if self.command == "PUT":
+            time.sleep(self.server.put_takes_s)
         if fault in ("500", "503"):
             return self.answer(int(fault), {}, b"<Error><Code>SlowDown</Code></Error>")
         if fault == "lost before":
