@@ -1,24 +1,29 @@
-//! Named places where a crash test can kill the process; nothing at all without the feature `testing`.
+//! Named places where a crash test can kill or freeze the process; nothing at all without the feature `testing`.
+//!
+//! | variable | at the count-th visit of the place |
+//! |---|---|
+//! | `AION_CRASH_AT=<name>:<count>` | the process is gone, as after `kill -9` |
+//! | `AION_FREEZE_AT=<name>:<count>` | it stands still, as after `kill -STOP`, until somebody sends `SIGCONT` |
+//!
+//! Freezing makes the worst of zombies: one that wakes between its last look and its next step.
 
-/// Aborts the process when `AION_CRASH_AT` is `<name>:<count>` and this is the count-th visit of `name`.
+/// Kills or freezes the process when a plan in the environment says so.
 #[cfg(feature = "testing")]
 pub fn point(name: &str) {
-    use std::sync::{
-        LazyLock,
-        atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::LazyLock;
 
-    static PLAN: LazyLock<Option<(String, AtomicUsize)>> = LazyLock::new(|| {
-        let plan = std::env::var("AION_CRASH_AT").ok()?;
-        let (name, count) = plan.rsplit_once(':')?;
-        Some((name.to_owned(), AtomicUsize::new(count.parse().ok()?)))
-    });
+    use plan::Plan;
 
-    if let Some((at, left)) = &*PLAN
-        && at == name
-        && left.fetch_sub(1, Ordering::Relaxed) == 1
-    {
+    static CRASH: LazyLock<Option<Plan>> = LazyLock::new(|| Plan::from("AION_CRASH_AT"));
+    static FREEZE: LazyLock<Option<Plan>> = LazyLock::new(|| Plan::from("AION_FREEZE_AT"));
+
+    if CRASH.as_ref().is_some_and(|plan| plan.is_met(name)) {
+        eprintln!("crashed at {name}");
         std::process::abort();
+    }
+    if FREEZE.as_ref().is_some_and(|plan| plan.is_met(name)) {
+        eprintln!("frozen at {name}");
+        plan::freeze();
     }
 }
 
@@ -27,3 +32,38 @@ pub fn point(name: &str) {
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "an empty function must leave nothing behind")]
 pub fn point(_name: &str) {}
+
+#[cfg(feature = "testing")]
+mod plan {
+    use std::{
+        process::Command,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    /// What is to happen where, and at which visit.
+    pub(super) struct Plan {
+        at: String,
+        left: AtomicUsize,
+    }
+
+    impl Plan {
+        pub(super) fn from(variable: &str) -> Option<Plan> {
+            let plan = std::env::var(variable).ok()?;
+            let (at, count) = plan.rsplit_once(':')?;
+            Some(Plan { at: at.to_owned(), left: AtomicUsize::new(count.parse().ok()?) })
+        }
+
+        /// Whether this is the visit.
+        pub(super) fn is_met(&self, name: &str) -> bool {
+            self.at == name && self.left.fetch_sub(1, Ordering::Relaxed) == 1
+        }
+    }
+
+    /// Stops every thread of this process. The shell does it, since a signal is an unsafe call.
+    pub(super) fn freeze() {
+        let stop = format!("kill -STOP {}", std::process::id());
+        if let Err(cause) = Command::new("sh").args(["-c", &stop]).status() {
+            eprintln!("not frozen: {cause}");
+        }
+    }
+}

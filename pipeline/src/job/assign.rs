@@ -10,7 +10,7 @@ use std::{
 };
 
 use aion_schemas::log::{Mark, Offset, Partition, Stream, Timestamp};
-use aion_sinks::{batch::Batch, budget::Reservation, sink::SinkError};
+use aion_sinks::{batch::Batch, budget::Reservation, fault, sink::SinkError};
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use uuid::Uuid;
 
@@ -214,6 +214,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         let (job, topic) = (&self.plan.job, &self.plan.topic);
         tracing::info!(%job, %topic, ?partitions, "giving partitions up");
         self.flush_and_commit(now, now + self.plan.revoke_flush).await?;
+        fault::point("job.handed_over");
         self.forget(partitions);
         self.source.command(Command::Release(partitions.to_vec())).await;
         Ok(())

@@ -9,6 +9,7 @@ use std::{
 };
 
 use aion_schemas::log::show;
+use aion_sinks::fault;
 
 use super::{
     JobError,
@@ -38,6 +39,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             self.pause(until.min(now + TRY_AGAIN)).await?;
         }
         self.commit(true).await;
+        fault::point("job.stopped");
         let unwritten = self.unwritten();
         if unwritten.is_empty() {
             return Ok(());

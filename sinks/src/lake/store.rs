@@ -98,8 +98,10 @@ impl Store {
             Place::Objects(root) => {
                 for (path, bytes) in &files {
                     let (object, payload) = (join(root, path), PutPayload::from(bytes.clone()));
+                    fault::point("lake.before_file_write");
                     let put = self.objects.put(&object, payload).await;
                     put.map_err(|e| failed(doing(), &io_error(e)))?;
+                    fault::point("lake.after_file_sync");
                 }
                 Ok(())
             }
@@ -298,7 +300,7 @@ fn put_local_files(root: &Path, files: &[(String, Bytes)]) -> io::Result<()> {
             }
             fault::point("lake.before_file_write");
             write_synced(&file, bytes)?;
-            fault::point("lake.after_file_write");
+            fault::point("lake.after_file_sync");
             folders.insert(folder);
         }
         folders.iter().try_for_each(sync_folder)
@@ -315,6 +317,7 @@ fn link_entry(root: &Path, path: &str, bytes: &[u8]) -> io::Result<Put> {
     let folder = entry.parent().unwrap_or(root).to_owned();
     let staged = folder.join(format!(".{}.staged", Uuid::new_v4()));
     let put = || {
+        fault::point("lake.before_stage");
         write_synced(&staged, bytes)?;
         fault::point("lake.after_stage");
         let put = match fs::hard_link(&staged, &entry) {
@@ -345,7 +348,12 @@ fn replace_local(root: &Path, path: &str, bytes: &[u8]) -> io::Result<()> {
 
 fn write_synced(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut open = fs::File::create_new(file)?;
-    io::Write::write_all(&mut open, bytes)?;
+    // In two halves, so that a crash can leave half a file behind.
+    let (head, tail) = bytes.split_at(bytes.len() / 2);
+    io::Write::write_all(&mut open, head)?;
+    fault::point("lake.within_write");
+    io::Write::write_all(&mut open, tail)?;
+    fault::point("lake.before_sync");
     open.sync_all()
 }
 

@@ -12,10 +12,13 @@ use uuid::Uuid;
 
 use crate::shared::{range, rows, settings, spec};
 
-const POINTS: [&str; 8] = [
+const POINTS: [&str; 11] = [
     "lake.before_file_write",
-    "lake.after_file_write",
+    "lake.within_write",
+    "lake.before_sync",
+    "lake.after_file_sync",
     "lake.before_commit",
+    "lake.before_stage",
     "lake.after_stage",
     "lake.after_link",
     "lake.after_commit",

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use aion_kafka::{Error, Wait};
 use aion_schemas::log::{Mark, Offset, Partition};
+use aion_sinks::fault;
 
 use super::{cutter::Cutter, poller::Poller};
 use crate::job::source::Command;
@@ -93,9 +94,11 @@ impl Poller {
         let named = |(number, offset, text)| (self.name(number), offset, text);
         let marks: Vec<_> = marks.into_iter().map(named).collect();
         let wait = if wait { Wait::UpTo(COMMIT_WAIT) } else { Wait::Async };
+        fault::point("job.before_offset_commit");
         if let Err(error) = self.consumer.commit(&marks, wait) {
             self.commit_failed(numbers, &error);
         }
+        fault::point("job.after_offset_commit");
     }
 
     /// Nothing holds for these partitions any more: neither what is being read nor what is asked.

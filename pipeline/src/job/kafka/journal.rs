@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use aion_kafka::{Connection, Error, Outgoing, Placed, Producer};
+use aion_sinks::fault;
 use tokio::sync::mpsc;
 
 use crate::job::journal::{Entry, Journal, Ledger, NotAcknowledged, Recorded};
@@ -76,6 +77,11 @@ async fn record(producer: &Producer, entries: Vec<Entry>) -> Result<(), NotAckno
         }
     }
     drop(answers_in);
+    let ledger = entries.first().map(|entry| entry.ledger);
+    fault::point(match ledger {
+        Some(Ledger::Gaps) => "job.gap_sent",
+        _ => "job.dead_letter_sent",
+    });
     let mut is_there = vec![false; entries.len()];
     while let Some((number, placed)) = answers.recv().await {
         match placed {
@@ -91,6 +97,10 @@ async fn record(producer: &Producer, entries: Vec<Entry>) -> Result<(), NotAckno
         .filter(|((_, is_there), _)| !is_there)
         .map(|((entry, _), is_too_large)| if is_too_large { entry.shortened() } else { entry })
         .collect();
+    fault::point(match ledger {
+        Some(Ledger::Gaps) => "job.gap_acknowledged",
+        _ => "job.dead_letter_acknowledged",
+    });
     if left.is_empty() {
         return Ok(());
     }

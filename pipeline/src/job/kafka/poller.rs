@@ -10,7 +10,7 @@ use std::{
 
 use aion_kafka::{Connection, Consumer, Error, Event as Happened, Purpose, TopicPartition};
 use aion_schemas::log::{Offset, Stream};
-use aion_sinks::budget::Budget;
+use aion_sinks::{budget::Budget, fault};
 use tokio::sync::mpsc::{
     Receiver, Sender,
     error::{TryRecvError, TrySendError},
@@ -128,14 +128,17 @@ impl Poller {
     fn note(&mut self, happened: Happened) {
         match happened {
             Happened::Assigned(given) => {
+                fault::point("job.assigned");
                 self.unnamed.extend(given.iter().map(|one| one.partition));
                 self.look.is_wanted = true;
             }
             Happened::Revoked(gone) => {
+                fault::point("job.revoked");
                 let known = self.taken(&gone);
                 self.outbox.extend((!known.is_empty()).then_some(Event::Revoked(known)));
             }
             Happened::Lost(gone) => {
+                fault::point("job.lost");
                 let known = self.taken(&gone);
                 self.outbox.extend((!known.is_empty()).then_some(Event::Lost(known)));
             }
