@@ -5,7 +5,13 @@
 //! | `AION_CRASH_AT=<name>:<count>` | the process is gone, as after `kill -9` |
 //! | `AION_FREEZE_AT=<name>:<count>` | it stands still, as after `kill -STOP`, until somebody sends `SIGCONT` |
 //!
+//! [`did`] notes what was done to a local disk, for a test that asks what a loss of power would leave.
+//!
 //! Freezing makes the worst of zombies: one that wakes between its last look and its next step.
+
+#[cfg(feature = "testing")]
+use std::path::Path;
+use std::path::PathBuf;
 
 /// Kills or freezes the process when a plan in the environment says so.
 #[cfg(feature = "testing")]
@@ -32,6 +38,70 @@ pub fn point(name: &str) {
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "an empty function must leave nothing behind")]
 pub fn point(_name: &str) {}
+
+/// What was done to a local disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A file was made and written.
+    Written(PathBuf),
+    /// A file's bytes were synced.
+    Synced(PathBuf),
+    /// A folder was made.
+    FolderMade(PathBuf),
+    /// The names in a folder were synced.
+    FolderSynced(PathBuf),
+    /// A staged file got its name as an entry of the log.
+    Linked {
+        /// The name under which it was written and synced.
+        staged: PathBuf,
+        /// The name that makes it count.
+        entry: PathBuf,
+    },
+}
+
+/// Notes a step, if a test has asked for that.
+#[cfg(feature = "testing")]
+pub fn did(step: impl FnOnce() -> Step) {
+    if let Some(steps) = steps::all().as_mut() {
+        steps.push(step());
+    }
+}
+
+/// Notes nothing; this build has no tests in it.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "an empty function must leave nothing behind")]
+pub fn did(_step: impl FnOnce() -> Step) {}
+
+/// From now on steps are noted.
+#[cfg(feature = "testing")]
+pub fn record_steps() {
+    steps::all().get_or_insert_default();
+}
+
+/// The steps so far whose paths lie below a folder, in order.
+#[cfg(feature = "testing")]
+pub fn steps_below(folder: &Path) -> Vec<Step> {
+    let is_below = |step: &&Step| match step {
+        Step::Written(path)
+        | Step::Synced(path)
+        | Step::FolderMade(path)
+        | Step::FolderSynced(path)
+        | Step::Linked { entry: path, .. } => path.starts_with(folder),
+    };
+    steps::all().iter().flatten().filter(is_below).cloned().collect()
+}
+
+#[cfg(feature = "testing")]
+mod steps {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    static ALL: Mutex<Option<Vec<super::Step>>> = Mutex::new(None);
+
+    pub(super) fn all() -> MutexGuard<'static, Option<Vec<super::Step>>> {
+        ALL.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[cfg(feature = "testing")]
 mod plan {

@@ -7,6 +7,8 @@ mod conformance;
 mod crash;
 #[path = "lake/format.rs"]
 mod format;
+#[path = "lake/power.rs"]
+mod power;
 #[path = "lake/rivals.rs"]
 mod rivals;
 #[path = "lake/shared.rs"]

@@ -7,12 +7,9 @@
 //! `object_store`'s own local store syncs nothing, so it only reads here.
 //! **Invariant:** a log entry is put only if its name is free, in one atomic step (hard link; conditional put).
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod local;
+
+use std::{fs, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use object_store::{
@@ -79,8 +76,8 @@ impl Store {
     /// Makes the table's folders; object stores have none.
     pub(crate) async fn prepare(&self) -> Result<(), SinkError> {
         let Place::Folder(root) = &self.place else { return Ok(()) };
-        let log = root.join("_delta_log");
-        let made = blocking(move || make_folders(&log)).await;
+        let folder = root.clone();
+        let made = blocking(move || local::prepare(&folder)).await;
         made.map_err(|e| failed(format!("make folder {}/_delta_log", self.root), &e))
     }
 
@@ -91,7 +88,7 @@ impl Store {
         match &self.place {
             Place::Folder(root) => {
                 let (doing, root) = (doing(), root.clone());
-                blocking(move || put_local_files(&root, &files))
+                blocking(move || local::put_files(&root, &files))
                     .await
                     .map_err(|e| failed(doing, &e))
             }
@@ -116,7 +113,7 @@ impl Store {
         let put = match &self.place {
             Place::Folder(root) => {
                 let (root, path) = (root.clone(), path.to_owned());
-                blocking(move || link_entry(&root, &path, &bytes)).await
+                blocking(move || local::put_entry(&root, &path, &bytes)).await
             }
             Place::Objects(root) => {
                 let (object, payload) = (join(root, path), PutPayload::from(bytes));
@@ -137,7 +134,7 @@ impl Store {
         let put = match &self.place {
             Place::Folder(root) => {
                 let (root, path) = (root.clone(), path.to_owned());
-                blocking(move || replace_local(&root, &path, &bytes)).await
+                blocking(move || local::replace(&root, &path, &bytes)).await
             }
             Place::Objects(root) => {
                 let (object, payload) = (join(root, path), PutPayload::from(bytes));
@@ -150,13 +147,9 @@ impl Store {
     /// Makes durable what somebody else wrote at `path`.
     pub(crate) async fn sync(&self, path: &str) -> Result<(), SinkError> {
         let Place::Folder(root) = &self.place else { return Ok(()) };
-        let (root, local) = (root.clone(), path.to_owned());
-        let synced = blocking(move || {
-            let file = root.join(local);
-            fs::File::open(&file)?.sync_all()?;
-            sync_folder(file.parent().unwrap_or(&root))
-        });
-        synced.await.map_err(|e| failed(format!("sync {path} of {}", self.root), &e))
+        let file = root.join(path);
+        let synced = blocking(move || local::sync(&file)).await;
+        synced.map_err(|e| failed(format!("sync {path} of {}", self.root), &e))
     }
 
     /// Reads a file; `None` where there is none.
@@ -287,98 +280,6 @@ async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(call).await.unwrap_or_else(|e| Err(io::Error::other(e)))
-}
-
-fn put_local_files(root: &Path, files: &[(String, Bytes)]) -> io::Result<()> {
-    let put = || {
-        let mut folders = BTreeSet::new();
-        for (path, bytes) in files {
-            let file = root.join(path);
-            let folder = file.parent().unwrap_or(root).to_owned();
-            if make_folder(&folder)? {
-                folders.insert(root.to_owned());
-            }
-            fault::point("lake.before_file_write");
-            write_synced(&file, bytes)?;
-            fault::point("lake.after_file_sync");
-            folders.insert(folder);
-        }
-        folders.iter().try_for_each(sync_folder)
-    };
-    put().inspect_err(|_| {
-        for (path, _) in files {
-            fs::remove_file(root.join(path)).ok();
-        }
-    })
-}
-
-fn link_entry(root: &Path, path: &str, bytes: &[u8]) -> io::Result<Put> {
-    let entry = root.join(path);
-    let folder = entry.parent().unwrap_or(root).to_owned();
-    let staged = folder.join(format!(".{}.staged", Uuid::new_v4()));
-    let put = || {
-        fault::point("lake.before_stage");
-        write_synced(&staged, bytes)?;
-        fault::point("lake.after_stage");
-        let put = match fs::hard_link(&staged, &entry) {
-            Ok(()) => Put::Created,
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Put::Exists,
-            Err(e) => return Err(e),
-        };
-        fault::point("lake.after_link");
-        // Also when it exists: it may be an earlier try of ours whose folder was never synced.
-        sync_folder(&folder)?;
-        Ok(put)
-    };
-    let put = put();
-    fs::remove_file(&staged).ok();
-    put
-}
-
-fn replace_local(root: &Path, path: &str, bytes: &[u8]) -> io::Result<()> {
-    let file = root.join(path);
-    let folder = file.parent().unwrap_or(root).to_owned();
-    let staged = folder.join(format!(".{}.staged", Uuid::new_v4()));
-    let replaced = write_synced(&staged, bytes).and_then(|()| fs::rename(&staged, &file));
-    if replaced.is_err() {
-        fs::remove_file(&staged).ok();
-    }
-    replaced.and_then(|()| sync_folder(&folder))
-}
-
-fn write_synced(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut open = fs::File::create_new(file)?;
-    // In two halves, so that a crash can leave half a file behind.
-    let (head, tail) = bytes.split_at(bytes.len() / 2);
-    io::Write::write_all(&mut open, head)?;
-    fault::point("lake.within_write");
-    io::Write::write_all(&mut open, tail)?;
-    fault::point("lake.before_sync");
-    open.sync_all()
-}
-
-fn sync_folder(folder: impl AsRef<Path>) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
-}
-
-/// Makes one folder; `true` if it was not there. Its parent must exist: a table that was deleted under a
-/// writer must not come back without its log.
-fn make_folder(folder: &Path) -> io::Result<bool> {
-    match fs::create_dir(folder) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
-fn make_folders(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let parent = folder.parent().unwrap_or(Path::new("/"));
-    make_folders(parent)?;
-    make_folder(folder)?;
-    sync_folder(parent)
 }
 
 fn is_visible(entry: &io::Result<fs::DirEntry>) -> bool {
