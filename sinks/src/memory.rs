@@ -152,6 +152,9 @@ pub struct Settings {
     /// Whether a flush checks the stored marks. `false` is for negative controls only: it takes out
     /// the protection against zombies.
     pub fenced: bool,
+    /// Whether what waits for a partition is dropped when it is assigned or revoked. `false` is for
+    /// negative controls only.
+    pub forgets: bool,
 }
 
 impl Default for Settings {
@@ -162,6 +165,7 @@ impl Default for Settings {
             hold_bytes: 4 << 20,
             delay: 0,
             fenced: true,
+            forgets: true,
         }
     }
 }
@@ -258,6 +262,9 @@ impl MemorySink {
     }
 
     fn forget(&mut self, partitions: &[Partition]) {
+        if !self.settings.forgets {
+            return;
+        }
         self.buffers.revoke(partitions);
         for partition in partitions {
             if let Some(flush) = &mut self.in_flight {
@@ -291,7 +298,10 @@ impl Sink for MemorySink {
         };
         let marks: Marks = partitions.iter().filter_map(stored).collect();
         drop(inner);
-        self.buffers.assign(partitions, &marks);
+        // All are new, unless it doesn't forget.
+        let new: Vec<_> =
+            partitions.iter().filter(|one| !self.buffers.owns(one)).cloned().collect();
+        self.buffers.assign(&new, &marks);
         Ok(marks)
     }
 

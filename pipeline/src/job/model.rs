@@ -30,6 +30,7 @@
 //! | Kafka is told the least mark | the group's offset passes what a sink has |
 //! | a report to Kafka that failed is made again | the group's offset stays behind for ever |
 //! | a sink's flush is fenced by the stored mark | rows of a process that slept are stored twice |
+//! | a sink forgets what waits for a partition that is assigned or revoked | it is handed what it still holds |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -97,6 +98,12 @@ fn each_protection_is_needed() {
 #[test]
 fn the_fence_of_the_store_is_needed() {
     must_fail("fence", Options { fenced: false, ..Options::default() }, &[Kind::Doubled]);
+}
+
+#[test]
+fn forgetting_what_waits_is_needed() {
+    let options = Options { forgets: false, ..Options::default() };
+    must_fail("forgetting", options, &[Kind::Failed, Kind::Lost, Kind::Doubled]);
 }
 
 /// Runs schedules until one fails as expected; all of them passing is the failure.

@@ -3,6 +3,7 @@
 use aion_kafka::{Headers, TimeKind};
 use aion_schemas::{
     catalog::{Catalog, DEAD_LETTERS},
+    decode::{self, Decoder},
     log::Offset,
 };
 use arrow::array::{Array, AsArray};
@@ -23,6 +24,10 @@ fn whatever_stands_in_the_topic_becomes_a_row() {
         time_kind: TimeKind::LogAppend,
         headers: Headers::NONE,
     };
+    // Negative control: the decoder of all other topics.
+    let Record { value, offset, epoch, append_time, .. } = foreign;
+    let plain = decode::Record { value, offset, epoch, append_time };
+    assert!(matches!(Decoder::new(&topic.schema).push(&plain), Outcome::Rejected(_)));
     assert_eq!(rows.push(&foreign), Outcome::Row);
     assert_eq!(rows.push(&Record { value: None, offset: Offset(8), ..foreign }), Outcome::Row);
     let batch = rows.finish(Uuid::nil(), 2);

@@ -102,7 +102,7 @@ impl Processes {
         let stores = &self.stores[..self.sinks];
         let open = |(name, store): (&&'static str, &Store)| -> Box<dyn Sink> {
             let ends = (Arc::clone(&consumer), Arc::clone(&self.world));
-            Box::new(Seam::open(name, store, self.options.fenced, ends))
+            Box::new(Seam::open(name, store, self.options, ends))
         };
         let sinks = SINKS.iter().zip(stores).map(open).collect();
         let source = Scripted {

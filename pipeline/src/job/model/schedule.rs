@@ -21,11 +21,13 @@ pub(super) struct Options {
     pub(super) without: Option<Rule>,
     /// Whether stores check the mark.
     pub(super) fenced: bool,
+    /// Whether sinks drop what waits for a partition that is assigned or revoked.
+    pub(super) forgets: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { without: None, fenced: true }
+        Options { without: None, fenced: true, forgets: true }
     }
 }
 

@@ -18,6 +18,7 @@ use aion_sinks::{
 use async_trait::async_trait;
 
 use super::{
+    schedule::Options,
     source::Consumer,
     world::{Shared, World, lock},
 };
@@ -49,7 +50,7 @@ impl Seam {
     pub(super) fn open(
         name: &'static str,
         store: &Store,
-        fenced: bool,
+        options: Options,
         (consumer, world): (Shared<Consumer>, Shared<World>),
     ) -> Seam {
         let slow = name == "slow";
@@ -58,7 +59,8 @@ impl Seam {
             flush_age: Duration::from_millis(if slow { 900 } else { 150 }),
             hold_bytes: 6000,
             delay: if slow { 2 } else { 0 },
-            fenced,
+            fenced: options.fenced,
+            forgets: options.forgets,
         };
         let inner = MemorySink::open(store, settings);
         Seam { name, inner, consumer, world, held: BTreeMap::new() }
