@@ -6,13 +6,11 @@ from __future__ import annotations
 import json
 import random
 import signal
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
-from cluster import Place
+from cluster import Place, Producing
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AlterConfigOpType,
@@ -45,27 +43,6 @@ def bounds(place: Place, partition: int) -> tuple[int, int]:
     low, high = reader.get_watermark_offsets(TopicPartition(place.topic, partition), 20)
     reader.close()
     return low, high
-
-
-class Producing:
-    """Sends in the background, in rounds, until it is left."""
-
-    def __init__(self, place: Place, broken_every: int = 100) -> None:
-        self.place, self.broken_every = place, broken_every
-        self.over = threading.Event()
-        self.thread = ThreadPoolExecutor(1)
-
-    def send(self) -> None:
-        while not self.over.is_set():
-            self.place.produce(500, self.broken_every)
-            time.sleep(0.1)
-
-    def __enter__(self) -> None:
-        self.sending = self.thread.submit(self.send)
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.sending.result(180)
 
 
 @pytest.mark.topic(partitions=6)

@@ -1,4 +1,4 @@
-"""A secured Apache Kafka for tests, topics of a test's own, and `aion run` on them."""
+"""A secured Apache Kafka for tests, and topics of a test's own with the `aion run` that read them, on any brokers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 import random
 import shutil
 import subprocess
+import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 
+from brokers import Brokers
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -20,18 +23,18 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 from deltalake import DeltaTable
 from events import BROKEN, decision, text
-from processes import ROOT, Audit, Process, binary, free_port, sql, wait
+from processes import ROOT, Audit, Process, free_port, sql, wait
 
 SCRIPT = ROOT / "scripts" / "kafka"
 
 
-class Cluster:
+class Cluster(Brokers):
     """scripts/kafka, as a person uses it."""
 
     def __init__(self, folder: Path, nodes: int, is_open: bool = False) -> None:
+        super().__init__("")
         self.folder, self.nodes, self.is_open = folder, nodes, is_open
 
     def start(self) -> None:
@@ -41,6 +44,7 @@ class Cluster:
             asked = ["start", "--nodes", str(self.nodes), "--port", str(self.port)]
             asked += ["--open"] * self.is_open
             if self.script(*asked, check=False) == 0:
+                self.address = f"127.0.0.1:{self.port}"
                 return
             self.script("stop", check=False)
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -59,31 +63,24 @@ class Cluster:
         ).returncode
 
     def client(self, account: str, **settings: object) -> dict:
-        """Settings of a client of confluent-kafka."""
-        file = self.folder / "clients" / f"{account}.properties"
-        pairs = (line.split("=", 1) for line in file.read_text().splitlines())
-        return dict(pairs) | {
+        if self.is_open:
+            return super().client(account, **settings)
+        pairs = self.client_file(account).read_text().splitlines()
+        signed_in = dict(line.split("=", 1) for line in pairs)
+        return signed_in | {
             name.replace("__", "."): value for name, value in settings.items()
         }
 
-    @cached_property
-    def admin(self) -> AdminClient:
-        """Kept: a request dies with its client."""
-        return AdminClient(self.client("admin"))
+    def client_file(self, account: str) -> Path:
+        return self.folder / "clients" / f"{account}.properties"
 
     def secret(self, account: str) -> Path:
         return self.folder / "secrets" / account
 
-    def brokers(self, account: str = "admin") -> str:
-        return self.client(account)["bootstrap.servers"]
-
-    def bootstrap(self, *arguments: object, account: str = "admin"):
-        """Runs `aion bootstrap`; what it printed, and its exit code."""
-        file = self.folder / "clients" / f"{account}.properties"
-        command = [binary(), "bootstrap", "--client-config", file, *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=60
-        )
+    def bootstrap_arguments(self, account: str) -> list[object]:
+        if self.is_open:
+            return super().bootstrap_arguments(account)
+        return ["--client-config", self.client_file(account)]
 
 
 def catalog(
@@ -108,9 +105,18 @@ def catalog(
 class Place:
     """A topic of the test's own, the processes that read it, and the lake that they share."""
 
+    # Rows are flushed when they are this old.
+    flush_age_s = 1
+    # How long the group waits for a member that fell silent: short, so that its partitions don't wait long.
+    session_ms = 6000
+    # What else the configuration of every process says, after that of the lake.
+    more = ""
+    # How deltalake reaches the lake.
+    storage: dict[str, str] | None = None
+
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: Brokers,
         folder: Path,
         topic: str,
         replication: int | None = None,
@@ -120,8 +126,9 @@ class Place:
         self.cluster, self.folder, self.topic = cluster, folder, topic
         self.table = topic.replace(".", "_").replace("-", "_")
         self.catalog = catalog(folder / "catalog", topic, self.table, **settings)
-        self.lake = folder / "lake"
+        self.lake: Path | str = folder / "lake"
         self.runs: list[Process] = []
+        self.lock = threading.Lock()
         self.sent = 0
 
     def bootstrap(self, *arguments: object) -> None:
@@ -130,27 +137,50 @@ class Place:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(
-        self, account: str = "pipeline", *, more: str = "", **properties: object
+        self,
+        account: str = "pipeline",
+        *,
+        more: str = "",
+        flush_age_s: int | None = None,
+        plan: dict[str, str] | None = None,
+        **properties: object,
     ) -> Process:
-        """Starts an `aion run`; properties are librdkafka's, `__` for a dot; `more` is configuration."""
-        run = Process(self.folder / f"run-{len(self.runs)}.log")
-        config = self.folder / f"aion-{len(self.runs)}.toml"
+        """Starts an `aion run`; properties are librdkafka's, `__` for a dot; `more` is configuration, `plan` what
+        Process.launch takes of plans."""
+        with self.lock:
+            number = len(self.runs)
+            run = Process(self.folder / f"run-{number}.log")
+            self.runs.append(run)
+        more = f'[http]\nlisten = "{run.http}"\n{more}'
+        config = self.config(f"aion-{number}", account, more, properties, flush_age_s)
+        run.launch("run", "--config", config, **(plan or {}))
+        return run
+
+    def config(
+        self,
+        name: str,
+        account: str,
+        more: str,
+        properties: dict,
+        flush_age_s: int | None = None,
+    ) -> Path:
+        """Writes a configuration."""
+        age_s = self.flush_age_s if flush_age_s is None else flush_age_s
         client = self.cluster.client(account)
         if "sasl.password" in client:
             client["sasl.password"] = f"file:{self.cluster.secret(account)}"
-        # Short, so that a killed member's partitions don't wait long for another owner.
-        client |= {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
+        beats = {"heartbeat.interval.ms": min(500, self.session_ms // 4)}
+        client |= {"session.timeout.ms": self.session_ms} | beats
         client |= {name.replace("__", "."): value for name, value in properties.items()}
         brokers = client.pop("bootstrap.servers")
         lines = [f'"{name}" = {json.dumps(value)}' for name, value in client.items()]
-        config.write_text(
+        file = self.folder / f"{name}.toml"
+        file.write_text(
             f'catalog = "{self.catalog}"\n[kafka]\nbrokers = "{brokers}"\n[kafka.properties]\n'
             + "\n".join(lines)
-            + f'\n[lake]\nurl = "{self.lake}"\nflush_age_s = 1\n[http]\nlisten = "{run.http}"\n{more}\n'
+            + f'\n[lake]\nurl = "{self.lake}"\nflush_age_s = {age_s}\n{self.more}\n{more}\n'
         )
-        self.runs.append(run)
-        run.launch("run", "--config", config)
-        return run
+        return file
 
     def end(self) -> None:
         for run in self.runs:
@@ -248,21 +278,22 @@ class Place:
         return str(uuid.UUID(int=high << 64 | low))
 
     def stored(self) -> Counter:
-        """How often each (topic id, partition, offset) is in the lake, by deltalake."""
-        table = DeltaTable(self.lake / self.table).to_pyarrow_table(
-            columns=["_topic_id", "_partition", "_offset"]
+        """How often each (topic id, partition, offset) is in the lake."""
+        return Counter(
+            self.by_deltalake(self.table, "_topic_id", "_partition", "_offset")
         )
-        return Counter(zip(*(column.to_pylist() for column in table.columns)))
 
     def rejected(self) -> set[tuple[str, int, int]]:
         """The places of the dead letters, from the lake's table of them."""
-        return {
-            (row["topic_id"], row["partition"], row["offset"])
-            for row in self.rows(
-                'select topic_id, "partition", "offset" from dead_letters '
-                f"where topic = '{self.topic}'"
-            )
-        }
+        columns = ("topic", "topic_id", "partition", "offset")
+        letters = self.by_deltalake("dead_letters", *columns)
+        return {tuple(place) for topic, *place in letters if topic == self.topic}
+
+    def by_deltalake(self, table: str, *columns: str) -> Iterator[tuple]:
+        """Rows of a table, by a reader that shares no code with ours."""
+        opened = DeltaTable(f"{self.lake}/{table}", storage_options=self.storage)
+        found = opened.to_pyarrow_table(columns=list(columns))
+        return zip(*(found.column(name).to_pylist() for name in columns))
 
     def gaps(self) -> list[dict]:
         return self.rows(f"select * from gaps where topic = '{self.topic}'")
@@ -295,15 +326,42 @@ class Place:
         assert audit.code == verdict, audit.report or audit.errors
 
     def audit(self, *arguments: object) -> Audit:
-        """An audit of this topic, as the first of the processes reads it."""
-        config = self.folder / "aion-0.toml"
+        """An audit of this topic, by the account that reads it."""
+        config = self.config("audit", "pipeline", "", {})
         return Audit("--config", config, "--topic", self.topic, *arguments)
 
     def wait_and_check(self, seconds: float = 90) -> None:
         def told() -> str:
-            return "\n".join(run.output()[-2000:] for run in self.runs)
+            return "\n".join(run.output()[-2000:] for run in self.runs[-5:])
 
         wait(
             self.landed, "every record of the log is stored or rejected", seconds, told
         )
         self.check()
+
+
+class Producing:
+    """Sends in the background, in rounds, until it is left."""
+
+    def __init__(
+        self,
+        place: Place,
+        broken_every: int = 100,
+        count: int = 500,
+        pause_s: float = 0.1,
+    ) -> None:
+        self.place, self.broken_every = place, broken_every
+        self.count, self.pause_s = count, pause_s
+        self.over = threading.Event()
+        self.thread = ThreadPoolExecutor(1)
+
+    def send(self) -> None:
+        while not self.over.wait(self.pause_s):
+            self.place.produce(self.count, self.broken_every)
+
+    def __enter__(self) -> None:
+        self.sending = self.thread.submit(self.send)
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.sending.result(180)

@@ -16,6 +16,8 @@ from processes import free_port, wait
 
 BUCKET = "lake"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+# How long an answer is in coming that never comes: longer than clients of the tests wait.
+SILENCE_S = 4
 
 
 class Moto:
@@ -42,6 +44,11 @@ class Moto:
 
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """How `aion` and deltalake reach it."""
+        where = {"AWS_ENDPOINT_URL": self.url(), "AWS_ALLOW_HTTP": "true"}
+        return {**KEYS, **where, "AWS_REGION": "us-east-1"}
 
     def stop(self) -> None:
         self.process.kill()
@@ -71,7 +78,7 @@ class Proxy(ThreadingHTTPServer):
             return None
         self.failed += 1
         return self.random.choice(
-            ["500", "503", "lost before", "500 after", "lost after"]
+            ["500", "503", "lost before", "500 after", "lost after", "silent after"]
         )
 
     def handle_error(self, *_: object) -> None:
@@ -105,7 +112,9 @@ class Handler(BaseHTTPRequestHandler):
         answer = upstream.getresponse()
         content = answer.read()
         upstream.close()
-        if fault == "lost after":
+        if fault == "silent after":
+            time.sleep(SILENCE_S)
+        if fault in ("lost after", "silent after"):
             return self.hang_up()
         if fault == "500 after":
             return self.answer(500, {}, b"<Error><Code>InternalError</Code></Error>")

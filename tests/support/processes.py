@@ -25,6 +25,11 @@ def binary() -> Path:
     return target / "release" / "aion"
 
 
+def crashing_binary() -> Path:
+    """The same with its crash points in it, which the one that ships doesn't have."""
+    return binary().parent / "examples" / "crashing"
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -47,10 +52,24 @@ class Process:
         self.http = f"127.0.0.1:{free_port()}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def launch(self, *command: object) -> None:
+    def launch(
+        self,
+        *command: object,
+        crash_at: str = "",
+        freeze_at: str = "",
+        take_out: str = "",
+    ) -> None:
+        """Starts it. With NAME:COUNT it dies or stands still at that visit of a crash point; a protection of
+        sinks/src/lake/testing.rs can be taken out."""
+        plan = {
+            "AION_CRASH_AT": crash_at,
+            "AION_FREEZE_AT": freeze_at,
+            "AION_TAKE_OUT": take_out,
+        }
+        program = crashing_binary() if any(plan.values()) else binary()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [binary(), *command], stdout=log, stderr=log
+                [program, *command], stdout=log, stderr=log, env={**os.environ, **plan}
             )
 
     def is_ready(self) -> bool:
@@ -70,6 +89,34 @@ class Process:
         self.process.kill()
         self.process.wait()
 
+    def crashed(self, seconds: float = 30) -> str:
+        """Waits until it died at a crash point; that point."""
+        assert self.process
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it met no crash point in {seconds} s:\n{self.output()}")
+        _, _, point = self.output().rpartition("crashed at ")
+        assert code == -signal.SIGABRT and point, self.output()[-4000:]
+        return point.split()[0]
+
+    def freeze(self) -> None:
+        """It stands still, as a process does that gets no CPU for long."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def is_frozen(self) -> bool:
+        assert self.process
+        try:
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except FileNotFoundError:
+            return False
+        return stat.rpartition(")")[2].split()[0] == "T"
+
+    def thaw(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self, how: signal.Signals = signal.SIGINT, seconds: float = 60) -> int:
         """Asks it to stop; the exit code."""
         assert self.process
@@ -78,6 +125,7 @@ class Process:
 
     def end(self) -> None:
         if self.process and self.process.poll() is None:
+            self.thaw()
             self.process.terminate()
             try:
                 self.process.wait(10)

@@ -1,0 +1,48 @@
+"""The embedded broker as a process of its own, and a topic for each test. The seed is printed when a test fails:
+AION_SEED brings it back."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from brokers import Embedded
+from cluster import Place
+
+
+@pytest.fixture
+def seed() -> int:
+    seed = int(os.environ.get("AION_SEED") or random.randrange(2**31))
+    print(f"AION_SEED={seed}")
+    return seed
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    return random.Random(seed)
+
+
+@pytest.fixture
+def broker(tmp_path: Path):
+    broker = Embedded(tmp_path / "broker")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def small(place: Place) -> Place:
+    """Flushes as often as it can and is missed by its group after 2 s, so that much happens in little time."""
+    place.flush_age_s = 0
+    place.session_ms = 2000
+    place.bootstrap()
+    return place
+
+
+@pytest.fixture
+def place(broker: Embedded, tmp_path: Path, request: pytest.FixtureRequest):
+    settings = getattr(request.node.get_closest_marker("topic"), "kwargs", {})
+    place = small(Place(broker, tmp_path, "crash.events", **settings))
+    yield place
+    place.end()

@@ -1,0 +1,52 @@
+"""Run by test_disk_full.py, where mounts are its own."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cluster import Place, Producing
+
+SIZE_KIB, ROOM_KIB = 4096, 600
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = f"size={SIZE_KIB}k"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", disk], check=True)
+    return disk
+
+
+def test_a_full_disk(place: Place, disk: Path, rng: random.Random):
+    place.lake = disk / "lake"
+    filler = disk / "filler"
+    filler.write_bytes(bytes((SIZE_KIB - ROOM_KIB) << 10))
+
+    def is_full() -> bool:
+        return "free some space" in run.output()
+
+    run = place.run(group__instance__id="the-one")
+    run.wait_ready()
+    with Producing(place, count=50):
+        run.wait(is_full, "it says that the disk is full")
+        assert "No space left on device" in run.output()
+        for _ in range(3):
+            # It goes on trying, and whatever it leaves behind must not be taken for rows.
+            time.sleep(rng.uniform(0.2, 1.5))
+            assert set(place.stored().values()) == {1}
+            assert place.audit().code in (0, 8)
+            run.kill()
+            run = place.run(group__instance__id="the-one")
+            run.wait_ready()
+            run.wait(is_full, "it is still full")
+    behind = sum(1 for _ in place.log()) - len(place.stored())
+    assert behind > 0, "rows wait for room"
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    place.wait_and_check()
+    assert run.stop() == 0, run.output()
