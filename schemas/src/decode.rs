@@ -21,6 +21,7 @@ mod number;
 mod reject;
 mod time;
 mod unknown;
+mod writer;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -30,8 +31,8 @@ use arrow::{
 };
 use uuid::Uuid;
 
-pub use avro::Incompatible;
 pub use reject::{MAX_DETAIL_BYTES, Reason, Reject};
+pub use writer::Writer;
 
 use self::{
     avro::{Plan, Room},
@@ -42,16 +43,19 @@ use self::{
 };
 use crate::{
     log::{Offset, Timestamp},
-    schema::{Field, Schema},
+    schema::Schema,
 };
 
 /// How many objects and lists a field's value may have within each other, itself counted.
 pub const MAX_DEPTH: usize = 64;
 /// The largest payload that is looked at.
 pub const MAX_RECORD_BYTES: usize = (1 << 30) - 1;
-/// The payload bytes of one batch after which the decoder is full. No value is longer in a column than
-/// it was in its payload, so one more record stays within the 31 bits of Arrow's offsets.
+/// The payload bytes of one batch after which the decoder is full, what they stand for and defaults
+/// included. No value is longer in a column than that, so one more record stays within the 31 bits of
+/// Arrow's offsets.
 pub const MAX_BATCH_BYTES: usize = 1 << 30;
+/// The most text that the bytes of one Avro value may stand for in a column of objects.
+pub const MAX_OBJECT_BYTES: usize = 16 << 20;
 /// How far the event time may lie after the append time, in microseconds, inclusive: a day.
 pub const MAX_AHEAD_MICROS: i64 = time::DAY_MICROS;
 /// How far the event time may lie before the append time, in microseconds, inclusive: ten years of
@@ -98,14 +102,13 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Decoder {
     arrow: SchemaRef,
-    fields: Vec<Field>,
     event_time: usize,
     columns: Columns,
     positions: Positions,
     payload_bytes: usize,
     events: Events,
     mirror: Arc<Plan>,
-    writers: BTreeMap<SchemaId, Result<Arc<Plan>, Incompatible>>,
+    writers: BTreeMap<SchemaId, Writer>,
     room: Room,
     unknown: Unknown,
 }
@@ -115,7 +118,6 @@ impl Decoder {
     pub fn new(schema: &Schema) -> Decoder {
         Decoder {
             arrow: schema.arrow(),
-            fields: schema.fields.clone(),
             event_time: schema.event_time,
             columns: Columns::new(&schema.fields),
             positions: Positions::default(),
@@ -130,16 +132,18 @@ impl Decoder {
 
     /// From now on, payloads framed with `id` are bodies of the contract's own Avro schema.
     pub fn learn_contract(&mut self, id: SchemaId) {
-        self.writers.insert(id, Ok(Arc::clone(&self.mirror)));
+        self.writers.insert(id, Writer::readable(Arc::clone(&self.mirror)));
     }
 
-    /// From now on, payloads framed with `id` are read as written with `writer`, the text of an Avro
-    /// schema. One that can't be read as the contract's is remembered too: its payloads are rejected.
-    pub fn learn(&mut self, id: SchemaId, writer: &str) -> Result<(), Incompatible> {
-        let plan = Plan::resolve(writer, &self.fields).map(Arc::new);
-        let learned = plan.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.writers.insert(id, plan);
-        learned
+    /// From now on, payloads framed with `id` are read as written by `writer`, which was made for the
+    /// same contract; if it can't be read, they are rejected for its reason.
+    pub fn learn(&mut self, id: SchemaId, writer: Writer) {
+        self.writers.insert(id, writer);
+    }
+
+    /// From now on, `id` isn't known.
+    pub fn forget(&mut self, id: SchemaId) {
+        self.writers.remove(&id);
     }
 
     /// Whether `id` was learned, be it as one that can't be read.
@@ -155,14 +159,14 @@ impl Decoder {
         if let Some(reject) = self.refuse(payload) {
             return Outcome::Rejected(reject);
         }
-        let read = match payload.first() {
-            Some(0) => match self.framed(payload) {
-                Ok(read) => read,
-                Err(reject) => return Outcome::Rejected(reject),
-            },
-            _ => self.text(payload),
-        };
-        self.conclude(record, payload.len(), read)
+        if payload.first() != Some(&0) {
+            let read = self.text(payload);
+            return self.conclude(record, payload.len(), read);
+        }
+        match self.framed(payload) {
+            Ok(read) => self.conclude(record, payload.len() + self.room.made(), read),
+            Err(reject) => Outcome::Rejected(reject),
+        }
     }
 
     /// Reads a record whose value is a body of the contract's own Avro schema, without a frame.
@@ -234,17 +238,11 @@ impl Decoder {
         let Some(id) = SchemaId::of(payload) else {
             return Err(reject(Reason::MalformedAvro, "the frame is cut short".to_owned()));
         };
-        let plan = match self.writers.get(&id) {
-            Some(Ok(plan)) => plan,
-            Some(Err(why)) => {
-                let detail = why.to_string();
-                return Err(reject(Reason::IncompatibleSchema, detail));
-            }
-            None => {
-                let detail = format!("schema id {} isn't known", id.0);
-                return Err(reject(Reason::UnknownSchema, detail));
-            }
+        let Some(writer) = self.writers.get(&id) else {
+            let detail = format!("schema id {} isn't known", id.0);
+            return Err(reject(Reason::UnknownSchema, detail));
         };
+        let plan = writer.plan()?;
         let (columns, room) = (&mut self.columns, &mut self.room);
         let read = plan.read(&payload[FRAME_BYTES..], columns, room, &mut self.unknown);
         Ok(read.map_err(|fault| fault.beyond(FRAME_BYTES)))
@@ -256,7 +254,7 @@ impl Decoder {
             Ok(()) => {
                 self.columns.commit();
                 self.positions.push(record.epoch, record.offset.get(), record.append_time.0);
-                self.payload_bytes += bytes;
+                self.payload_bytes += bytes + self.columns.default_bytes();
                 Outcome::Row
             }
             Err(fault) => {

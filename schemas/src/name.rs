@@ -14,6 +14,12 @@ pub(crate) fn is_plain(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
+/// Whether Avro takes it as the name of a field.
+pub(crate) fn is_avro(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 /// Whether Kafka takes it as a topic's name.
 pub(crate) fn is_topic(name: &str) -> bool {
     (1..=249).contains(&name.len())

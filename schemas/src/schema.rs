@@ -78,6 +78,11 @@ pub struct Field {
     pub required: bool,
     /// One sentence for people, with the unit where there is one.
     pub doc: Arc<str>,
+    /// Names that it had before: producers who still write one of them are read as if it were `name`.
+    pub aliases: Vec<Arc<str>>,
+    /// The value of events that don't speak of it, written before the field was there; of the type that
+    /// JSON has for the kind. Only a required field has one: an optional one is null then.
+    pub default: Option<serde_json::Value>,
 }
 
 /// The fields of one kind of event, in column order.

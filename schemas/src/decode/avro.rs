@@ -4,15 +4,17 @@
 //! into the contract's columns, or passed over.
 
 mod body;
+mod node;
 mod resolve;
 mod skip;
+mod text;
 
-pub use resolve::Incompatible;
+pub(super) use resolve::Incompatible;
 
-use self::{body::Body, skip::Skip};
+use self::{body::Body, node::Node};
 use super::{
     canonical::Canonical,
-    columns::{Column, Columns, Values},
+    columns::{Column, Columns, Texts, Values},
     json,
     reject::{Fault, Reason},
     time,
@@ -24,6 +26,8 @@ use crate::schema::{Field, Kind};
 #[derive(Debug)]
 pub(super) struct Plan {
     ops: Vec<Op>,
+    /// The types that [`Wire::Symbol`] and [`Wire::Tree`] name.
+    nodes: Vec<Node>,
     /// Whether every column is read exactly once, so that none has to be looked after.
     covers: bool,
 }
@@ -34,13 +38,15 @@ enum Op {
     /// Read it into a column.
     Read { column: usize, shape: Shape },
     /// Pass over it: the contract doesn't have it.
-    Drop { name: Box<str>, skip: Skip },
+    Drop { name: Box<str>, node: Node },
 }
 
 /// The type of a field that is read.
 #[derive(Debug)]
 enum Shape {
     Plain(Wire),
+    /// Nothing but nulls, which take no bytes.
+    Null,
     /// A union of null, which is branch `null`, and one type.
     Optional {
         null: i64,
@@ -68,16 +74,37 @@ enum Wire {
     Long,
     TimeMillis,
     TimeMicros,
+    TimeNanos,
     Float,
     Double,
     Boolean,
+    /// An enum, one of the plan's nodes, whose symbol is the text.
+    Symbol(u16),
+    /// A map or a record, one of the plan's nodes, whose JSON text is that of a free object.
+    Tree(u16),
 }
 
 /// What reading takes besides the columns; of no meaning between two events.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     padded: Vec<u8>,
+    objects: Objects,
+}
+
+/// What free objects take.
+#[derive(Debug, Default)]
+struct Objects {
     canonical: Canonical,
+    text: Vec<u8>,
+    /// The bytes of text that were made in this event, and didn't stand in it.
+    made: usize,
+}
+
+impl Room {
+    /// The bytes of text that the last event's bytes stood for, besides themselves.
+    pub(super) fn made(&self) -> usize {
+        self.objects.made
+    }
 }
 
 impl Plan {
@@ -97,10 +124,10 @@ impl Plan {
                 if field.required { Shape::Plain(wire) } else { Shape::Optional { null: 0, wire } };
             Op::Read { column, shape }
         };
-        Plan::of(fields.iter().enumerate().map(op).collect(), fields.len())
+        Plan::of(fields.iter().enumerate().map(op).collect(), Vec::new(), fields.len())
     }
 
-    fn of(ops: Vec<Op>, columns: usize) -> Plan {
+    fn of(ops: Vec<Op>, nodes: Vec<Node>, columns: usize) -> Plan {
         let read = |op: &Op| match op {
             Op::Read { column, .. } => Some(*column),
             Op::Drop { .. } => None,
@@ -108,7 +135,7 @@ impl Plan {
         let mut all: Vec<usize> = ops.iter().filter_map(read).collect();
         all.sort_unstable();
         let covers = all.into_iter().eq(0..columns);
-        Plan { ops, covers }
+        Plan { ops, nodes, covers }
     }
 
     /// Reads one body into `columns`, up to its end.
@@ -119,7 +146,8 @@ impl Plan {
         room: &mut Room,
         unknown: &mut Unknown,
     ) -> Result<(), Fault> {
-        let Room { padded, canonical } = room;
+        let Room { padded, objects } = room;
+        objects.made = 0;
         let mut body = Body::new(body, padded);
         for op in &self.ops {
             match op {
@@ -129,11 +157,13 @@ impl Plan {
                     } else {
                         columns.open(*column, body.at())?
                     };
-                    shape.read(&mut body, opened, canonical).map_err(|f| f.within(*column))?;
+                    shape
+                        .read(&mut body, opened, objects, &self.nodes)
+                        .map_err(|f| f.within(*column))?;
                 }
-                Op::Drop { name, skip } => {
+                Op::Drop { name, node } => {
                     unknown.count(name.as_bytes());
-                    skip.pass(&mut body)?;
+                    node.pass(&mut body)?;
                 }
             }
         }
@@ -147,10 +177,12 @@ impl Shape {
         &self,
         body: &mut Body<'_>,
         column: &mut Column,
-        canonical: &mut Canonical,
+        objects: &mut Objects,
+        nodes: &[Node],
     ) -> Result<(), Fault> {
         let wire = match self {
             Shape::Plain(wire) => *wire,
+            Shape::Null => return column.push_null(body.at()),
             Shape::Optional { null, wire } => match body.long()? {
                 branch if branch == *null => return column.push_null(body.at()),
                 branch if branch == 1 - *null => *wire,
@@ -162,7 +194,7 @@ impl Shape {
                 Branch::Other => return Err(mismatch(body)),
             },
         };
-        wire.read(body, &mut column.values, canonical)
+        wire.read(body, &mut column.values, objects, nodes)
     }
 }
 
@@ -171,21 +203,40 @@ impl Wire {
         self,
         body: &mut Body<'_>,
         values: &mut Values,
-        canonical: &mut Canonical,
+        objects: &mut Objects,
+        nodes: &[Node],
     ) -> Result<(), Fault> {
         match (values, self) {
             (Values::Text(texts), Wire::Text) => body.text_into(texts)?,
             (Values::Object(texts), Wire::Text) => {
                 let text = body.text()?;
                 let start = body.at() - text.len();
-                json::object_text(text, canonical, texts.open()).map_err(|f| f.beyond(start))?;
+                json::object_text(text, &mut objects.canonical, texts.open())
+                    .map_err(|f| f.beyond(start))?;
                 texts.close();
+            }
+            (Values::Object(texts), Wire::Tree(node)) => {
+                objects.read(&nodes[usize::from(node)], body, texts)?;
+            }
+            (Values::Text(texts), Wire::Symbol(node)) => {
+                let Node::Enum(symbols) = &nodes[usize::from(node)] else {
+                    return Err(mismatch(body));
+                };
+                let symbol = body.symbol(symbols)?;
+                objects.made += symbol.len();
+                texts.push(symbol.as_bytes());
             }
             (Values::Bytes(texts), Wire::Bytes) => texts.push(body.prefixed()?),
             (Values::Integer(values), Wire::Long) => values.push(body.long()?),
             (Values::Integer(values), Wire::Int) => values.push(body.int()?),
-            (Values::Time(times), Wire::TimeMicros) => times.push(time(body, 1)?),
-            (Values::Time(times), Wire::TimeMillis) => times.push(time(body, 1000)?),
+            (Values::Time(times), Wire::TimeMicros) => times.push(time(body, |micros| micros)?),
+            (Values::Time(times), Wire::TimeMillis) => {
+                times.push(time(body, |millis| millis.saturating_mul(1000))?);
+            }
+            // Never rounded up, like the digits of a text after the sixth.
+            (Values::Time(times), Wire::TimeNanos) => {
+                times.push(time(body, |nanos| nanos.div_euclid(1000))?);
+            }
             (Values::Number(values), Wire::Double) => values.push(body.double()?),
             (Values::Number(values), Wire::Float) => values.push(body.float()?),
             (Values::Number(values), Wire::Long) => values.push(body.long()? as f64),
@@ -198,9 +249,23 @@ impl Wire {
     }
 }
 
-fn time(body: &mut Body<'_>, unit_micros: i64) -> Result<i64, Fault> {
+impl Objects {
+    /// Reads a map or a record into a column of objects.
+    fn read(&mut self, node: &Node, body: &mut Body<'_>, texts: &mut Texts) -> Result<(), Fault> {
+        self.text.clear();
+        node.write(body, &mut self.text)?;
+        self.made += self.text.len();
+        // Where in the text it was wrong says nothing to people: it isn't in the event.
+        json::object_text(&self.text, &mut self.canonical, texts.open())
+            .map_err(|fault| body.fault(fault.reason, fault.what))?;
+        texts.close();
+        Ok(())
+    }
+}
+
+fn time(body: &mut Body<'_>, micros: impl Fn(i64) -> i64) -> Result<i64, Fault> {
     let at = body.at();
-    let micros = body.long()?.saturating_mul(unit_micros);
+    let micros = micros(body.long()?);
     time::within_era(micros).map_err(|(reason, what)| Fault::new(reason, at, what))
 }
 

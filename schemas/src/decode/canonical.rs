@@ -165,7 +165,7 @@ impl Canonical {
     }
 }
 
-fn write_string(text: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text;
     while let Some(plain) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | ..0x20)) {

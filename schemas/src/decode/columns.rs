@@ -14,6 +14,8 @@ use arrow::{
     buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer},
 };
 
+use serde_json::Value;
+
 use super::reject::{Fault, Reason};
 use crate::schema::{Field, Kind};
 
@@ -29,9 +31,19 @@ pub(super) struct Columns {
 pub(super) struct Column {
     pub(super) name: Arc<str>,
     required: bool,
+    default: Option<DefaultValue>,
     pub(super) values: Values,
     /// The rows that are null. A value costs nothing here, a null one number.
     nulls: Vec<u32>,
+}
+
+/// What a column gets of a record that doesn't speak of its field.
+#[derive(Debug)]
+enum DefaultValue {
+    Text(Box<str>),
+    Integer(i64),
+    Number(f64),
+    Boolean(bool),
 }
 
 /// The values of a column, nulls among them as empty or zero.
@@ -67,6 +79,15 @@ impl Columns {
         self.list.iter().map(Column::bytes).sum()
     }
 
+    /// The bytes that defaults add to a record at most.
+    pub(super) fn default_bytes(&self) -> usize {
+        let text = |column: &Column| match &column.default {
+            Some(DefaultValue::Text(text)) => text.len(),
+            _ => 0,
+        };
+        self.list.iter().map(text).sum()
+    }
+
     pub(super) fn list(&self) -> &[Column] {
         &self.list
     }
@@ -88,7 +109,7 @@ impl Columns {
     /// Fills columns that the present record didn't speak of.
     pub(super) fn fill(&mut self, at: usize) -> Result<(), Fault> {
         for (index, column) in self.list.iter_mut().enumerate() {
-            if column.values.len() == self.rows {
+            if column.values.len() == self.rows && !column.push_default() {
                 column.push_null(at).map_err(|fault| fault.within(index))?;
             }
         }
@@ -119,6 +140,7 @@ impl Column {
         Column {
             name: Arc::clone(&field.name),
             required: field.required,
+            default: field.default.as_ref().and_then(|value| DefaultValue::new(field.kind, value)),
             values: Values::new(field.kind),
             nulls: Vec::new(),
         }
@@ -134,6 +156,20 @@ impl Column {
         self.nulls.push(self.values.len() as u32);
         self.values.push_empty();
         Ok(())
+    }
+
+    /// Appends the default; `false` where the column has none.
+    fn push_default(&mut self) -> bool {
+        match (&mut self.values, &self.default) {
+            (Values::Text(texts) | Values::Object(texts), Some(DefaultValue::Text(text))) => {
+                texts.push(text.as_bytes());
+            }
+            (Values::Integer(values), Some(DefaultValue::Integer(value))) => values.push(*value),
+            (Values::Number(values), Some(DefaultValue::Number(value))) => values.push(*value),
+            (Values::Boolean(values), Some(DefaultValue::Boolean(value))) => values.append(*value),
+            _ => return false,
+        }
+        true
     }
 
     /// The last time in this column, unless it is null or this is no column of times.
@@ -182,6 +218,20 @@ impl Column {
             validity[row as usize / 64] &= !(1 << (row % 64));
         }
         Some(BooleanBuffer::new(validity.into(), 0, rows).into())
+    }
+}
+
+impl DefaultValue {
+    /// Of a value that the contract was checked to have for the kind.
+    fn new(kind: Kind, value: &Value) -> Option<DefaultValue> {
+        Some(match kind {
+            Kind::Text => DefaultValue::Text(value.as_str()?.into()),
+            Kind::Object => DefaultValue::Text(value.to_string().into()),
+            Kind::Integer => DefaultValue::Integer(value.as_i64()?),
+            Kind::Number => DefaultValue::Number(value.as_f64()?),
+            Kind::Boolean => DefaultValue::Boolean(value.as_bool()?),
+            Kind::Time | Kind::Bytes => return None,
+        })
     }
 }
 

@@ -21,14 +21,16 @@ use crate::schema::Field;
 #[derive(Debug)]
 pub(super) struct Events {
     names: Vec<Name>,
-    /// For the start of an event, then for each field: the field that came next the last time.
+    /// For the start of an event, then for each name: the name that came next the last time.
     next: Vec<usize>,
     canonical: Canonical,
     scratch: Vec<u8>,
 }
 
+/// A name that events may have, the present one of a field or a former one.
 #[derive(Debug)]
 struct Name {
+    column: usize,
     plain: Arc<str>,
     /// The name between quotes.
     quoted: Box<[u8]>,
@@ -36,13 +38,18 @@ struct Name {
 
 impl Events {
     pub(super) fn new(fields: &[Field]) -> Events {
-        let name = |field: &Field| Name {
-            plain: Arc::clone(&field.name),
-            quoted: format!("\"{}\"", field.name).into_bytes().into(),
+        let name = |(column, plain): (usize, &Arc<str>)| Name {
+            column,
+            plain: Arc::clone(plain),
+            quoted: format!("\"{plain}\"").into_bytes().into(),
         };
+        let present = fields.iter().map(|field| &field.name).enumerate();
+        let former = fields.iter().enumerate();
+        let former = former.flat_map(|(at, field)| field.aliases.iter().map(move |one| (at, one)));
+        let names: Vec<Name> = present.chain(former).map(name).collect();
         Events {
-            names: fields.iter().map(name).collect(),
-            next: (0..=fields.len()).collect(),
+            next: (0..=names.len()).collect(),
+            names,
             canonical: Canonical::default(),
             scratch: Vec::new(),
         }
@@ -63,9 +70,10 @@ impl Events {
         let mut more = cursor.first(b'}');
         while more {
             let at = cursor.at();
-            if let Some(index) = self.field(&mut cursor, before, unknown)? {
-                before = index + 1;
+            if let Some(name) = self.field(&mut cursor, before, unknown)? {
+                before = name + 1;
                 cursor.colon()?;
+                let index = self.names[name].column;
                 let column = columns.open(index, at).map_err(|fault| fault.within(index))?;
                 self.value(&mut cursor, column).map_err(|fault| fault.within(index))?;
             } else {

@@ -31,7 +31,10 @@ pub enum Reason {
     UnknownSchema,
     /// Framed Avro whose schema can't be read as the contract's.
     IncompatibleSchema,
-    /// A payload larger than [`MAX_RECORD_BYTES`](super::MAX_RECORD_BYTES).
+    /// Framed Avro whose schema is registered, and not for this topic.
+    ForeignSchema,
+    /// A payload larger than [`MAX_RECORD_BYTES`](super::MAX_RECORD_BYTES), or an object of more text
+    /// than [`MAX_OBJECT_BYTES`](super::MAX_OBJECT_BYTES).
     TooLarge,
     /// The decoder was full and should have been finished: a mistake of the caller, not of the record.
     BatchFull,
@@ -39,7 +42,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics and docs.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::MalformedJson,
         Reason::MalformedAvro,
         Reason::MissingField,
@@ -53,6 +56,7 @@ impl Reason {
         Reason::UnknownEncoding,
         Reason::UnknownSchema,
         Reason::IncompatibleSchema,
+        Reason::ForeignSchema,
         Reason::TooLarge,
         Reason::BatchFull,
     ];
@@ -73,6 +77,7 @@ impl Reason {
             Reason::UnknownEncoding => "unknown_encoding",
             Reason::UnknownSchema => "unknown_schema",
             Reason::IncompatibleSchema => "incompatible_schema",
+            Reason::ForeignSchema => "foreign_schema",
             Reason::TooLarge => "too_large",
             Reason::BatchFull => "batch_full",
         }

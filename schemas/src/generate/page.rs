@@ -116,6 +116,12 @@ fn meaning(topic: &Topic, field: &Field) -> String {
             meaning += &[" ", word, " ", &values.join(", "), "."].concat();
         }
     }
+    for former in &field.aliases {
+        meaning += &[" Formerly `", former, "`."].concat();
+    }
+    if let Some(default) = &field.default {
+        meaning += &[" Events from before it was there have ", &code(default), "."].concat();
+    }
     meaning
 }
 

@@ -9,7 +9,10 @@
 //! | `Object` | `string` that holds the text of a JSON object |
 //!
 //! A field that may be missing is a union with null, null first, and null is its default; so a
-//! field that is added later can be read from what was written before (`BACKWARD_TRANSITIVE`).
+//! field that is added later can be read from what was written before (`BACKWARD_TRANSITIVE`). A required
+//! field has the default that the contract gives it, if any. Former names are its aliases.
+
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -40,6 +43,8 @@ struct RecordField<'a> {
     /// The default: `Some(null)` where the field may be missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     default: Option<Value>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    aliases: &'a [Arc<str>],
 }
 
 impl Schema {
@@ -81,7 +86,18 @@ fn field(field: &Field) -> RecordField<'_> {
         Kind::Object => format!("{} {OBJECT_NOTE}", field.doc),
         _ => field.doc.to_string(),
     };
-    let (r#type, default) =
-        if field.required { (own, None) } else { (json!(["null", own]), Some(Value::Null)) };
-    RecordField { name: &field.name, doc, r#type, default }
+    let (r#type, default) = if field.required {
+        (own, field.default.as_ref().map(|default| avro_default(field.kind, default)))
+    } else {
+        (json!(["null", own]), Some(Value::Null))
+    };
+    RecordField { name: &field.name, doc, r#type, default, aliases: &field.aliases }
+}
+
+/// A default as Avro writes it: an object is a string that holds its text.
+fn avro_default(kind: Kind, default: &Value) -> Value {
+    match kind {
+        Kind::Object => Value::String(default.to_string()),
+        _ => default.clone(),
+    }
 }

@@ -10,8 +10,11 @@
 //! | `string` | `format: date-time` | `Time` |
 //! | `string` | `contentEncoding: base64` (internal topics) | `Bytes` |
 //! | `integer`, `number`, `boolean`, `object` | | the same |
+//!
+//! How the contract may change is said beside the type: `x-aliases` lists names that a field had before,
+//! `default` is what events become that were written before a *required* field was there.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer,
@@ -41,7 +44,7 @@ const TOP_KEYWORDS: [&str; 10] = [
     "examples",
 ];
 
-const FIELD_KEYWORDS: [&str; 9] = [
+const FIELD_KEYWORDS: [&str; 11] = [
     "type",
     "description",
     "title",
@@ -50,6 +53,8 @@ const FIELD_KEYWORDS: [&str; 9] = [
     "deprecated",
     "enum",
     "const",
+    "default",
+    "x-aliases",
     "x-unit",
 ];
 const TEXT_KEYWORDS: [&str; 5] = ["format", "contentEncoding", "minLength", "maxLength", "pattern"];
@@ -170,15 +175,23 @@ impl File<'_> {
                 "write \"x-unit\", like \"ms\", \"bytes\", \"attempts\"",
             );
         }
-        check_keywords(kind, property, refuse);
+        check_keywords(kind, property, &mut refuse);
         let required = value["required"]
             .as_array()
             .is_some_and(|names| names.iter().any(|required| required == name));
+        let default = property.get("default").cloned();
+        if let Some((what, fix)) = default.as_ref().and_then(|d| flaw(d, kind, required, property))
+        {
+            refuse(what, fix);
+        }
+        let aliases = aliases(property, &value["properties"], &mut refuse);
         (problems.len() == before).then(|| Field {
             name: name.into(),
             kind,
             required,
             doc: doc.into(),
+            aliases,
+            default,
         })
     }
 
@@ -251,6 +264,65 @@ fn check_keywords(kind: Kind, property: &Map<String, Value>, mut refuse: impl Fn
             refuse(&what, &did_you_mean(keyword, known(), &fix));
         }
     }
+}
+
+/// What is wrong with a default, and what to do.
+fn flaw(
+    default: &Value,
+    kind: Kind,
+    required: bool,
+    property: &Map<String, Value>,
+) -> Option<(&'static str, &'static str)> {
+    if !required {
+        let fix = "take the default out, or add the field to `required`";
+        return Some(("a field that may be missing is null then", fix));
+    }
+    let fits = match kind {
+        Kind::Text => default.is_string(),
+        Kind::Integer => default.is_i64(),
+        Kind::Number => default.is_number(),
+        Kind::Boolean => default.is_boolean(),
+        Kind::Object => default.as_object().is_some_and(Map::is_empty),
+        Kind::Time | Kind::Bytes => false,
+    };
+    if !fits {
+        let fix = "give text, a number, true or false as the type says, or {} for an object";
+        return Some(("the default isn't of the field's type, or the type can't have one", fix));
+    }
+    let own = jsonschema::draft202012::new(&Value::Object(property.clone()));
+    let kept = own.is_ok_and(|own| own.is_valid(default));
+    (!kept).then_some(("the default isn't what the field's own rules allow", "change one of them"))
+}
+
+/// The names that a property had before.
+fn aliases(
+    property: &Map<String, Value>,
+    properties: &Value,
+    mut refuse: impl FnMut(&str, &str),
+) -> Vec<Arc<str>> {
+    let Some(written) = property.get("x-aliases") else { return Vec::new() };
+    let names: Option<Vec<Arc<str>>> = written
+        .as_array()
+        .and_then(|names| names.iter().map(|name| name.as_str().map(Arc::from)).collect());
+    let names = names.unwrap_or_default();
+    if names.is_empty() {
+        refuse("`x-aliases` isn't a list of names", "write [\"former_name\"], or take it out");
+    }
+    let others = || properties.as_object().into_iter().flatten();
+    for name in &names {
+        let is_alias = |other: &Map<String, Value>| {
+            let aliases = other.get("x-aliases").and_then(Value::as_array);
+            aliases.is_some_and(|aliases| aliases.iter().any(|alias| *alias == **name))
+        };
+        let bearers = others().filter(|(_, other)| other.as_object().is_some_and(is_alias)).count();
+        if !name::is_avro(name) {
+            let fix = "use a-z, A-Z, 0-9 and _, not starting with a digit";
+            refuse(&format!("alias `{name}` isn't a name for Avro"), fix);
+        } else if bearers > 1 || properties.get(&**name).is_some() {
+            refuse(&format!("alias `{name}` is the name of another field too"), "take one out");
+        }
+    }
+    names
 }
 
 /// The part of a file that [`Value`] forgets: the order of the properties.

@@ -85,3 +85,67 @@ fn objects_say_that_they_hold_text() {
     let metadata = record.fields.iter().find(|field| field.name == "metadata").unwrap();
     assert!(metadata.doc.as_ref().unwrap().ends_with("The text of a JSON object."));
 }
+
+/// A schema of one text and one number field besides the time, with these changes made to it.
+fn read(change: impl Fn(&mut serde_json::Value)) -> Result<Schema, String> {
+    let mut file = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "description": "A thing.",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["name", "count", "timestamp"],
+        "properties": {
+            "name": { "description": "Its name.", "type": "string", "minLength": 2 },
+            "count": { "description": "How many.", "type": "integer", "x-unit": "things" },
+            "timestamp": { "description": "When.", "type": "string", "format": "date-time" },
+            "more": { "description": "What else.", "type": "object" },
+        },
+    });
+    change(&mut file);
+    let mut problems = crate::catalog::Problems::default();
+    let file_of =
+        json::File { name: "thing", shown: "thing", event_time: "timestamp", internal: false };
+    let read = file_of.read(&file.to_string(), &mut problems);
+    read.map(|(schema, _)| schema).ok_or_else(|| format!("{problems:?}"))
+}
+
+#[test]
+fn former_names_and_defaults_are_read_and_mirrored() {
+    let schema = read(|file| {
+        file["properties"]["name"]["x-aliases"] = json!(["title", "oldName"]);
+        file["properties"]["count"]["default"] = json!(1);
+        file["properties"]["more"]["x-aliases"] = json!(["rest"]);
+    });
+    let schema = schema.unwrap();
+    let record = parsed(&schema);
+    let field = |name: &str| record.fields.iter().find(|field| field.name == name).unwrap();
+    assert_eq!(field("name").aliases, ["title", "oldName"]);
+    assert_eq!((&field("count").default, field("count").aliases.len()), (&Some(json!(1)), 0));
+    assert_eq!(field("more").aliases, ["rest"]);
+}
+
+#[test]
+fn former_names_and_defaults_that_mean_nothing_are_refused() {
+    let set = |field: &'static str, keyword: &'static str, value: serde_json::Value| {
+        read(move |file| file["properties"][field][keyword] = value.clone()).unwrap_err()
+    };
+    for (field, keyword, value, wanted) in [
+        ("name", "default", json!(7), "isn't of the field's type"),
+        ("name", "default", json!("x"), "own rules"),
+        ("count", "default", json!(1.5), "isn't of the field's type"),
+        ("timestamp", "default", json!("2026-01-01T00:00:00Z"), "can't have one"),
+        ("more", "default", json!({}), "may be missing"),
+        ("name", "x-aliases", json!("title"), "a list of names"),
+        ("name", "x-aliases", json!([]), "a list of names"),
+        ("name", "x-aliases", json!(["count"]), "another field"),
+        ("name", "x-aliases", json!(["2nd"]), "isn't a name for Avro"),
+    ] {
+        let problems = set(field, keyword, value);
+        assert!(problems.contains(wanted), "{field} {keyword}: {problems}");
+    }
+    let twice = read(|file| {
+        file["properties"]["name"]["x-aliases"] = json!(["title"]);
+        file["properties"]["count"]["x-aliases"] = json!(["title"]);
+    });
+    assert!(twice.unwrap_err().contains("another field"));
+}

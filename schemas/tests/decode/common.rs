@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aion_schemas::{
-    decode::{Decoder, Outcome, Record, Reject, SchemaId},
+    decode::{Decoder, Outcome, Record, Reject, SchemaId, Writer},
     log::{Offset, Timestamp},
     schema::{Field, Kind, Schema},
 };
@@ -17,7 +17,8 @@ pub(crate) const NOW_MICROS: i64 = 1_795_564_800_000_000;
 pub(crate) const CONTRACT: SchemaId = SchemaId(7);
 
 pub(crate) fn field(name: &str, kind: Kind, required: bool) -> Field {
-    Field { name: name.into(), kind, required, doc: "A field.".into() }
+    let doc = "A field.".into();
+    Field { name: name.into(), kind, required, doc, aliases: Vec::new(), default: None }
 }
 
 pub(crate) fn schema(fields: Vec<Field>) -> Schema {
@@ -46,6 +47,15 @@ pub(crate) fn every_kind() -> Schema {
 pub(crate) fn decoder(schema: &Schema) -> Decoder {
     let mut decoder = Decoder::new(schema);
     decoder.learn_contract(CONTRACT);
+    decoder
+}
+
+/// A decoder that has also learned a writer's schema, which can be read.
+pub(crate) fn decoder_of(schema: &Schema, id: SchemaId, writer: &str) -> Decoder {
+    let mut decoder = decoder(schema);
+    let writer_of = Writer::new(schema, writer, &[]);
+    assert_eq!(writer_of.flaw(), None, "{writer}");
+    decoder.learn(id, writer_of);
     decoder
 }
 

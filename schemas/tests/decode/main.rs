@@ -4,7 +4,9 @@
 mod accepted;
 mod common;
 mod differential;
+mod frames;
 mod fuzz;
 mod oracle;
 mod rejected;
+mod resolution;
 mod writers;

@@ -195,10 +195,19 @@ fn avro_row(schema: &Schema, mirror: &apache_avro::Schema, body: &[u8]) -> Resul
     let mut rest = body;
     let reader = GenericDatumReader::builder(mirror).build().map_err(|_| Flaw::Reject)?;
     let value = reader.read_value(&mut rest).map_err(|_| Flaw::Reject)?;
-    let Avro::Record(values) = value else { return Err(Flaw::Reject) };
     if !rest.is_empty() {
         return Err(Flaw::Reject);
     }
+    cells_of(schema, value)
+}
+
+/// The cells of a value of the contract's own schema; `None` where one can't be in its column.
+pub(crate) fn avro_cells(schema: &Schema, value: Avro) -> Option<Row> {
+    cells_of(schema, value).ok()
+}
+
+fn cells_of(schema: &Schema, value: Avro) -> Result<Row, Flaw> {
+    let Avro::Record(values) = value else { return Err(Flaw::Reject) };
     let cells = values.into_iter().zip(&schema.fields).enumerate();
     cells
         .map(|(index, ((_, value), field))| {

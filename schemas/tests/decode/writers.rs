@@ -1,7 +1,7 @@
 //! Writers whose schema is another version of the contract's, or another one altogether.
 
 use aion_schemas::{
-    decode::{Outcome, Reason, SchemaId},
+    decode::{Outcome, Reason, SchemaId, Writer},
     schema::{Kind, Schema},
 };
 use apache_avro::types::Value as Avro;
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{
-        CONTRACT, NOW_MICROS, decoder, field, finish, framed, long, named, prefixed, push, schema,
+        CONTRACT, NOW_MICROS, decoder, decoder_of, field, finish, framed, long, named, prefixed,
+        push, schema,
     },
     oracle::{self, Row},
 };
@@ -38,8 +39,7 @@ fn time(unit: &str) -> Value {
 /// The row that a value of the writer's becomes.
 fn row_of(writer: &str, values: Vec<(&str, Avro)>) -> Row {
     let schema = contract();
-    let mut decoder = decoder(&schema);
-    decoder.learn(WRITER, writer).unwrap();
+    let mut decoder = decoder_of(&schema, WRITER, writer);
     let values = values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let body =
         oracle::write_avro(&apache_avro::Schema::parse_str(writer).unwrap(), Avro::Record(values));
@@ -132,8 +132,7 @@ fn fields_of_every_type_are_dropped_and_counted() {
     let body =
         oracle::write_avro(&apache_avro::Schema::parse_str(&writer).unwrap(), Avro::Record(record));
     let schema = contract();
-    let mut decoder = decoder(&schema);
-    decoder.learn(WRITER, &writer).unwrap();
+    let mut decoder = decoder_of(&schema, WRITER, &writer);
     assert_eq!(push(&mut decoder, &framed(WRITER, &body)), Outcome::Row);
     let counts = decoder.take_unknown_fields();
     assert_eq!(counts.len(), count);
@@ -156,8 +155,7 @@ fn fields_of_every_type_are_dropped_and_counted() {
 fn blocks_cannot_cost_more_time_than_they_have_bytes() {
     let items = json!({ "name": "x", "type": { "type": "array", "items": "null" } });
     let fields = json!([{ "name": "task_id", "type": "string" }, time("timestamp-micros"), items]);
-    let mut decoder = decoder(&contract());
-    decoder.learn(WRITER, &writer(&fields)).unwrap();
+    let mut decoder = decoder_of(&contract(), WRITER, &writer(&fields));
     let body = [prefixed(b"t"), long(NOW_MICROS), long(i64::MAX), long(i64::MIN), long(0), long(0)]
         .concat();
     assert_eq!(push(&mut decoder, &framed(WRITER, &body)), Outcome::Row);
@@ -166,9 +164,8 @@ fn blocks_cannot_cost_more_time_than_they_have_bytes() {
 #[test]
 fn versions_and_encodings_share_one_batch() {
     let schema = contract();
-    let mut decoder = decoder(&schema);
     let fields = json!([time("timestamp-micros"), { "name": "task_id", "type": "string" }]);
-    decoder.learn(WRITER, &writer(&fields)).unwrap();
+    let mut decoder = decoder_of(&schema, WRITER, &writer(&fields));
     let json = br#"{"task_id":"t","timestamp":"2026-11-25T00:00:00Z"}"#;
     let own = framed(CONTRACT, &[prefixed(b"t"), vec![0, 0], long(NOW_MICROS), vec![0]].concat());
     let older = framed(WRITER, &[long(NOW_MICROS), prefixed(b"t")].concat());
@@ -188,8 +185,7 @@ fn a_null_or_another_type_rejects_the_event_that_has_it() {
         { "name": "task_id", "type": ["null", "long", "string"] },
         time("timestamp-micros"),
     ]);
-    let mut decoder = decoder(&contract());
-    decoder.learn(WRITER, &writer(&fields)).unwrap();
+    let mut decoder = decoder_of(&contract(), WRITER, &writer(&fields));
     for (value, reason) in [(long(0), Reason::MissingField), (long(1), Reason::WrongType)] {
         let outcome = push(&mut decoder, &framed(WRITER, &[value, long(NOW_MICROS)].concat()));
         let Outcome::Rejected(reject) = outcome else { panic!("{outcome:?}") };
@@ -197,6 +193,259 @@ fn a_null_or_another_type_rejects_the_event_that_has_it() {
     }
     let body = [long(2), prefixed(b"t"), long(NOW_MICROS)].concat();
     assert_eq!(push(&mut decoder, &framed(WRITER, &body)), Outcome::Row);
+}
+
+/// The only row that an Avro value of the writer's becomes under a contract.
+fn row_under(schema: &Schema, writer: &str, values: Vec<(&str, Avro)>) -> Row {
+    let values = values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let parsed = apache_avro::Schema::parse_str(writer).unwrap();
+    let body = oracle::write_avro(&parsed, Avro::Record(values));
+    let mut decoder = decoder_of(schema, WRITER, writer);
+    assert_eq!(push(&mut decoder, &framed(WRITER, &body)), Outcome::Row, "{writer}");
+    oracle::cells(schema, &finish(&mut decoder), 0)
+}
+
+/// A contract whose fields were renamed and added since.
+fn changed() -> Schema {
+    let renamed = |name, kind, alias: &str| {
+        let field = field(name, kind, true);
+        aion_schemas::schema::Field { aliases: vec!["other_former".into(), alias.into()], ..field }
+    };
+    let added = |name, kind, default| {
+        let field = field(name, kind, true);
+        aion_schemas::schema::Field { default: Some(default), ..field }
+    };
+    schema(vec![
+        renamed("task_id", Kind::Text, "taskId"),
+        added("kind", Kind::Text, json!("gauge")),
+        added("retries", Kind::Integer, json!(-1)),
+        added("share", Kind::Number, json!(0.5)),
+        added("urgent", Kind::Boolean, json!(true)),
+        added("labels", Kind::Object, json!({})),
+        field("timestamp", Kind::Time, true),
+    ])
+}
+
+#[test]
+fn former_names_and_defaults_count_in_both_encodings() {
+    let schema = changed();
+    let now = NOW_MICROS.to_string();
+    let wanted = |urgent| {
+        let cells = ["t", "gauge", "-1", "0.5", urgent, "{}", &now];
+        cells.map(|cell| Some(cell.to_owned())).to_vec()
+    };
+    let writer = writer(&json!([
+        { "name": "urgent", "type": "boolean" },
+        { "name": "taskId", "type": "string" },
+        time("timestamp-micros"),
+    ]));
+    let values = vec![
+        ("urgent", Avro::Boolean(false)),
+        ("taskId", text("t")),
+        ("timestamp", Avro::TimestampMicros(NOW_MICROS)),
+    ];
+    assert_eq!(row_under(&schema, &writer, values), wanted("false"));
+    let mut decoder = decoder(&schema);
+    for name in ["task_id", "taskId", "other_former", "taskId", "taskId"] {
+        let event = format!(r#"{{"{name}":"t","timestamp":"2026-11-25T00:00:00Z"}}"#);
+        assert_eq!(push(&mut decoder, event.as_bytes()), Outcome::Row, "{event}");
+    }
+    let batch = finish(&mut decoder);
+    for row in 0..5 {
+        assert_eq!(oracle::cells(&schema, &batch, row), wanted("true"));
+    }
+}
+
+#[test]
+fn a_field_under_two_of_its_names_is_refused_in_both_encodings() {
+    let schema = changed();
+    let string = |name: &str| json!({ "name": name, "type": "string" });
+    let both = writer(&json!([string("task_id"), string("taskId"), time("timestamp-micros")]));
+    let flaw = Writer::new(&schema, &both, &[]).flaw().cloned().unwrap();
+    assert_eq!((flaw.reason, flaw.field), (Reason::IncompatibleSchema, named("task_id")));
+    let event = br#"{"task_id":"t","taskId":"t","timestamp":"2026-11-25T00:00:00Z"}"#;
+    let Outcome::Rejected(reject) = push(&mut decoder(&schema), event) else { panic!() };
+    assert_eq!((reject.reason, reject.field), (Reason::DuplicateKey, named("task_id")));
+}
+
+#[test]
+fn an_explicit_null_is_not_a_default() {
+    let fields = json!([
+        { "name": "task_id", "type": "string" },
+        { "name": "kind", "type": ["null", "string"] },
+        time("timestamp-micros"),
+    ]);
+    let mut decoder = decoder_of(&changed(), WRITER, &writer(&fields));
+    let body = [prefixed(b"t"), long(0), long(NOW_MICROS)].concat();
+    let json = br#"{"task_id":"t","kind":null,"timestamp":"2026-11-25T00:00:00Z"}"#;
+    for payload in [framed(WRITER, &body), json.to_vec()] {
+        let Outcome::Rejected(reject) = push(&mut decoder, &payload) else { panic!() };
+        assert_eq!((reject.reason, reject.field), (Reason::MissingField, named("kind")));
+    }
+}
+
+#[test]
+fn an_instant_is_the_same_in_every_unit() {
+    let now = Some(NOW_MICROS.to_string());
+    for (unit, value) in [
+        ("timestamp-millis", Avro::TimestampMillis(NOW_MICROS / 1000)),
+        ("timestamp-micros", Avro::TimestampMicros(NOW_MICROS)),
+        ("timestamp-nanos", Avro::TimestampNanos(NOW_MICROS * 1000)),
+        ("timestamp-nanos", Avro::TimestampNanos(NOW_MICROS * 1000 + 999)),
+    ] {
+        let writer = writer(&json!([{ "name": "task_id", "type": "string" }, time(unit)]));
+        let row = row_of(&writer, vec![("task_id", text("t")), ("timestamp", value)]);
+        assert_eq!(row[3], now, "{unit}");
+    }
+    for unit in ["local-timestamp-micros", "time-micros", "none"] {
+        let writer = writer(&json!([{ "name": "task_id", "type": "string" }, time(unit)]));
+        let flaw = Writer::new(&contract(), &writer, &[]).flaw().cloned().unwrap();
+        assert_eq!(flaw.field, named("timestamp"), "{unit}");
+    }
+}
+
+#[test]
+fn maps_and_records_are_objects_as_json_has_them() {
+    let inner = json!({ "type": "record", "name": "inner", "fields": [
+        { "name": "z", "type": ["null", "double"] },
+        { "name": "list", "type": { "type": "array", "items": "float" } },
+        { "name": "level", "type": { "type": "enum", "name": "level", "symbols": ["low", "high"] } },
+        { "name": "big", "type": "long" },
+    ]});
+    let inner_value = Avro::Record(vec![
+        ("z".to_owned(), Avro::Union(1, Box::new(Avro::Double(1e300)))),
+        ("list".to_owned(), Avro::Array(vec![Avro::Float(0.1), Avro::Float(-2.0)])),
+        ("level".to_owned(), Avro::Enum(1, "high".to_owned())),
+        ("big".to_owned(), Avro::Long(i64::MIN)),
+    ]);
+    let object =
+        "{\"big\":-9223372036854775808,\"level\":\"high\",\"list\":[0.1,-2.0],\"z\":1e300}";
+    let map = json!({ "type": "map", "values": ["null", "boolean", "string", inner.clone()] });
+    let union = |branch, value| Avro::Union(branch, Box::new(value));
+    let map_value = Avro::Map(
+        [
+            ("b\"\u{1}".to_owned(), union(0, Avro::Null)),
+            ("a".to_owned(), union(2, text("é\n"))),
+            ("c".to_owned(), union(3, inner_value.clone())),
+            ("B".to_owned(), union(1, Avro::Boolean(true))),
+        ]
+        .into(),
+    );
+    let map_text = format!("{{\"B\":true,\"a\":\"é\\n\",\"b\\\"\\u0001\":null,\"c\":{object}}}");
+    for (r#type, value, wanted) in [
+        (inner.clone(), inner_value.clone(), object),
+        (map.clone(), map_value.clone(), &map_text),
+        (json!(["null", map]), union(1, map_value), &map_text),
+        (json!([inner, "string"]), union(0, inner_value), object),
+        (json!({ "type": "map", "values": "long" }), Avro::Map([].into()), "{}"),
+    ] {
+        let writer = writer(&json!([
+            { "name": "task_id", "type": "string" },
+            { "name": "labels", "type": r#type },
+            time("timestamp-micros"),
+        ]));
+        let values = vec![
+            ("task_id", text("t")),
+            ("labels", value),
+            ("timestamp", Avro::TimestampMicros(NOW_MICROS)),
+        ];
+        assert_eq!(row_of(&writer, values)[4].as_deref(), Some(wanted));
+        // The text is canonical: as JSON it is the same object.
+        let event =
+            format!(r#"{{"task_id":"t","timestamp":"2026-11-25T00:00:00Z","labels":{wanted}}}"#);
+        let mut decoder = decoder(&contract());
+        assert_eq!(push(&mut decoder, event.as_bytes()), Outcome::Row);
+        let row = oracle::cells(&contract(), &finish(&mut decoder), 0);
+        assert_eq!(row[4].as_deref(), Some(wanted));
+    }
+}
+
+#[test]
+fn objects_that_json_cannot_carry_reject_schema_or_event() {
+    let fields = |values: Value| {
+        json!([
+            { "name": "task_id", "type": "string" },
+            time("timestamp-micros"),
+            { "name": "labels", "type": { "type": "map", "values": values } },
+        ])
+    };
+    let bytes = writer(&fields(json!(["null", "bytes"])));
+    let flaw = Writer::new(&contract(), &bytes, &[]).flaw().cloned().unwrap();
+    assert_eq!((flaw.reason, flaw.field), (Reason::IncompatibleSchema, named("labels")));
+    let mut decoder = decoder_of(&contract(), WRITER, &writer(&fields(json!("double"))));
+    let entry = |name: &str, value: f64| [prefixed(name.as_bytes()), value.to_le_bytes().to_vec()];
+    let twice = [entry("a", 1.0), entry("a", 2.0)].concat().concat();
+    let nan = entry("a", f64::NAN).concat();
+    for (count, entries, reason) in
+        [(2, twice, Reason::DuplicateKey), (1, nan, Reason::NumberOutOfRange)]
+    {
+        let body = [prefixed(b"t"), long(NOW_MICROS), long(count), entries, long(0)].concat();
+        let Outcome::Rejected(reject) = push(&mut decoder, &framed(WRITER, &body)) else {
+            panic!()
+        };
+        assert_eq!((reject.reason, reject.field), (reason, named("labels")));
+    }
+    assert_eq!(decoder.rows(), 0);
+}
+
+#[test]
+fn an_enum_is_text_and_a_symbol_beyond_it_is_malformed() {
+    let symbols = json!({ "type": "enum", "name": "id", "symbols": ["a", "b"], "default": "a" });
+    let writer = writer(&json!([{ "name": "task_id", "type": symbols }, time("timestamp-micros")]));
+    let now = ("timestamp", Avro::TimestampMicros(NOW_MICROS));
+    let row = row_of(&writer, vec![("task_id", Avro::Enum(1, "b".to_owned())), now]);
+    assert_eq!(row[0].as_deref(), Some("b"));
+    let mut decoder = decoder_of(&contract(), WRITER, &writer);
+    for symbol in [2, -1, i64::MAX] {
+        let body = [long(symbol), long(NOW_MICROS)].concat();
+        let Outcome::Rejected(reject) = push(&mut decoder, &framed(WRITER, &body)) else {
+            panic!()
+        };
+        assert_eq!((reject.reason, reject.field), (Reason::MalformedAvro, named("task_id")));
+    }
+}
+
+#[test]
+fn types_of_other_schemas_are_found_by_name() {
+    let point = json!({ "type": "record", "name": "other.point", "fields": [
+        { "name": "inner", "type": { "type": "record", "name": "deep", "fields": [
+            { "name": "x", "type": "int" },
+        ]}},
+    ]});
+    let writer = writer(&json!([
+        { "name": "task_id", "type": "string" },
+        { "name": "labels", "type": "other.deep" },
+        { "name": "dropped", "type": ["null", "other.point"] },
+        time("timestamp-micros"),
+    ]));
+    let learned = Writer::new(&contract(), &writer, &[point.to_string()]);
+    assert_eq!(learned.flaw(), None);
+    let mut decoder = decoder(&contract());
+    decoder.learn(WRITER, learned);
+    let body = [prefixed(b"t"), long(7), long(1), long(8), long(NOW_MICROS)].concat();
+    assert_eq!(push(&mut decoder, &framed(WRITER, &body)), Outcome::Row);
+    let row = oracle::cells(&contract(), &finish(&mut decoder), 0);
+    assert_eq!(row[4].as_deref(), Some("{\"x\":7}"));
+    // Without it, the schema can't be read.
+    let flaw = Writer::new(&contract(), &writer, &[]).flaw().cloned().unwrap();
+    assert_eq!(flaw.reason, Reason::IncompatibleSchema);
+}
+
+#[test]
+fn a_field_of_nulls_is_null_without_a_byte() {
+    let fields = json!([
+        { "name": "size", "type": "null" },
+        { "name": "task_id", "type": "string" },
+        time("timestamp-micros"),
+    ]);
+    let now = NOW_MICROS.to_string();
+    let values = vec![
+        ("size", Avro::Null),
+        ("task_id", text("t")),
+        ("timestamp", Avro::TimestampMicros(NOW_MICROS)),
+    ];
+    let row = row_of(&writer(&fields), values);
+    assert_eq!(row, cells([Some("t"), None, None, Some(&now), None]));
 }
 
 #[test]
@@ -224,8 +473,11 @@ fn incompatible_writers_are_remembered() {
         ),
     ] {
         let mut decoder = decoder(&contract());
-        let error = decoder.learn(WRITER, &writer).unwrap_err();
-        assert!(error.to_string().contains(why), "{writer}: {error}");
+        let learned = Writer::new(&contract(), &writer, &[]);
+        let flaw = learned.flaw().cloned().unwrap();
+        assert!(flaw.detail.contains(why), "{writer}: {flaw}");
+        assert_eq!(why.starts_with('`'), flaw.field.is_some(), "{flaw}");
+        decoder.learn(WRITER, learned);
         assert!(decoder.knows(WRITER));
         let outcome = push(&mut decoder, &framed(WRITER, &[0; 20]));
         let Outcome::Rejected(reject) = outcome else { panic!("{outcome:?}") };

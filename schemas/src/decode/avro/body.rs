@@ -123,6 +123,24 @@ impl<'a> Body<'a> {
         branch.ok_or_else(|| self.no_branch())
     }
 
+    /// The symbol of an enum that comes next.
+    pub(super) fn symbol<'b>(&mut self, symbols: &'b [Box<str>]) -> Result<&'b str, Fault> {
+        let symbol = usize::try_from(self.long()?).ok().and_then(|symbol| symbols.get(symbol));
+        symbol
+            .map(|symbol| &**symbol)
+            .ok_or_else(|| self.malformed("a symbol that the enum doesn't have"))
+    }
+
+    /// How many items the next block has; `None` after the last. A count below zero is followed by the
+    /// block's size in bytes.
+    pub(super) fn block(&mut self) -> Result<Option<u64>, Fault> {
+        let count = self.long()?;
+        if count < 0 && self.long()? < 0 {
+            return Err(self.malformed("a length below zero"));
+        }
+        Ok((count != 0).then_some(count.unsigned_abs()))
+    }
+
     pub(super) fn no_branch(&self) -> Fault {
         self.malformed("a branch that the union doesn't have")
     }
@@ -188,8 +206,13 @@ impl<'a> Body<'a> {
     }
 
     pub(super) fn float(&mut self) -> Result<f64, Fault> {
+        self.single().map(f64::from)
+    }
+
+    pub(super) fn single(&mut self) -> Result<f32, Fault> {
         let value = f32::from_le_bytes(self.fixed()?);
-        self.finite(f64::from(value))
+        self.finite(f64::from(value))?;
+        Ok(value)
     }
 
     pub(super) fn double(&mut self) -> Result<f64, Fault> {

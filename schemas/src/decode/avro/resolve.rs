@@ -1,190 +1,203 @@
 //! A writer's schema against the contract: which field goes where, and which bytes are passed over.
 //!
+//! Avro's resolution rules, with the contract's Avro mirror as the reader's schema. Beyond them, where a
+//! column can hold a value without a doubt what it means, it is taken (*):
+//!
 //! | column | the writer may have |
 //! |---|---|
-//! | text, object | `string`, `bytes` that are UTF-8 |
+//! | text | `string`, `bytes` that are UTF-8; an `enum`, by its symbol (*) |
+//! | object | `string` or `bytes`, the text of a JSON object; a `map` or a `record`, as JSON text (*) |
 //! | bytes | `bytes`, `string` |
 //! | integer | `int`, `long` |
 //! | number | `double`, `float`, `long`, `int` |
 //! | boolean | `boolean` |
-//! | time | `timestamp-micros`, `timestamp-millis`; no bare `long`, whose unit is anyone's guess |
+//! | time | `timestamp-micros`, `timestamp-millis` (*), `timestamp-nanos`, cut to microseconds (*) |
 //!
-//! Each may stand in a union, in any order, with null and with types that the column doesn't take: it
-//! is the event that has such a value which is rejected. Fields are matched by name. A column that the
-//! writer doesn't have is null if it is optional; a required one makes the schemas incompatible.
+//! **Logical types.** An instant is the same instant in any unit. A bare `long` is no time, whose unit
+//! would be anyone's guess, nor is a local time, which has no zone. In a column of numbers a logical type
+//! is what it lies over, and a `uuid` over a string is text.
+//!
+//! **Unions.** Each type may stand in a union, in any order, with null and with types that the column
+//! doesn't take: it is the event that has such a value which is rejected.
+//!
+//! **Names.** Fields are matched by name, or by a name that the contract's field had before. What the
+//! record is called makes no difference: which topic a schema belongs to, its subject says. A column that
+//! the writer doesn't have is null if it is optional, its default if it has one; else the schemas are
+//! incompatible. A field that no column has is passed over, whatever its type.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use apache_avro::schema::{InnerDecimalSchema, Schema as Avro, UuidSchema};
+use apache_avro::schema::{RecordSchema, Schema as Avro, UuidSchema};
 
-use super::{Branch, Op, Plan, Shape, Skip, Wire};
+use super::{
+    Branch, Op, Plan, Shape, Wire,
+    node::{Node, Types},
+};
 use crate::{
     decode::MAX_DETAIL_BYTES,
     schema::{Field, Kind},
 };
 
-/// How deep the types of a dropped field may nest; a type within itself never ends.
-const MAX_TYPE_DEPTH: usize = 32;
-/// How many types a dropped field may unfold to.
-const MAX_TYPES: usize = 4096;
-
 /// Why a writer's schema can't be read as the contract's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Incompatible(String);
+#[error("{why}")]
+pub(in crate::decode) struct Incompatible {
+    why: String,
+    field: Option<Arc<str>>,
+}
 
 impl Incompatible {
-    fn new(mut why: String) -> Incompatible {
+    pub(super) fn new(mut why: String) -> Incompatible {
         if why.len() > MAX_DETAIL_BYTES {
             why.truncate(why.floor_char_boundary(MAX_DETAIL_BYTES));
         }
-        Incompatible(why)
+        Incompatible { why, field: None }
+    }
+
+    fn of(field: &Field, why: String) -> Incompatible {
+        Incompatible { field: Some(Arc::clone(&field.name)), ..Incompatible::new(why) }
+    }
+
+    /// The contract's field that can't be read, where it is one.
+    pub(in crate::decode) fn field(&self) -> Option<&Arc<str>> {
+        self.field.as_ref()
     }
 }
 
 impl Plan {
-    /// The plan that reads what was written with `writer`, the text of an Avro schema.
-    pub(in crate::decode) fn resolve(writer: &str, fields: &[Field]) -> Result<Plan, Incompatible> {
-        let writer = Avro::parse_str(writer)
+    /// The plan that reads what was written with `writer`, the text of an Avro schema; `references` are
+    /// the texts of the schemas that it refers to by name.
+    pub(in crate::decode) fn resolve(
+        writer: &str,
+        references: &[String],
+        fields: &[Field],
+    ) -> Result<Plan, Incompatible> {
+        let (writer, references) = Avro::parse_str_with_list(writer, references)
             .map_err(|error| Incompatible::new(format!("not an Avro schema: {error}")))?;
-        let Avro::Record(record) = &writer else {
+        let types = Types::with(&references);
+        let Avro::Record(record) = types.behind(&writer) else {
             return Err(Incompatible::new("the writer's schema isn't a record".to_owned()));
         };
-        let mut types = Types::default();
-        let mut ops = Vec::with_capacity(record.fields.len());
-        for written in &record.fields {
-            let column = fields.iter().position(|field| *field.name == *written.name);
-            // Also where the field is read: a later one may refer to a type that it names.
-            let skip = types.skip(&written.schema, 0);
-            ops.push(match column {
-                Some(column) => {
-                    Op::Read { column, shape: shape(&fields[column], &written.schema)? }
-                }
-                None => Op::Drop { name: written.name.as_str().into(), skip: skip? },
-            });
-        }
-        let is_read =
-            |column| ops.iter().any(|op| matches!(op, Op::Read { column: c, .. } if *c == column));
-        match fields.iter().enumerate().find(|(column, field)| field.required && !is_read(*column))
-        {
-            Some((_, field)) => Err(Incompatible::new(format!(
-                "the writer doesn't have `{}`, which is required",
-                field.name
-            ))),
-            None => Ok(Plan::of(ops, fields.len())),
-        }
+        Resolving { types, nodes: Vec::new(), fields }.plan(record)
     }
 }
 
-fn shape(field: &Field, written: &Avro) -> Result<Shape, Incompatible> {
-    let shape = match written {
-        Avro::Union(union) => {
-            let branch = |written: &Avro| match written {
-                Avro::Null => Branch::Null,
-                written => wire(field.kind, written).map_or(Branch::Other, Branch::Value),
+/// A plan in the making.
+struct Resolving<'a> {
+    types: Types<'a>,
+    nodes: Vec<Node>,
+    fields: &'a [Field],
+}
+
+impl<'a> Resolving<'a> {
+    fn plan(mut self, record: &'a RecordSchema) -> Result<Plan, Incompatible> {
+        let mut ops = Vec::with_capacity(record.fields.len());
+        let mut is_read = vec![false; self.fields.len()];
+        for written in &record.fields {
+            // Also where the field is read: a later one may refer to a type that it names.
+            let node = self.types.node(&written.schema, 0);
+            let Some(column) = self.column(&written.name) else {
+                ops.push(Op::Drop { name: written.name.as_str().into(), node: node? });
+                continue;
             };
-            let branches: Box<[Branch]> = union.variants().iter().map(branch).collect();
-            let is_read = |branch: &Branch| match branch {
-                Branch::Null => !field.required,
-                Branch::Value(_) => true,
-                Branch::Other => false,
-            };
-            match *branches {
-                [Branch::Null, Branch::Value(wire)] => Some(Shape::Optional { null: 0, wire }),
-                [Branch::Value(wire), Branch::Null] => Some(Shape::Optional { null: 1, wire }),
-                _ => branches.iter().any(is_read).then_some(Shape::Union(branches)),
+            let field = &self.fields[column];
+            if std::mem::replace(&mut is_read[column], true) {
+                let why = format!("the writer has `{}` under two of its names", field.name);
+                return Err(Incompatible::of(field, why));
             }
+            let shape = self.shape(field, &written.schema);
+            let of_it = |flaw: Incompatible| Incompatible::of(field, flaw.why);
+            ops.push(Op::Read { column, shape: shape.map_err(of_it)? });
         }
-        written => wire(field.kind, written).map(Shape::Plain),
-    };
-    shape.ok_or_else(|| {
-        Incompatible::new(format!(
-            "the writer has `{}` in a type that its column doesn't take",
-            field.name
-        ))
-    })
-}
-
-fn wire(kind: Kind, written: &Avro) -> Option<Wire> {
-    Some(match (kind, written) {
-        (
-            Kind::Text | Kind::Object,
-            Avro::String | Avro::Bytes | Avro::Uuid(UuidSchema::String),
-        ) => Wire::Text,
-        (Kind::Bytes, Avro::Bytes | Avro::String) => Wire::Bytes,
-        (Kind::Integer | Kind::Number, Avro::Int) => Wire::Int,
-        (Kind::Integer | Kind::Number, Avro::Long) => Wire::Long,
-        (Kind::Number, Avro::Float) => Wire::Float,
-        (Kind::Number, Avro::Double) => Wire::Double,
-        (Kind::Boolean, Avro::Boolean) => Wire::Boolean,
-        (Kind::Time, Avro::TimestampMicros) => Wire::TimeMicros,
-        (Kind::Time, Avro::TimestampMillis) => Wire::TimeMillis,
-        _ => return None,
-    })
-}
-
-/// The named types met so far, and how many types were unfolded.
-#[derive(Default)]
-struct Types<'a> {
-    named: BTreeMap<String, &'a Avro>,
-    unfolded: usize,
-}
-
-impl<'a> Types<'a> {
-    fn skip(&mut self, written: &'a Avro, depth: usize) -> Result<Skip, Incompatible> {
-        self.unfolded += 1;
-        if depth > MAX_TYPE_DEPTH || self.unfolded > MAX_TYPES {
-            let why = "the writer's types are too many, too deep, or within themselves";
-            return Err(Incompatible::new(why.to_owned()));
+        let is_needed = |field: &Field| field.required && field.default.is_none();
+        let mut missing =
+            self.fields.iter().zip(is_read).filter(|(field, read)| !read && is_needed(field));
+        match missing.next() {
+            Some((field, _)) => {
+                let why = format!("the writer doesn't have `{}`, which is required", field.name);
+                Err(Incompatible::of(field, why))
+            }
+            None => Ok(Plan::of(ops, self.nodes, self.fields.len())),
         }
-        if let Some(name) = written.name() {
-            self.named.entry(name.fullname(None)).or_insert(written);
-        }
-        Ok(match written {
-            Avro::Boolean => Skip::Boolean,
-            Avro::Null => Skip::Fixed(0),
-            Avro::Float => Skip::Fixed(4),
-            Avro::Double => Skip::Fixed(8),
-            Avro::Bytes | Avro::BigDecimal | Avro::Uuid(UuidSchema::Bytes) => Skip::Prefixed,
-            Avro::String | Avro::Uuid(UuidSchema::String) => Skip::Text,
-            Avro::Fixed(fixed) | Avro::Duration(fixed) | Avro::Uuid(UuidSchema::Fixed(fixed)) => {
-                Skip::Fixed(fixed.size)
+    }
+
+    fn column(&self, name: &str) -> Option<usize> {
+        let is_called = |field: &Field| *field.name == *name;
+        let was_called = |field: &Field| field.aliases.iter().any(|alias| **alias == *name);
+        let fields = || self.fields.iter();
+        fields().position(is_called).or_else(|| fields().position(was_called))
+    }
+
+    fn shape(&mut self, field: &Field, written: &'a Avro) -> Result<Shape, Incompatible> {
+        let shape = match written {
+            Avro::Union(union) => {
+                let mut branches = Vec::with_capacity(union.variants().len());
+                for written in union.variants() {
+                    branches.push(match written {
+                        Avro::Null => Branch::Null,
+                        written => {
+                            self.wire(field.kind, written)?.map_or(Branch::Other, Branch::Value)
+                        }
+                    });
+                }
+                let is_read = |branch: &Branch| match branch {
+                    Branch::Null => !field.required,
+                    Branch::Value(_) => true,
+                    Branch::Other => false,
+                };
+                match *branches {
+                    [Branch::Null, Branch::Value(wire)] => Some(Shape::Optional { null: 0, wire }),
+                    [Branch::Value(wire), Branch::Null] => Some(Shape::Optional { null: 1, wire }),
+                    _ => branches.iter().any(is_read).then(|| Shape::Union(branches.into())),
+                }
             }
-            Avro::Decimal(decimal) => match &decimal.inner {
-                InnerDecimalSchema::Bytes => Skip::Prefixed,
-                InnerDecimalSchema::Fixed(fixed) => Skip::Fixed(fixed.size),
-            },
-            Avro::Enum(symbols) => Skip::Enum(symbols.symbols.len()),
-            Avro::Array(array) => Skip::Array(Box::new(self.skip(&array.items, depth + 1)?)),
-            Avro::Map(map) => Skip::Map(Box::new(self.skip(&map.types, depth + 1)?)),
-            Avro::Union(union) => Skip::Union(self.skips(union.variants(), depth + 1)?),
-            Avro::Record(record) => {
-                Skip::Record(self.skips(record.fields.iter().map(|f| &f.schema), depth + 1)?)
-            }
-            Avro::Ref { name } => {
-                let named = self.named.get(&name.fullname(None)).copied();
-                let missing = || Incompatible::new(format!("the writer doesn't define `{name}`"));
-                self.skip(named.ok_or_else(missing)?, depth + 1)?
-            }
-            Avro::Int
-            | Avro::Long
-            | Avro::Date
-            | Avro::TimeMillis
-            | Avro::TimeMicros
-            | Avro::TimestampMillis
-            | Avro::TimestampMicros
-            | Avro::TimestampNanos
-            | Avro::LocalTimestampMillis
-            | Avro::LocalTimestampMicros
-            | Avro::LocalTimestampNanos => Skip::Varint,
+            Avro::Null => (!field.required).then_some(Shape::Null),
+            written => self.wire(field.kind, written)?.map(Shape::Plain),
+        };
+        shape.ok_or_else(|| {
+            let why =
+                format!("the writer has `{}` in a type that its column doesn't take", field.name);
+            Incompatible::of(field, why)
         })
     }
 
-    fn skips(
-        &mut self,
-        written: impl IntoIterator<Item = &'a Avro>,
-        depth: usize,
-    ) -> Result<Box<[Skip]>, Incompatible> {
-        written.into_iter().map(|written| self.skip(written, depth)).collect()
+    /// What the bytes of a type are to a column; `None` if they are nothing to it.
+    fn wire(&mut self, kind: Kind, written: &'a Avro) -> Result<Option<Wire>, Incompatible> {
+        let written = self.types.behind(written);
+        Ok(Some(match (kind, written) {
+            (Kind::Text, Avro::Enum(_)) => Wire::Symbol(self.keep(written)?),
+            (Kind::Object, Avro::Map(_) | Avro::Record(_)) => {
+                let at = self.keep(written)?;
+                if !self.nodes[usize::from(at)].has_json() {
+                    return Ok(None);
+                }
+                Wire::Tree(at)
+            }
+            (
+                Kind::Text | Kind::Object,
+                Avro::String | Avro::Bytes | Avro::Uuid(UuidSchema::String),
+            ) => Wire::Text,
+            (Kind::Bytes, Avro::Bytes | Avro::String) => Wire::Bytes,
+            (Kind::Number, Avro::Float) => Wire::Float,
+            (Kind::Number, Avro::Double) => Wire::Double,
+            (Kind::Boolean, Avro::Boolean) => Wire::Boolean,
+            (Kind::Time, Avro::TimestampMicros) => Wire::TimeMicros,
+            (Kind::Time, Avro::TimestampMillis) => Wire::TimeMillis,
+            (Kind::Time, Avro::TimestampNanos) => Wire::TimeNanos,
+            (Kind::Integer | Kind::Number, written) => match self.types.node(written, 0)? {
+                Node::Int => Wire::Int,
+                Node::Long => Wire::Long,
+                _ => return Ok(None),
+            },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Keeps a type in the plan; answers its place.
+    fn keep(&mut self, written: &'a Avro) -> Result<u16, Incompatible> {
+        let node = self.types.node(written, 0)?;
+        self.nodes.push(node);
+        let too_many = |_| Incompatible::new("the writer has too many fields".to_owned());
+        u16::try_from(self.nodes.len() - 1).map_err(too_many)
     }
 }
