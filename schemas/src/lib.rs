@@ -13,6 +13,7 @@
 //! | [`compatibility`] | does a schema go together with earlier ones, and if not, why? |
 //! | [`schema`] | which fields has an event, of which kind? Their Arrow columns and Avro mirror |
 //! | [`validate`] | may a producer send this event, and if not, why? |
+//! | [`encode`] | how does an event become a message that may be sent? |
 //! | [`decode`] | how does a payload become a row, and why was it rejected? |
 //! | [`generate`] | which committed files follow from the contract, and are they current? |
 //! | [`suggest`] | what did a person probably mean who wrote this name? |
@@ -36,6 +37,7 @@
 pub mod catalog;
 pub mod compatibility;
 pub mod decode;
+pub mod encode;
 pub mod generate;
 pub mod log;
 mod name;

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use crate::{
     catalog::Topic,
-    decode::{Decoder, Outcome, Record},
+    decode::{Decoder, Outcome, Record, Reject},
     log::{Offset, Timestamp},
     schema::{Kind, Schema},
     suggest::did_you_mean,
@@ -137,16 +137,7 @@ impl Validator {
             Record { value: Some(event), offset: Offset::ZERO, epoch: -1, append_time: appended };
         match Decoder::new(&self.schema).push(&record) {
             Outcome::Row | Outcome::Tombstone => Ok(()),
-            Outcome::Rejected(reject) => {
-                let field = reject.field.as_deref().unwrap_or_default().to_owned();
-                let place =
-                    if field.is_empty() { "event".to_owned() } else { format!("field `{field}`") };
-                let message = format!("{place} can't become a row: {}", reject.detail);
-                let rule = reject.reason.code().to_owned();
-                let value = serde_json::from_slice::<Value>(event).ok();
-                let value = value.as_ref().and_then(|event| event.get(&field)).map(excerpt);
-                Err(vec![Violation { field, rule, message, value }])
-            }
+            Outcome::Rejected(reject) => Err(vec![unreadable(event, &reject)]),
         }
     }
 
@@ -228,6 +219,17 @@ impl Validator {
         };
         format!("field `{field}` must be of type {wanted}; it is {}", excerpt(value))
     }
+}
+
+/// What the decoder has against an event that keeps to the schema.
+pub(crate) fn unreadable(event: &[u8], reject: &Reject) -> Violation {
+    let field = reject.field.as_deref().unwrap_or_default().to_owned();
+    let place = if field.is_empty() { "event".to_owned() } else { format!("field `{field}`") };
+    let message = format!("{place} can't become a row: {}", reject.detail);
+    let rule = reject.reason.code().to_owned();
+    let value = serde_json::from_slice::<Value>(event).ok();
+    let value = value.as_ref().and_then(|event| event.get(&field)).map(excerpt);
+    Violation { field, rule, message, value }
 }
 
 /// The place of an error, dotted, with one more step where `last` is given.
