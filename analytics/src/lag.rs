@@ -119,8 +119,9 @@ impl Lag {
     /// What the broker says; nothing when it can't be asked, which the log tells.
     async fn ask(&self) -> Ends {
         let Some(LogEnds(ask)) = self.ends.clone() else { return Ends::new() };
-        let topics: Vec<_> =
-            self.stored.iter().map(|table| Arc::clone(&table.definition().topic)).collect();
+        let definitions = self.stored.iter().map(|table| table.definition());
+        let topics = definitions.flat_map(|one| [&one.topic].into_iter().chain(&one.retries));
+        let topics: Vec<_> = topics.map(Arc::clone).collect();
         let answer = tokio::task::spawn_blocking(move || ask(&topics)).await;
         match answer.unwrap_or_else(|cause| Err(cause.to_string())) {
             Ok(ends) => ends,

@@ -58,6 +58,8 @@ pub(crate) struct Definition {
     pub(crate) table: String,
     /// The topic that it is filled from.
     pub(crate) topic: Arc<str>,
+    /// The topic of its retries, where it has one.
+    pub(crate) retries: Option<Arc<str>>,
     /// The columns that make rows one and the same; `None` where each row stands for itself.
     pub(crate) key: Option<Vec<String>>,
     /// What a Parquet file holds: the schema's fields, then the position columns.
@@ -68,13 +70,14 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    fn new(topic: &Topic) -> Definition {
+    fn new(topic: &Topic, retries: Option<Topic>) -> Definition {
         let fields = topic.schema.arrow().fields().iter().map(viewed).collect::<Vec<_>>();
         let date = Field::new(DATE_COLUMN, DataType::Date32, true);
         let all = fields.iter().cloned().chain([date]).collect::<Vec<_>>();
         Definition {
             table: topic.table.to_string(),
             topic: Arc::clone(&topic.name),
+            retries: retries.map(|topic| topic.name),
             key: views::key(topic),
             file_schema: Arc::new(ArrowSchema::new(fields)),
             schema: Arc::new(ArrowSchema::new(all)),
@@ -103,8 +106,8 @@ pub(crate) struct Tables {
 impl Tables {
     /// The tables that the topics of the catalog fill.
     pub(crate) fn of(catalog: &Catalog) -> Tables {
-        let definitions: Vec<_> =
-            catalog.topics.iter().map(|topic| Arc::new(Definition::new(topic))).collect();
+        let definition = |topic| Arc::new(Definition::new(topic, catalog.retries_of(topic)));
+        let definitions: Vec<_> = catalog.topics.iter().map(definition).collect();
         let infos = infos(&definitions);
         Tables { definitions, infos }
     }
@@ -175,7 +178,7 @@ fn info(table: &str, schema: &Schema) -> TableInfo {
     columns.extend(POSITION_COLUMNS.iter().zip(POSITION_DOCS).map(|(name, doc)| ColumnInfo {
         name: (*name).to_owned(),
         sql_type: arrow.field_with_name(name).map_or("", |field| sql_type(field.data_type())),
-        nullable: false,
+        nullable: arrow.field_with_name(name).is_ok_and(Field::is_nullable),
         doc: doc.to_owned(),
     }));
     columns.push(ColumnInfo {
@@ -187,12 +190,13 @@ fn info(table: &str, schema: &Schema) -> TableInfo {
     TableInfo { name: table.to_owned(), doc: schema.doc.to_string(), columns }
 }
 
-const POSITION_DOCS: [&str; 5] = [
+const POSITION_DOCS: [&str; 6] = [
     "Id of the topic's incarnation.",
     "Leader epoch of the record; -1 where it is not known.",
     "Kafka partition.",
     "Offset of the record.",
     "When the broker appended the record.",
+    "Of a retry: topic id, partition and offset of the record that was rejected; else null.",
 ];
 
 /// The name that SQL has for a type of the contract.

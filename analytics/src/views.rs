@@ -1,11 +1,11 @@
-//! Tables of topics that are written at least once, shown without the repetitions.
+//! Tables of topics that are written at least once and say what is one and the same, without the repetitions.
 //!
 //! A dead letter or a gap that was acknowledged just before a crash is written again afterwards.
 //! What is one and the same is told by its key; the first that was appended is kept.
 
 use std::sync::Arc;
 
-use aion_schemas::catalog::Topic;
+use aion_schemas::catalog::{DEAD_LETTERS, GAPS, Topic};
 use datafusion::{
     catalog::TableProvider,
     common::Column,
@@ -15,10 +15,11 @@ use datafusion::{
     logical_expr::{Expr, ExprFunctionExt, LogicalPlanBuilder, lit},
 };
 
-/// The columns that make rows of a topic one and the same; `None` for a topic of events, where each
-/// record stands for itself.
+/// The columns that make rows of a topic one and the same; `None` where each record stands for itself: of
+/// events, and where the key only keeps records in order.
 pub(crate) fn key(topic: &Topic) -> Option<Vec<String>> {
-    topic.internal.then(|| topic.key_fields().map(str::to_owned).collect())
+    let is_repeated = [DEAD_LETTERS, GAPS].contains(&&*topic.name);
+    is_repeated.then(|| topic.key_fields().map(str::to_owned).collect())
 }
 
 /// The name under which the stored rows of a table with a view can be had.

@@ -197,6 +197,7 @@ fn decode(schema: &Schema, payloads: &Payloads) {
             offset: Offset(offset as i64),
             epoch: 0,
             append_time: Timestamp(NOW_MICROS),
+            retry: None,
         };
         assert_eq!(decoder.push(&record), Outcome::Row);
         if decoder.rows() == BATCH_ROWS {

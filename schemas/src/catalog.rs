@@ -30,6 +30,15 @@ pub const DEAD_LETTERS: &str = "aion.dead-letters";
 /// Name of the topic that records lost stretches of logs; every catalog has it.
 pub const GAPS: &str = "aion.gaps";
 
+/// Name of the topic of operators' decisions.
+pub const DECISIONS: &str = "aion.operator-decisions";
+
+/// How the names of topics of retries begin; the table's name follows.
+pub const RETRIES: &str = "aion.retries.";
+
+/// The room for headers that a retry needs beyond the message itself.
+const RETRY_ROOM_BYTES: i32 = 64 * 1024;
+
 /// The topics, in the order of `catalog.toml`.
 #[derive(Clone, Debug)]
 pub struct Catalog {
@@ -37,6 +46,18 @@ pub struct Catalog {
     pub topics: Vec<Topic>,
     /// The service accounts that topics name as readers and writers.
     pub accounts: Vec<Account>,
+    /// Who may do what with the topics of retries.
+    pub retries: Retries,
+}
+
+/// What the topics of retries have in common; the rest follows from the topics themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retries {
+    /// The accounts that may consume from them.
+    pub readers: Vec<Arc<str>>,
+    /// The accounts that may produce to them.
+    pub writers: Vec<Arc<str>>,
 }
 
 /// A service account of the platform.
@@ -133,6 +154,31 @@ impl Catalog {
         self.topics.iter().find(|topic| &*topic.name == name)
     }
 
+    /// The topic that takes the retries of a topic's dead letters: the same schema, and its rows go to the
+    /// same table. None for an internal topic: what it can't read is nothing that a person could mend.
+    ///
+    /// One partition keeps retries in the order in which they were sent. They are kept as long as the
+    /// topic's records: for longer, and the lake may drop rows by their age that an audit still asks for.
+    pub fn retries_of(&self, topic: &Topic) -> Option<Topic> {
+        (!topic.internal).then(|| Topic {
+            name: format!("{RETRIES}{}", topic.table).into(),
+            partitions: 1,
+            max_message_bytes: topic.max_message_bytes.saturating_add(RETRY_ROOM_BYTES),
+            readers: self.retries.readers.clone(),
+            writers: self.retries.writers.clone(),
+            compacted: false,
+            internal: true,
+            samples: "".into(),
+            ..topic.clone()
+        })
+    }
+
+    /// Every topic that a cluster has to have: those of the catalog, then their topics of retries.
+    pub fn with_retries(&self) -> Vec<Topic> {
+        let retries = self.topics.iter().filter_map(|topic| self.retries_of(topic));
+        self.topics.iter().cloned().chain(retries).collect()
+    }
+
     /// The topic whose rows are in that table.
     pub fn table(&self, name: &str) -> Option<&Topic> {
         self.topics.iter().find(|topic| &*topic.table == name)
@@ -167,6 +213,11 @@ impl Topic {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         )
+    }
+
+    /// Whether it takes retries of another topic's records; see [`Catalog::retries_of`].
+    pub fn is_retries(&self) -> bool {
+        self.name.starts_with(RETRIES)
     }
 
     /// The registry's subject for the topic's values: `<topic>-value`.

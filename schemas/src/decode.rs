@@ -42,7 +42,7 @@ use self::{
     unknown::Unknown,
 };
 use crate::{
-    log::{Offset, Timestamp},
+    log::{Offset, Origin, Timestamp},
     schema::Schema,
 };
 
@@ -84,6 +84,18 @@ pub struct Record<'a> {
     /// Leader epoch of its batch; -1 where it is not known.
     pub epoch: i32,
     /// When the broker appended it.
+    pub append_time: Timestamp,
+    /// What it is a retry of, where it is one.
+    pub retry: Option<Retry>,
+}
+
+/// What a retry is a copy of. Its event time is held against the time of the first append, not of the
+/// copy's: what is accepted depends on the record alone, and not on when somebody tries it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// The record that was rejected.
+    pub origin: Origin,
+    /// When the broker appended that one.
     pub append_time: Timestamp,
 }
 
@@ -250,10 +262,11 @@ impl Decoder {
 
     /// Closes the record as a row, or takes it back.
     fn conclude(&mut self, record: &Record<'_>, bytes: usize, read: Result<(), Fault>) -> Outcome {
-        match read.and_then(|()| self.check_event_time(record.append_time)) {
+        let appended = record.retry.map_or(record.append_time, |retry| retry.append_time);
+        match read.and_then(|()| self.check_event_time(appended)) {
             Ok(()) => {
                 self.columns.commit();
-                self.positions.push(record.epoch, record.offset.get(), record.append_time.0);
+                self.positions.push(record);
                 self.payload_bytes += bytes + self.columns.default_bytes();
                 Outcome::Row
             }

@@ -86,8 +86,13 @@ impl Encoder {
     pub fn encode(&mut self, event: &[u8], now: Timestamp) -> Result<Message, Vec<Violation>> {
         let event = event.trim_ascii();
         self.validator.check_bytes(event)?;
-        let record =
-            Record { value: Some(event), offset: Offset::ZERO, epoch: -1, append_time: now };
+        let record = Record {
+            value: Some(event),
+            offset: Offset::ZERO,
+            epoch: -1,
+            append_time: now,
+            retry: None,
+        };
         if let Outcome::Rejected(reject) = self.decoder.push(&record) {
             return Err(vec![unreadable(event, &reject)]);
         }

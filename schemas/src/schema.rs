@@ -25,8 +25,12 @@ pub(crate) use self::avro::OBJECT_NOTE;
 /// | `_partition` | Int32 | Kafka partition |
 /// | `_offset` | Int64 | offset of the record |
 /// | `_append_time` | Timestamp(µs, UTC) | when the broker appended it |
-pub const POSITION_COLUMNS: [&str; 5] =
-    ["_topic_id", "_leader_epoch", "_partition", "_offset", "_append_time"];
+/// | `_origin` | Utf8, null but for retries | the record that was rejected, as [`Origin`](crate::log::Origin) shows it |
+pub const POSITION_COLUMNS: [&str; 6] =
+    ["_topic_id", "_leader_epoch", "_partition", "_offset", "_append_time", ORIGIN_COLUMN];
+
+/// The column that says of which rejected record a row is the retry.
+pub const ORIGIN_COLUMN: &str = "_origin";
 
 /// The type of a field, in an event and in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,9 +116,15 @@ impl Schema {
     }
 }
 
-fn position_fields() -> [ArrowField; 5] {
-    let types = [DataType::Utf8, DataType::Int32, DataType::Int32, DataType::Int64, time_type()];
-    let mut types = types.into_iter();
-    POSITION_COLUMNS
-        .map(|name| ArrowField::new(name, types.next().unwrap_or(DataType::Null), false))
+/// The fields of [`POSITION_COLUMNS`], in their order.
+pub fn position_fields() -> [ArrowField; 6] {
+    let [topic_id, epoch, partition, offset, append_time, origin] = POSITION_COLUMNS;
+    [
+        ArrowField::new(topic_id, DataType::Utf8, false),
+        ArrowField::new(epoch, DataType::Int32, false),
+        ArrowField::new(partition, DataType::Int32, false),
+        ArrowField::new(offset, DataType::Int64, false),
+        ArrowField::new(append_time, time_type(), false),
+        ArrowField::new(origin, DataType::Utf8, true),
+    ]
 }

@@ -133,8 +133,13 @@ impl Validator {
     /// time that is far from the append time, is found here only.
     pub fn admit(&self, event: &[u8], appended: Timestamp) -> Result<(), Vec<Violation>> {
         self.check_bytes(event)?;
-        let record =
-            Record { value: Some(event), offset: Offset::ZERO, epoch: -1, append_time: appended };
+        let record = Record {
+            value: Some(event),
+            offset: Offset::ZERO,
+            epoch: -1,
+            append_time: appended,
+            retry: None,
+        };
         match Decoder::new(&self.schema).push(&record) {
             Outcome::Row | Outcome::Tombstone => Ok(()),
             Outcome::Rejected(reject) => Err(vec![unreadable(event, &reject)]),

@@ -9,7 +9,7 @@ use std::{
 
 use aion_schemas::{
     log::{Offset, Partition},
-    schema::{POSITION_COLUMNS, time_type},
+    schema::{position_fields, time_type},
 };
 use aion_sinks::{
     batch::Batch,
@@ -22,6 +22,7 @@ use anyhow::{Context, ensure};
 use arrow::{
     array::{
         ArrayRef, Float64Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
+        new_null_array,
     },
     datatypes::{DataType, Field, Schema, SchemaRef},
     record_batch::RecordBatch,
@@ -91,9 +92,7 @@ fn schema() -> SchemaRef {
         Field::new("cost", DataType::Float64, true),
         Field::new("at", time_type(), false),
     ];
-    let types = [DataType::Utf8, DataType::Int32, DataType::Int32, DataType::Int64, time_type()];
-    let position = POSITION_COLUMNS.iter().zip(types);
-    fields.extend(position.map(|(name, data_type)| Field::new(*name, data_type, false)));
+    fields.extend(position_fields());
     Arc::new(Schema::new(fields))
 }
 
@@ -128,6 +127,7 @@ fn batch(partition: &Partition, first: i64, end: i64) -> anyhow::Result<Batch> {
         Arc::new(Int32Array::from(vec![partition.number; count])),
         Arc::new(Int64Array::from_iter_values(offsets())),
         times(1000),
+        new_null_array(&DataType::Utf8, count),
     ];
     let rows = RecordBatch::try_new(schema(), columns)?;
     Ok(Batch {

@@ -14,11 +14,12 @@ use std::{
 
 use aion_schemas::{
     log::{Mark, Marks, Offset, Partition, Stream, Timestamp},
-    schema::{POSITION_COLUMNS, time_type},
+    schema::{position_fields, time_type},
 };
 use arrow::{
     array::{
         ArrayRef, Float64Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
+        new_null_array,
     },
     datatypes::{DataType, Field, Schema, SchemaRef},
     record_batch::RecordBatch,
@@ -59,15 +60,13 @@ pub trait Subject: Send + Sync {
 
 /// The schema of the rows that the suite writes: `id`, `at`, `value`, `note`, then the position columns.
 pub fn schema() -> SchemaRef {
-    let types = [DataType::Utf8, DataType::Int32, DataType::Int32, DataType::Int64, time_type()];
-    let position = POSITION_COLUMNS.iter().zip(types);
     let mut fields = vec![
         Field::new("id", DataType::Utf8, false),
         Field::new("at", time_type(), false),
         Field::new("value", DataType::Float64, false),
         Field::new("note", DataType::Utf8, true),
     ];
-    fields.extend(position.map(|(name, data_type)| Field::new(*name, data_type, false)));
+    fields.extend(position_fields());
     Arc::new(Schema::new(fields))
 }
 
@@ -152,6 +151,7 @@ impl Log {
             Arc::new(Int32Array::from(vec![partition; count])),
             Arc::new(Int64Array::from_iter_values(offsets())),
             times,
+            new_null_array(&DataType::Utf8, count),
         ];
         RecordBatch::try_new(schema(), columns).expect("columns that fit the schema")
     }

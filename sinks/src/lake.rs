@@ -5,6 +5,7 @@
 //! | `sink` | [`LakeSink`]: buffers, one flush on its way |
 //! | `flush` | encode, put files, put the log entry, know what became of it |
 //! | `encode` | rows to Parquet, one file for each event date |
+//! | `origins`, `peek` | retries: which of them are stored already |
 //! | `log` | what a writer knows of the table's log: version, marks, rules |
 //! | `actions` | the lines of a log entry |
 //! | `contract` | what a table must look like for this writer |
@@ -37,6 +38,8 @@ mod encode;
 mod flush;
 mod kernel;
 mod log;
+mod origins;
+mod peek;
 pub mod read;
 mod sink;
 mod store;

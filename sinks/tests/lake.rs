@@ -9,6 +9,8 @@ mod crash;
 mod format;
 #[path = "lake/power.rs"]
 mod power;
+#[path = "lake/retries.rs"]
+mod retries;
 #[path = "lake/rivals.rs"]
 mod rivals;
 #[path = "lake/shared.rs"]

@@ -9,7 +9,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aion_analytics::{Engine, Settings};
-use aion_schemas::{catalog::Topic, log::Timestamp};
+use aion_schemas::{
+    catalog::{DEAD_LETTERS, GAPS, Topic},
+    log::Timestamp,
+};
 use anyhow::{Context, bail};
 use arrow::{
     array::{Array, AsArray, Int32Array, Int64Array},
@@ -210,7 +213,7 @@ impl Stores {
 
 /// The table of a topic with every row that is stored, repetitions included.
 fn table(topic: &Topic) -> String {
-    let raw = if topic.internal { "_raw" } else { "" };
+    let raw = if [DEAD_LETTERS, GAPS].contains(&&*topic.name) { "_raw" } else { "" };
     format!("\"{}{raw}\"", topic.table)
 }
 

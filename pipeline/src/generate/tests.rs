@@ -129,6 +129,7 @@ fn verdicts(topic: Topic, avro: bool, count: usize) -> Vec<(Option<Breakage>, Ou
             offset: Offset(number as i64),
             epoch: 0,
             append_time: message.time,
+            retry: None,
         });
         (share.breakage(number as u64, ways), outcome)
     };

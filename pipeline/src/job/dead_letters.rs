@@ -25,7 +25,7 @@ use aion_schemas::{
 use arrow::{
     array::{
         ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, StringBuilder,
-        TimestampMicrosecondBuilder,
+        TimestampMicrosecondBuilder, new_null_array,
     },
     datatypes::{DataType, SchemaRef},
     record_batch::RecordBatch,
@@ -168,6 +168,7 @@ impl Rows for DeadLetterRows {
         arrays.push(Arc::new(partitions.finish()));
         arrays.push(Arc::new(self.offsets.finish()));
         arrays.push(Arc::new(self.append_times.finish()));
+        arrays.push(new_null_array(&DataType::Utf8, rows));
         RecordBatch::try_new(Arc::clone(&self.schema), arrays).unwrap()
     }
 

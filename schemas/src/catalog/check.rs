@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Account, Catalog, DEAD_LETTERS, GAPS, Problems, Topic, file::Entry};
+use super::{
+    Account, Catalog, DEAD_LETTERS, DECISIONS, GAPS, Problems, RETRIES, RETRY_ROOM_BYTES, Retries,
+    Topic, file::Entry,
+};
 use crate::{
     name::{self, NAME_RULE},
     schema::{Field, Kind},
@@ -33,6 +36,10 @@ pub(super) fn entries(entries: &[Entry], file: &str, problems: &mut Problems) {
         if !name::is_topic(&entry.name) {
             let fix = "use 1 to 249 of the characters a-z A-Z 0-9 . _ -";
             problems.add(file, place("name"), "Kafka takes no such name", fix);
+        }
+        if entry.name.starts_with(RETRIES) {
+            let fix = "take the entry out: each topic has one for its retries by itself";
+            problems.add(file, place("name"), "names of topics of retries begin so", fix);
         }
         // Kafka refuses names that differ in `.` and `_` only, since its metrics mix them up.
         if let Some(other) = topics.insert(entry.name.replace('.', "_"), &entry.name) {
@@ -68,12 +75,8 @@ pub(super) fn topics(topics: &[Topic], file: &str, problems: &mut Problems) {
 }
 
 /// Checks the accounts, and that topics name known ones only.
-pub(super) fn accounts(
-    accounts: &[Account],
-    topics: &[Topic],
-    file: &str,
-    problems: &mut Problems,
-) {
+pub(super) fn accounts(catalog: &Catalog, file: &str, problems: &mut Problems) {
+    let accounts: &[Account] = &catalog.accounts;
     for (index, account) in accounts.iter().enumerate() {
         let place = || format!("account {}", account.name);
         if !name::is_topic(&account.name) {
@@ -89,15 +92,20 @@ pub(super) fn accounts(
             problems.add(file, place(), "`groups` is empty", fix);
         }
     }
-    for topic in topics {
-        for (key, names) in [("readers", &topic.readers), ("writers", &topic.writers)] {
+    let named = catalog
+        .topics
+        .iter()
+        .map(|topic| (format!("topic {}", topic.name), &topic.readers, &topic.writers));
+    let Retries { readers, writers } = &catalog.retries;
+    for (place, readers, writers) in named.chain([("[retries]".to_owned(), readers, writers)]) {
+        for (key, names) in [("readers", readers), ("writers", writers)] {
             for name in names {
                 if accounts.iter().any(|account| account.name == *name) {
                     continue;
                 }
                 let known = accounts.iter().map(|account| &*account.name);
                 let fix = did_you_mean(name, known, "add an [[account]] of that name");
-                let place = format!("topic {}, {key}", topic.name);
+                let place = format!("{place}, {key}");
                 problems.add(file, place, format!("there is no account `{name}`"), fix);
             }
         }
@@ -175,7 +183,10 @@ fn dead_letters_hold_every_message(topics: &[Topic], file: &str, problems: &mut 
         return;
     };
     for topic in topics.iter().filter(|topic| &*topic.name != DEAD_LETTERS) {
-        let needed = topic.max_message_bytes.saturating_add(DEAD_LETTER_ROOM_BYTES);
+        // A retry may be rejected again: it is the same message with more headers.
+        let retried = topic.max_message_bytes.saturating_add(RETRY_ROOM_BYTES);
+        let largest = if topic.internal { topic.max_message_bytes } else { retried };
+        let needed = largest.saturating_add(DEAD_LETTER_ROOM_BYTES);
         if dead_letters.max_message_bytes < needed {
             let what = format!(
                 "a message of {} ({} bytes) doesn't fit into {DEAD_LETTERS} ({} bytes)",
@@ -191,7 +202,7 @@ fn dead_letters_hold_every_message(topics: &[Topic], file: &str, problems: &mut 
 /// kept, not what stands in them.
 pub(super) fn same_as_builtin(catalog: &Catalog, file: &str, problems: &mut Problems) {
     let builtin = Catalog::builtin();
-    for name in [DEAD_LETTERS, GAPS] {
+    for name in [DEAD_LETTERS, GAPS, DECISIONS] {
         let (Some(given), Some(known)) = (catalog.topic(name), builtin.topic(name)) else {
             continue;
         };

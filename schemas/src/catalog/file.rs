@@ -4,7 +4,9 @@ use std::{io, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{Account, Catalog, CatalogError, Problems, Retention, Topic, check, source::Source};
+use super::{
+    Account, Catalog, CatalogError, Problems, Retention, Retries, Topic, check, source::Source,
+};
 use crate::{schema::json, validate::Validator};
 
 /// `catalog.toml` as people write it.
@@ -12,6 +14,8 @@ use crate::{schema::json, validate::Validator};
 #[serde(deny_unknown_fields)]
 struct CatalogFile {
     defaults: Defaults,
+    #[serde(default)]
+    retries: Retries,
     #[serde(default)]
     account: Vec<Account>,
     topic: Vec<Entry>,
@@ -84,13 +88,13 @@ pub(super) fn read(source: &Source<'_>) -> Result<Catalog, CatalogError> {
     let mut problems = Problems::default();
     let file = source.show("catalog.toml");
     let Some(text) = text(source, "catalog.toml", &mut problems) else {
-        return problems.unless(Catalog { topics: Vec::new(), accounts: Vec::new() });
+        return problems.unless(empty());
     };
     let parsed: CatalogFile = match toml::from_str(&text) {
         Ok(parsed) => parsed,
         Err(error) => {
             problems.add(&file, "", error.to_string().trim(), "correct the line and read again");
-            return problems.unless(Catalog { topics: Vec::new(), accounts: Vec::new() });
+            return problems.unless(empty());
         }
     };
     check::entries(&parsed.topic, &file, &mut problems);
@@ -100,12 +104,16 @@ pub(super) fn read(source: &Source<'_>) -> Result<Catalog, CatalogError> {
         .filter_map(|entry| topic(entry, &parsed.defaults, source, &mut problems))
         .collect();
     check::topics(&topics, &file, &mut problems);
-    check::accounts(&parsed.account, &topics, &file, &mut problems);
-    let catalog = Catalog { topics, accounts: parsed.account };
+    let catalog = Catalog { topics, accounts: parsed.account, retries: parsed.retries };
+    check::accounts(&catalog, &file, &mut problems);
     if let Source::Folder(_) = source {
         check::same_as_builtin(&catalog, &file, &mut problems);
     }
     problems.unless(catalog)
+}
+
+fn empty() -> Catalog {
+    Catalog { topics: Vec::new(), accounts: Vec::new(), retries: Retries::default() }
 }
 
 /// Reads the schema and the samples of an entry; `None` when its schema can't be read.

@@ -21,6 +21,10 @@ pub(super) const BUILTIN: &[(&str, &str)] = &[
     ("internal/command.schema.json", include_str!("../../internal/command.schema.json")),
     ("internal/dead_letter.schema.json", include_str!("../../internal/dead_letter.schema.json")),
     ("internal/gap.schema.json", include_str!("../../internal/gap.schema.json")),
+    (
+        "internal/operator_decision.schema.json",
+        include_str!("../../internal/operator_decision.schema.json"),
+    ),
     ("samples/audit_activity.jsonl", include_str!("../../samples/audit_activity.jsonl")),
     ("samples/metrics_runtime.jsonl", include_str!("../../samples/metrics_runtime.jsonl")),
     ("samples/router_decision.jsonl", include_str!("../../samples/router_decision.jsonl")),

@@ -55,6 +55,7 @@ fn the_builtin_catalog_has_the_topics_of_the_platform() {
             "aion.dead-letters job+topic_id+partition+offset dead_letter dead_letters true",
             "aion.gaps job+topic_id+partition+first gap gaps true",
             "aion.commands actor_id command commands true",
+            "aion.operator-decisions job+topic_id+partition operator_decision operator_decisions true",
         ]
     );
     let decisions = catalog.topic("aion.router.decisions").unwrap();
@@ -63,6 +64,27 @@ fn the_builtin_catalog_has_the_topics_of_the_platform() {
     assert_eq!(decisions.unit("tier"), None);
     assert_eq!(&*catalog.table("tasks").unwrap().name, "aion.tasks.lifecycle");
     assert!(catalog.topic("decisions").is_none() && catalog.table("aion.gaps").is_none());
+}
+
+#[test]
+fn each_topic_of_producers_has_one_for_its_retries() {
+    let catalog = Catalog::builtin();
+    let all = catalog.with_retries();
+    let retries: Vec<&Topic> = all.iter().filter(|topic| topic.is_retries()).collect();
+    let names: Vec<&str> = retries.iter().map(|topic| &*topic.name).collect();
+    let wanted =
+        ["decisions", "tasks", "metrics", "audit"].map(|table| format!("{RETRIES}{table}"));
+    assert_eq!(names, wanted);
+    assert_eq!(all.len(), catalog.topics.len() + 4);
+    for topic in retries {
+        let of = catalog.table(&topic.table).unwrap();
+        assert_eq!((&topic.schema, topic.retention), (&of.schema, of.retention));
+        assert!(topic.internal && topic.partitions == 1 && !topic.compacted);
+        assert!(topic.max_message_bytes > of.max_message_bytes);
+        assert_eq!(topic.writers, [Arc::from("operator")]);
+        assert!(topic.readers.contains(&"pipeline".into()) && !of.is_retries());
+        assert!(catalog.retries_of(topic).is_none(), "of retries there are none");
+    }
 }
 
 #[test]
@@ -226,6 +248,18 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ),
     (
         CATALOG,
+        "aion.audit.activity",
+        "aion.retries.activity",
+        "each topic has one for its retries by itself",
+    ),
+    (
+        CATALOG,
+        "writers = [\"operator\"]\nreaders",
+        "writers = [\"op\"]\nreaders",
+        "[retries], writers",
+    ),
+    (
+        CATALOG,
         "table = \"audit\"",
         "table = \"tasks\"",
         "`tasks` is already the table of aion.tasks.lifecycle",
@@ -266,7 +300,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         CATALOG,
         "1_048_576",
         "4_194_304",
-        "raise max_message_bytes of aion.dead-letters to 4259840 or more",
+        "raise max_message_bytes of aion.dead-letters to 4325376 or more",
     ),
     (
         CATALOG,

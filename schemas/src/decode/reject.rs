@@ -36,13 +36,15 @@ pub enum Reason {
     /// A payload larger than [`MAX_RECORD_BYTES`](super::MAX_RECORD_BYTES), or an object of more text
     /// than [`MAX_OBJECT_BYTES`](super::MAX_OBJECT_BYTES).
     TooLarge,
+    /// A record in a topic of retries whose headers don't say what it is a retry of.
+    NoOrigin,
     /// The decoder was full and should have been finished: a mistake of the caller, not of the record.
     BatchFull,
 }
 
 impl Reason {
     /// Every reason, for metrics and docs.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::MalformedJson,
         Reason::MalformedAvro,
         Reason::MissingField,
@@ -58,6 +60,7 @@ impl Reason {
         Reason::IncompatibleSchema,
         Reason::ForeignSchema,
         Reason::TooLarge,
+        Reason::NoOrigin,
         Reason::BatchFull,
     ];
 
@@ -79,6 +82,7 @@ impl Reason {
             Reason::IncompatibleSchema => "incompatible_schema",
             Reason::ForeignSchema => "foreign_schema",
             Reason::TooLarge => "too_large",
+            Reason::NoOrigin => "no_origin",
             Reason::BatchFull => "batch_full",
         }
     }

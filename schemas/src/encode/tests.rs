@@ -22,7 +22,8 @@ fn row(table: &str, payload: &[u8]) -> RecordBatch {
     let catalog = Catalog::builtin();
     let mut decoder = Decoder::new(&catalog.table(table).unwrap().schema);
     decoder.learn_contract(ID);
-    let record = Record { value: Some(payload), offset: Offset(3), epoch: 1, append_time: NOW };
+    let record =
+        Record { value: Some(payload), offset: Offset(3), epoch: 1, append_time: NOW, retry: None };
     assert_eq!(decoder.push(&record), Outcome::Row, "{}", String::from_utf8_lossy(payload));
     decoder.finish(Uuid::nil(), 0)
 }

@@ -29,19 +29,23 @@ const POSITION: &str = "\
 ## Where a row comes from
 
 Every table ends in these columns; in the lake `_date` follows, the UTC date of the event time. Topic id, partition and offset together name one record of the
-log, and each record is in a table at most once.
+log, and each record is in a table at most once, be it as it stood or by a retry.
 
 | Column | Type | Meaning |
 |---|---|---|
 ";
 
 /// What [`POSITION_COLUMNS`] mean, in their order.
-const POSITION_MEANINGS: [(&str, &str); 5] = [
+const POSITION_MEANINGS: [(&str, &str); 6] = [
     ("text", "Id of the topic's incarnation, a UUID; a topic deleted and made anew has another."),
     ("integer", "Leader epoch of the record; -1 where it is not known."),
     ("integer", "Kafka partition."),
     ("integer", "Offset of the record in its partition."),
     ("time", "When the broker appended the record to its log."),
+    (
+        "text",
+        "Null, but for the retry of a dead letter: `<topic id>/<partition>/<offset>` of the record that was rejected. The columns above are then those of the retry.",
+    ),
 ];
 
 /// The text of the page.
@@ -56,6 +60,7 @@ pub(super) fn text(catalog: &Catalog) -> String {
     for topic in &catalog.topics {
         section(&mut page, topic);
     }
+    retries(&mut page, catalog);
     page += POSITION;
     for (name, (kind, meaning)) in POSITION_COLUMNS.iter().zip(POSITION_MEANINGS) {
         line(&mut page, &[&format!("`{name}`"), kind, meaning]);
@@ -84,10 +89,6 @@ fn section(page: &mut String, topic: &Topic) {
     if topic.internal {
         put("Written by AION Event Streams itself.\n\n");
     }
-    let named = |accounts: &[std::sync::Arc<str>]| {
-        let names: Vec<String> = accounts.iter().map(|name| format!("`{name}`")).collect();
-        if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
-    };
     let (writers, readers) = (named(&topic.writers), named(&topic.readers));
     put(&format!("May write: {writers}. May read: {readers}.\n\n"));
     put("| Column | Type | Unit | Required | Meaning |\n|---|---|---|---|---|\n");
@@ -104,6 +105,20 @@ fn section(page: &mut String, topic: &Topic) {
         page.push_str(sample);
         page.push_str("\n```\n\n");
     }
+}
+
+/// The topics of retries, which follow from the others.
+fn retries(page: &mut String, catalog: &Catalog) {
+    page.push_str("## `aion.retries.<table>`\n\n");
+    page.push_str("One for each topic of producers: dead letters that are sent again, with the schema of their\n");
+    page.push_str("topic. Their rows go to its table. One partition, kept as long as the topic's records.\n\n");
+    let (writers, readers) = (named(&catalog.retries.writers), named(&catalog.retries.readers));
+    page.push_str(&["May write: ", &writers, ". May read: ", &readers, ".\n\n"].concat());
+}
+
+fn named(accounts: &[std::sync::Arc<str>]) -> String {
+    let names: Vec<String> = accounts.iter().map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
 }
 
 fn meaning(topic: &Topic, field: &Field) -> String {

@@ -1,9 +1,9 @@
 //! What is accepted, and what it becomes.
 
 use aion_schemas::{
-    decode::Outcome,
-    log::{Offset, Timestamp},
-    schema::{Kind, POSITION_COLUMNS},
+    decode::{Outcome, Record, Retry},
+    log::{Offset, Origin, Timestamp},
+    schema::{Kind, ORIGIN_COLUMN, POSITION_COLUMNS},
 };
 use arrow::array::{Array, AsArray, RecordBatch, types};
 
@@ -53,6 +53,35 @@ fn a_row_ends_in_its_position() {
     let append_times = column(POSITION_COLUMNS[4]);
     let append_times = append_times.as_primitive::<types::TimestampMicrosecondType>();
     assert_eq!(append_times.values()[..], [NOW_MICROS; 2]);
+    assert_eq!(column(ORIGIN_COLUMN).null_count(), 2);
+}
+
+#[test]
+fn retries_name_their_record_and_other_rows_name_none() {
+    let mut decoder = decoder(&every_kind());
+    let payload = event("tenant_id", Some("\"acme\""));
+    let origin = |offset| Origin {
+        topic_id: uuid::Uuid::from_u128(9),
+        partition: 2,
+        offset: Offset(offset),
+    };
+    for round in 0..2 {
+        for (offset, retried) in [(1, None), (2, Some(70)), (3, None), (4, Some(71)), (5, None)] {
+            let plain = record(Some(payload.as_bytes()), offset);
+            let append_time = plain.append_time;
+            let retry = retried.map(|offset| Retry { origin: origin(offset), append_time });
+            assert_eq!(decoder.push(&Record { retry, ..plain }), Outcome::Row);
+        }
+        // A record that is rejected leaves no origin behind.
+        let retry = Some(Retry { origin: origin(72), append_time: Timestamp(NOW_MICROS) });
+        let broken = Record { retry, ..record(Some(b"{"), 6) };
+        assert!(matches!(decoder.push(&broken), Outcome::Rejected(_)));
+        let batch = decoder.finish(uuid::Uuid::from_u128(1), 0);
+        let origins = batch.column_by_name(ORIGIN_COLUMN).unwrap().as_string::<i32>();
+        let (first, second) = (origin(70).to_string(), origin(71).to_string());
+        let wanted = [None, Some(&*first), None, Some(&*second), None];
+        assert_eq!(origins.iter().collect::<Vec<_>>(), wanted, "round {round}");
+    }
 }
 
 #[test]
@@ -81,7 +110,8 @@ fn bytes_are_what_the_arrays_hold() {
     let held = decoder.bytes();
     let batch = finish(&mut decoder);
     // Batches of one partition share what says the same in every row.
-    let shared = ["_topic_id", "_partition"].map(|name| batch.schema().index_of(name).unwrap());
+    let shared = ["_topic_id", "_partition", ORIGIN_COLUMN]
+        .map(|name| batch.schema().index_of(name).unwrap());
     let own = batch.columns().iter().enumerate().filter(|(index, _)| !shared.contains(index));
     let arrays: usize = own.map(|(_, c)| c.to_data().get_slice_memory_size().unwrap()).sum();
     let difference = held.abs_diff(arrays);

@@ -60,7 +60,13 @@ pub(crate) fn decoder_of(schema: &Schema, id: SchemaId, writer: &str) -> Decoder
 }
 
 pub(crate) fn record(value: Option<&[u8]>, offset: i64) -> Record<'_> {
-    Record { value, offset: Offset(offset), epoch: 3, append_time: Timestamp(NOW_MICROS) }
+    Record {
+        value,
+        offset: Offset(offset),
+        epoch: 3,
+        append_time: Timestamp(NOW_MICROS),
+        retry: None,
+    }
 }
 
 pub(crate) fn push(decoder: &mut Decoder, payload: &[u8]) -> Outcome {

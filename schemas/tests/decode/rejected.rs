@@ -1,8 +1,10 @@
 //! What is rejected: each kind of bad input by name, with its reason and field.
 
 use aion_schemas::{
-    decode::{MAX_AHEAD_MICROS, MAX_BEHIND_MICROS, MAX_DEPTH, Outcome, Reason, Record, SchemaId},
-    log::{Offset, Timestamp},
+    decode::{
+        MAX_AHEAD_MICROS, MAX_BEHIND_MICROS, MAX_DEPTH, Outcome, Reason, Record, Retry, SchemaId,
+    },
+    log::{Offset, Origin, Timestamp},
     schema::{Kind, Schema},
 };
 
@@ -193,15 +195,14 @@ fn depth_bombs() {
     row(&every_kind(), event("context", Some(&format!("{{\"a\":{inner}}}"))).as_bytes());
 }
 
+/// A time as JSON text.
+fn event_time(micros: i64) -> String {
+    let date = arrow::temporal_conversions::timestamp_us_to_datetime(micros).unwrap();
+    format!("\"{}Z\"", date.format("%Y-%m-%dT%H:%M:%S%.6f"))
+}
+
 #[test]
 fn times_far_from_the_append_time() {
-    let event_time = |micros: i64| {
-        let seconds = micros.div_euclid(1_000_000);
-        let (_, rest) = (seconds, micros.rem_euclid(1_000_000));
-        let date = arrow::temporal_conversions::timestamp_us_to_datetime(micros).unwrap();
-        assert!(rest < 1_000_000);
-        format!("\"{}Z\"", date.format("%Y-%m-%dT%H:%M:%S%.6f"))
-    };
     for (micros, fits) in [
         (NOW_MICROS + MAX_AHEAD_MICROS, true),
         (NOW_MICROS + MAX_AHEAD_MICROS + 1, false),
@@ -238,6 +239,7 @@ fn extreme_append_times_do_not_overflow() {
             offset: Offset(1),
             epoch: -1,
             append_time: Timestamp(append_time),
+            retry: None,
         });
         assert!(
             matches!(outcome, Outcome::Rejected(reject) if reject.reason == Reason::TimeOutOfBounds)
@@ -386,12 +388,35 @@ fn details_never_show_values() {
 }
 
 #[test]
+fn a_retry_is_judged_by_the_time_of_the_first_append() {
+    let append_time = Timestamp(NOW_MICROS);
+    let origin = Origin { topic_id: uuid::Uuid::nil(), partition: 0, offset: Offset(1) };
+    let day = MAX_AHEAD_MICROS;
+    let old = NOW_MICROS - MAX_BEHIND_MICROS;
+    // What was good when it was appended is good a year later, and what was not isn't made so by waiting.
+    for (event_micros, is_row) in
+        [(old, true), (NOW_MICROS + day, true), (NOW_MICROS + 2 * day, false)]
+    {
+        let payload = event("timestamp", Some(&event_time(event_micros)));
+        let mut decoder = decoder(&every_kind());
+        let outcome = decoder.push(&Record {
+            value: Some(payload.as_bytes()),
+            offset: Offset(7),
+            epoch: 0,
+            append_time: Timestamp(NOW_MICROS + 365 * day),
+            retry: Some(Retry { origin, append_time }),
+        });
+        assert_eq!(outcome == Outcome::Row, is_row, "{event_micros}: {outcome:?}");
+    }
+}
+
+#[test]
 fn codes_are_stable() {
     let codes = Reason::ALL.map(Reason::code).join(" ");
     assert_eq!(
         codes,
         "malformed_json malformed_avro missing_field wrong_type number_out_of_range bad_time \
          time_out_of_bounds invalid_utf8 too_deep duplicate_key unknown_encoding unknown_schema \
-         incompatible_schema foreign_schema too_large batch_full"
+         incompatible_schema foreign_schema too_large no_origin batch_full"
     );
 }

@@ -8,16 +8,19 @@
 //! | text of many values (ids, free objects) | plain |
 //!
 //! All of it in zstd level 1. Statistics cost a third of the encoding, so they are kept where one filters: event
-//! time and the position columns.
+//! time and the position columns. Of `_origin` they say how many rows have none.
 //!
 //! **Invariant:** a partition's mark passes exactly the rows that are in the files beside it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use aion_schemas::log::{Mark, Marks, Offset, Partition};
+use aion_schemas::{
+    log::{Mark, Marks, Offset, Partition},
+    schema::ORIGIN_COLUMN,
+};
 use arrow::{
     array::{Array, ArrayRef, AsArray, UInt32Array, types},
     compute,
@@ -37,6 +40,7 @@ use uuid::Uuid;
 use super::{
     actions::{Add, Stats, wall_clock_ms},
     contract::{DATE_COLUMN, TableSpec},
+    origins::Origins,
 };
 use crate::{buffer::Chunks, sink::SinkError};
 
@@ -88,11 +92,17 @@ impl Waiting {
 
     /// Chooses the rows of the next entry: of each partition as many, in order, as fit into `max_dates`
     /// dates. What doesn't is left to the entry after it, and so is its mark.
-    pub(crate) fn plan(self, spec: &TableSpec, max_dates: usize) -> Result<Plan, SinkError> {
-        let mut plan = Plan::default();
+    pub(crate) fn plan(
+        self,
+        spec: &TableSpec,
+        max_dates: usize,
+        origins: &Origins,
+    ) -> Result<Plan, SinkError> {
+        let (mut plan, mut seen) = (Plan::default(), BTreeSet::new());
         for Share { partition, after, batches } in self.0 {
             let mut mark = after;
             for (end, rows) in batches {
+                let rows = origins.keep(&partition, &rows, &mut seen)?;
                 let dates = dates(&rows, spec)?;
                 let fits = plan.admit(&dates, max_dates);
                 if fits > 0 {
@@ -247,8 +257,9 @@ impl Encoder<'_> {
     fn stats(&self) -> Stats {
         let mut stats = Stats { num_records: Some(self.rows), ..Stats::default() };
         for (name, summary) in filtered_columns(self.spec).iter().zip(&self.columns) {
+            let Some(nulls) = summary.nulls else { continue };
             let name = (*name).to_owned();
-            stats.null_count.insert(name.clone(), summary.nulls.into());
+            stats.null_count.insert(name.clone(), nulls.into());
             let Some((low, high)) = summary.range else { continue };
             let is_time = is_time(&self.spec.schema, &name);
             if let (Some(low), Some(high)) = (stat(low, is_time), stat(high, is_time)) {
@@ -263,13 +274,14 @@ impl Encoder<'_> {
 /// What readers are told of a column.
 #[derive(Default)]
 struct Summary {
-    nulls: usize,
+    /// None where there is no such column.
+    nulls: Option<usize>,
     range: Option<(i64, i64)>,
 }
 
 impl Summary {
     fn add(&mut self, column: &ArrayRef) {
-        self.nulls += column.null_count();
+        *self.nulls.get_or_insert_default() += column.null_count();
         let ranges = self.range.into_iter().chain(range(column));
         self.range = ranges.reduce(|(low, high), (l, h)| (low.min(l), high.max(h)));
     }
@@ -280,11 +292,11 @@ fn doing(spec: &TableSpec) -> String {
 }
 
 /// How many columns one filters on.
-const FILTERED: usize = 4;
+const FILTERED: usize = 5;
 
 /// The columns that one filters on.
 fn filtered_columns(spec: &TableSpec) -> [&str; FILTERED] {
-    [&spec.event_time, "_append_time", "_offset", "_partition"]
+    [&spec.event_time, "_append_time", "_offset", "_partition", ORIGIN_COLUMN]
 }
 
 fn properties(spec: &TableSpec, sample: &RecordBatch) -> WriterProperties {

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | a mark isn't the one that our rows follow | | | moved: those rows are dropped, the rest is encoded anew |
 //! | the files may be vacuumed by now | | | encoded anew |
+//! | what it retries is stored by now | | | encoded anew, without it |
 //! | | created | | committed |
 //! | | exists | has our uuid: an earlier try landed | committed |
 //! | | exists | another's | its marks are taken over, then from the top |
@@ -27,6 +28,7 @@ use super::{
     encode::Waiting,
     kernel,
     log::{Log, Next, SLOW_PUT},
+    origins::Origins,
     store::Put,
 };
 use crate::{buffer::Chunks, fault, sink::SinkError};
@@ -35,7 +37,7 @@ use crate::{buffer::Chunks, fault, sink::SinkError};
 #[derive(Debug, Default)]
 pub(crate) struct Flush {
     chunks: Chunks,
-    entry: Option<Entry>,
+    entry: Option<Box<Entry>>,
 }
 
 /// An encoded log entry, whose files are stored.
@@ -47,6 +49,8 @@ struct Entry {
     marks: Marks,
     adds: Vec<Add>,
     removes: Vec<Remove>,
+    /// Which rows are not in the files, since they are stored.
+    origins: Origins,
     /// No file is older than this.
     written: Moment,
     first_put: Option<Moment>,
@@ -118,7 +122,7 @@ impl Flush {
     async fn step(&mut self, log: &mut Log) -> Result<Outcome, SinkError> {
         let entry = match &mut self.entry {
             Some(entry) => entry,
-            none => none.insert(Entry::write(log, &self.chunks).await?),
+            none => none.insert(Box::new(Entry::write(log, &self.chunks).await?)),
         };
         if entry.landed.is_none() {
             match entry.put(log).await? {
@@ -143,14 +147,19 @@ impl Flush {
 
 impl Entry {
     /// Encodes the next entry's share of the batches and stores its files.
-    async fn write(log: &Log, chunks: &Chunks) -> Result<Entry, SinkError> {
+    async fn write(log: &mut Log, chunks: &Chunks) -> Result<Entry, SinkError> {
+        let origins = Origins::look(log, chunks).await?;
+        Entry::encode(log, chunks, origins).await
+    }
+
+    async fn encode(log: &Log, chunks: &Chunks, origins: Origins) -> Result<Entry, SinkError> {
         let table = Arc::clone(&log.table);
         let written = table.clock.now();
         let waiting = Waiting::of(chunks);
-        let encoding = Arc::clone(&table);
+        let (encoding, skipped) = (Arc::clone(&table), origins.clone());
         let (marks, files) = super::blocking(move || {
             let spec = &encoding.contract.spec;
-            let plan = waiting.plan(spec, encoding.settings.max_dates)?;
+            let plan = waiting.plan(spec, encoding.settings.max_dates, &skipped)?;
             let files = plan.encode(spec)?;
             Ok((plan.marks, files))
         })
@@ -169,7 +178,7 @@ impl Entry {
             let after = chunks.get(partition).and_then(|chunk| chunk.after);
             (partition.clone(), after.map(|mark| mark.offset))
         });
-        Ok(Entry { first: first.collect(), marks, adds, ..Entry::bare(written) })
+        Ok(Entry { first: first.collect(), marks, adds, origins, ..Entry::bare(written) })
     }
 
     fn bare(written: Moment) -> Entry {
@@ -179,6 +188,7 @@ impl Entry {
             marks: Marks::new(),
             adds: Vec::new(),
             removes: Vec::new(),
+            origins: Origins::default(),
             written,
             first_put: None,
             landed: None,
@@ -195,7 +205,7 @@ impl Entry {
             if !moved.is_empty() {
                 return Ok(Outcome::Moved(moved));
             }
-            if self.is_old(log) {
+            if self.is_old(log) || self.origins.are_forestalled(log, &self.first).await? {
                 return Ok(Outcome::Void);
             }
             let put_at = log.table.clock.now();
@@ -253,8 +263,13 @@ impl Entry {
 
     fn lines(&self, log: &Log) -> Vec<Line> {
         let operation = if self.removes.is_empty() { "STREAMING UPDATE" } else { "RESTORE FILES" };
-        let mut lines = vec![actions::commit_info(self.id, operation, &[("outputMode", "Append")])];
+        let mut info = actions::commit_info(self.id, operation, &[("outputMode", "Append")]);
+        if let Some(info) = &mut info.commit_info {
+            info.is_blind_append &= !self.origins.any_lands();
+        }
+        let mut lines = vec![info];
         lines.extend(log.txns(&self.marks));
+        lines.extend(self.origins.txns(log));
         lines.extend(
             self.removes.iter().map(|r| Line { remove: Some(r.clone()), ..Line::default() }),
         );
@@ -283,7 +298,7 @@ impl Entry {
         }
         let missing = self.missing_files(log).await?;
         if !missing.is_empty() {
-            Entry::restore(log, chunks, missing).await?;
+            self.restore(log, chunks, missing).await?;
         }
         Ok(Outcome::Committed)
     }
@@ -308,12 +323,18 @@ impl Entry {
 
     /// Replaces files of this entry by others with the same rows, encoded anew from the batches that are
     /// still here: the same batches make the same division by date.
-    async fn restore(log: &mut Log, chunks: &Chunks, missing: Vec<Add>) -> Result<(), SinkError> {
+    async fn restore(
+        &self,
+        log: &mut Log,
+        chunks: &Chunks,
+        missing: Vec<Add>,
+    ) -> Result<(), SinkError> {
+        let origins = self.origins.clone();
         tracing::warn!(
             files = missing.len(),
             "files vanished during a long put; writing them anew"
         );
-        let mut again = Entry::write(log, chunks).await?;
+        let mut again = Entry::encode(log, chunks, origins).await?;
         let is_missing =
             |new: &Add| missing.iter().any(|old| old.partition_values == new.partition_values);
         again.adds.retain(is_missing);

@@ -6,7 +6,7 @@
 //! removed the entries in between, and then a version number that was used looks free.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -16,10 +16,11 @@ use uuid::Uuid;
 
 use super::{
     Settings,
-    actions::{self, Line, Metadata, Txn, entry_path},
+    actions::{self, Add, Line, Metadata, Txn, entry_path},
     clock::{Clock, Moment},
     contract::{Contract, Rules},
     kernel::{self, Engine},
+    origins,
     store::{Put, Store},
 };
 use crate::sink::SinkError;
@@ -56,6 +57,8 @@ pub(crate) struct Log {
     pub(crate) checkpoint: i64,
     /// What the table says of its upkeep.
     pub(crate) rules: Rules,
+    /// Files that entries read or put since have added, while somebody wants to know.
+    pub(crate) added: Option<Vec<Add>>,
     txns: BTreeMap<String, i64>,
     read_at: Moment,
 }
@@ -85,6 +88,7 @@ impl Log {
                 version: opened.version,
                 checkpoint: opened.checkpoint,
                 rules: Rules::of(&opened.metadata),
+                added: None,
                 txns: opened.txns,
                 read_at,
                 table,
@@ -152,6 +156,18 @@ impl Log {
         Ok(())
     }
 
+    /// The next offset wanted of a partition of a topic that goes by its id alone.
+    pub(crate) fn next(&self, topic_id: Uuid, partition: i32) -> Option<Offset> {
+        self.txns.get(&format!("{topic_id}/{partition}")).copied().map(Offset)
+    }
+
+    /// Offsets from `from` on whose records were retried before the mark passed them.
+    pub(crate) fn overtaken(&self, partition: &Partition, from: Offset) -> BTreeSet<i64> {
+        let prefix = origins::retried(partition.stream.id, partition.number);
+        let under = self.txns.range(prefix.clone()..).take_while(|(id, _)| id.starts_with(&prefix));
+        under.map(|(_, offset)| *offset).filter(|offset| *offset >= from.get()).collect()
+    }
+
     /// The mark of a partition.
     pub(crate) fn mark(&self, partition: &Partition) -> Option<Mark> {
         let offset = Offset(*self.txns.get(&partition.key())?);
@@ -179,6 +195,9 @@ impl Log {
     fn apply(&mut self, line: &Line) -> Result<(), SinkError> {
         if let Some(txn) = &line.txn {
             self.txns.insert(txn.app_id.clone(), txn.version);
+        }
+        if let (Some(added), Some(add)) = (&mut self.added, &line.add) {
+            added.push(add.clone());
         }
         #[cfg(feature = "testing")]
         if self.table.store.rig.is_off(super::testing::Protection::Rules) {

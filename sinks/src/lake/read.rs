@@ -259,12 +259,14 @@ fn apply_txn(marks: &mut BTreeMap<(Uuid, i32), Mark>, app_id: &str, version: i64
     let id = parts.next().and_then(|id| Uuid::parse_str(id).ok());
     let number = parts.next().and_then(|number| number.parse().ok());
     let (Some(id), Some(number)) = (id, number) else { return };
+    let (offset, epoch) = match parts.next() {
+        None => (Some(Offset(version)), None),
+        Some("epoch") => (None, Some(version as i32)),
+        Some(_) => return,
+    };
     let mark = marks.entry((id, number)).or_insert(Mark::at(Offset::ZERO));
-    match parts.next() {
-        None => mark.offset = Offset(version),
-        Some("epoch") => mark.epoch = version as i32,
-        Some(_) => {}
-    }
+    mark.offset = offset.unwrap_or(mark.offset);
+    mark.epoch = epoch.unwrap_or(mark.epoch);
 }
 
 fn unreadable(root: &Url, what: &str) -> SinkError {

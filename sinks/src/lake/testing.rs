@@ -29,6 +29,8 @@ pub enum Protection {
     FileAge,
     /// After a put that took long, the entry and its files are looked for.
     SlowPut,
+    /// Before each put: nobody has stored meanwhile what the flush retries.
+    Origins,
     /// Before a swap of files is put, no other entry may have removed one of them.
     Inputs,
 }

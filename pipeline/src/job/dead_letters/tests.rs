@@ -26,7 +26,7 @@ fn whatever_stands_in_the_topic_becomes_a_row() {
     };
     // Negative control: the decoder of all other topics.
     let Record { value, offset, epoch, append_time, .. } = foreign;
-    let plain = decode::Record { value, offset, epoch, append_time };
+    let plain = decode::Record { value, offset, epoch, append_time, retry: None };
     assert!(matches!(Decoder::new(&topic.schema).push(&plain), Outcome::Rejected(_)));
     assert_eq!(rows.push(&foreign), Outcome::Row);
     assert_eq!(rows.push(&Record { value: None, offset: Offset(8), ..foreign }), Outcome::Row);

@@ -45,7 +45,7 @@ pub(in crate::job) fn maker(topic: &Arc<Topic>, learned: Vec<SchemaId>) -> MakeR
 impl Rows for Decoder {
     fn push(&mut self, record: &Record<'_>) -> Outcome {
         let Record { value, offset, epoch, append_time, .. } = *record;
-        Decoder::push(self, &decode::Record { value, offset, epoch, append_time })
+        Decoder::push(self, &decode::Record { value, offset, epoch, append_time, retry: None })
     }
 
     fn bytes(&self) -> usize {
