@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use aion_schemas::catalog::RETRIES;
+
 use crate::job::status::{JobState, JobStatus, PartitionState, StatusReader};
 
 /// A job whose source was silent for this long isn't alive: Kafka's own poll limit is five minutes.
@@ -35,6 +37,8 @@ fn why_not_ready(job: &JobStatus, now: Instant) -> Option<String> {
     let why = match &job.state {
         JobState::Failed(reason) => reason.clone(),
         JobState::Ended => "ended".into(),
+        // One process of several reads it; and a cluster may be older than the topic.
+        JobState::Starting if job.topic.starts_with(RETRIES) => return None,
         JobState::Starting => job.trouble.clone().unwrap_or_else(|| "waits for partitions".into()),
         JobState::Running if !job.is_polling(now, SILENCE) => "its reader is silent".into(),
         JobState::Running => trouble(job)?,

@@ -16,6 +16,7 @@
 //! | `reader`, `marks` | one partition; one sink's progress in it |
 //! | `kafka` | the source and the journal at a cluster |
 //! | `gate` | is the topic still the one that was read? |
+//! | [`retries`] | dead letters that are sent again |
 //! | [`journal`], `recorder`, [`gaps`], [`dead_letters`] | what could not be stored is written down |
 //! | `recreated` | the topic is gone, and another has its name |
 //! | `reject_share`, `backoff` | when to stop, when to try again |
@@ -64,6 +65,7 @@ mod reader;
 mod recorder;
 mod recreated;
 mod reject_share;
+pub mod retries;
 mod rules;
 pub mod source;
 pub mod status;
@@ -75,7 +77,8 @@ mod times;
 pub struct JobSpec {
     /// Its name; the consumer group is `aion-<name>-<8 hex digits>`, see [`JobSpec::group`].
     pub name: String,
-    /// The topic, from the catalog.
+    /// The topic, from the catalog, or its topic of retries: that is read under the same name, by a
+    /// reader and a group of its own, so that neither waits for the other.
     pub topic: Arc<Topic>,
     /// The registry's ids of the contract's own Avro schema for this topic. Payloads framed with another
     /// id are rejected.
@@ -94,7 +97,9 @@ impl JobSpec {
     pub fn group(&self, sinks: &[Box<dyn Sink>]) -> String {
         let mut stores: Vec<String> = sinks.iter().map(|sink| sink.store_id()).collect();
         stores.sort_unstable();
-        format!("aion-{}-{:08x}", self.name, crc32c::crc32c(stores.join(",").as_bytes()))
+        let retries = if self.topic.is_retries() { "-retries" } else { "" };
+        let stores = crc32c::crc32c(stores.join(",").as_bytes());
+        format!("aion-{}{retries}-{stores:08x}", self.name)
     }
 }
 
@@ -129,7 +134,7 @@ pub fn run(
         connection,
         group: &group,
         topic: &spec.topic,
-        rows: rows::maker(&spec.topic, spec.schema_ids),
+        rows: rows::maker(&spec.name, &spec.topic, spec.schema_ids),
         budget: budget.clone(),
         shutdown,
         stop_within: spec.stop_within,

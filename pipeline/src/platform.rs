@@ -57,13 +57,19 @@ impl Platform {
             .map_err(|cause| sink_failure(&cause))?;
         lake.probe().await.map_err(|cause| sink_failure(&cause))?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
-        for job in &config.jobs {
-            let sinks = sinks(job, &lake, &config).await?;
+        let topics = |job: &JobConfig| {
+            let topics: Vec<_> = job.topics().map(Arc::clone).collect();
+            topics.into_iter().map(|topic| (job.clone(), topic)).collect::<Vec<_>>()
+        };
+        for (job, topic) in config.jobs.iter().flat_map(topics) {
+            let sinks = sinks(&job, &lake, &config).await?;
+            // A person has asked for each retry: those that fail again stop nothing.
+            let max_reject_share = if topic.is_retries() { 1.0 } else { job.max_reject_share };
             let spec = JobSpec {
                 name: job.name.clone(),
-                topic: Arc::clone(&job.topic),
+                topic,
                 schema_ids: job.schema_ids.clone(),
-                max_reject_share: job.max_reject_share,
+                max_reject_share,
                 stop_within: config.drain,
                 limits,
             };
@@ -126,10 +132,10 @@ async fn first_failure(jobs: Vec<JoinHandle<Result<(), JobError>>>) -> Option<Fa
 /// fetch, so that fetch is part of the share. A topic that could not be looked at counts as the
 /// catalog has it.
 fn queue_limits(jobs: &[JobConfig], found: &Partitions, queues_bytes: usize) -> Limits {
-    let of = |job: &JobConfig| {
-        found.get(&job.topic.name).copied().unwrap_or(job.topic.partitions.max(1) as usize)
+    let of = |topic: &Arc<Topic>| {
+        found.get(&topic.name).copied().unwrap_or(topic.partitions.max(1) as usize)
     };
-    let partitions: usize = jobs.iter().map(of).sum();
+    let partitions: usize = jobs.iter().flat_map(JobConfig::topics).map(of).sum();
     let share = (queues_bytes / partitions.max(1)).clamp(64 << 10, 16 << 20);
     let partition_fetch_bytes = (share / 2).min(1 << 20);
     Limits {

@@ -26,7 +26,8 @@ pub type Partitions = BTreeMap<Arc<str>, usize>;
 /// Looks, and says what it found.
 pub async fn look(connection: &Connection, jobs: &[JobConfig]) -> anyhow::Result<Partitions> {
     let connection = connection.clone();
-    let topics: Vec<Arc<str>> = jobs.iter().map(|job| Arc::clone(&job.topic.name)).collect();
+    let topics = jobs.iter().flat_map(JobConfig::topics);
+    let topics: Vec<Arc<str>> = topics.map(|topic| Arc::clone(&topic.name)).collect();
     tokio::task::spawn_blocking(move || partitions(&connection, &topics))
         .await
         .context("look at the cluster")?

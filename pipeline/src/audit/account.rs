@@ -1,7 +1,8 @@
 //! The books of one partition: every offset has one fate, and the fates add up.
 //!
 //! ```text
-//! judged = stored + dead_letters + tombstones + holes + gaps      what may be
+//! judged = stored + retried + dead_letters + passed_over          what may be
+//!        + tombstones + holes + gaps
 //!        + other_job + doubtful                                   what can't be decided
 //!        + missing + stored_twice + not_in_log + diverged         what is wrong
 //! ```
@@ -10,12 +11,13 @@
 //! |---|---|---|---|
 //! | twice | anything | anything | `stored_twice` |
 //! | any | anything | in a gap `diverged` | `diverged` |
-//! | once | a record | anything | `stored`: a row wins over a dead letter |
+//! | once | a record | anything | `stored`: a row wins over a dead letter; `retried` where the row is that of a retry |
 //! | once | a null | anything | `not_in_log`; `stored` where nulls are rows |
 //! | once | nothing | anything | `stored` where compaction may have taken it, else `not_in_log`; `doubtful` where nobody knows |
 //! | no | a null | anything | `tombstone`, where nulls aren't rows |
 //! | no | anything else | rejected by this job | `dead_letter` |
 //! | no | anything else | in a gap | `gap` |
+//! | no | a retry whose record is stored, or of another job | no | `passed_over` |
 //! | no | nothing | no | `hole`: a transaction marker, an aborted or compacted record |
 //! | no | a record | rejected by another job only | `other_job` |
 //! | no | a record | no | `missing` |
@@ -68,6 +70,10 @@ pub(super) struct Facts<'a> {
     pub(super) rejected: &'a RoaringTreemap,
     /// Offsets of which another job did.
     pub(super) rejected_elsewhere: &'a RoaringTreemap,
+    /// Offsets that are stored by a retry.
+    pub(super) retried: &'a RoaringTreemap,
+    /// Offsets of retries that store nothing, and rightly.
+    pub(super) passed_over: &'a RoaringTreemap,
     pub(super) gaps: &'a [Gap],
     pub(super) holes: Holes,
     /// A record without a value becomes a row too: so it is in the dead-letter topic.
@@ -78,7 +84,9 @@ pub(super) struct Facts<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Stored,
+    Retried,
     DeadLetter,
+    PassedOver,
     Tombstone,
     Hole,
     Gap,
@@ -118,6 +126,7 @@ impl Facts<'_> {
             (1, Seen::Unread) => Fate::Expired,
             (_, Seen::Unread) => Fate::Nothing,
             _ if is_diverged => Fate::Wrong(Wrong::Diverged),
+            (1, Seen::Record) if self.retried.contains(offset as u64) => Fate::Retried,
             (1, Seen::Record) => Fate::Stored,
             (1, Seen::Null) if self.nulls_are_rows => Fate::Stored,
             (1, Seen::Null) => Fate::Wrong(Wrong::NotInLog),
@@ -129,6 +138,7 @@ impl Facts<'_> {
             (_, Seen::Null) if !self.nulls_are_rows => Fate::Tombstone,
             _ if self.rejected.contains(offset as u64) => Fate::DeadLetter,
             _ if gap.is_some() => Fate::Gap,
+            (_, Seen::Record) if self.passed_over.contains(offset as u64) => Fate::PassedOver,
             (_, Seen::Nothing) => Fate::Hole,
             _ if self.rejected_elsewhere.contains(offset as u64) => Fate::OtherJob,
             _ => Fate::Wrong(Wrong::Missing),

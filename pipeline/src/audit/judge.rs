@@ -8,36 +8,28 @@
 //! 4. dead letters and gaps: they are acknowledged before a mark passes their offsets;
 //! 5. the windows, from the log's start to the first marks; 6. the topic ids again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
-use aion_schemas::{
-    catalog::{DEAD_LETTERS, Topic},
-    log::Timestamp,
-};
+use aion_schemas::catalog::{DEAD_LETTERS, RETRIES};
 use anyhow::bail;
 use roaring::RoaringTreemap;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
-    account::{Facts, Gap, Holes, Run, Tally, Window, Wrong},
+    account::{Facts, Tally, Window, Wrong},
     kafka::{Bounds, Cluster, Log},
     ledger::Ledger,
+    look::{Look, Sweep, looks},
     progress::Progress,
     report::{Doubt, PartitionReport, Report, TopicReport, Verdict, rfc3339},
+    retries::compare,
     scope::{Place as Audited, Scope},
     since::now,
-    stored::{Place, Rows, Stores},
+    stored::{Place, Stores},
 };
 
 /// Offsets of a window: two MiB of bits.
 pub(super) const WINDOW: i64 = 1 << 22;
-
-type Marks = BTreeMap<Place, i64>;
 
 /// Audits all that is in scope. It blocks, for as long as reading the logs takes.
 pub(super) fn audit(
@@ -55,7 +47,9 @@ pub(super) fn audit(
     progress.starts(looks.iter().map(Look::length).sum());
     let (cluster, stores, ledger, window) = (&cluster, &stores, &ledger, scope.window);
     let judge = Judge { cluster, stores, ledger, window, progress, cancel };
-    let topics = looks.iter().map(|look| judge.topic(look)).collect::<Result<Vec<_>, _>>()?;
+    let mut topics = looks.iter().map(|look| judge.topic(look)).collect::<Result<Vec<_>, _>>()?;
+    // A cluster may be older than topics of retries.
+    topics.retain(|topic| !topic.topic.starts_with(RETRIES) || !topic.partitions.is_empty());
     progress.ends();
     let verdict = topics.iter().map(|topic| topic.verdict).max().unwrap_or_default();
     Ok(Report {
@@ -65,103 +59,6 @@ pub(super) fn audit(
         verdict,
         topics,
     })
-}
-
-/// A topic before its windows are read: what the log and the table say of themselves.
-struct Look<'a> {
-    audited: &'a Audited,
-    /// The topic's id; none where there is no such topic.
-    id: Option<Uuid>,
-    holes: Holes,
-    bounds: Vec<Bounds>,
-    /// Marks from before the rows were counted, and from after.
-    marks: Marks,
-    later: Marks,
-    census: BTreeMap<Place, Rows>,
-    is_whole: bool,
-}
-
-fn looks<'a>(
-    scope: &'a Scope,
-    cluster: &Cluster,
-    stores: &Stores,
-    since: Option<Timestamp>,
-) -> anyhow::Result<Vec<Look<'a>>> {
-    let mut ids = Vec::new();
-    for audited in &scope.places {
-        ids.push(cluster.identity(&audited.topic.name)?.id);
-    }
-    let mut marks = stores.marks()?;
-    let mut counted = Vec::new();
-    for audited in &scope.places {
-        counted.push(stores.census(&audited.topic, since)?);
-    }
-    let mut later = stores.marks()?;
-    let mut looks = Vec::new();
-    for ((audited, id), census) in scope.places.iter().zip(ids).zip(counted) {
-        let topic = &audited.topic;
-        let identity = cluster.identity(&topic.name)?;
-        let bounds = match identity.id {
-            None => Vec::new(),
-            Some(_) => cluster.bounds(&identity, since)?,
-        };
-        if id != identity.id || cluster.identity(&topic.name)?.id != id {
-            bail!("topic {} was made anew while it was looked at: audit again", topic.name);
-        }
-        looks.push(Look {
-            audited,
-            id,
-            holes: if id.is_some() { cluster.holes(&topic.name) } else { Holes::Unknown },
-            bounds,
-            marks: marks.remove(&topic.name).unwrap_or_default(),
-            later: later.remove(&topic.name).unwrap_or_default(),
-            census,
-            is_whole: since.is_none(),
-        });
-    }
-    Ok(looks)
-}
-
-impl Look<'_> {
-    /// The partitions with a log, then those of which only rows are left.
-    fn places(&self) -> impl Iterator<Item = (Place, Option<Bounds>)> {
-        let logs = self.id.into_iter().flat_map(|id| {
-            (0..).zip(&self.bounds).map(move |(number, bounds)| ((id, number), Some(*bounds)))
-        });
-        let marked = self.marks.keys().filter(|_| self.is_whole);
-        let stored: BTreeSet<Place> = self.census.keys().chain(marked).copied().collect();
-        let has_log = |(id, number): &Place| {
-            Some(*id) == self.id && usize::try_from(*number).is_ok_and(|n| n < self.bounds.len())
-        };
-        logs.chain(
-            stored.into_iter().filter(move |place| !has_log(place)).map(|place| (place, None)),
-        )
-    }
-
-    /// What is looked at of a partition: from the first row, or the log's start, up to the mark.
-    fn sweep(&self, place: Place, bounds: Option<Bounds>) -> Sweep {
-        let rows = self.census.get(&place).copied();
-        let Some(bounds) = bounds else {
-            let all = rows.map_or(0..0, |rows| rows.first..rows.last.saturating_add(1));
-            return Sweep { all: all.clone(), log: all.end..all.end };
-        };
-        let mark = self.marks.get(&place).copied().unwrap_or(bounds.since);
-        let next = mark.min(bounds.next).max(bounds.since);
-        let stored = rows.filter(|_| self.is_whole).map_or(bounds.since, |rows| rows.first);
-        Sweep { all: stored.min(bounds.since)..next, log: bounds.since..next }
-    }
-
-    /// The number of offsets to look at, for the progress bar.
-    fn length(&self) -> u64 {
-        let length = |(place, bounds)| self.sweep(place, bounds).all;
-        self.places().map(length).map(|all| all.end.saturating_sub(all.start).max(0) as u64).sum()
-    }
-}
-
-/// The offsets of a partition to look at, and the part of them that the log has.
-struct Sweep {
-    all: Run,
-    log: Run,
 }
 
 struct Judge<'a> {
@@ -204,9 +101,18 @@ impl Judge<'_> {
         let sweep = look.sweep(place, bounds);
         let (rejected, rejected_elsewhere) = self.ledger.rejected(place, job);
         let gaps = self.ledger.gaps(place, job);
-        let facts = facts(look, &rejected, &rejected_elsewhere, &gaps);
+        let retried = look.retried.at(place);
+        let facts = Facts {
+            rejected: &rejected,
+            rejected_elsewhere: &rejected_elsewhere,
+            retried: &retried,
+            passed_over: &RoaringTreemap::new(),
+            gaps: &gaps,
+            holes: look.holes,
+            nulls_are_rows: &*topic.name == DEAD_LETTERS,
+        };
         let log = bounds.map(|_| self.cluster.log(&topic.name, place.1, sweep.log.start));
-        let mut tally = self.sweep(topic, place, &sweep, log, &facts)?;
+        let mut tally = self.sweep(look, place, &sweep, log, &facts)?;
         self.beyond_mark(look, place, &mut tally)?;
         let mark = look.marks.get(&place).copied();
         let mut report = PartitionReport {
@@ -240,13 +146,14 @@ impl Judge<'_> {
     /// Books every offset, window by window.
     fn sweep(
         &self,
-        topic: &Topic,
+        look: &Look<'_>,
         place: Place,
         sweep: &Sweep,
-        mut log: Option<Log<'_>>,
+        log: Option<Log<'_>>,
         facts: &Facts<'_>,
     ) -> anyhow::Result<Tally> {
-        let mut tally = Tally::default();
+        let (topic, mut tally) = (&look.audited.topic, Tally::default());
+        let mut log = log.map(|log| if topic.is_retries() { log.of_retries() } else { log });
         let mut at = sweep.all.start;
         while at < sweep.all.end {
             if self.cancel.is_cancelled() {
@@ -255,14 +162,18 @@ impl Judge<'_> {
             // A window is read or it isn't: one that began before the log's start would be neither.
             let until = if at < sweep.log.start { sweep.log.start } else { sweep.all.end };
             let mut window = Window::new(at..at.saturating_add(self.window).min(until));
-            self.stores.fill(topic, place, &mut window)?;
+            let rows = self.rows(look, place, &mut window)?;
             let next = window.run().end;
             let has_log = at >= sweep.log.start;
             match &mut log {
                 Some(log) if has_log => log.fill(&mut window)?,
                 _ => {}
             }
-            facts.book(&window, &mut tally);
+            let sent = log.as_mut().map(|log| log.sent(next)).unwrap_or_default();
+            compare(&rows, &sent, &mut tally);
+            let job = (&**topic, &*look.audited.job);
+            let passed_over = &look.retried.passed_over(self.stores, job, &sent, &window)?;
+            Facts { passed_over, ..*facts }.book(&window, &mut tally);
             let skipped = !has_log && window.is_empty() && next < until;
             let from = at;
             at = if skipped {
@@ -274,6 +185,22 @@ impl Judge<'_> {
             self.progress.passed(at.saturating_sub(from).max(0) as u64);
         }
         Ok(tally)
+    }
+
+    /// Notes what is stored in a window; of a topic of retries, also what its rows say that they repeat.
+    fn rows(
+        &self,
+        look: &Look<'_>,
+        place: Place,
+        window: &mut Window,
+    ) -> anyhow::Result<Vec<(i64, String)>> {
+        let topic = &look.audited.topic;
+        if topic.is_retries() {
+            return self.stores.fill_retries(topic, place, window);
+        }
+        self.stores.fill(topic, place, window)?;
+        look.retried.fill(place, window);
+        Ok(Vec::new())
     }
 
     /// Rows at or above the mark of a later look than theirs: no flush puts them there.
@@ -288,16 +215,6 @@ impl Judge<'_> {
         tally.found(Wrong::BeyondMark, first.unwrap_or(run.start)..run.end, count);
         Ok(())
     }
-}
-
-fn facts<'a>(
-    look: &Look<'_>,
-    rejected: &'a RoaringTreemap,
-    rejected_elsewhere: &'a RoaringTreemap,
-    gaps: &'a [Gap],
-) -> Facts<'a> {
-    let nulls_are_rows = &*look.audited.topic.name == DEAD_LETTERS;
-    Facts { rejected, rejected_elsewhere, gaps, holes: look.holes, nulls_are_rows }
 }
 
 /// What there is to say of a partition whose log is there.

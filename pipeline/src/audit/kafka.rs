@@ -17,7 +17,10 @@ use aion_schemas::log::{Offset, Timestamp};
 use anyhow::{anyhow, bail};
 use tokio_util::sync::CancellationToken;
 
-use super::account::{Holes, Run, Window};
+use super::{
+    account::{Holes, Run, Window},
+    retries::Sent,
+};
 
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -114,6 +117,7 @@ impl Cluster {
             partition: TopicPartition::new(topic, partition),
             reading: None,
             waiting: VecDeque::new(),
+            sent: None,
             certain: from,
             start: from,
         }
@@ -169,6 +173,8 @@ pub(super) struct Log<'a> {
     /// Records read beyond the last window: offset, and whether the value is null; one fetch at
     /// most.
     waiting: VecDeque<(i64, bool)>,
+    /// Of a topic of retries: what its records say, from the first that no window took.
+    sent: Option<VecDeque<Sent>>,
     /// Everything below was read, or isn't there.
     certain: i64,
     /// Below it the log wasn't read: it didn't have it any more.
@@ -176,6 +182,19 @@ pub(super) struct Log<'a> {
 }
 
 impl Log<'_> {
+    /// Has it keep what records of retries say, for [`Log::sent`].
+    pub(super) fn of_retries(mut self) -> Self {
+        self.sent = Some(VecDeque::new());
+        self
+    }
+
+    /// What the retries below `next` say that were not asked for before.
+    pub(super) fn sent(&mut self, next: i64) -> Vec<Sent> {
+        let Some(sent) = &mut self.sent else { return Vec::new() };
+        let count = sent.partition_point(|one| one.offset < next);
+        sent.drain(..count).collect()
+    }
+
     /// Notes the records of a window, which must lie in the log; windows come in order.
     pub(super) fn fill(&mut self, window: &mut Window) -> anyhow::Result<()> {
         let run = window.run();
@@ -191,10 +210,14 @@ impl Log<'_> {
                 break;
             }
             let mut waiting = std::mem::take(&mut self.waiting);
+            let mut sent = self.sent.take();
             let step = self.step(|record| {
                 waiting.push_back((record.offset.get(), record.value.is_none()));
+                if let Some(sent) = &mut sent {
+                    sent.push_back(Sent::of(record));
+                }
             });
-            self.waiting = waiting;
+            (self.waiting, self.sent) = (waiting, sent);
             step?;
         }
         window.was_read(self.start.min(run.end)..run.end);

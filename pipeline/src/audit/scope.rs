@@ -35,7 +35,7 @@ pub(super) struct Scope {
     pub(super) window: i64,
 }
 
-/// A topic, and the job that writes it into the lake.
+/// A topic, and the job that writes it into the lake. A topic of retries is one of its own.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) topic: Arc<Topic>,
@@ -105,10 +105,15 @@ impl Scope {
 
 fn places(jobs: &[JobConfig]) -> Vec<Place> {
     let in_lake = jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
-    in_lake.map(|job| Place { topic: Arc::clone(&job.topic), job: job.name.clone() }).collect()
+    let place = |job: &'_ JobConfig| {
+        let name = job.name.clone();
+        let place = move |topic: &Arc<Topic>| Place { topic: Arc::clone(topic), job: name.clone() };
+        job.topics().map(place).collect::<Vec<_>>()
+    };
+    in_lake.flat_map(place).collect()
 }
 
-/// The named topics, by their name or their table's.
+/// The named topics, by their name or their table's, and the topics of retries that fill the same tables.
 fn chosen(places: &[Place], names: &[String]) -> Result<Vec<Place>, Failure> {
     let is = |place: &Place, name: &String| {
         [&*place.topic.name, &*place.topic.table].contains(&name.as_str())
@@ -124,7 +129,9 @@ fn chosen(places: &[Place], names: &[String]) -> Result<Vec<Place>, Failure> {
         };
         return Err(usage(&format!("no job writes a topic {name:?} into the lake; {hint}")));
     }
-    let is_chosen = |place: &&Place| names.iter().any(|name| is(place, name));
+    let tables = places.iter().filter(|place| names.iter().any(|name| is(place, name)));
+    let tables: Vec<&str> = tables.map(|place| &*place.topic.table).collect();
+    let is_chosen = |place: &&Place| tables.contains(&&*place.topic.table);
     Ok(places.iter().filter(is_chosen).cloned().collect())
 }
 
@@ -152,8 +159,11 @@ mod tests {
         let all = places(&default_jobs(&Catalog::builtin()));
         let names = ["tasks".to_owned(), "aion.router.decisions".to_owned()];
         let two = chosen(&all, &names).unwrap();
-        let jobs: Vec<&str> = two.iter().map(|place| place.job.as_str()).collect();
-        assert_eq!(jobs, ["decisions-lake", "tasks-lake"]);
+        let chosen_topics: Vec<&str> = two.iter().map(|place| &*place.topic.name).collect();
+        let (decisions, tasks) = ("aion.router.decisions", "aion.tasks.lifecycle");
+        let retries = ["aion.retries.decisions", "aion.retries.tasks"];
+        assert_eq!(chosen_topics, [decisions, retries[0], tasks, retries[1]]);
+        assert_eq!(two[1].job, "decisions-lake");
         let error = chosen(&all, &["aion.router.decision".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("did you mean \"aion.router.decisions\"?"), "{error}");
     }

@@ -94,18 +94,20 @@ impl Stores {
         Ok(marks)
     }
 
-    /// What a topic's table has of each partition, of any incarnation; of rows appended since.
+    /// What a topic's table has of each partition, of any incarnation; of rows appended since. The rows of
+    /// retries are those of their own topic.
     pub(super) fn census(
         &self,
         topic: &Topic,
         since: Option<Timestamp>,
     ) -> anyhow::Result<BTreeMap<Place, Rows>> {
+        let not = if topic.is_retries() { "not " } else { "" };
         let recent = since.map_or_else(String::new, |since| {
-            format!(" where \"_append_time\" >= '{}'", rfc3339(since))
+            format!(" and \"_append_time\" >= '{}'", rfc3339(since))
         });
         let query = format!(
             "select \"_topic_id\", \"_partition\", count(*), min(\"_offset\"), max(\"_offset\") \
-             from {}{recent} group by 1, 2",
+             from {} where \"_origin\" is {not}null{recent} group by 1, 2",
             table(topic)
         );
         let mut census = BTreeMap::new();
@@ -132,6 +134,43 @@ impl Stores {
         let query = format!("select \"_offset\" {}", from(topic, place, &window.run()));
         self.each(&query, |rows| {
             integers(rows, 0)?.values().iter().for_each(|offset| window.row(*offset));
+            Ok(())
+        })
+    }
+
+    /// Notes the rows of retries that a window has; answers what each says that it repeats.
+    pub(super) fn fill_retries(
+        &self,
+        topic: &Topic,
+        place: Place,
+        window: &mut Window,
+    ) -> anyhow::Result<Vec<(i64, String)>> {
+        let query =
+            format!("select \"_offset\", \"_origin\" {}", from(topic, place, &window.run()));
+        let mut found = Vec::new();
+        self.each(&query, |rows| {
+            for (offset, origin) in integers(rows, 0)?.values().iter().zip(texts(rows, 1)?) {
+                window.row(*offset);
+                found.push((*offset, origin));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Tells of each record that a table has a retry of, and of how many.
+    pub(super) fn origins(
+        &self,
+        topic: &Topic,
+        mut take: impl FnMut(&str, i64),
+    ) -> anyhow::Result<()> {
+        let query = format!(
+            "select \"_origin\", count(*) from {} where \"_origin\" is not null group by 1",
+            table(topic)
+        );
+        self.each(&query, |rows| {
+            let (origins, counts) = (texts(rows, 0)?, integers(rows, 1)?);
+            origins.iter().zip(counts.values()).for_each(|(origin, count)| take(origin, *count));
             Ok(())
         })
     }

@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 
+use aion_schemas::catalog::RETRIES;
 use indicatif::HumanCount;
 use unicode_width::UnicodeWidthStr;
 
 use super::{
-    account::{Ranges, Run, Wrong},
+    account::{Ranges, Run, Tally, Wrong},
     report::{Bounds, PartitionReport, Report, TopicReport, Verdict},
 };
 
@@ -34,7 +35,8 @@ const NUMBERS: std::ops::Range<usize> = 1..11;
 pub(super) fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let mut rows = vec![HEAD.map(str::to_owned)];
     for topic in &report.topics {
-        rows.extend(topic.partitions.iter().map(|partition| row(topic, partition)));
+        let shown = topic.partitions.iter().filter(|partition| !is_idle(topic, partition));
+        rows.extend(shown.map(|partition| row(topic, partition)));
     }
     let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
     let widths: [usize; 12] = std::array::from_fn(width);
@@ -57,6 +59,12 @@ pub(super) fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     sum_up(report, out)
 }
 
+/// Whether nobody ever sent a retry there.
+fn is_idle(topic: &TopicReport, partition: &PartitionReport) -> bool {
+    let has_no_log = partition.log.is_some_and(|log| log.next == 0);
+    topic.topic.starts_with(RETRIES) && has_no_log && partition.verdict == Verdict::Exact
+}
+
 fn row(topic: &TopicReport, partition: &PartitionReport) -> [String; 12] {
     let range =
         |bounds: Option<Bounds>| bounds.map_or_else(|| "-".into(), |b| show(&(b.first..b.next)));
@@ -67,10 +75,10 @@ fn row(topic: &TopicReport, partition: &PartitionReport) -> [String; 12] {
         partition.partition.to_string(),
         range(partition.log),
         range(partition.range),
-        count(tally.stored),
+        count(tally.stored + tally.retried),
         count(tally.dead_letters),
         count(tally.tombstones),
-        count(tally.holes),
+        count(tally.holes + tally.passed_over),
         count(tally.gaps),
         count(partition.findings.iter().map(|finding| finding.ranges.offsets).sum()),
         count(partition.pending),
@@ -98,6 +106,14 @@ fn explain(
     }
     for reason in &partition.reasons {
         writeln!(out, "{place}: not provable: {}", reason.detail)?;
+    }
+    let Tally { retried, passed_over, .. } = partition.tally;
+    if retried > 0 {
+        writeln!(out, "{place}: {} of the stored by retries of dead letters", HumanCount(retried))?;
+    }
+    if passed_over > 0 {
+        let count = HumanCount(passed_over);
+        writeln!(out, "{place}: {count} retries without a row: stored before, or another job's")?;
     }
     let (expired, log) = (partition.tally.expired, partition.log);
     if let Some(log) = log.filter(|_| expired > 0) {
@@ -183,7 +199,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::audit::account::Tally;
 
     fn partition(partition: i32, tally: Tally, log: Option<Bounds>) -> PartitionReport {
         PartitionReport {

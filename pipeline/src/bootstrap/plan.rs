@@ -64,9 +64,10 @@ impl Plan {
     pub fn make(admin: &Admin, catalog: &Catalog, wanted: &Wanted) -> Result<Plan, Error> {
         let brokers = i32::try_from(admin.reach()?).unwrap_or(i32::MAX);
         let replication = wanted.replication.unwrap_or_else(|| brokers.clamp(1, 3));
-        let names: Vec<&str> = catalog.topics.iter().map(|topic| &*topic.name).collect();
+        let topics = catalog.with_retries();
+        let names: Vec<&str> = topics.iter().map(|topic| &*topic.name).collect();
         let mut steps = Vec::new();
-        for (topic, known) in catalog.topics.iter().zip(admin.topic_ids(&names)?) {
+        for (topic, known) in topics.iter().zip(admin.topic_ids(&names)?) {
             let target = Target::of(topic, wanted, replication);
             if known.id.is_none() {
                 steps.push(target.create(topic));

@@ -16,6 +16,8 @@ pub struct JobConfig {
     pub name: String,
     /// The topic it reads.
     pub topic: Arc<Topic>,
+    /// The topic to which its dead letters are sent again; none for an internal topic.
+    pub retries: Option<Arc<Topic>>,
     /// The sinks it writes to, at least one.
     pub sinks: Vec<SinkKind>,
     /// The share of rejected records, of the last 1,000 at least, above which a partition pauses.
@@ -30,6 +32,13 @@ pub struct JobConfig {
 pub enum SinkKind {
     /// The Delta lake.
     Lake,
+}
+
+impl JobConfig {
+    /// The topics that it reads.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        [&self.topic].into_iter().chain(&self.retries)
+    }
 }
 
 impl SinkKind {
@@ -97,6 +106,7 @@ fn check_one(file: JobFile, catalog: &Catalog) -> Result<JobConfig, String> {
     Ok(JobConfig {
         name: file.name.unwrap_or_else(|| format!("{}-{}", topic.table, first.name())),
         topic: Arc::new(topic.clone()),
+        retries: catalog.retries_of(topic).map(Arc::new),
         sinks: file.sinks,
         max_reject_share: file.max_reject_share,
         schema_ids: file.schema_ids.into_iter().map(SchemaId).collect(),
@@ -108,6 +118,7 @@ pub fn defaults(catalog: &Catalog) -> Vec<JobConfig> {
     let job = |topic: &Topic| JobConfig {
         name: format!("{}-{}", topic.table, SinkKind::Lake.name()),
         topic: Arc::new(topic.clone()),
+        retries: catalog.retries_of(topic).map(Arc::new),
         sinks: vec![SinkKind::Lake],
         max_reject_share: default_max_reject_share(),
         schema_ids: Vec::new(),

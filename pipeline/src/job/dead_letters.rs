@@ -13,6 +13,7 @@
 //! | `schema_id` | the writer's schema, where the value names one |
 //! | `append_time`, `rejected_at` | RFC 3339, UTC |
 //! | `key` | the record's own key, where it had one |
+//! | `origin`, `origin_append_time` | of a retry that is rejected again: the record that was rejected first |
 
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ use uuid::Uuid;
 use super::{
     journal::{Entry, Ledger},
     kafka::rows::Rows,
+    retries,
     source::Rejected,
     times::{parse_rfc3339, rfc3339},
 };
@@ -65,6 +67,7 @@ pub(super) fn entry(
     headers.push(text("append_time", rfc3339(rejected.append_time)));
     headers.push(text("rejected_at", rfc3339(rejected_at)));
     headers.extend(rejected.key.map(|key| ("key", key)));
+    headers.extend(rejected.retry.iter().flat_map(retries::headers));
     Entry {
         ledger: Ledger::DeadLetters,
         key: format!("{job}:{}:{number}:{}", stream.id, rejected.offset),

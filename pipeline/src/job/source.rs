@@ -8,7 +8,10 @@
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
-use aion_schemas::log::{Mark, Offset, Partition, Stream, Timestamp};
+use aion_schemas::{
+    decode::Retry,
+    log::{Mark, Offset, Partition, Stream, Timestamp},
+};
 use aion_sinks::batch::Batch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -150,6 +153,8 @@ pub struct Rejected {
     pub detail: String,
     /// The id of the writer's schema, where the value is framed with one.
     pub schema_id: Option<u32>,
+    /// What it is a retry of, where it is one.
+    pub retry: Option<Retry>,
 }
 
 /// What a job tells its source. A run that isn't the partition's present one is ignored.

@@ -284,6 +284,7 @@ fn poisoned(number: i32, run: u64, count: i64) -> Chunk {
         field: None,
         detail: String::new(),
         schema_id: None,
+        retry: None,
     };
     let mut chunk = chunk(number, run, count..count + 5);
     chunk.batch.range.start = Offset(0);

@@ -15,7 +15,11 @@ pub(in crate::audit) struct Tally {
     /// Offsets that the log was read for: the sum of all below, but for the last two.
     pub(in crate::audit) judged: u64,
     pub(in crate::audit) stored: u64,
+    /// Stored by a retry of their dead letter.
+    pub(in crate::audit) retried: u64,
     pub(in crate::audit) dead_letters: u64,
+    /// Retries without a row: of a record that is stored, or of another job's dead letter.
+    pub(in crate::audit) passed_over: u64,
     pub(in crate::audit) tombstones: u64,
     pub(in crate::audit) holes: u64,
     pub(in crate::audit) gaps: u64,
@@ -65,6 +69,8 @@ impl Tally {
             Fate::Nothing => return,
             Fate::Expired => &mut self.expired,
             Fate::Stored => &mut self.stored,
+            Fate::Retried => &mut self.retried,
+            Fate::PassedOver => &mut self.passed_over,
             Fate::DeadLetter => &mut self.dead_letters,
             Fate::Tombstone => &mut self.tombstones,
             Fate::Hole => &mut self.holes,
@@ -91,7 +97,9 @@ impl Tally {
 
     /// Offsets of which everything is as it should be.
     pub(in crate::audit) fn exact(&self) -> u64 {
-        self.stored + self.dead_letters + self.tombstones + self.holes + self.gaps
+        let stored = self.stored + self.retried;
+        let without = self.dead_letters + self.passed_over + self.tombstones;
+        stored + without + self.holes + self.gaps
     }
 
     /// Rows and records of which nobody can say whether they are right.

@@ -11,6 +11,8 @@ struct Case {
     stored: Vec<i64>,
     rejected: Vec<u64>,
     elsewhere: Vec<u64>,
+    retried: Vec<u64>,
+    passed_over: Vec<u64>,
     gaps: Vec<Gap>,
     holes: Holes,
     nulls_are_rows: bool,
@@ -25,6 +27,8 @@ impl Case {
             stored: (0..10).collect(),
             rejected: vec![],
             elsewhere: vec![],
+            retried: vec![],
+            passed_over: vec![],
             gaps: vec![],
             holes: Holes::Final,
             nulls_are_rows: false,
@@ -35,9 +39,13 @@ impl Case {
     fn booked(&self, window: i64, all: Run) -> Tally {
         let rejected = self.rejected.iter().copied().collect();
         let elsewhere = self.elsewhere.iter().copied().collect();
+        let retried = self.retried.iter().copied().collect();
+        let passed_over = self.passed_over.iter().copied().collect();
         let facts = Facts {
             rejected: &rejected,
             rejected_elsewhere: &elsewhere,
+            retried: &retried,
+            passed_over: &passed_over,
             gaps: &self.gaps,
             holes: self.holes,
             nulls_are_rows: self.nulls_are_rows,
@@ -52,7 +60,9 @@ impl Case {
             for (offset, is_null) in self.log.iter().filter(|(offset, _)| run.contains(offset)) {
                 window.record(*offset, *is_null);
             }
-            self.stored.iter().filter(|o| run.contains(o)).for_each(|o| window.row(*o));
+            let retried = self.retried.iter().map(|offset| *offset as i64);
+            let rows = self.stored.iter().copied().chain(retried);
+            rows.filter(|o| run.contains(o)).for_each(|o| window.row(o));
             facts.book(&window, &mut tally);
         }
         tally
@@ -205,4 +215,31 @@ fn ranges_are_bounded_and_counted_beyond() {
     case.stored = (0..1000).filter(|offset| offset % 2 == 0).collect();
     let found = case.booked(64, 0..1000).wrong.remove(&Wrong::Missing).unwrap();
     assert_eq!((found.offsets, found.runs.len(), found.more), (500, 100, true));
+}
+
+#[test]
+fn a_record_that_a_retry_stored_is_stored_once_and_not_by_both() {
+    let mut case = Case::exact();
+    (case.stored, case.rejected) = ((0..8).collect(), vec![8, 9]);
+    case.retried = vec![8];
+    let tally = case.booked(3, 0..10);
+    assert_eq!((tally.stored, tally.retried, tally.dead_letters), (8, 1, 1));
+    assert_eq!((tally.judged, tally.exact()), (10, 10));
+    case.stored.push(8);
+    assert_eq!(case.booked(3, 0..10).wrong[&Wrong::StoredTwice].runs, vec![8..9]);
+    case.stored.pop();
+    case.retried = vec![8, 8];
+    assert_eq!(case.booked(3, 0..10).wrong[&Wrong::StoredTwice].runs, vec![8..9]);
+    (case.retried, case.log) = (vec![8], vec![]);
+    assert!(case.booked(3, 0..10).wrong.contains_key(&Wrong::NotInLog), "a retry of nothing");
+}
+
+#[test]
+fn a_retry_that_is_passed_over_needs_a_reason() {
+    let mut case = Case::exact();
+    case.stored = (0..9).collect();
+    assert_eq!(case.booked(4, 0..10).missing, 1);
+    case.passed_over = vec![9];
+    let tally = case.booked(4, 0..10);
+    assert_eq!((tally.stored, tally.passed_over, tally.missing, tally.exact()), (9, 1, 0, 10));
 }

@@ -65,6 +65,17 @@ impl Window {
         }
     }
 
+    /// Whether an offset is stored.
+    pub(in crate::audit) fn has_row(&self, offset: i64) -> bool {
+        self.stored.get(offset)
+    }
+
+    /// How often an offset is stored.
+    #[cfg(test)]
+    pub(in crate::audit) fn rows(&self, offset: i64) -> u8 {
+        self.at(offset).0
+    }
+
     /// How often an offset is stored (2: twice or more), and what the log has there.
     pub(super) fn at(&self, offset: i64) -> (u8, Seen) {
         let stored = u8::from(self.stored.get(offset)) + u8::from(self.again.get(offset));

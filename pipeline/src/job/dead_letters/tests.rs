@@ -50,6 +50,7 @@ fn the_key_tells_job_incarnation_partition_and_offset() {
         field: Some("intent".into()),
         detail: "cut short".to_owned(),
         schema_id: None,
+        retry: None,
     };
     let entry = entry("j", &Partition { stream, number: 4 }, rejected, Timestamp(1));
     assert_eq!(entry.key, "j:00000000-0000-0000-0000-000000000005:4:120");

@@ -99,6 +99,7 @@ impl Cutter {
                     field: reject.field,
                     detail: reject.detail,
                     schema_id: record.value.and_then(SchemaId::of).map(|id| id.0),
+                    retry: self.rows.retry_of(record),
                 };
                 self.rejected_bytes += record.value.map_or(0, <[u8]>::len);
                 self.rejected_bytes += record.key.map_or(0, <[u8]>::len);

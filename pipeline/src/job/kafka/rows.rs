@@ -5,17 +5,21 @@ use std::sync::Arc;
 use aion_kafka::Record;
 use aion_schemas::{
     catalog::{self, Topic},
-    decode::{self, Decoder, Outcome, SchemaId},
+    decode::{self, Decoder, Outcome, Retry, SchemaId},
 };
 use arrow::record_batch::RecordBatch;
 use uuid::Uuid;
 
-use crate::job::dead_letters::DeadLetterRows;
+use crate::job::{dead_letters::DeadLetterRows, retries::RetryRows};
 
 /// The rows of one batch in the making.
 pub(in crate::job) trait Rows: Send {
     /// Reads a record; it becomes a row, or leaves nothing behind.
     fn push(&mut self, record: &Record<'_>) -> Outcome;
+    /// What a record is a retry of; none in a topic that isn't one of retries.
+    fn retry_of(&self, _: &Record<'_>) -> Option<Retry> {
+        None
+    }
     /// The bytes that they hold.
     fn bytes(&self) -> usize;
     /// Takes them as a batch, and goes on empty.
@@ -27,9 +31,9 @@ pub(in crate::job) trait Rows: Send {
 /// Makes the rows of one more partition.
 pub(in crate::job) type MakeRows = Box<dyn Fn() -> Box<dyn Rows> + Send>;
 
-/// The maker for a topic; `learned` are the registry's ids of the contract's own Avro schema.
-pub(in crate::job) fn maker(topic: &Arc<Topic>, learned: Vec<SchemaId>) -> MakeRows {
-    let topic = Arc::clone(topic);
+/// The maker for a job's topic; `learned` are the registry's ids of the contract's own Avro schema.
+pub(in crate::job) fn maker(job: &str, topic: &Arc<Topic>, learned: Vec<SchemaId>) -> MakeRows {
+    let (topic, job) = (Arc::clone(topic), job.to_owned());
     if &*topic.name == catalog::DEAD_LETTERS {
         return Box::new(move || Box::new(DeadLetterRows::new(&topic.schema)));
     }
@@ -37,6 +41,9 @@ pub(in crate::job) fn maker(topic: &Arc<Topic>, learned: Vec<SchemaId>) -> MakeR
         let mut decoder = Decoder::new(&topic.schema);
         for id in &learned {
             decoder.learn_contract(*id);
+        }
+        if topic.is_retries() {
+            return Box::new(RetryRows::new(&job, decoder));
         }
         Box::new(decoder)
     })

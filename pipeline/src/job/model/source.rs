@@ -200,6 +200,7 @@ fn chunk(
                 field: None,
                 detail: String::new(),
                 schema_id: None,
+                retry: None,
             }),
             What::Tombstone | What::Hole => {}
         }
