@@ -19,7 +19,7 @@
 //! | [`retries`] | dead letters that are sent again |
 //! | [`journal`], `recorder`, [`gaps`], [`dead_letters`] | what could not be stored is written down |
 //! | `recreated` | the topic is gone, and another has its name |
-//! | `reject_share`, `backoff` | when to stop, when to try again |
+//! | `reject_share`, [`appeal`], `backoff` | when to stop, who lets it go on, when to try again |
 //! | [`status`] | what the outside sees |
 //!
 //! **Invariant:** a sink's own store is the truth about what is durable; a start asks the stores, never
@@ -49,6 +49,7 @@ use self::{
 };
 
 mod advance;
+pub mod appeal;
 mod assign;
 mod backoff;
 pub mod dead_letters;

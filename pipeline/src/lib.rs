@@ -23,6 +23,7 @@ pub mod registry;
 pub mod run;
 pub mod schemas;
 pub mod signals;
+mod small_topic;
 pub mod sql;
 pub mod sr_cli;
 pub mod storage;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use aion_schemas::log::Timestamp;
+use aion_schemas::log::{Stream, Timestamp};
 use aion_sinks::sink::{Accepted, SinkError};
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     reader::{Item, Phase, Reader, Told},
     recorder::{Outcome, Recorder},
     rules::Rule,
-    source::{Chunk, Command, Source},
+    source::{Chunk, Command, Rejected, Source},
 };
 
 /// One partition's turn: what it needs of the job, borrowed piecewise.
@@ -60,7 +60,9 @@ impl<S: Source, J: Journal> Job<S, J> {
         }
         reader.high = Some(chunk.high);
         let noted_at = self.clock.wall();
-        let rejected = chunk.rejected.len() as u64;
+        let counts = |one: &Rejected| one.offset >= reader.accepted_below;
+        let rejected = chunk.rejected.iter().filter(|one| counts(one)).count() as u64;
+        let accepted = chunk.rejected.len() as u64 - rejected;
         let letters = chunk.rejected.into_iter();
         let partition = &chunk.batch.partition;
         let entry = |rejected| dead_letters::entry(&self.plan.job, partition, rejected, noted_at);
@@ -71,7 +73,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             recording: None,
             batch: Some(chunk.batch),
             epochs: chunk.epochs,
-            records: chunk.records,
+            records: chunk.records.saturating_sub(accepted),
             rejected,
             high: Some(chunk.high),
         });
@@ -206,17 +208,22 @@ impl<J: Journal> AdvanceOne<'_, J> {
         let Some(share) = self.reader.reject_share.count(records, rejected, max) else {
             return false;
         };
+        let Stream { topic, .. } = &self.reader.partition.stream;
         let why = format!(
-            "{:.0} % of the last records of {} were rejected, more than the {:.0} % allowed ({}): put \
-             the producer or the registry right, or raise max_reject_share of the job, and start again",
+            "{:.0} % of the last records of {} were rejected, more than the {:.0} % allowed ({}): if \
+             they are good, put the schemas right and start again; if not, `aion dead-letters accept \
+             {} {topic} {}` makes dead letters of them",
             share * 100.0,
             self.reader.partition,
             max * 100.0,
             example(&item.entries),
+            self.plan.job,
+            self.reader.partition.number,
         );
         let (stream, number) = (&self.reader.partition.stream, self.reader.partition.number);
         tracing::error!(job = %self.plan.job, topic = %stream.topic, partition = number, "{why}");
         self.reader.stop(why);
+        self.reader.asks_at = Some(self.now);
         true
     }
 

@@ -243,6 +243,7 @@ impl<S: Source, J: Journal> Job<S, J> {
                     self.source.command(Command::Look).await;
                 }
             }
+            Event::Decided { partition, below } => self.decided(&partition, below, now).await,
             Event::Trouble(cause) => self.note_trouble(cause),
             Event::Failed { cause, hint } => return Err(self.source_failed(cause, hint)),
             Event::CommitFailed(partitions) => self.commit_failed(&partitions, now),
@@ -264,6 +265,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         self.advance_all(now).await?;
         self.go_on_drained(now).await;
         self.note_slow_recordings(now);
+        self.consult(now).await;
         self.commit_due(now).await;
         let status = self.status();
         self.reporter.publish(status);

@@ -11,6 +11,7 @@
 
 mod commands;
 mod cutter;
+mod decisions;
 pub(super) mod journal;
 mod locating;
 mod lookups;

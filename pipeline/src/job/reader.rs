@@ -44,6 +44,10 @@ pub(super) struct Reader {
     /// looks like that too.
     looks_left: u8,
     pub(super) reject_share: RejectShare,
+    /// It stopped since too much was rejected: when to look whether somebody has decided that it goes on.
+    pub(super) asks_at: Option<Instant>,
+    /// What is rejected below was accepted by somebody, and isn't counted.
+    pub(super) accepted_below: Offset,
     pub(super) high: Option<Offset>,
     /// The log's end as far as it is known to be that of this very topic.
     pub(super) end: Option<Offset>,
@@ -145,6 +149,8 @@ impl Reader {
             agreed: None,
             looks_left: 0,
             reject_share: RejectShare::default(),
+            asks_at: None,
+            accepted_below: Offset::ZERO,
             high: None,
             end: None,
             committed: None,
@@ -159,6 +165,7 @@ impl Reader {
         self.is_busy = false;
         self.told = Told::Go;
         self.is_unrecorded = false;
+        self.asks_at = None;
         self.once_drained.take_if(|then| *then == OnceDrained::StartOver);
     }
 

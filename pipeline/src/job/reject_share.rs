@@ -1,4 +1,4 @@
-//! Stops a partition of which too much is rejected, before a broken registry or a wrong schema turns a day
+//! Stops a partition of which too much is rejected, until a person accepts it, before a broken registry or a wrong schema turns a day
 //! of good records into dead letters.
 
 /// How many records are looked at together, at least: fewer say little.

@@ -70,6 +70,13 @@ pub enum Event {
         /// Up to here the log is what it was.
         agreed: Offset,
     },
+    /// Answers [`Command::Consult`] where somebody has decided: what is rejected below the offset stops nothing.
+    Decided {
+        /// The partition that was asked about.
+        partition: Partition,
+        /// The first offset that the decision doesn't cover.
+        below: Offset,
+    },
     /// A report of marks did not reach Kafka, for these partitions.
     CommitFailed(Vec<i32>),
     /// Something failed that the source itself tries again.
@@ -183,6 +190,13 @@ pub enum Command {
     Pause(i32),
     /// Fetch again.
     Resume(i32),
+    /// Look whether a person has decided about a partition that stopped.
+    Consult {
+        /// The partition.
+        partition: Partition,
+        /// The key of decisions about it.
+        key: String,
+    },
     /// Look up the topic's id as soon as possible: batches wait for it.
     Look,
     /// Report marks to Kafka, where tools show them as the group's offsets.

@@ -184,13 +184,22 @@ struct Started {
 }
 
 fn start(sink: Box<dyn Sink>, journal: impl Journal + 'static) -> Started {
+    start_within(1.0, sink, journal)
+}
+
+/// A job that stops a partition of which more than this share is rejected.
+fn start_within(
+    max_reject_share: f64,
+    sink: Box<dyn Sink>,
+    journal: impl Journal + 'static,
+) -> Started {
     let script = Script::default();
     let plan = Plan {
         job: "test".into(),
         topic: "events".into(),
         columns: columns(),
         compacted: false,
-        max_reject_share: 1.0,
+        max_reject_share,
         revoke_flush: Duration::from_secs(1),
         rules: Rules::default(),
     };
@@ -288,6 +297,7 @@ fn poisoned(number: i32, run: u64, count: i64) -> Chunk {
     };
     let mut chunk = chunk(number, run, count..count + 5);
     chunk.batch.range.start = Offset(0);
+    chunk.records += count as u64;
     chunk.rejected = (0..count).map(letter).collect();
     chunk
 }
@@ -358,6 +368,63 @@ async fn a_partition_that_the_topic_does_not_have_is_not_looked_for() {
     job.end().await.unwrap();
     let state = status.now().partitions[0].state.clone();
     assert!(matches!(state, PartitionState::Paused(why) if why.contains("no such")), "{state:?}");
+}
+
+#[tokio::test]
+async fn a_partition_that_stopped_goes_on_by_a_decision_that_covers_what_it_rejects() {
+    let (store, journal) = (Store::new(), Balking { silent: false, ..Balking::default() });
+    let letters = Arc::clone(&journal.calls);
+    let mut job = start_within(0.5, lazy(&store), journal);
+    let script = job.script.clone();
+    script.tell(Event::Assigned { stream: stream(), partitions: vec![0] });
+    let mut run = 1;
+    let mut reads = async |decided: Option<i64>, stops: bool| {
+        if let Some(below) = decided {
+            let (partition, below) = (partition(0), Offset(below));
+            script.tell(Event::Decided { partition, below });
+            let runs = |said: &Vec<Command>| {
+                said.iter()
+                    .filter_map(|one| match one {
+                        Command::Start { run, .. } => Some(*run),
+                        _ => None,
+                    })
+                    .next_back()
+            };
+            let deadline = Instant::now() + PATIENCE;
+            while runs(&script.said.lock().unwrap()).is_none_or(|now| now <= run) {
+                assert!(Instant::now() < deadline, "it doesn't start over");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            run = runs(&script.said.lock().unwrap()).unwrap();
+            let goes_on = job.status.wait_for(|status| status.stopped().next().is_none());
+            tokio::time::timeout(PATIENCE, goes_on).await.unwrap().unwrap();
+        }
+        script.tell(Event::Chunk(poisoned(0, run, 3000)));
+        let waited = job.status.wait_for(|status| {
+            let has_stopped = status.stopped().next().is_some();
+            let is_read = status.partitions.iter().any(|one| one.position == Some(Offset(3005)));
+            if stops { has_stopped } else { is_read }
+        });
+        tokio::time::timeout(PATIENCE, waited).await.unwrap().unwrap()
+    };
+    let status = reads(None, true).await;
+    let (_, why) = status.stopped().next().unwrap();
+    assert!(why.contains("`aion dead-letters accept test events 0`"), "{why}");
+    // Half of them isn't enough, and what was heard before is no news.
+    reads(Some(700), true).await;
+    script.tell(Event::Decided { partition: partition(0), below: Offset(700) });
+    script.tell(Event::Decided { partition: partition(3), below: Offset(9000) });
+    reads(Some(3000), false).await;
+    job.script.stop(Duration::from_secs(10));
+    job.end().await.unwrap();
+    let said = script.said.lock().unwrap();
+    let key = format!("test:{TOPIC_ID}:0");
+    assert!(
+        said.iter().any(|one| matches!(one, Command::Consult { key: asked, .. } if *asked == key))
+    );
+    assert_eq!(store.offsets(&partition(0)).len(), 5);
+    let letters: usize = letters.lock().unwrap().iter().map(Vec::len).sum();
+    assert!(letters >= 3000, "{letters}");
 }
 
 /// A sink with a fault of the program.

@@ -26,6 +26,11 @@ impl Poller {
                 self.pause(number, matches!(command, Command::Pause(_)));
                 Ok(())
             }
+            Command::Consult { partition, key } => {
+                // When a question is out, the job asks again.
+                self.lookups.ask_decision(partition, key);
+                Ok(())
+            }
             Command::Look => {
                 self.look.is_wanted = true;
                 Ok(())

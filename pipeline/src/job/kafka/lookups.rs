@@ -1,5 +1,6 @@
 //! Questions to the cluster that may take long, each kind on a thread of its own: what the topic's id is,
-//! on which every batch waits, and which offsets a partition has, which takes long when it has no leader.
+//! on which every batch waits, which offsets a partition has, which takes long when it has no leader, and what
+//! people have decided, which is asked for only when a partition has stopped.
 //!
 //! **Invariant:** one question of each kind is out at most, so an answer is never older than its question's
 //! own time.
@@ -14,8 +15,10 @@ use std::{
 };
 
 use aion_kafka::{Admin, Connection, Error, TopicPartition};
-use aion_schemas::log::Offset;
+use aion_schemas::log::{Offset, Partition};
 use uuid::Uuid;
+
+use super::decisions::accepted_below;
 
 /// An answer.
 #[derive(Debug)]
@@ -35,6 +38,13 @@ pub(super) enum Answer {
         run: u64,
         /// What was found.
         found: Result<Bounds, Error>,
+    },
+    /// What a person has decided about a partition.
+    Decision {
+        /// The partition.
+        partition: Partition,
+        /// The first offset that it doesn't cover; none where nobody has decided.
+        found: Result<Option<Offset>, Error>,
     },
 }
 
@@ -63,6 +73,7 @@ const WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Lookups {
     identity: SyncSender<u64>,
     bounds: SyncSender<(i32, u64)>,
+    decisions: SyncSender<(Partition, String)>,
     answers: Receiver<Answer>,
 }
 
@@ -71,19 +82,27 @@ impl Lookups {
     pub(super) fn start(connection: &Connection, topic: &str) -> Result<Lookups, String> {
         let admin = Arc::new(Admin::open(connection, WAIT).map_err(|error| error.to_string())?);
         // One question of each kind is out: no thread ever waits for the reader.
-        let (answers_in, answers) = mpsc::sync_channel(2);
+        let (answers_in, answers) = mpsc::sync_channel(3);
         let (client, name) = (Arc::clone(&admin), topic.to_owned());
         let identity = answering(format!("id {topic}"), answers_in.clone(), move |after_poll| {
             Answer::Identity { after_poll, found: identity(&client, &name) }
         });
         let name = topic.to_owned();
-        let bounds = answering(format!("ends {topic}"), answers_in, move |(partition, run)| {
-            Answer::Bounds { partition, run, found: bounds(&admin, &name, partition) }
+        let client = Arc::clone(&admin);
+        let bounds =
+            answering(format!("ends {topic}"), answers_in.clone(), move |(partition, run)| {
+                Answer::Bounds { partition, run, found: bounds(&client, &name, partition) }
+            });
+        let connection = connection.clone();
+        let decisions = answering(format!("word {topic}"), answers_in, move |(partition, key)| {
+            let key: String = key;
+            Answer::Decision { partition, found: accepted_below(&connection, &admin, &key) }
         });
         let failed = |error| format!("start the look-ups of {topic}: {error}");
         Ok(Lookups {
             identity: identity.map_err(failed)?,
             bounds: bounds.map_err(failed)?,
+            decisions: decisions.map_err(failed)?,
             answers,
         })
     }
@@ -96,6 +115,11 @@ impl Lookups {
     /// Asks which offsets a partition has; `false` when such a question is out.
     pub(super) fn ask_bounds(&self, partition: i32, run: u64) -> bool {
         self.bounds.try_send((partition, run)).is_ok()
+    }
+
+    /// Asks what was decided about a partition; does nothing when such a question is out.
+    pub(super) fn ask_decision(&self, partition: Partition, key: String) {
+        self.decisions.try_send((partition, key)).ok();
     }
 
     /// The next answer, if there is one.

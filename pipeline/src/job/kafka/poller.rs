@@ -46,7 +46,7 @@ pub(super) struct Poller {
     topic: Arc<str>,
     connection: Connection,
     pub(super) consumer: Consumer,
-    lookups: Lookups,
+    pub(super) lookups: Lookups,
     pub(super) make_rows: MakeRows,
     budget: Budget,
     pulse: Pulse,
@@ -222,6 +222,10 @@ impl Poller {
                         self.outbox.push_back(Event::Located(located));
                     }
                 }
+                Answer::Decision { partition, found: Ok(below) } => {
+                    self.outbox.extend(below.map(|below| Event::Decided { partition, below }));
+                }
+                Answer::Decision { found: Err(error), .. } => self.trouble(&error),
                 Answer::Bounds { partition, found: Err(error), .. } => {
                     self.locating.failed(partition, Instant::now());
                     self.trouble(&error);
