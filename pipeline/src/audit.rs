@@ -43,7 +43,7 @@ pub use self::{
     account::Wrong,
     report::{Counts, Report, TopicReport, Verdict},
     schedule::{Audits, Last},
-    since::Since,
+    since::{Since, now},
 };
 use self::{progress::Progress, scope::Scope};
 use crate::{config::LogConfig, exit::Exit, kafka_args::KafkaArgs, logging};

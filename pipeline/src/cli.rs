@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     audit::{self, AuditArgs},
     bootstrap::{self, BootstrapArgs},
+    dead_letters::{self, DeadLettersCommand},
     dev::{self, DevArgs},
     exit::{self, Exit},
     generate::{self, GenerateArgs},
@@ -38,6 +39,8 @@ enum Command {
     Sql(SqlArgs),
     /// Prove that the lake has every record of the logs once: offset by offset, or say what is wrong.
     Audit(AuditArgs),
+    /// Records that could not become rows: look at them, send them again, let a partition go on.
+    DeadLetters(DeadLettersCommand),
     /// Look after a lake: how its tables stand, compaction, retention, vacuum.
     Lake(LakeCommand),
     /// Work with the contract: topics and schemas.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Sql(args) => sql::run(args),
         Command::Audit(args) => audit::run(args),
+        Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Lake(command) => lake::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),
     };

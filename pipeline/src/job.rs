@@ -71,7 +71,7 @@ mod rules;
 pub mod source;
 pub mod status;
 mod stop;
-mod times;
+pub(crate) mod times;
 
 /// What a job reads, and how.
 #[derive(Clone, Debug)]

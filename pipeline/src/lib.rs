@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod config;
 pub mod data_folder;
+pub mod dead_letters;
 pub mod dev;
 pub mod exit;
 pub mod generate;

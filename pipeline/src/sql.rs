@@ -12,7 +12,7 @@
 
 mod command;
 mod ends;
-mod format;
+pub(crate) mod format;
 mod prompt;
 mod shell;
 

@@ -193,6 +193,12 @@ def test_least_privilege(place: Place):
     assert try_to_write(place, "gateway", "aion.commands") is None
     for account in ("control-plane", "router", "pipeline", "webhooks"):
         assert try_to_write(place, account, "aion.commands") == denied, account
+    # Who may write there may put rows into tables, or let a partition go on.
+    for internal in (f"aion.retries.{place.table}", "aion.operator-decisions"):
+        assert try_to_write(place, "operator", internal) is None, internal
+        for account in ("router", "pipeline", "exports"):
+            assert try_to_write(place, account, internal) == denied, account
+    assert try_to_write(place, "operator", letters) == denied
     assert try_to_read(place, "read-only", topic, "read-only-x") is None
     assert try_to_read(place, "read-only", topic, "aion-x") == group_denied
     assert try_to_read(place, "router", topic, "router-x") == group_denied

@@ -19,7 +19,7 @@ pub enum Since {
 
 impl Since {
     /// The time that it means now.
-    pub(super) fn time(self) -> Timestamp {
+    pub fn time(self) -> Timestamp {
         match self {
             Since::At(time) => time,
             Since::Ago(ago) => Timestamp(now().0.saturating_sub_unsigned(ago.as_micros() as u64)),
@@ -28,7 +28,7 @@ impl Since {
 }
 
 /// The clock's time; a clock set before 1970 counts as 1970.
-pub(super) fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp(since.as_micros() as i64)
 }

@@ -42,6 +42,14 @@ pub struct Entry {
 /// What is kept of a value, and of a header, that the topic doesn't take whole.
 const KEPT_BYTES: usize = 256 << 10;
 
+/// How the word on it ends.
+const SHORTENED: &str = "bytes, which the topic doesn't take";
+
+/// Whether an entry with this detail has only the beginning of its record.
+pub fn is_shortened(detail: &str) -> bool {
+    detail.ends_with(SHORTENED)
+}
+
 impl Entry {
     /// The same entry with the beginning of what is long, and a word on it: for one that is greater
     /// than its topic takes. Otherwise it would hold up its partition for ever.
@@ -53,7 +61,7 @@ impl Entry {
         for (_, header) in &mut self.headers {
             *header = header.slice(..header.len().min(KEPT_BYTES));
         }
-        let note = format!("cut to {KEPT_BYTES} of {whole} bytes, which the topic doesn't take");
+        let note = format!("cut to {KEPT_BYTES} of {whole} {SHORTENED}");
         match self.headers.iter_mut().find(|(name, _)| *name == "detail") {
             Some((_, detail)) => {
                 *detail = format!("{}; {note}", String::from_utf8_lossy(detail)).into();

@@ -5,7 +5,7 @@ use aion_schemas::log::Timestamp;
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// A time as RFC 3339 with microseconds, in UTC.
-pub(super) fn rfc3339(time: Timestamp) -> String {
+pub(crate) fn rfc3339(time: Timestamp) -> String {
     let (days, micros) = (time.0.div_euclid(DAY_MICROS), time.0.rem_euclid(DAY_MICROS));
     let (year, month, day) = civil(days);
     let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
@@ -27,7 +27,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// Reads what [`rfc3339`] writes, and nothing else.
-pub(super) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let digits = |from: usize, to: usize| -> Option<i64> {
         let digits = text.get(from..to)?;
         digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?

@@ -22,7 +22,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 
-pub(super) use self::cell::harmless_lines;
+pub(crate) use self::cell::harmless_lines;
 use self::{csv::Csv, table::Table};
 
 /// How answers are printed.
@@ -37,7 +37,7 @@ pub enum Format {
 }
 
 /// Prints one answer.
-pub(super) struct Printer<'a> {
+pub(crate) struct Printer<'a> {
     out: &'a mut dyn Write,
     /// Whether characters could reach a terminal, which obeys some of them.
     terminal: bool,
@@ -53,7 +53,7 @@ enum Kind {
 
 impl<'a> Printer<'a> {
     /// Starts an answer with these columns.
-    pub(super) fn new(
+    pub(crate) fn new(
         out: &'a mut dyn Write,
         format: Format,
         terminal: bool,
@@ -68,7 +68,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Prints rows, or keeps them until their widths are known.
-    pub(super) fn rows(&mut self, rows: &RecordBatch) -> io::Result<()> {
+    pub(crate) fn rows(&mut self, rows: &RecordBatch) -> io::Result<()> {
         self.rows += rows.num_rows();
         let mut text = String::new();
         match &mut self.kind {
@@ -81,7 +81,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Ends the answer; returns how many rows it had.
-    pub(super) fn end(mut self) -> io::Result<usize> {
+    pub(crate) fn end(mut self) -> io::Result<usize> {
         let mut text = String::new();
         match &mut self.kind {
             Kind::Table(table) => table.end(&mut text),

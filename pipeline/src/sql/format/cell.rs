@@ -57,7 +57,7 @@ pub(super) fn harmless(text: &str) -> Cow<'_, str> {
 }
 
 /// The same where lines end as they should.
-pub(in crate::sql) fn harmless_lines(text: &str) -> Cow<'_, str> {
+pub(crate) fn harmless_lines(text: &str) -> Cow<'_, str> {
     escape(text, |c| c != '\n' && is_harmful(c))
 }
 
