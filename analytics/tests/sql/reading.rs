@@ -43,7 +43,8 @@ async fn columns_are_the_schemas_then_the_positions_then_the_date() {
     let rows = lake.engine().query("select * from decisions").await.unwrap();
     let names: Vec<_> = rows.schema().fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names[..3], ["event_id", "task_id", "tenant_id"]);
-    let tail = ["_topic_id", "_leader_epoch", "_partition", "_offset", "_append_time", "_origin", "_date"];
+    let tail =
+        ["_topic_id", "_leader_epoch", "_partition", "_offset", "_append_time", "_origin", "_date"];
     assert_eq!(names[names.len() - 7..], tail);
 }
 
