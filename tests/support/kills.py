@@ -36,6 +36,8 @@ POINTS = (
     "job.after_offset_commit",
     "job.assigned",
 )
+# Those between a look at the marks and the entry that follows from it: where a zombie is worst.
+ZOMBIE_POINTS = (*POINTS[:7], "job.dead_letter_sent")
 # Those that others bring it to: by joining, by having its partitions.
 RARE_POINTS = ("job.revoked", "job.handed_over", "job.lost")
 # How long a process is given to come to its point.
@@ -128,7 +130,7 @@ def killed_as_a_zombie(seat: Seat) -> str:
 
 def killed_as_a_zombie_of_a_point(seat: Seat) -> str:
     """It looked, slept, and goes on with what it saw then."""
-    point = seat.point()
+    point = f"{seat.rng.choice(ZOMBIE_POINTS)}:{seat.rng.choice((1, 2, 3, 8))}"
     run = seat.start(plan={"freeze_at": point})
     end = time.monotonic() + PATIENCE_S
     while not run.is_frozen():
