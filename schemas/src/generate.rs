@@ -1,12 +1,13 @@
 //! Writes the files that are derived from the contract, and finds those that are out of date.
 //!
 //! They are committed, so that people and tools without this program can read them: Avro mirrors in
-//! `bigdata/schemas`, the page `docs/topics.md`, and in `schemas/history` each form that a mirror
-//! ever had. What is generated is one list; writing and checking both follow it.
+//! `bigdata/schemas`, tables in `bigdata/clickhouse`, the page `docs/topics.md`, and in `schemas/history`
+//! each form that a mirror ever had. What is generated is one list; writing and checking both follow it.
 //!
 //! **Invariant:** the text of a generated file depends on the contract alone, never on the clock,
 //! the machine, or what stood in the file before.
 
+mod ddl;
 mod history;
 mod page;
 #[cfg(test)]
@@ -29,7 +30,7 @@ const COMMAND: &str = "aion schemas generate";
 
 /// Folders in which every file of that extension is generated, so that one too many is out of date
 /// too.
-const OWNED: [(&str, &str); 1] = [("bigdata/schemas", "avsc")];
+const OWNED: [(&str, &str); 2] = [("bigdata/schemas", "avsc"), ("bigdata/clickhouse", "sql")];
 
 /// A file as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +119,7 @@ fn lines(changes: &[Changed]) -> String {
 /// The files that the contract gives rise to.
 pub fn files(catalog: &Catalog) -> Vec<GeneratedFile> {
     let mut files = avro_mirrors(catalog);
+    files.extend(ddl::files(catalog));
     files.push(GeneratedFile { path: "docs/topics.md".to_owned(), text: page::text(catalog) });
     files
 }

@@ -15,6 +15,7 @@
 //! | [`validate`] | may a producer send this event, and if not, why? |
 //! | [`encode`] | how does an event become a message that may be sent? |
 //! | [`decode`] | how does a payload become a row, and why was it rejected? |
+//! | [`clickhouse`] | how does its ClickHouse table look, and which SQL makes it? |
 //! | [`generate`] | which committed files follow from the contract, and are they current? |
 //! | [`suggest`] | what did a person probably mean who wrote this name? |
 //! | [`log`] | the words for places in a log: stream, partition, offset, mark |
@@ -35,6 +36,7 @@
 //! **Invariant:** nothing is stated twice: what can be derived from the contract is.
 
 pub mod catalog;
+pub mod clickhouse;
 pub mod compatibility;
 pub mod decode;
 pub mod encode;

@@ -80,6 +80,8 @@ pub struct Field {
     pub kind: Kind,
     /// Whether an event without it, or with null in it, is rejected.
     pub required: bool,
+    /// Whether its values are few, thousands at most, so that stores may number them: `x-few-values`.
+    pub few_values: bool,
     /// One sentence for people, with the unit where there is one.
     pub doc: Arc<str>,
     /// Names that it had before: producers who still write one of them are read as if it were `name`.

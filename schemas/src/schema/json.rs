@@ -44,7 +44,7 @@ const TOP_KEYWORDS: [&str; 10] = [
     "examples",
 ];
 
-const FIELD_KEYWORDS: [&str; 11] = [
+const FIELD_KEYWORDS: [&str; 12] = [
     "type",
     "description",
     "title",
@@ -56,6 +56,7 @@ const FIELD_KEYWORDS: [&str; 11] = [
     "default",
     "x-aliases",
     "x-unit",
+    "x-few-values",
 ];
 const TEXT_KEYWORDS: [&str; 5] = ["format", "contentEncoding", "minLength", "maxLength", "pattern"];
 const NUMBER_KEYWORDS: [&str; 5] =
@@ -175,6 +176,10 @@ impl File<'_> {
                 "write \"x-unit\", like \"ms\", \"bytes\", \"attempts\"",
             );
         }
+        let few_values = property.get("x-few-values");
+        if few_values.is_some_and(|few| *few != true || kind != Kind::Text) {
+            refuse("`x-few-values` is for text, and true", "leave it out where values are many");
+        }
         check_keywords(kind, property, &mut refuse);
         let required = value["required"]
             .as_array()
@@ -189,6 +194,7 @@ impl File<'_> {
             name: name.into(),
             kind,
             required,
+            few_values: few_values.is_some(),
             doc: doc.into(),
             aliases,
             default,

@@ -18,7 +18,8 @@ pub(crate) const CONTRACT: SchemaId = SchemaId(7);
 
 pub(crate) fn field(name: &str, kind: Kind, required: bool) -> Field {
     let doc = "A field.".into();
-    Field { name: name.into(), kind, required, doc, aliases: Vec::new(), default: None }
+    let (aliases, default) = (Vec::new(), None);
+    Field { name: name.into(), kind, required, few_values: false, doc, aliases, default }
 }
 
 pub(crate) fn schema(fields: Vec<Field>) -> Schema {
