@@ -53,6 +53,21 @@ impl Batch {
         }
         Some(self)
     }
+
+    /// Drops what lies at or above `end`, which is within the range.
+    #[must_use]
+    pub fn before(mut self, end: Offset) -> Batch {
+        self.rows = self.rows.slice(0, rows_below(&self.rows, end));
+        self.range.end = end.min(self.range.end);
+        self
+    }
+
+    /// The offset of a row, by its number.
+    pub(crate) fn offset_of(&self, row: usize) -> Option<Offset> {
+        use arrow::array::{AsArray, types};
+        let offsets = self.rows.column_by_name("_offset")?.as_primitive::<types::Int64Type>();
+        offsets.values().get(row).copied().map(Offset)
+    }
 }
 
 /// How many of the rows have an offset below `wanted`.

@@ -105,6 +105,40 @@ impl Buffers {
         taken
     }
 
+    /// What waits of a partition.
+    pub(crate) fn waiting(&self, partition: &Partition) -> &[Batch] {
+        self.owned.get(partition).map_or(&[], |chunk| &chunk.batches)
+    }
+
+    /// Takes the first of what waits of a partition: at most so many rows, and nothing at or above `until`.
+    pub(crate) fn take_some(
+        &mut self,
+        partition: &Partition,
+        until: Option<Offset>,
+        max_rows: usize,
+    ) -> Vec<Batch> {
+        let Some(chunk) = self.owned.get_mut(partition) else { return Vec::new() };
+        let (mut taken, mut left): (Vec<Batch>, Vec<Batch>) = (Vec::new(), Vec::new());
+        let mut room = max_rows;
+        for batch in std::mem::take(&mut chunk.batches) {
+            let mut end = until.unwrap_or(batch.range.end).min(batch.range.end);
+            // The row that has no room any more is where the next part begins.
+            end = batch.offset_of(room).map_or(end, |offset| offset.min(end));
+            if !left.is_empty() || end <= batch.range.start {
+                left.push(batch);
+            } else if end < batch.range.end {
+                left.extend(batch.clone().since(end));
+                taken.push(batch.before(end));
+            } else {
+                room -= batch.rows.num_rows();
+                taken.push(batch);
+            }
+        }
+        chunk.after = taken.last().map(Batch::mark).or(chunk.after);
+        chunk.batches = left;
+        taken
+    }
+
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.owned.values().all(|chunk| chunk.batches.is_empty())

@@ -6,6 +6,7 @@
 //! | [`budget`] | the one bound on bytes held in memory |
 //! | [`sink`] | the contract: assign, write, flush, revoke |
 //! | [`lake`] | Delta Lake tables of Parquet files |
+//! | [`clickhouse`] | ClickHouse tables |
 //! | [`fault`] | places where a crash test kills the process |
 //! | `memory` | a sink for tests of what stands above it (feature `testing`) |
 //! | `conformance` | the suite that every sink must pass (feature `testing`) |
@@ -15,6 +16,7 @@
 pub mod batch;
 pub mod budget;
 mod buffer;
+pub mod clickhouse;
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod fault;

@@ -1,0 +1,147 @@
+//! ClickHouse: one table for each topic, each record in it exactly once, with no coordinator beside the server.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `sink` | [`ClickHouseSink`]: buffers, one INSERT on its way for each Kafka partition |
+//! | `lane` | one partition: where its chain is, what goes next |
+//! | `landing` | a batch on its way into the table, until it is known what became of it |
+//! | `survey` | from what a table has to where a writer goes on |
+//! | `ledger` | the questions put to a table, and the notes beside it |
+//! | `insert` | rows with their ledger, as an Arrow stream |
+//! | `client`, `failure` | HTTP, and who can act on what went wrong |
+//! | [`check`] | can this table give the guarantee? |
+//! | [`plan`] | what a database lacks of the contract's tables |
+//! | `testing` | what tests do to a writer (feature `testing`) |
+//!
+//! Rows are the ledger: each carries the range of its batch. A batch is one INSERT of one record batch into one table
+//! partition, so one part, and a part is atomic. Its deduplication token is the offset where it begins: of all
+//! INSERTs that begin there, by whomever and whenever, the server takes one. A batch begins where the one before it
+//! ended, so what lands is a chain.
+//!
+//! What a writer, or its successor, finds after a crash, and does:
+//!
+//! | killed | the table has | then |
+//! |---|---|---|
+//! | before the INSERT | nothing | the successor reads on from the chain's end |
+//! | in the INSERT, nothing stored | nothing, the token is free | the same |
+//! | in the INSERT, token stored, part not | nothing, the token is taken | the INSERT is acknowledged and stores nothing; the look afterwards tells. Sent again; then, once no INSERT of that token can be on its way, under the token `#1` |
+//! | after the INSERT, before its answer | the batch | found at the chain's end; the writer itself finds it by a look, or by its token |
+//! | after the answer | the batch | the same |
+//! | (the rows are older than the table keeps) | nothing | they expire as they come: noted as stored |
+//!
+//! And what rivals do to each other:
+//!
+//! | a rival | keeps out by | then |
+//! |---|---|---|
+//! | inserts from the same offset | the token | one lands; the other looks, finds a batch not its own, and starts over ([`Flushed::moved`](crate::sink::Flushed::moved)) |
+//! | is new, and began to read elsewhere (poison, retention) | the chain's end, not what was read, is where a batch begins; a table's very first is agreed on (note `opened`) | the same |
+//! | uses another table partition at midnight, where tokens are apart | the day is that of the batch before | the same |
+//! | slept until its token was forgotten | the lease: the server refuses rows stamped too long ago | it looks again, and finds that it is behind |
+//!
+//! What the server had acknowledged and its disk lost shows as a break; `survey` says when it is filled.
+//!
+//! **Invariant:** every write is followed by a look; an acknowledgement alone proves nothing.
+//! **Invariant:** one INSERT on its way for each Kafka partition, many partitions at once.
+//! **Invariant:** the only clock is the server's. What a process measures itself only makes it look earlier.
+//!
+//! Deliberately absent: staging tables, a coordinator, exactly-once into replicated tables (their tokens live in
+//! Keeper, and a look may ask a replica that is behind).
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::datatypes::SchemaRef;
+
+use crate::sink::SinkError;
+
+pub mod check;
+mod client;
+mod failure;
+mod insert;
+mod landing;
+mod lane;
+mod ledger;
+pub mod plan;
+mod sink;
+mod survey;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use client::Server;
+pub use sink::ClickHouseSink;
+
+/// What the sink has to know of a table.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// Its name in the database.
+    pub name: String,
+    /// The columns of a batch.
+    pub schema: SchemaRef,
+    /// Those of them whose values are few; they travel numbered.
+    pub few_values: Vec<String>,
+    /// How many Kafka partitions fill it, for the question whether its window is wide enough.
+    pub partitions: usize,
+}
+
+/// The limits of one table's sink.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A partition's rows are inserted when they take this many bytes.
+    pub flush_bytes: usize,
+    /// A partition's rows are inserted when the first has waited this long.
+    pub flush_age: Duration,
+    /// Above this many bytes held, waiting or on their way, batches are handed back.
+    pub hold_bytes: usize,
+    /// So many rows at most in one INSERT; more than a million would be several blocks.
+    pub max_rows: usize,
+    /// How long after a look rows may still be inserted.
+    pub lease: Duration,
+    /// How long the server may work on one INSERT.
+    pub max_execution: Duration,
+    /// How long after it was seen stored a batch that is gone is written again.
+    pub repair_window: Duration,
+    /// How often it is noted how far a partition is; offsets without rows are noted as often at most.
+    pub note_every: Duration,
+    /// How long `assign` waits for INSERTs that are under way.
+    pub patience: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            flush_bytes: 32 << 20,
+            flush_age: Duration::from_secs(5),
+            hold_bytes: 128 << 20,
+            max_rows: 500_000,
+            lease: Duration::from_mins(1),
+            max_execution: Duration::from_mins(1),
+            repair_window: Duration::from_hours(1),
+            note_every: Duration::from_mins(1),
+            patience: Duration::from_mins(2),
+        }
+    }
+}
+
+/// A database on a server.
+#[derive(Clone, Debug)]
+pub struct ClickHouse {
+    client: client::Client,
+}
+
+impl ClickHouse {
+    /// A database on that server. Nothing is asked yet: a server that is down delays nobody but its own jobs.
+    pub fn new(server: Server) -> Result<ClickHouse, SinkError> {
+        Ok(ClickHouse { client: client::Client::new(server)? })
+    }
+
+    /// The sink of a table. What the table can give is looked at when partitions are assigned.
+    pub fn sink(&self, spec: TableSpec, settings: Settings) -> ClickHouseSink {
+        ClickHouseSink::new(Arc::new(landing::Table {
+            ledger: ledger::Ledger::new(self.client.clone(), &spec.name),
+            spec,
+            settings,
+            kept_days: 0.into(),
+            #[cfg(feature = "testing")]
+            rig: Arc::default(),
+        }))
+    }
+}

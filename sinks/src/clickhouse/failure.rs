@@ -1,0 +1,176 @@
+//! Why a request failed, and who can act on it.
+//!
+//! | class | examples | what is done |
+//! |---|---|---|
+//! | retry | no answer, 5xx, memory, too many parts, read-only | verify, then the same token again, after a pause |
+//! | lease | 469 that names the lease | verify, a new lease, the same token again; never a reject |
+//! | running | 216 | an earlier INSERT of the token still runs: wait for it |
+//! | fatal | 401, 403, unknown table or column, a setting that may not be set, a refused row | stop, and say what to change |
+//!
+//! Whatever the class, an INSERT that was not acknowledged may have landed: only the table tells.
+
+use reqwest::StatusCode;
+
+use crate::sink::SinkError;
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No answer, or half of one: what it did is not known.
+    Unanswered(String),
+    /// The server said no.
+    Refused {
+        /// ClickHouse's number; 0 where it is a stranger who answers, such as a proxy.
+        code: u32,
+        /// What it said.
+        text: String,
+        /// HTTP's number.
+        status: u16,
+    },
+    /// An answer, and not one that can be understood.
+    Unread(String),
+}
+
+/// Who can act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Retry,
+    Lease,
+    Running,
+    Fatal(&'static str),
+}
+
+/// So much of what a server says is passed on.
+const MAX_TEXT: usize = 600;
+
+impl Failure {
+    pub(super) fn unanswered(error: reqwest::Error) -> Failure {
+        // The address stands in the error and may have a password in it.
+        let error = error.without_url();
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        Failure::Unanswered(text)
+    }
+
+    pub(super) fn refused(status: StatusCode, code: Option<u32>, body: &[u8]) -> Failure {
+        let text = String::from_utf8_lossy(body);
+        let text: String = text.trim().chars().take(MAX_TEXT).collect();
+        // A proxy before the server, or a server that fails late, says the number in the text at most.
+        let told =
+            text.split("Code: ").nth(1).and_then(|rest| rest.split('.').next()?.parse().ok());
+        Failure::Refused { code: code.or(told).unwrap_or(0), text, status: status.as_u16() }
+    }
+
+    /// The class of the failure.
+    pub(super) fn class(&self) -> Class {
+        let (code, text, status) = match self {
+            Failure::Unanswered(_) => return Class::Retry,
+            Failure::Unread(_) => {
+                return Class::Fatal("is it a ClickHouse server that answers there?");
+            }
+            Failure::Refused { code, text, status } => (*code, text, *status),
+        };
+        match code {
+            469 if names_lease(text) => Class::Lease,
+            216 => Class::Running,
+            192..=194 | 516 => Class::Fatal("look at user and password of [clickhouse]"),
+            497 => Class::Fatal("grant the account SELECT and INSERT on the tables"),
+            16 | 47 | 60 | 81 => Class::Fatal("run `aion clickhouse plan`, then `apply`"),
+            115 | 164 | 452 => Class::Fatal(
+                "the account may not change a setting that the guarantee rests on: allow it, with no readonly \
+                 profile",
+            ),
+            // Too many partitions for one INSERT, which has the number of too many parts.
+            252 if text.contains("partitions for single INSERT") => Class::Fatal(
+                "the table's partition key must be _batch_day: run `aion clickhouse plan`",
+            ),
+            6 | 27 | 38 | 41 | 43 | 53 | 69 | 70 | 131 | 321 | 349 | 469 | 691 => Class::Fatal(
+                "the table refuses a row of the batch: run `aion clickhouse plan`, and take out constraints of \
+                 your own",
+            ),
+            62 | 73 | 117 => Class::Fatal("the server may be too old: 24.8 or newer is needed"),
+            0 if matches!(status, 401 | 403) => Class::Fatal(
+                "look at user and password of [clickhouse], and at the proxy before it",
+            ),
+            0 if matches!(status, 404 | 405) => {
+                Class::Fatal("is it a ClickHouse server that answers at clickhouse.url?")
+            }
+            _ => Class::Retry,
+        }
+    }
+
+    /// What the failure is to the job.
+    pub(super) fn error(self, doing: &str) -> SinkError {
+        let doing = doing.to_owned();
+        match self.class() {
+            Class::Fatal(hint) => {
+                SinkError::Fatal { doing, cause: self.text(), hint: hint.to_owned() }
+            }
+            Class::Retry | Class::Lease | Class::Running => {
+                SinkError::Retry { doing, cause: self.text() }
+            }
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Failure::Refused { text, status, .. } if text.is_empty() => format!("HTTP {status}"),
+            Failure::Unanswered(text) | Failure::Unread(text) | Failure::Refused { text, .. } => {
+                text
+            }
+        }
+    }
+}
+
+/// Whether a violated constraint is the lease; a table may have others.
+fn names_lease(text: &str) -> bool {
+    text.contains("Constraint `lease`") || text.contains("Constraint lease")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u32, text: &str) -> Class {
+        Failure::Refused { code, text: text.to_owned(), status: 500 }.class()
+    }
+
+    #[test]
+    fn classes_follow_who_can_act() {
+        assert_eq!(Failure::Unanswered("timed out".into()).class(), Class::Retry);
+        for code in [0, 159, 202, 209, 210, 241, 242, 243, 252, 319, 425, 999] {
+            assert_eq!(refused(code, "busy"), Class::Retry, "{code}");
+        }
+        for code in [47, 53, 60, 81, 164, 497, 516] {
+            assert!(matches!(refused(code, "no"), Class::Fatal(_)), "{code}");
+        }
+        assert_eq!(refused(216, "already running"), Class::Running);
+    }
+
+    #[test]
+    fn only_the_lease_is_taken_for_the_lease() {
+        let lease = "Constraint `lease` for table aion.tasks is violated at row 1.";
+        assert_eq!(refused(469, lease), Class::Lease);
+        let other = "Constraint `size` for table aion.lease is violated at row 1.";
+        assert!(matches!(refused(469, other), Class::Fatal(_)));
+    }
+
+    #[test]
+    fn too_many_partitions_is_not_too_many_parts() {
+        assert_eq!(refused(252, "Too many parts (3000)"), Class::Retry);
+        let partitions = "Too many partitions for single INSERT block";
+        assert!(matches!(refused(252, partitions), Class::Fatal(_)));
+    }
+
+    #[test]
+    fn a_number_in_the_text_counts_where_the_header_is_lost() {
+        let failure = Failure::refused(StatusCode::OK, None, b"Code: 241. DB::Exception: memory");
+        assert!(matches!(failure, Failure::Refused { code: 241, .. }), "{failure:?}");
+        let stranger = Failure::refused(StatusCode::UNAUTHORIZED, None, b"");
+        assert!(matches!(stranger.class(), Class::Fatal(_)));
+    }
+}

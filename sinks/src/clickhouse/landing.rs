@@ -1,0 +1,408 @@
+//! A batch on its way into a table, until it is known what became of it.
+//!
+//! **Invariant:** what may have landed is looked for before it is sent again.
+//! **Invariant:** a second token (`#1`) is used only after the first was acknowledged twice with nothing in the
+//! table, and after any INSERT under the first has been refused or ended: its lease and the time that a query may
+//! take have passed, and the server refuses a query id that still runs.
+
+#[cfg(feature = "testing")]
+use std::sync::Arc;
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use aion_schemas::log::{Mark, Offset, Partition, show};
+use arrow::record_batch::RecordBatch;
+
+#[cfg(feature = "testing")]
+use super::testing::{Protection, Rig};
+use super::{
+    Settings, TableSpec,
+    client::Insert,
+    failure::{Class, Failure},
+    insert,
+    ledger::{Entry, Ledger, NoteKind, Stored},
+    survey::Note,
+};
+use crate::{batch::Batch, fault, sink::SinkError};
+
+/// A table and what writers of it share.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) ledger: Ledger,
+    pub(super) spec: TableSpec,
+    pub(super) settings: Settings,
+    /// After how many days the table's rows go, as it was found; 0 is never.
+    pub(super) kept_days: AtomicU32,
+    #[cfg(feature = "testing")]
+    pub(super) rig: Arc<Rig>,
+}
+
+impl Table {
+    #[cfg(feature = "testing")]
+    pub(super) fn is_off(&self, protection: Protection) -> bool {
+        self.rig.is_off(protection)
+    }
+}
+
+/// Asks whether a test has taken a protection out; never true in a build without tests.
+macro_rules! off {
+    ($table:expr, $protection:ident) => {{
+        #[cfg(feature = "testing")]
+        {
+            $table.is_off($crate::clickhouse::testing::Protection::$protection)
+        }
+        #[cfg(not(feature = "testing"))]
+        {
+            let _ = &$table;
+            false
+        }
+    }};
+}
+pub(super) use off;
+
+/// Where a partition's chain is, as far as this writer knows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chain {
+    /// Where the next batch begins; `None` before the first.
+    pub(super) end: Option<Offset>,
+    /// The day of the next batch.
+    pub(super) day: Option<i32>,
+    /// Whether it is agreed where the first batch begins.
+    pub(super) is_open: bool,
+    /// Until when rows may be inserted, by the server's clock, and when this was learnt.
+    pub(super) lease: Option<(u32, Instant)>,
+    /// When it was noted last how far the partition is.
+    pub(super) noted: Option<Instant>,
+}
+
+/// A batch on its way.
+#[derive(Debug)]
+pub(super) struct Landing {
+    pub(super) partition: Partition,
+    pub(super) batches: Vec<Batch>,
+    pub(super) chain: Chain,
+    /// Whether an INSERT of it was sent whose outcome isn't known.
+    is_unsure: bool,
+    /// How often the present token was acknowledged with nothing in the table.
+    vanished: u32,
+    /// The number behind `#` in the token; 0 is none.
+    suffix: u32,
+    /// The greatest lease that was sent under the present token.
+    last_lease: u32,
+    /// Whether the server said last that it has too many parts.
+    pub(super) is_crowded: bool,
+}
+
+/// What became of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Stored(Mark),
+    /// Another writer has stored other batches there.
+    Moved,
+}
+
+enum Seen {
+    Ours,
+    Others,
+    Nothing,
+}
+
+/// The greatest number behind `#`.
+const MAX_SUFFIX: u32 = 2;
+/// How often a stale lease is renewed in one try.
+const MAX_LEASES: u32 = 3;
+
+impl Landing {
+    /// Batches of a partition that follow on its chain.
+    pub(super) fn new(partition: Partition, batches: Vec<Batch>, chain: Chain) -> Landing {
+        Landing {
+            partition,
+            batches,
+            chain,
+            is_unsure: false,
+            vanished: 0,
+            suffix: 0,
+            last_lease: 0,
+            is_crowded: false,
+        }
+    }
+
+    /// The bytes held against the budget.
+    pub(super) fn bytes(&self) -> usize {
+        self.batches.iter().map(Batch::bytes).sum()
+    }
+
+    fn rows(&self) -> usize {
+        self.batches.iter().map(|batch| batch.rows.num_rows()).sum()
+    }
+
+    /// The mark once it is stored.
+    fn mark(&self) -> Mark {
+        self.batches.last().map_or(Mark::at(Offset::ZERO), Batch::mark)
+    }
+
+    /// What was read: not necessarily where the batch begins.
+    fn read_from(&self) -> Offset {
+        self.batches.first().map_or(Offset::ZERO, |batch| batch.range.start)
+    }
+
+    /// Where the batch begins.
+    fn first(&self, table: &Table) -> Offset {
+        let end = self.chain.end.filter(|_| !off!(table, ChainEnd));
+        end.unwrap_or_else(|| self.read_from())
+    }
+
+    fn doing(&self, table: &Table) -> String {
+        let range = self.first(table)..self.mark().offset;
+        format!("insert into {}, offsets {} of {}", table.spec.name, show(&range), self.partition)
+    }
+
+    /// Goes on until it is known what became of the batch, or until something fails.
+    pub(super) async fn run(&mut self, table: &Table) -> Result<Outcome, SinkError> {
+        #[cfg(feature = "testing")]
+        table.rig.pass().await;
+        if self.rows() == 0 {
+            return self.note_only(table).await;
+        }
+        if !self.chain.is_open && !off!(table, Opening) && !self.open(table).await? {
+            return Ok(Outcome::Moved);
+        }
+        for _ in 0..MAX_LEASES {
+            if self.is_unsure || self.is_lease_old(table) {
+                match self.look(table).await? {
+                    Seen::Ours => return Ok(self.stored(table).await),
+                    Seen::Others => return Ok(Outcome::Moved),
+                    Seen::Nothing => self.wait_for_suffix(table)?,
+                }
+            }
+            if !self.send(table).await? {
+                continue;
+            }
+            match self.look(table).await? {
+                _ if off!(table, Verify) => return Ok(self.stored(table).await),
+                Seen::Ours => return Ok(self.stored(table).await),
+                Seen::Others => return Ok(Outcome::Moved),
+                Seen::Nothing if self.is_expired(table) => {
+                    self.chain.noted = None;
+                    return Ok(self.stored(table).await);
+                }
+                Seen::Nothing => self.vanished += 1,
+            }
+        }
+        let cause = "acknowledged, and not in the table".to_owned();
+        Err(SinkError::Retry { doing: self.doing(table), cause })
+    }
+
+    /// Sends the batch; false when its lease was refused, or an acknowledgement is to be looked into.
+    async fn send(&mut self, table: &Table) -> Result<bool, SinkError> {
+        let rows = self.stamp(table).await?;
+        #[cfg(feature = "testing")]
+        table.rig.about_to_insert().await;
+        fault::point("clickhouse.before_insert");
+        let base = format!("{}/{}", self.partition.key(), self.first(table));
+        let mut token = match self.suffix {
+            0 => base.clone(),
+            n => format!("{base}#{n}"),
+        };
+        if off!(table, Token) {
+            token = uuid::Uuid::new_v4().to_string();
+        }
+        // Without the suffix: while a query of this token runs in any form, the server refuses another.
+        let database = &table.ledger.client.server().database;
+        let query_id = format!("aion/{database}.{}/{base}", table.spec.name);
+        let within = table.settings.max_execution;
+        let what = Insert { table: &table.spec.name, token: &token, query_id: &query_id, within };
+        let sent = table.ledger.client.insert(what, &rows).await;
+        fault::point("clickhouse.after_insert");
+        self.is_unsure = true;
+        self.is_crowded = matches!(&sent, Err(Failure::Refused { code: 252, .. }));
+        match sent {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.class() == Class::Lease => Ok(false),
+            Err(failure) => Err(failure.error(&self.doing(table))),
+        }
+    }
+
+    /// The rows with their ledger entry.
+    async fn stamp(&mut self, table: &Table) -> Result<RecordBatch, SinkError> {
+        let day = self.chain.day.filter(|_| !off!(table, Day));
+        let own = || self.batches.iter().find_map(|batch| insert::appended(&batch.rows));
+        let day = day.or_else(|| own().map(|(first, _)| insert::day_of(first))).unwrap_or(0);
+        let mut lease = self.chain.lease.map_or(0, |(until, _)| until);
+        if off!(table, Lease) {
+            lease = u32::MAX;
+        }
+        self.last_lease = self.last_lease.max(lease);
+        let entry = Entry {
+            first: self.first(table),
+            end: self.mark().offset,
+            rows: self.rows() as u32,
+            day,
+            lease,
+        };
+        let (schema, few) = (table.spec.schema.clone(), table.spec.few_values.clone());
+        let batches: Vec<RecordBatch> =
+            self.batches.iter().map(|batch| batch.rows.clone()).collect();
+        let work = move || insert::with_ledger(&schema, &batches, &few, &entry);
+        let stamped = tokio::task::spawn_blocking(work).await;
+        let fatal = |cause: String| SinkError::Fatal {
+            doing: self.doing(table),
+            cause,
+            hint: "this is a fault of the program, please report it".to_owned(),
+        };
+        match stamped {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(cause)) => Err(fatal(cause.to_string())),
+            Err(cause) => Err(fatal(cause.to_string())),
+        }
+    }
+
+    /// Looks what the table has there, which also begins a new lease.
+    async fn look(&mut self, table: &Table) -> Result<Seen, SinkError> {
+        let (first, end) = (self.first(table), self.mark().offset);
+        let asked = Instant::now();
+        let look = table.ledger.overlapping(&self.partition, (first, end)).await;
+        let look = look.map_err(|failure| failure.error(&self.doing(table)))?;
+        let until = look.now.saturating_add(table.settings.lease.as_secs() as u32);
+        self.chain.lease = Some((until, asked));
+        let ours = Stored { first, end, rows: self.rows() as u32 };
+        let is_ours = look.found.contains(&ours);
+        if let Some(other) = look.found.iter().find(|other| **other != ours) {
+            if is_ours && !off!(table, Verify) {
+                return Err(overlap(&self.partition, &table.spec.name, other.first..other.end));
+            }
+            return Ok(Seen::Others);
+        }
+        Ok(if is_ours { Seen::Ours } else { Seen::Nothing })
+    }
+
+    fn is_lease_old(&self, table: &Table) -> bool {
+        let fresh = |(_, at): (u32, Instant)| at.elapsed() < table.settings.lease / 2;
+        !self.chain.lease.is_some_and(fresh)
+    }
+
+    /// The server's time at the last look.
+    fn server_now(&self, table: &Table) -> u32 {
+        let until = self.chain.lease.map_or(0, |(until, _)| until);
+        until.saturating_sub(table.settings.lease.as_secs() as u32)
+    }
+
+    /// Whether the table's TTL takes the rows away as they come.
+    fn is_expired(&self, table: &Table) -> bool {
+        let days = table.kept_days.load(Relaxed);
+        let newest = self.batches.iter().filter_map(|batch| insert::appended(&batch.rows));
+        let Some(newest_us) = newest.map(|(_, newest)| newest).max().filter(|_| days > 0) else {
+            return false;
+        };
+        newest_us / 1_000_000 + i64::from(days) * 24 * 60 * 60 <= i64::from(self.server_now(table))
+    }
+
+    /// After the token was acknowledged twice in vain: waits until nothing can be on its way under it, then takes
+    /// the next one.
+    fn wait_for_suffix(&mut self, table: &Table) -> Result<(), SinkError> {
+        if self.vanished < 2 {
+            return Ok(());
+        }
+        let now = self.server_now(table);
+        let over = self.last_lease.saturating_add(table.settings.max_execution.as_secs() as u32);
+        if now <= over {
+            let cause = format!(
+                "the server has its token and not its rows; it is sent under another token in {} s",
+                over - now + 1
+            );
+            return Err(SinkError::Retry { doing: self.doing(table), cause });
+        }
+        if self.suffix == MAX_SUFFIX {
+            return Err(SinkError::Fatal {
+                doing: self.doing(table),
+                cause: "acknowledged under three tokens, and not in the table".to_owned(),
+                hint: "look whether a TTL, a row policy or a materialized view takes the rows away"
+                    .to_owned(),
+            });
+        }
+        self.suffix += 1;
+        (self.vanished, self.last_lease) = (0, 0);
+        Ok(())
+    }
+
+    /// Agrees with other writers where the table's first batch begins, and on its day; false when they began
+    /// elsewhere.
+    async fn open(&mut self, table: &Table) -> Result<bool, SinkError> {
+        let own = self.batches.iter().find_map(|batch| insert::appended(&batch.rows));
+        let first = self.first(table);
+        let day = own.map(|(first, _)| insert::day_of(first));
+        let note = Note { chain_end: first, next: first, epoch: -1, day };
+        let base = format!("open/{}/{}", table.spec.name, self.partition.key());
+        let number = self.partition.number;
+        let topic_id = self.partition.stream.id;
+        let doing = || format!("open {} for {}", table.spec.name, self.partition);
+        for n in 0..=MAX_SUFFIX {
+            let token = if n == 0 { base.clone() } else { format!("{base}#{n}") };
+            let kind = NoteKind::Opened;
+            let sent = table.ledger.note(&self.partition, kind, note, Some(&token)).await;
+            sent.map_err(|failure| failure.error(&doing()))?;
+            let found = table.ledger.notes(topic_id, &[number]).await;
+            let found = found.map_err(|failure| failure.error(&doing()))?;
+            let Some(opened) = found.get(&number).and_then(|notes| notes.opened) else {
+                // Another's may be about to show: its token is stored a moment before its row.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            (self.chain.end, self.chain.day) = (Some(opened.chain_end), opened.day);
+            self.chain.is_open = true;
+            return Ok(opened.chain_end == first && opened.day == day);
+        }
+        let cause = format!("its note in {} does not show", aion_schemas::clickhouse::MARKS);
+        Err(SinkError::Retry { doing: doing(), cause })
+    }
+
+    /// The batch is in the table: what follows goes behind it.
+    async fn stored(&mut self, table: &Table) -> Outcome {
+        let newest = self.batches.iter().rev().find_map(|batch| insert::appended(&batch.rows));
+        let mark = self.mark();
+        self.chain.end = Some(mark.offset);
+        self.chain.day = newest.map(|(_, newest)| insert::day_of(newest)).or(self.chain.day);
+        self.chain.is_open = true;
+        let recently = |at: Instant| at.elapsed() < table.settings.note_every;
+        if !self.chain.noted.is_some_and(recently) {
+            // The rows themselves say so; only once they have expired the note will be missed.
+            match self.note(table, mark.offset, mark).await {
+                Ok(()) => self.chain.noted = Some(Instant::now()),
+                Err(failure) => tracing::debug!(table = table.spec.name, ?failure, "no note"),
+            }
+        }
+        Outcome::Stored(mark)
+    }
+
+    /// Offsets without rows move the mark; the chain's end stays where it is.
+    async fn note_only(&mut self, table: &Table) -> Result<Outcome, SinkError> {
+        let (end, mark) = (self.first(table), self.mark());
+        let noted = self.note(table, end, mark).await;
+        noted.map_err(|failure| failure.error(&self.doing(table)))?;
+        self.chain.end = Some(end);
+        self.chain.noted = Some(Instant::now());
+        Ok(Outcome::Stored(mark))
+    }
+
+    async fn note(&self, table: &Table, chain_end: Offset, mark: Mark) -> Result<(), Failure> {
+        let note = Note { chain_end, next: mark.offset, epoch: mark.epoch, day: self.chain.day };
+        table.ledger.note(&self.partition, NoteKind::Reached, note, None).await
+    }
+}
+
+/// Two batches that have offsets in common.
+pub(super) fn overlap(
+    partition: &Partition,
+    table: &str,
+    range: std::ops::Range<Offset>,
+) -> SinkError {
+    SinkError::Fatal {
+        doing: format!("look what {table} has of {partition}"),
+        cause: format!("offsets {} are there more than once", show(&range)),
+        hint: "a protection of the table was taken out while it was written: run `aion clickhouse plan`, \
+               then delete the rows of one of the batches (_batch_first, _batch_last)"
+            .to_owned(),
+    }
+}

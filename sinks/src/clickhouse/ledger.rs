@@ -1,0 +1,237 @@
+//! What a table says of itself: its batches, and the notes beside it.
+//!
+//! A batch's rows all carry its range, so a table is its own ledger. Notes (table `marks`) say what rows can't:
+//!
+//! | note | written | says |
+//! |---|---|---|
+//! | `opened` | once, before a table's first batch of a partition | where that batch begins, and its day: of two writers who began at different offsets the first decides for both |
+//! | `reached` | where offsets without rows follow; else once a minute | how far the table was, also when its rows have expired or were erased |
+
+use std::collections::BTreeMap;
+
+use aion_schemas::{
+    clickhouse::MARKS,
+    log::{Offset, Partition},
+};
+use uuid::Uuid;
+
+use super::{
+    client::Client,
+    failure::Failure,
+    survey::{Link, Note, Notes, Previous},
+};
+
+/// What the rows of a batch say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) first: Offset,
+    /// The offset after the last.
+    pub(super) end: Offset,
+    pub(super) rows: u32,
+    /// Days since 1970, UTC.
+    pub(super) day: i32,
+    /// Server time in seconds until which it may be taken.
+    pub(super) lease: u32,
+}
+
+/// A batch that a table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) first: Offset,
+    pub(super) end: Offset,
+    pub(super) rows: u32,
+}
+
+/// What a table has, and the server's time before it was looked at.
+#[derive(Debug)]
+pub(super) struct Look<T> {
+    pub(super) now: u32,
+    pub(super) found: T,
+}
+
+/// What kind of note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoteKind {
+    Opened,
+    Reached,
+}
+
+impl NoteKind {
+    fn word(self) -> &'static str {
+        match self {
+            NoteKind::Opened => "opened",
+            NoteKind::Reached => "reached",
+        }
+    }
+}
+
+/// The questions put to one table.
+#[derive(Clone, Debug)]
+pub(super) struct Ledger {
+    pub(super) client: Client,
+    /// `database.table`.
+    table: String,
+    name: String,
+    marks: String,
+}
+
+impl Ledger {
+    pub(super) fn new(client: Client, name: &str) -> Ledger {
+        let database = &client.server().database;
+        Ledger {
+            table: format!("{database}.{name}"),
+            marks: format!("{database}.{MARKS}"),
+            name: name.to_owned(),
+            client,
+        }
+    }
+
+    /// The batches that have offsets of a range. Never by day: another writer may have used another one.
+    pub(super) async fn overlapping(
+        &self,
+        partition: &Partition,
+        range: (Offset, Offset),
+    ) -> Result<Look<Vec<Stored>>, Failure> {
+        let sql = format!(
+            "SELECT toUnixTimestamp(now()), groupArray((f, e, n)) FROM (
+                SELECT _batch_first AS f, _batch_last + 1 AS e, max(_batch_rows) AS n FROM {}
+                WHERE _topic_id = '{}' AND _partition = {} AND _batch_first < {} AND _batch_last >= {}
+                GROUP BY _batch_first, _batch_last ORDER BY f, e)",
+            self.table, partition.stream.id, partition.number, range.1, range.0
+        );
+        let (now, batches): (u32, Vec<(i64, i64, u32)>) = one(self.client.ask(&sql).await?)?;
+        let stored = |(first, end, rows)| Stored { first: Offset(first), end: Offset(end), rows };
+        Ok(Look { now, found: batches.into_iter().map(stored).collect() })
+    }
+
+    /// The last batch of each partition, and every batch that doesn't follow on the one before it.
+    pub(super) async fn links(
+        &self,
+        topic_id: Uuid,
+        partitions: &[i32],
+    ) -> Result<Look<BTreeMap<i32, Vec<Link>>>, Failure> {
+        let sql = format!(
+            "SELECT toUnixTimestamp(now()),
+                groupArray((p, f, e, epoch, newest, lease, i = total, i > 1, before, newest_before, lease_before))
+            FROM (
+                SELECT p, f, e, epoch, newest, lease,
+                    row_number() OVER (PARTITION BY p ORDER BY f, e) AS i,
+                    count() OVER (PARTITION BY p) AS total,
+                    max(e) OVER earlier AS before,
+                    any(newest) OVER previous AS newest_before,
+                    any(lease) OVER previous AS lease_before
+                FROM (
+                    SELECT _partition AS p, _batch_first AS f, _batch_last + 1 AS e,
+                        max(_leader_epoch) AS epoch,
+                        toUnixTimestamp64Micro(max(_append_time)) AS newest,
+                        toUnixTimestamp(max(_lease)) AS lease
+                    FROM {} WHERE _topic_id = '{topic_id}' AND _partition IN ({})
+                    GROUP BY _partition, _batch_first, _batch_last)
+                WINDOW
+                    earlier AS (PARTITION BY p ORDER BY f, e ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
+                    previous AS (PARTITION BY p ORDER BY f, e ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING)
+                ORDER BY p, f, e)
+            WHERE i = total OR (i > 1 AND f != before)",
+            self.table,
+            list(partitions)
+        );
+        let (now, rows): (u32, Vec<LinkRow>) = one(self.client.ask(&sql).await?)?;
+        let mut links = BTreeMap::<i32, Vec<Link>>::new();
+        for (
+            partition,
+            first,
+            end,
+            epoch,
+            newest_us,
+            lease,
+            is_last,
+            follows,
+            before,
+            newest,
+            old,
+        ) in rows
+        {
+            let previous = (follows != 0).then_some(Previous {
+                end: Offset(before),
+                newest_us: newest,
+                lease: old,
+            });
+            let (first, end, is_last) = (Offset(first), Offset(end), is_last != 0);
+            let link = Link { first, end, epoch, newest_us, lease, is_last, previous };
+            links.entry(partition).or_default().push(link);
+        }
+        Ok(Look { now, found: links })
+    }
+
+    /// The notes of partitions.
+    pub(super) async fn notes(
+        &self,
+        topic_id: Uuid,
+        partitions: &[i32],
+    ) -> Result<BTreeMap<i32, Notes>, Failure> {
+        let sql = format!(
+            "SELECT partition, kind, argMax((chain_end, next, epoch, toInt32(toUInt16(day))), next) FROM {}
+            WHERE table_name = '{}' AND topic_id = '{topic_id}' AND partition IN ({})
+            GROUP BY partition, kind",
+            self.marks,
+            self.name,
+            list(partitions)
+        );
+        let rows: Vec<NoteRow> = self.client.ask(&sql).await?;
+        let mut notes = BTreeMap::<i32, Notes>::new();
+        for (partition, kind, (chain_end, next, epoch, day)) in rows {
+            let day = (day != 0).then_some(day);
+            let note = Note { chain_end: Offset(chain_end), next: Offset(next), epoch, day };
+            let of = notes.entry(partition).or_default();
+            if kind == NoteKind::Opened.word() {
+                of.opened = Some(note);
+            } else {
+                of.reached = Some(note);
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Writes a note. With a token only the first of several writers has it taken.
+    pub(super) async fn note(
+        &self,
+        partition: &Partition,
+        kind: NoteKind,
+        note: Note,
+        token: Option<&str>,
+    ) -> Result<(), Failure> {
+        let Note { chain_end, next, epoch, day } = note;
+        let settings = match token {
+            Some(token) => {
+                format!("insert_deduplicate = 1, insert_deduplication_token = '{token}'")
+            }
+            None => "insert_deduplicate = 0".to_owned(),
+        };
+        let sql = format!(
+            "INSERT INTO {} (table_name, topic_id, partition, kind, chain_end, next, epoch, day)
+            SETTINGS async_insert = 0, {settings}
+            VALUES ('{}', '{}', {}, '{}', {chain_end}, {next}, {epoch}, toDate({}))",
+            self.marks,
+            self.name,
+            partition.stream.id,
+            partition.number,
+            kind.word(),
+            day.unwrap_or(0)
+        );
+        self.client.execute(&sql).await
+    }
+}
+
+type NoteRow = (i32, String, (i64, i64, i32, i32));
+type LinkRow = (i32, i64, i64, i32, i64, u32, u8, u8, i64, i64, u32);
+
+fn list(numbers: &[i32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
+    numbers.join(", ")
+}
+
+/// The one row of an answer.
+fn one<T>(rows: Vec<T>) -> Result<T, Failure> {
+    let mut rows = rows.into_iter();
+    rows.next().ok_or_else(|| Failure::Unread("its answer has no row".to_owned()))
+}

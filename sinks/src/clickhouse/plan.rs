@@ -1,0 +1,238 @@
+//! What a database lacks of the contract's tables, and the statements that add it.
+//!
+//! Only what adds is done: a missing database, table, column, index, projection, constraint, a window that is too
+//! small, a view. What takes away or changes stored data (a type, a sorting key, a TTL, an engine) is explained with
+//! the statement where there is one, and left to a person.
+
+use std::collections::BTreeMap;
+
+use aion_schemas::clickhouse::{
+    Column, DEDUPLICATION_WINDOW, LEASE, MARKS, Statement, Table, database,
+};
+
+use super::{ClickHouse, client::Client, failure::Failure};
+use crate::sink::SinkError;
+
+/// Something that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The table or view.
+    pub object: String,
+    /// What differs, in words.
+    pub what: String,
+    /// The statement that would make it the same.
+    pub sql: Option<String>,
+    /// Whether it only adds, so that [`ClickHouse::apply`] does it.
+    pub adds: bool,
+}
+
+/// A table as the server has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) engine: String,
+    pub(super) partition_key: String,
+    pub(super) sorting_key: String,
+    /// The whole statement, as the server would make it again.
+    pub(super) create: String,
+    /// Types by name.
+    pub(super) columns: BTreeMap<String, String>,
+    /// Materialized views that read from it.
+    pub(super) readers: Vec<String>,
+}
+
+impl Live {
+    /// A numeric setting that was given when it was made, or altered since.
+    pub(super) fn setting(&self, name: &str) -> Option<u64> {
+        let (_, after) = self.create.rsplit_once(" SETTINGS ")?;
+        let (_, value) = after.split_once(&format!("{name} = "))?;
+        let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
+        // `replicated_..` is the end of `non_replicated_..`: what stands before must not be a name.
+        let before = after.split_once(&format!("{name} = "))?.0;
+        (!before.ends_with('_')).then(|| digits.parse().ok())?
+    }
+
+    pub(super) fn has_lease(&self) -> bool {
+        self.create.contains(&format!("CONSTRAINT {LEASE} CHECK _lease > now()"))
+    }
+
+    /// After how many days rows go.
+    pub(super) fn kept_days(&self) -> Option<u32> {
+        let (_, after) = self.create.rsplit_once(" TTL ")?;
+        let (_, days) = after.split_once("toIntervalDay(")?;
+        days.split(')').next()?.parse().ok()
+    }
+
+    /// Whether its statement has a part of this kind and name.
+    fn has(&self, kind: &str, name: &str) -> bool {
+        self.create.contains(&format!("{kind} {name} "))
+    }
+}
+
+/// The table of that name, where there is one.
+pub(super) async fn live(client: &Client, name: &str) -> Result<Option<Live>, Failure> {
+    let database = &client.server().database;
+    let of = format!("database = '{database}' AND");
+    let tables: Vec<(String, String, String, String, Vec<String>)> = client
+        .ask(&format!(
+            "SELECT engine, partition_key, sorting_key, create_table_query, dependencies_table \
+             FROM system.tables WHERE {of} name = '{name}'"
+        ))
+        .await?;
+    let Some((engine, partition_key, sorting_key, create, readers)) = tables.into_iter().next()
+    else {
+        return Ok(None);
+    };
+    let columns: Vec<(String, String)> = client
+        .ask(&format!("SELECT name, type FROM system.columns WHERE {of} table = '{name}'"))
+        .await?;
+    let columns = columns.into_iter().collect();
+    Ok(Some(Live { engine, partition_key, sorting_key, create, columns, readers }))
+}
+
+impl ClickHouse {
+    /// Compares the tables of the database with those of the contract.
+    pub async fn plan(
+        &self,
+        tables: &[Table],
+        views: &[Statement],
+    ) -> Result<Vec<Change>, SinkError> {
+        let name = &self.client.server().database;
+        let doing = format!("look what database {name} has");
+        let failed = |failure: Failure| failure.error(&doing);
+        let mut changes = Vec::new();
+        let found: Vec<(String,)> = self
+            .client
+            .ask(&format!("SELECT name FROM system.databases WHERE name = '{name}'"))
+            .await
+            .map_err(failed)?;
+        if found.is_empty() {
+            changes.push(missing(database(name, None), "database"));
+        }
+        if live(&self.client, MARKS).await.map_err(failed)?.is_none() {
+            changes.push(missing(aion_schemas::clickhouse::marks(name, None), "table"));
+        }
+        for table in tables {
+            match live(&self.client, &table.name).await.map_err(failed)? {
+                None => changes.push(missing(table.create(name, None), "table")),
+                Some(live) => changes.extend(differences(name, table, &live)),
+            }
+        }
+        for view in views {
+            if live(&self.client, &view.object).await.map_err(failed)?.is_none() {
+                changes.push(missing(view.clone(), "view"));
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Makes a change that adds; any other is refused.
+    pub async fn apply(&self, change: &Change) -> Result<(), SinkError> {
+        let doing = format!("change {}: {}", change.object, change.what);
+        let Some(sql) = change.sql.as_ref().filter(|_| change.adds) else {
+            return Err(SinkError::Fatal {
+                doing,
+                cause: "it would change what is stored".to_owned(),
+                hint: "do it by hand".to_owned(),
+            });
+        };
+        self.client.execute_anywhere(sql).await.map_err(|failure| failure.error(&doing))
+    }
+}
+
+fn missing(statement: Statement, what: &str) -> Change {
+    let Statement { object, sql } = statement;
+    Change { object, what: format!("the {what} is missing"), sql: Some(sql), adds: true }
+}
+
+/// What a table has otherwise than the contract.
+fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
+    let name = format!("{database}.{}", table.name);
+    let change = |what: String, sql: Option<String>, adds: bool| Change {
+        object: table.name.clone(),
+        what,
+        sql: sql.map(|sql| format!("ALTER TABLE {name} {sql}")),
+        adds,
+    };
+    let mut changes = Vec::new();
+    if live.engine != "MergeTree" {
+        let engine = &live.engine;
+        let what = format!("the engine is {engine}: exactly once is given into MergeTree only");
+        changes.push(change(what, None, false));
+    }
+    for (what, ours, theirs) in [
+        ("partition key", "_batch_day", &live.partition_key),
+        ("sorting key", &*table.order.join(", "), &live.sorting_key),
+    ] {
+        if ours != theirs {
+            let what = format!("the {what} is {theirs:?}, and would be {ours:?} in a new table");
+            changes.push(change(what, None, false));
+        }
+    }
+    changes.extend(columns(table, live, change));
+    for index in table.indexes.iter().filter(|index| !live.has("INDEX", &index.name)) {
+        let add = format!("ADD INDEX {} {}", index.name, index.definition);
+        changes.push(change(format!("index {} is missing", index.name), Some(add), true));
+    }
+    for projection in table.projections.iter().filter(|one| !live.has("PROJECTION", one.name)) {
+        let add = format!("ADD {}", projection.definition());
+        changes.push(change(format!("projection {} is missing", projection.name), Some(add), true));
+    }
+    if !live.has_lease() {
+        let what = format!("constraint {LEASE} is missing");
+        changes.push(change(what, Some(format!("ADD {}", Table::lease())), true));
+    }
+    let window = live.setting("non_replicated_deduplication_window").unwrap_or(0);
+    if window < u64::from(DEDUPLICATION_WINDOW) {
+        let setting = "non_replicated_deduplication_window";
+        let sql = format!("MODIFY SETTING {setting} = {DEDUPLICATION_WINDOW}");
+        changes.push(change(format!("{setting} is {window}"), Some(sql), true));
+    }
+    changes.extend(kept(table, live, change));
+    changes
+}
+
+fn columns(
+    table: &Table,
+    live: &Live,
+    change: impl Fn(String, Option<String>, bool) -> Change,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut after = String::from("FIRST");
+    for column in &table.columns {
+        let Column { name, kind, .. } = column;
+        match live.columns.get(name) {
+            Some(theirs) if theirs == kind => {}
+            Some(theirs) => {
+                let what = format!("column {name} is {theirs}, and would be {kind} in a new table");
+                changes.push(change(what, Some(format!("MODIFY COLUMN {name} {kind}")), false));
+            }
+            None => {
+                let add = format!("ADD COLUMN {} {after}", column.definition());
+                changes.push(change(format!("column {name} is missing"), Some(add), true));
+            }
+        }
+        after = format!("AFTER {name}");
+    }
+    let ours = |name: &String| table.columns.iter().any(|column| column.name == *name);
+    for (name, kind) in live.columns.iter().filter(|(name, _)| !ours(name)) {
+        let what = format!("column {name} ({kind}) is not of the contract, and is left alone");
+        changes.push(change(what, None, false));
+    }
+    changes
+}
+
+/// A shorter TTL takes rows away, a longer one may: both are for a person.
+fn kept(
+    table: &Table,
+    live: &Live,
+    change: impl Fn(String, Option<String>, bool) -> Change,
+) -> Option<Change> {
+    let days =
+        |days: Option<u32>| days.map_or("for ever".to_owned(), |days| format!("{days} days"));
+    if table.keep_days == live.kept_days() {
+        return None;
+    }
+    let sql = table.ttl().map_or("REMOVE TTL".to_owned(), |ttl| format!("MODIFY TTL {ttl}"));
+    let (theirs, ours) = (days(live.kept_days()), days(table.keep_days));
+    Some(change(format!("rows are kept {theirs}, and would be kept {ours}"), Some(sql), false))
+}

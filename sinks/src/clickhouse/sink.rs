@@ -1,0 +1,384 @@
+//! The sink of one table: buffers in front, at most one INSERT on its way for each Kafka partition.
+//!
+//! **Invariant:** an INSERT runs on its own task, so nothing here waits for it, except [`Flush::Now`] (to its
+//! deadline) and `assign` (to the configured patience).
+//! **Invariant:** a batch that failed is kept whole and tried again before anything newer of its partition.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aion_schemas::log::{Mark, Marks, Offset, Partition, Stream, show};
+use async_trait::async_trait;
+use futures::{FutureExt, future::select_all};
+use tokio::task::JoinError;
+
+use super::{
+    Settings, check,
+    failure::Failure,
+    landing::{Chain, Landing, Outcome, Table, off, overlap},
+    lane::{Done, Lane, Next, Work},
+    survey::{Youth, survey},
+};
+use crate::{
+    batch::Batch,
+    buffer::Buffers,
+    sink::{Accepted, Flush, Flushed, Sink, SinkError},
+};
+
+/// A server with too many parts is given this many times fewer at most.
+const MAX_SLOWER: u32 = 8;
+
+/// Writes batches into one ClickHouse table.
+#[derive(Debug)]
+pub struct ClickHouseSink {
+    table: Arc<Table>,
+    buffers: Buffers,
+    lanes: BTreeMap<Partition, Lane>,
+    /// Whether the table was found to give the guarantee.
+    is_checked: bool,
+    /// How many times longer than configured rows wait, because the server has too many parts.
+    slower: u32,
+    /// Became known during a call that then failed; told by the next one.
+    untold: Flushed,
+}
+
+impl ClickHouseSink {
+    pub(super) fn new(table: Arc<Table>) -> ClickHouseSink {
+        ClickHouseSink {
+            table,
+            buffers: Buffers::default(),
+            lanes: BTreeMap::new(),
+            is_checked: false,
+            slower: 1,
+            untold: Flushed::default(),
+        }
+    }
+
+    /// The strings that tests pull on this writer.
+    #[cfg(feature = "testing")]
+    pub fn rig(&self) -> Arc<super::testing::Rig> {
+        Arc::clone(&self.table.rig)
+    }
+
+    fn held(&self) -> usize {
+        self.buffers.bytes() + self.lanes.values().map(|lane| lane.flying_bytes).sum::<usize>()
+    }
+
+    /// Starts what is due of an idle partition, or again what failed of it.
+    fn start(&mut self, partition: &Partition, now: Option<Instant>) {
+        let Some(lane) = self.lanes.get_mut(partition) else { return };
+        if let Work::Failed(_) = lane.work {
+            let Work::Failed(landing) = std::mem::replace(&mut lane.work, Work::Lost) else {
+                return;
+            };
+            return launch(&self.table, lane, landing);
+        }
+        if !matches!(lane.work, Work::Idle(_)) {
+            return;
+        }
+        let skipped = lane.skip(partition, &mut self.buffers);
+        if let Some(last) = skipped.last() {
+            self.untold.marks.insert(partition.clone(), last.mark());
+        }
+        let waiting = self.buffers.waiting(partition);
+        let Some(first) = waiting.first() else {
+            lane.since = None;
+            return;
+        };
+        let Next::Write { until } = lane.next(first.range.start) else { return };
+        if let Some(now) = now {
+            let since = *lane.since.get_or_insert(now);
+            let due =
+                Due { until, slower: self.slower, waited: now.saturating_duration_since(since) };
+            if !due.is_due(&self.table.settings, waiting) {
+                return;
+            }
+        }
+        let until = until.filter(|_| !off!(self.table, Cut));
+        let batches = self.buffers.take_some(partition, until, self.table.settings.max_rows);
+        let Work::Idle(chain) = std::mem::replace(&mut lane.work, Work::Lost) else { return };
+        lane.since = None;
+        launch(&self.table, lane, Landing::new(partition.clone(), batches, chain));
+    }
+
+    /// Takes in what a batch came to.
+    fn absorb(
+        &mut self,
+        partition: &Partition,
+        joined: Result<Done, JoinError>,
+    ) -> Result<(), SinkError> {
+        let Some(lane) = self.lanes.get_mut(partition) else { return Ok(()) };
+        lane.flying_bytes = 0;
+        let (landing, outcome) = match joined {
+            Ok(done) => done,
+            Err(error) => {
+                lane.work = Work::Lost;
+                return Err(lost(&error.to_string()));
+            }
+        };
+        self.slower = if landing.is_crowded {
+            (self.slower * 2).min(MAX_SLOWER)
+        } else {
+            (self.slower / 2).max(1)
+        };
+        match outcome {
+            Ok(Outcome::Stored(mark)) => {
+                lane.work = Work::Idle(landing.chain);
+                self.untold.marks.insert(partition.clone(), mark);
+                Ok(())
+            }
+            Ok(Outcome::Moved) => {
+                self.lanes.remove(partition);
+                self.untold.moved.push(partition.clone());
+                Ok(())
+            }
+            Err(error) => {
+                lane.flying_bytes = landing.bytes();
+                lane.work = Work::Failed(landing);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes in everything that has ended; the first failure is the answer.
+    async fn absorb_ended(&mut self) -> Result<(), SinkError> {
+        let mut failed = None;
+        let all: Vec<Partition> = self.lanes.keys().cloned().collect();
+        for partition in all {
+            let Some(lane) = self.lanes.get_mut(&partition) else { continue };
+            let joined = match &mut lane.work {
+                Work::Running(task) if task.is_finished() => task.await,
+                Work::Lost => return Err(lost("it was reported before")),
+                _ => continue,
+            };
+            if let Err(error) = self.absorb(&partition, joined) {
+                let is_worse = matches!(error, SinkError::Fatal { .. });
+                if is_worse || failed.is_none() {
+                    failed = Some(error);
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Waits until an INSERT of one of the partitions has ended; `None` when none is under way, or the deadline
+    /// has come.
+    async fn one_ended(
+        &mut self,
+        of: &[Partition],
+        deadline: Instant,
+    ) -> Option<(Partition, Result<Done, JoinError>)> {
+        let running = self.lanes.iter_mut().filter_map(|(partition, lane)| match &mut lane.work {
+            Work::Running(task) if of.contains(partition) => {
+                Some(task.map(|joined| (partition.clone(), joined)))
+            }
+            _ => None,
+        });
+        let running: Vec<_> = running.collect();
+        if running.is_empty() {
+            return None;
+        }
+        let first = tokio::time::timeout_at(deadline.into(), select_all(running)).await;
+        first.ok().map(|(ended, ..)| ended)
+    }
+
+    async fn flush_now(&mut self, deadline: Instant) -> Result<Flushed, SinkError> {
+        let all: Vec<Partition> = self.lanes.keys().cloned().collect();
+        for partition in &all {
+            self.start(partition, None);
+        }
+        let mut failed = None;
+        while let Some((partition, joined)) = self.one_ended(&all, deadline).await {
+            match self.absorb(&partition, joined) {
+                Ok(()) => self.start(&partition, None),
+                // Its next try is the next call's: the job pauses before it.
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
+        failed.map_or_else(|| Ok(self.told()), Err)
+    }
+
+    fn flush_due(&mut self, now: Instant) -> Flushed {
+        let all: Vec<Partition> = self.lanes.keys().cloned().collect();
+        for partition in &all {
+            self.start(partition, Some(now));
+        }
+        self.told()
+    }
+
+    fn told(&mut self) -> Flushed {
+        let mut told = std::mem::take(&mut self.untold);
+        told.marks.retain(|partition, _| !told.moved.contains(partition));
+        self.buffers.revoke(&told.moved);
+        told
+    }
+
+    fn forget(&mut self, partitions: &[Partition]) {
+        self.buffers.revoke(partitions);
+        for partition in partitions {
+            self.lanes.remove(partition);
+            self.untold.marks.remove(partition);
+        }
+        self.untold.moved.retain(|partition| !partitions.contains(partition));
+    }
+
+    /// Waits until nothing is under way for these partitions.
+    async fn rest(&mut self, partitions: &[Partition]) -> Result<(), SinkError> {
+        let deadline = Instant::now() + self.table.settings.patience;
+        while let Some((partition, joined)) = self.one_ended(partitions, deadline).await {
+            match self.absorb(&partition, joined) {
+                Err(SinkError::Retry { .. }) | Ok(()) => {}
+                Err(fatal) => return Err(fatal),
+            }
+        }
+        let is_running = |lane: &Lane| matches!(lane.work, Work::Running(_));
+        if partitions.iter().filter_map(|one| self.lanes.get(one)).any(is_running) {
+            return Err(SinkError::Retry {
+                doing: format!("assign partitions of {}", self.table.spec.name),
+                cause: "an INSERT under way has not ended yet".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Looks where the partitions of one topic go on.
+    async fn look(&mut self, stream: &Stream, numbers: &[i32]) -> Result<Marks, SinkError> {
+        let table = Arc::clone(&self.table);
+        let doing = || format!("look how far {} has {}", table.spec.name, stream.topic);
+        let failed = |failure: Failure| failure.error(&doing());
+        let asked = Instant::now();
+        // Notes first: what was noted by then is in the table by now, or is missing from it.
+        let notes = table.ledger.notes(stream.id, numbers).await.map_err(failed)?;
+        let look = table.ledger.links(stream.id, numbers).await.map_err(failed)?;
+        let settings = &table.settings;
+        let mut youth = Youth {
+            now: look.now,
+            lease_s: settings.lease.as_secs() as u32,
+            window_s: settings.repair_window.as_secs() as u32,
+        };
+        if off!(table, OldBreaks) {
+            youth.window_s = u32::MAX;
+        }
+        let mut marks = Marks::new();
+        for number in numbers {
+            let partition = Partition { stream: stream.clone(), number: *number };
+            let links = look.found.get(number).map_or(&[][..], Vec::as_slice);
+            let notes = notes.get(number).copied().unwrap_or_default();
+            let found = survey(links, notes, youth)
+                .map_err(|double| overlap(&partition, &table.spec.name, double.0))?;
+            for range in &found.lost {
+                tracing::warn!(
+                    table = table.spec.name, topic = %stream.topic, partition = number, offsets = show(range),
+                    "these were stored once and are gone: erased, or lost with a disk"
+                );
+            }
+            let chain = Chain {
+                end: found.chain_end,
+                day: found.day,
+                is_open: found.is_open,
+                lease: Some((look.now.saturating_add(youth.lease_s), asked)),
+                noted: None,
+            };
+            self.lanes.insert(partition.clone(), Lane::new(chain, found.ahead));
+            marks.extend(found.mark.map(|mark: Mark| (partition, mark)));
+        }
+        Ok(marks)
+    }
+}
+
+fn launch(table: &Arc<Table>, lane: &mut Lane, mut landing: Landing) {
+    lane.flying_bytes = landing.bytes();
+    let table = Arc::clone(table);
+    lane.work = Work::Running(tokio::spawn(async move {
+        let outcome = landing.run(&table).await;
+        (landing, outcome)
+    }));
+}
+
+/// What decides whether what waits of a partition goes now.
+struct Due {
+    /// Where stored batches follow, in a break.
+    until: Option<Offset>,
+    slower: u32,
+    waited: Duration,
+}
+
+impl Due {
+    fn is_due(&self, settings: &Settings, waiting: &[Batch]) -> bool {
+        let end = waiting.last().map(|batch| batch.range.end);
+        let bytes: usize = waiting.iter().map(Batch::bytes).sum();
+        if bytes >= settings.flush_bytes {
+            return true;
+        }
+        if let Some(until) = self.until {
+            // What fills a break waits until all of it is there: then it is one batch.
+            return end >= Some(until);
+        }
+        let has_rows = waiting.iter().any(|batch| batch.rows.num_rows() > 0);
+        // Offsets without rows can wait: each note is a part of the table of marks.
+        self.waited >= if has_rows { settings.flush_age * self.slower } else { settings.note_every }
+    }
+}
+
+#[async_trait]
+impl Sink for ClickHouseSink {
+    fn name(&self) -> &'static str {
+        "clickhouse"
+    }
+
+    fn store_id(&self) -> String {
+        let server = self.table.ledger.client.server();
+        format!("{}{}.{}", server.url, server.database, self.table.spec.name)
+    }
+
+    async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
+        self.rest(partitions).await?;
+        self.forget(partitions);
+        if !self.is_checked {
+            check::table(&self.table).await?;
+            self.is_checked = true;
+        }
+        let mut streams = BTreeMap::<Stream, Vec<i32>>::new();
+        for partition in partitions {
+            streams.entry(partition.stream.clone()).or_default().push(partition.number);
+        }
+        let mut marks = Marks::new();
+        for (stream, numbers) in &streams {
+            marks.extend(self.look(stream, numbers).await?);
+        }
+        self.buffers.assign(partitions, &marks);
+        Ok(marks)
+    }
+
+    async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
+        let held = self.held();
+        if held > 0 && held + batch.bytes() > self.table.settings.hold_bytes {
+            return Ok(Accepted::Busy(batch));
+        }
+        self.buffers.push(batch)?;
+        Ok(Accepted::Taken)
+    }
+
+    async fn flush(&mut self, now: Instant, why: Flush) -> Result<Flushed, SinkError> {
+        self.absorb_ended().await?;
+        match why {
+            Flush::Due => Ok(self.flush_due(now)),
+            Flush::Now { deadline } => self.flush_now(deadline).await,
+        }
+    }
+
+    fn revoke(&mut self, partitions: &[Partition]) {
+        self.forget(partitions);
+    }
+}
+
+fn lost(cause: &str) -> SinkError {
+    SinkError::Fatal {
+        doing: "insert".to_owned(),
+        cause: format!("the task of an INSERT ended before its time: {cause}"),
+        hint: "restart; rows that were not durable are read again".to_owned(),
+    }
+}

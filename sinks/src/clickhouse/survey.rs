@@ -1,0 +1,211 @@
+//! From what a table has to where a writer goes on: pure, and the whole of the recovery.
+//!
+//! A chain is the batches of a partition, each beginning where the one before it ended. It has no end of its own: the
+//! next wanted offset is the end of the last batch. The head may be gone, by TTL; that is no break.
+//!
+//! | the table has | a `reached` note has | then |
+//! |---|---|---|
+//! | nothing | nothing | as `opened` says, else the log's start |
+//! | nothing | chain end e | go on from e: the rows expired, or were erased on purpose |
+//! | a chain to e | e, and next n > e | go on from n: from e to n there are no rows |
+//! | a chain to e | less than e, or nothing | go on from e |
+//! | a chain to e | chain end c > e, the last batch young | fill e..c, then go on from c |
+//! | a chain to e | chain end c > e, the last batch old | go on from c; e..c is reported |
+//! | a break, the batch before it young | | fill exactly the break, then go on |
+//! | a break, the batch before it old | | leave it; it is reported |
+//! | two batches that overlap | | stop: rows are doubled |
+//!
+//! *Young* is a batch that was verified less than the repair window ago: its lease tells. A part that a disk lost is
+//! missed at the next start, at once; an old break is far more likely to be rows that somebody erased, which must not
+//! come back by themselves.
+
+use std::{collections::VecDeque, ops::Range};
+
+use aion_schemas::log::{Mark, Offset};
+
+use super::insert::day_of;
+
+/// A batch as the chain query shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) first: Offset,
+    pub(super) end: Offset,
+    pub(super) epoch: i32,
+    pub(super) newest_us: i64,
+    pub(super) lease: u32,
+    pub(super) is_last: bool,
+    /// What lies before it; `None` for a table's first batch.
+    pub(super) previous: Option<Previous>,
+}
+
+/// What lies before a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Previous {
+    /// The greatest end of all earlier batches.
+    pub(super) end: Offset,
+    /// Greatest append time of the batch before.
+    pub(super) newest_us: i64,
+    /// Its lease.
+    pub(super) lease: u32,
+}
+
+/// What somebody noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) chain_end: Offset,
+    pub(super) next: Offset,
+    pub(super) epoch: i32,
+    /// `None` before the first batch.
+    pub(super) day: Option<i32>,
+}
+
+/// The notes of a partition.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Notes {
+    pub(super) opened: Option<Note>,
+    pub(super) reached: Option<Note>,
+}
+
+/// What decides whether a batch is young.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Youth {
+    /// The server's time, in seconds.
+    pub(super) now: u32,
+    /// How long after a verify its lease runs.
+    pub(super) lease_s: u32,
+    /// How long after its verify a batch is young.
+    pub(super) window_s: u32,
+}
+
+impl Youth {
+    /// A batch was verified after the lease was made that its rows carry.
+    fn is_young(self, lease: u32) -> bool {
+        u64::from(lease) + u64::from(self.window_s) > u64::from(self.now) + u64::from(self.lease_s)
+    }
+}
+
+/// Batches that are stored further on than where a writer begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// What they cover; an empty range is a place where a batch has to end.
+    pub(super) range: Range<Offset>,
+    /// The day of what follows on them, where it is known.
+    pub(super) day: Option<i32>,
+}
+
+/// Where a writer goes on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The first offset that is wanted; `None` where the table has never seen the partition.
+    pub(super) mark: Option<Mark>,
+    /// Where the next batch begins.
+    pub(super) chain_end: Option<Offset>,
+    /// The day of the next batch.
+    pub(super) day: Option<i32>,
+    /// Whether it is agreed where the first batch begins.
+    pub(super) is_open: bool,
+    /// What is stored further on, in order.
+    pub(super) ahead: VecDeque<Segment>,
+    /// Breaks that are left alone.
+    pub(super) lost: Vec<Range<Offset>>,
+}
+
+/// Two batches have offsets in common.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Overlap(pub(super) Range<Offset>);
+
+/// A break, and the append time before it.
+struct Hole {
+    range: Range<Offset>,
+    newest_us: i64,
+}
+
+/// Decides by the table above.
+pub(super) fn survey(links: &[Link], notes: Notes, youth: Youth) -> Result<Found, Overlap> {
+    let Some(last) = links.iter().find(|link| link.is_last) else { return Ok(of_notes(notes)) };
+    let (mut holes, mut gone) = (Vec::new(), Vec::new());
+    let mut end = last.end;
+    for link in links {
+        let Some(previous) = link.previous.filter(|previous| previous.end != link.first) else {
+            continue;
+        };
+        if previous.end > link.first {
+            return Err(Overlap(link.first..previous.end.min(link.end)));
+        }
+        end = end.max(previous.end);
+        let range = previous.end..link.first;
+        if youth.is_young(previous.lease) {
+            holes.push(Hole { range, newest_us: previous.newest_us });
+        } else {
+            gone.push(range);
+        }
+    }
+    let mut at = Found {
+        mark: Some(Mark { offset: end, epoch: last.epoch }),
+        chain_end: Some(end),
+        day: Some(day_of(last.newest_us)),
+        is_open: true,
+        ahead: VecDeque::new(),
+        lost: gone,
+    };
+    let mut tail = None;
+    match notes.reached {
+        Some(note) if note.chain_end > end && youth.is_young(last.lease) => {
+            tail = Some(Segment { range: note.chain_end..note.chain_end, day: None });
+            holes.push(Hole { range: end..note.chain_end, newest_us: last.newest_us });
+        }
+        Some(note) if note.chain_end > end => {
+            at.lost.push(end..note.chain_end);
+            at.mark = Some(Mark { offset: note.next, epoch: note.epoch });
+            at.chain_end = Some(note.chain_end);
+            at.day = note.day.or(at.day);
+        }
+        Some(note) if note.chain_end == end && note.next > end => {
+            at.mark = Some(Mark { offset: note.next, epoch: note.epoch });
+        }
+        _ => {}
+    }
+    Ok(with_holes(at, &holes, tail))
+}
+
+/// A writer that fills breaks begins at the first, and leaves out what is stored between them.
+fn with_holes(mut at: Found, holes: &[Hole], tail: Option<Segment>) -> Found {
+    let Some(first) = holes.first() else { return at };
+    let ends = holes.iter().skip(1).map(|hole| (hole.range.start, Some(day_of(hole.newest_us))));
+    let ends = ends.chain(at.chain_end.map(|end| (end, at.day)));
+    let mut ahead: VecDeque<Segment> = holes
+        .iter()
+        .zip(ends)
+        .map(|(hole, (end, day))| Segment { range: hole.range.end..end, day })
+        .collect();
+    if let Some(tail) = tail {
+        // The break is at the end of all, so nothing is stored behind it.
+        ahead.pop_back();
+        ahead.push_back(tail);
+    }
+    at.mark = Some(Mark::at(first.range.start));
+    at.chain_end = Some(first.range.start);
+    at.day = Some(day_of(first.newest_us));
+    at.ahead = ahead;
+    at
+}
+
+/// Without rows the notes are all there is.
+fn of_notes(notes: Notes) -> Found {
+    let reached = notes.reached;
+    let mark = reached.map(|note| Mark { offset: note.next, epoch: note.epoch });
+    let opened = notes.opened;
+    let last = reached.filter(|note| note.day.is_some()).or(opened).or(reached);
+    let Some(last) = last else { return Found::default() };
+    Found {
+        mark: mark.or(Some(Mark::at(last.next))),
+        chain_end: Some(last.chain_end),
+        day: last.day,
+        is_open: last.day.is_some(),
+        ..Found::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "survey/tests.rs"]
+mod tests;

@@ -1,0 +1,84 @@
+//! What tests do to a writer: stall it, put it to sleep at a certain point, take a protection out.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+
+/// A protection that a negative control takes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protection {
+    /// The token is that of the offset: of two writers one lands.
+    Token,
+    /// The lease runs out.
+    Lease,
+    /// What was acknowledged is looked for in the table.
+    Verify,
+    /// A batch begins at the chain's end, whatever was read first.
+    ChainEnd,
+    /// The table's first batch is agreed upon before it is written.
+    Opening,
+    /// The day of a batch is that of the batch before it.
+    Day,
+    /// What fills a break ends where the break does.
+    Cut,
+    /// An old break is not filled.
+    OldBreaks,
+}
+
+type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+/// The strings on one writer.
+#[derive(Default)]
+pub struct Rig {
+    stalled: AtomicBool,
+    off: Mutex<BTreeSet<Protection>>,
+    before_insert: Mutex<Option<Hook>>,
+}
+
+impl Rig {
+    /// While stalled, nothing is sent.
+    pub fn stall(&self, stalled: bool) {
+        self.stalled.store(stalled, SeqCst);
+    }
+
+    /// Takes a protection out.
+    pub fn turn_off(&self, protection: Protection) {
+        self.off.lock().unwrap_or_else(PoisonError::into_inner).insert(protection);
+    }
+
+    /// Runs once, when a batch is stamped and about to be sent: the writer sleeps there.
+    pub fn before_insert(&self, hook: Hook) {
+        *self.before_insert.lock().unwrap_or_else(PoisonError::into_inner) = Some(hook);
+    }
+
+    pub(super) fn is_off(&self, protection: Protection) -> bool {
+        self.off.lock().unwrap_or_else(PoisonError::into_inner).contains(&protection)
+    }
+
+    pub(super) async fn pass(&self) {
+        while self.stalled.load(SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    pub(super) async fn about_to_insert(&self) {
+        let hook = self.before_insert.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(hook) = hook {
+            hook().await;
+        }
+    }
+}
+
+impl fmt::Debug for Rig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rig")
+    }
+}

@@ -1,0 +1,20 @@
+//! The ClickHouse sink against the engine itself: the suite of all sinks, then each row of the tables in its
+//! module's doc, each protection with its negative control.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "clickhouse/conformance.rs"]
+mod conformance;
+#[path = "clickhouse/crash_points.rs"]
+mod crash_points;
+#[path = "clickhouse/engine.rs"]
+mod engine;
+#[path = "clickhouse/failures.rs"]
+mod failures;
+#[path = "clickhouse/lost_parts.rs"]
+mod lost_parts;
+#[path = "clickhouse/rivals.rs"]
+mod rivals;
+#[path = "clickhouse/shared.rs"]
+mod shared;
+#[path = "clickhouse/tables.rs"]
+mod tables;

@@ -1,0 +1,133 @@
+//! Each row of "killed / the table has / then": the process dies, or the engine, or the answer is lost.
+
+use std::time::Duration;
+
+use aion_sinks::{
+    conformance::{Log, marks, settle, take},
+    sink::SinkError,
+};
+use serde_json::json;
+
+use crate::shared::{Of, Place, once, orders, range, settle_slowly};
+
+#[tokio::test]
+async fn killed_before_the_insert_the_successor_reads_on_from_the_chain() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    settle(&mut writer).await;
+    take(&mut writer, log.batch(0, 10, 20)).await;
+    drop(writer);
+    assert_eq!(place.found(&p0).await, marks([(&p0, 10)]));
+}
+
+#[tokio::test]
+async fn killed_after_the_insert_the_successor_finds_the_batch() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    let insert = format!("INSERT INTO {}", place.table());
+    place.engine.fault(&insert, json!({"kind": "drop_after"})).await;
+    once(&mut writer).await.unwrap_err();
+    drop(writer);
+    assert_eq!(place.found(&p0).await, marks([(&p0, 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_looked_for_and_the_batch_found() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    let insert = format!("INSERT INTO {}", place.table());
+    place.engine.fault(&insert, json!({"kind": "drop_after"})).await;
+    let failed = once(&mut writer).await;
+    assert!(matches!(failed, Err(SinkError::Retry { .. })), "{failed:?}");
+    assert_eq!(settle(&mut writer).await.marks, marks([(&p0, 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
+#[tokio::test]
+async fn an_insert_that_stored_nothing_is_sent_again() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    let insert = format!("INSERT INTO {}", place.table());
+    place.engine.fault(&insert, json!({"kind": "drop_before"})).await;
+    let failed = once(&mut writer).await;
+    assert!(matches!(failed, Err(SinkError::Retry { .. })), "{failed:?}");
+    assert_eq!(place.offsets(&p0).await, range(0, 0));
+    assert_eq!(settle(&mut writer).await.marks, marks([(&p0, 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
+/// A token whose part is gone: what a crash between the server's two writes leaves.
+#[tokio::test]
+async fn a_token_without_its_part_is_passed_by_another_token() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    settle(&mut writer).await;
+    take(&mut writer, log.batch(0, 10, 20)).await;
+    settle(&mut writer).await;
+    // A lightweight DELETE takes the rows and leaves the token.
+    let sql = format!("DELETE FROM {} WHERE _batch_first = 10", place.table());
+    place.engine.run(&sql).await;
+    let mut next = place.owner(&p0).await;
+    take(&mut next, log.batch(0, 10, 20)).await;
+    let waits = once(&mut next).await;
+    assert!(
+        matches!(&waits, Err(SinkError::Retry { cause, .. }) if cause.contains("another token")),
+        "{waits:?}"
+    );
+    assert_eq!(settle_slowly(&mut next).await.marks, marks([(&p0, 20)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 20));
+}
+
+#[tokio::test]
+async fn rows_older_than_the_table_keeps_count_as_stored() {
+    let table = orders(Some(1));
+    let (place, log) = (Place::on(Of::Shared(crate::engine::shared()), table).await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    assert_eq!(settle(&mut writer).await.marks, marks([(&p0, 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 0), "they expire as they come");
+    assert_eq!(place.found(&p0).await, marks([(&p0, 10)]), "and aren't read again");
+}
+
+/// The engine is killed again and again while a writer goes on; whatever it had said, each row is there once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engine_is_killed_while_it_inserts() {
+    let (place, log) = (Place::own().await, Log::new());
+    let p0 = log.partition(0);
+    let (mut wanted, mut kills) = (0, 0);
+    for round in 0..10_u64 {
+        let mut writer = place.owner(&p0).await;
+        let found = place.found(&p0).await;
+        let first = found.get(&p0).map_or(0, |mark| mark.offset.get());
+        assert!(first >= wanted, "{first} was acknowledged up to {wanted}");
+        take(&mut writer, log.batch(0, first, first + 3000)).await;
+        let killer = async {
+            tokio::time::sleep(Duration::from_millis(3 * round)).await;
+            place.engine.kill();
+        };
+        let (flushed, ()) = tokio::join!(once(&mut writer), killer);
+        kills += 1;
+        wanted =
+            flushed.ok().and_then(|f| f.marks.get(&p0).map(|m| m.offset.get())).unwrap_or(first);
+        drop(writer);
+        place.engine.start_again();
+    }
+    let mut writer = place.owner(&p0).await;
+    let found = place.found(&p0).await;
+    let first = found.get(&p0).map_or(0, |mark| mark.offset.get());
+    take(&mut writer, log.batch(0, first, first + 10)).await;
+    assert_eq!(settle_slowly(&mut writer).await.marks, marks([(&p0, first + 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, first + 10), "after {kills} kills");
+}

@@ -1,0 +1,131 @@
+//! What the server had acknowledged and its disk lost: filled while it is young, reported when it is old.
+
+use std::time::Duration;
+
+use aion_schemas::log::Partition;
+use aion_sinks::{
+    clickhouse::{ClickHouseSink, Settings, testing::Protection},
+    conformance::{Log, marks, settle, take},
+    sink::Sink,
+};
+
+use crate::shared::{Place, range, settings, settle_slowly, spec};
+
+/// A table of four batches of ten, and a writer that has noted how far it is.
+async fn four_batches() -> (Place, Log, Partition) {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer =
+        place.house.sink(spec(), Settings { note_every: Duration::ZERO, ..settings() });
+    writer.assign(std::slice::from_ref(&p0)).await.unwrap();
+    for first in [0, 10, 20, 30] {
+        take(&mut writer, log.batch(0, first, first + 10)).await;
+        settle(&mut writer).await;
+    }
+    assert_eq!(place.batches().await, [(0, 9), (10, 19), (20, 29), (30, 39)]);
+    (place, log, p0)
+}
+
+/// Takes batches away and leaves their tokens, as a disk does that loses a part.
+async fn lose(place: &Place, firsts: &str) {
+    let sql = format!("DELETE FROM {} WHERE _batch_first IN ({firsts})", place.table());
+    place.engine.run(&sql).await;
+}
+
+/// A writer for which what was stored within `window` is young.
+async fn writer(place: &Place, p0: &Partition, window: Duration) -> (ClickHouseSink, i64) {
+    let settings = Settings { repair_window: window, ..settings() };
+    let mut sink = place.house.sink(spec(), settings);
+    let found = sink.assign(std::slice::from_ref(p0)).await.unwrap();
+    let first = found[p0].offset.get();
+    (sink, first)
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+#[tokio::test]
+async fn a_young_break_is_filled_and_what_follows_isnt_doubled() {
+    let (place, log, p0) = four_batches().await;
+    lose(&place, "10").await;
+    let (mut sink, first) = writer(&place, &p0, HOUR).await;
+    assert_eq!(first, 10);
+    // It reads on as ever, over what is stored further on.
+    for first in [10, 17, 24, 31, 38] {
+        take(&mut sink, log.batch(0, first, first + 7)).await;
+    }
+    assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 45)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 45));
+    assert_eq!(place.batches().await, [(0, 9), (10, 19), (20, 29), (30, 39), (40, 44)]);
+}
+
+/// Negative control: a filling that goes on beyond the break doubles what is stored behind it.
+#[tokio::test]
+async fn without_the_cut_a_filling_doubles() {
+    let (place, log, p0) = four_batches().await;
+    lose(&place, "10").await;
+    let (mut sink, _) = writer(&place, &p0, HOUR).await;
+    sink.rig().turn_off(Protection::Cut);
+    sink.rig().turn_off(Protection::Verify);
+    // Under a token of its own: that of offset 10 is known.
+    sink.rig().turn_off(Protection::Token);
+    take(&mut sink, log.batch(0, 10, 25)).await;
+    settle(&mut sink).await;
+    let doubled: Vec<i64> = (0..20).chain((20..25).flat_map(|n| [n, n])).chain(25..40).collect();
+    assert_eq!(place.offsets(&p0).await, doubled);
+}
+
+#[tokio::test]
+async fn two_lost_batches_one_of_them_the_last() {
+    let (place, log, p0) = four_batches().await;
+    lose(&place, "10, 30").await;
+    let (mut sink, first) = writer(&place, &p0, HOUR).await;
+    assert_eq!(first, 10);
+    take(&mut sink, log.batch(0, 10, 50)).await;
+    assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 50)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 50));
+    assert_eq!(place.batches().await, [(0, 9), (10, 19), (20, 29), (30, 39), (40, 49)]);
+}
+
+#[tokio::test]
+async fn what_is_old_was_erased_and_does_not_come_back() {
+    let (place, log, p0) = four_batches().await;
+    lose(&place, "10, 30").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (mut sink, first) = writer(&place, &p0, Duration::from_secs(1)).await;
+    assert_eq!(first, 40);
+    take(&mut sink, log.batch(0, 40, 50)).await;
+    settle(&mut sink).await;
+    let kept: Vec<i64> = (0..10).chain(20..30).chain(40..50).collect();
+    assert_eq!(place.offsets(&p0).await, kept);
+}
+
+/// Negative control: whoever fills every break resurrects what was erased.
+#[tokio::test]
+async fn without_the_age_erased_rows_come_back() {
+    let (place, _, p0) = four_batches().await;
+    lose(&place, "10").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let settings = Settings { repair_window: Duration::from_secs(1), ..settings() };
+    let mut sink = place.house.sink(spec(), settings);
+    sink.rig().turn_off(Protection::OldBreaks);
+    let found = sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    assert_eq!(found[&p0].offset.get(), 10, "it would read them again");
+}
+
+#[tokio::test]
+async fn some_rows_of_a_batch_erased_are_no_break() {
+    let (place, _, p0) = four_batches().await;
+    place.engine.run(&format!("DELETE FROM {} WHERE _offset IN (11, 35)", place.table())).await;
+    assert_eq!(place.found(&p0).await, marks([(&p0, 40)]));
+}
+
+#[tokio::test]
+async fn an_emptied_table_is_not_filled_again() {
+    let (place, log, p0) = four_batches().await;
+    place.engine.run(&format!("TRUNCATE TABLE {}", place.table())).await;
+    assert_eq!(place.found(&p0).await, marks([(&p0, 40)]));
+    let mut sink = place.owner(&p0).await;
+    take(&mut sink, log.batch(0, 40, 45)).await;
+    settle(&mut sink).await;
+    assert_eq!(place.batches().await, [(40, 44)]);
+}

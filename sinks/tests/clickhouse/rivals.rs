@@ -1,0 +1,266 @@
+//! Each row of "a rival / keeps out by / then", with the protection and without.
+
+use std::{sync::Arc, time::Duration};
+
+use aion_sinks::{
+    clickhouse::testing::Protection,
+    conformance::{Log, marks, settle, take},
+    sink::Sink,
+};
+
+use crate::shared::{Place, once, range, settle_slowly};
+
+/// A sleeper inserts from where its successor has inserted already.
+async fn sleeper_and_owner(off: &[Protection]) -> (Place, Log) {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut first = place.owner(&p0).await;
+    take(&mut first, log.batch(0, 0, 5)).await;
+    settle(&mut first).await;
+    let mut sleeper = place.owner(&p0).await;
+    for protection in off {
+        sleeper.rig().turn_off(*protection);
+    }
+    take(&mut sleeper, log.batch(0, 5, 15)).await;
+    let mut owner = place.owner(&p0).await;
+    take(&mut owner, log.batch(0, 5, 9)).await;
+    settle(&mut owner).await;
+    let woken = once(&mut sleeper).await;
+    if off.is_empty() {
+        let woken = woken.unwrap();
+        assert_eq!((woken.marks, woken.moved), (marks([]), vec![p0.clone()]));
+        assert_eq!(place.offsets(&p0).await, range(0, 9));
+    }
+    (place, log)
+}
+
+#[tokio::test]
+async fn of_two_that_insert_from_one_offset_one_lands() {
+    sleeper_and_owner(&[]).await;
+}
+
+/// Negative control: without the token both land.
+#[tokio::test]
+async fn without_the_token_both_land() {
+    let (place, log) = sleeper_and_owner(&[Protection::Token]).await;
+    let p0 = log.partition(0);
+    let doubled: Vec<i64> = (0..5).chain((5..9).flat_map(|n| [n, n])).chain(9..15).collect();
+    assert_eq!(place.offsets(&p0).await, doubled);
+    let seen = place.open().assign(std::slice::from_ref(&p0)).await.unwrap_err();
+    assert!(seen.to_string().contains("offsets 5..9 are there more than once"), "{seen}");
+}
+
+/// Negative control: who believes the acknowledgement takes rows for stored that aren't.
+#[tokio::test]
+async fn without_the_look_rows_are_lost() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut sleeper = place.owner(&p0).await;
+    sleeper.rig().turn_off(Protection::Verify);
+    take(&mut sleeper, log.batch(0, 0, 10)).await;
+    let mut owner = place.owner(&p0).await;
+    take(&mut owner, log.batch(0, 0, 4)).await;
+    settle(&mut owner).await;
+    assert_eq!(settle(&mut sleeper).await.marks, marks([(&p0, 10)]), "it claims");
+    assert_eq!(place.offsets(&p0).await, range(0, 4), "what isn't there");
+}
+
+/// A writer is frozen with stamped rows in its hands, and wakes when the table has forgotten their token.
+async fn frozen_writer(off: Option<Protection>) -> (Place, Log, Vec<i64>) {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut first = place.owner(&p0).await;
+    take(&mut first, log.batch(0, 0, 5)).await;
+    settle(&mut first).await;
+    let mut frozen = place.owner(&p0).await;
+    if let Some(protection) = off {
+        frozen.rig().turn_off(protection);
+    }
+    take(&mut frozen, log.batch(0, 5, 15)).await;
+    let mut owner = place.owner(&p0).await;
+    let asleep = Arc::new(tokio::sync::Notify::new());
+    let wake = Arc::new(tokio::sync::Notify::new());
+    let (said, heard) = (Arc::clone(&asleep), Arc::clone(&wake));
+    frozen.rig().before_insert(Box::new(move || {
+        Box::pin(async move {
+            said.notify_one();
+            heard.notified().await;
+        })
+    }));
+    let owner_goes_on = async {
+        asleep.notified().await;
+        take(&mut owner, log.batch(0, 5, 9)).await;
+        settle(&mut owner).await;
+        // The window passes: the table remembers one token, and it isn't that of offset 5 any more.
+        let shrink = "MODIFY SETTING non_replicated_deduplication_window = 1";
+        place.engine.run(&format!("ALTER TABLE {} {shrink}", place.table())).await;
+        take(&mut owner, log.batch(0, 9, 12)).await;
+        settle(&mut owner).await;
+        take(&mut owner, log.batch(0, 12, 13)).await;
+        settle(&mut owner).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        wake.notify_one();
+    };
+    let (woken, ()) = tokio::join!(once(&mut frozen), owner_goes_on);
+    if off.is_none() {
+        let woken = woken.unwrap();
+        assert_eq!((woken.marks, woken.moved), (marks([]), vec![p0.clone()]));
+    }
+    let offsets = place.offsets(&p0).await;
+    (place, log, offsets)
+}
+
+#[tokio::test]
+async fn the_lease_keeps_a_sleeper_out_whose_token_is_forgotten() {
+    let (_place, _, offsets) = frozen_writer(None).await;
+    assert_eq!(offsets, range(0, 13));
+}
+
+/// Negative control: without the lease the sleeper doubles what others have stored meanwhile.
+#[tokio::test]
+async fn without_the_lease_a_sleeper_doubles() {
+    let (_place, _, offsets) = frozen_writer(Some(Protection::Lease)).await;
+    assert!(offsets.len() > 13, "{offsets:?}");
+}
+
+/// Two writers that began to read an empty table's log at different offsets.
+async fn beginners(off: Option<Protection>) -> (Place, Log) {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (mut one, mut two) = (place.owner(&p0).await, place.owner(&p0).await);
+    if let Some(protection) = off {
+        one.rig().turn_off(protection);
+        two.rig().turn_off(protection);
+    }
+    take(&mut one, log.batch(0, 0, 10)).await;
+    take(&mut two, log.batch(0, 4, 16)).await;
+    settle(&mut one).await;
+    let second = once(&mut two).await;
+    if off.is_none() {
+        assert_eq!(second.unwrap().moved, vec![p0.clone()]);
+        assert_eq!(place.offsets(&p0).await, range(0, 10));
+        assert_eq!(place.found(&p0).await, marks([(&p0, 10)]));
+    }
+    (place, log)
+}
+
+#[tokio::test]
+async fn where_a_table_begins_is_agreed_on() {
+    beginners(None).await;
+}
+
+/// Negative control: without the agreement both batches land, and overlap.
+#[tokio::test]
+async fn without_the_agreement_beginners_overlap() {
+    let (place, log) = beginners(Some(Protection::Opening)).await;
+    let offsets = place.offsets(&log.partition(0)).await;
+    assert_ne!(offsets, range(0, 16), "{offsets:?}");
+}
+
+/// One writer has read poison after the chain's end, the other hasn't: where they read from differs.
+async fn readers_of_poison(off: Option<Protection>) -> (Place, Log) {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut first = place.owner(&p0).await;
+    take(&mut first, log.batch(0, 0, 5)).await;
+    settle(&mut first).await;
+    let mut slow = place.owner(&p0).await;
+    take(&mut slow, log.hollow(0, 5, 8)).await;
+    take(&mut slow, log.batch(0, 8, 15)).await;
+    let mut quick = place.owner(&p0).await;
+    if let Some(protection) = off {
+        slow.rig().turn_off(protection);
+        quick.rig().turn_off(protection);
+    }
+    take(&mut quick, log.hollow(0, 5, 8)).await;
+    assert_eq!(settle(&mut quick).await.marks, marks([(&p0, 8)]));
+    take(&mut quick, log.batch(0, 8, 12)).await;
+    settle(&mut quick).await;
+    let second = once(&mut slow).await;
+    if off.is_none() {
+        assert_eq!(second.unwrap().moved, vec![p0.clone()]);
+        assert_eq!(place.batches().await, [(0, 4), (5, 11)]);
+    }
+    (place, log)
+}
+
+#[tokio::test]
+async fn a_batch_begins_where_the_chain_ends_whatever_was_read() {
+    readers_of_poison(None).await;
+}
+
+/// Negative control: begun where reading began, the tokens differ and both land.
+#[tokio::test]
+async fn begun_where_reading_began_batches_overlap() {
+    let (place, log) = readers_of_poison(Some(Protection::ChainEnd)).await;
+    let offsets = place.offsets(&log.partition(0)).await;
+    let rows = (0..5).chain(8..15).count();
+    assert!(offsets.len() > rows, "{offsets:?}");
+}
+
+/// Rows that are a day later than those before: one writer takes the day of the batch before, its rival may not.
+async fn at_midnight(off: Option<Protection>) -> Vec<i64> {
+    let (place, log) = (Place::new().await, Log::new().with_step(Duration::from_hours(24)));
+    let p0 = log.partition(0);
+    let mut first = place.owner(&p0).await;
+    take(&mut first, log.batch(0, 0, 1)).await;
+    settle(&mut first).await;
+    let (mut one, mut two) = (place.owner(&p0).await, place.owner(&p0).await);
+    if let Some(protection) = off {
+        two.rig().turn_off(protection);
+        // It would see the double afterwards; here the table shall tell.
+        two.rig().turn_off(Protection::Verify);
+    }
+    // Their looks are behind them when the other one inserts.
+    take(&mut one, log.batch(0, 1, 3)).await;
+    take(&mut two, log.batch(0, 1, 3)).await;
+    settle_slowly(&mut one).await;
+    settle_slowly(&mut two).await;
+    place.offsets(&p0).await
+}
+
+#[tokio::test]
+async fn the_day_of_a_batch_is_that_of_the_batch_before() {
+    assert_eq!(at_midnight(None).await, range(0, 3));
+}
+
+/// Negative control: under another day the server knows no such token.
+#[tokio::test]
+async fn by_its_own_day_a_batch_lands_twice() {
+    assert_eq!(at_midnight(Some(Protection::Day)).await, [0, 1, 1, 2, 2]);
+}
+
+/// Three owners at once, batches of different sizes, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_owners_of_one_partition_double_nothing() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let goal = 400;
+    let owner = |size: i64| {
+        let (place, log, p0) = (&place, &log, p0.clone());
+        async move {
+            let mut sink = place.open();
+            let mut lost = 0;
+            loop {
+                let found = sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+                let mut next = found.get(&p0).map_or(0, |mark| mark.offset.get());
+                while next < goal {
+                    take(&mut sink, log.batch(0, next, next + size)).await;
+                    next += size;
+                    if !settle_slowly(&mut sink).await.moved.is_empty() {
+                        lost += 1;
+                        break;
+                    }
+                }
+                if next >= goal {
+                    return lost;
+                }
+            }
+        }
+    };
+    let lost = tokio::join!(owner(7), owner(11), owner(13));
+    let offsets = place.offsets(&p0).await;
+    assert_eq!(offsets, range(0, offsets.len() as i64), "{lost:?}");
+    assert!(offsets.len() as i64 >= goal);
+    assert!(lost.0 + lost.1 + lost.2 > 0, "they never met");
+}

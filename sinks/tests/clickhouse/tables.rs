@@ -1,0 +1,195 @@
+//! Tables: what is made, what is refused, what `plan` finds and `apply` does.
+
+use aion_schemas::{
+    catalog::{Catalog, Environment},
+    clickhouse::{Table, of_topic, statements},
+};
+use aion_sinks::{
+    conformance::{Log, settle, take},
+    sink::{Sink, SinkError},
+};
+
+use crate::{
+    engine,
+    shared::{Of, Place, orders},
+};
+
+fn shared() -> Of {
+    Of::Shared(engine::shared())
+}
+
+#[tokio::test]
+async fn every_statement_of_the_contract_runs_and_runs_again() {
+    let place = Place::empty(shared());
+    let all = statements(&Catalog::builtin(), &place.database, Environment::Prod, None);
+    for _ in 0..2 {
+        for statement in &all {
+            place.engine.run(&statement.sql).await;
+        }
+    }
+    let sql = format!("SELECT name FROM system.tables WHERE database = '{}'", place.database);
+    assert_eq!(place.engine.rows(&sql).await.len(), all.len() - 1, "all but the database");
+}
+
+#[tokio::test]
+async fn a_new_database_has_no_differences() {
+    let place = Place::empty(shared());
+    let (tables, views) = contract(&place.database);
+    let changes = place.house.plan(&tables, &views).await.unwrap();
+    assert_eq!(changes.len(), tables.len() + 3, "database, marks, a view: {changes:#?}");
+    for change in &changes {
+        assert!(change.adds);
+        place.house.apply(change).await.unwrap();
+    }
+    assert_eq!(place.house.plan(&tables, &views).await.unwrap(), []);
+}
+
+fn contract(database: &str) -> (Vec<Table>, Vec<aion_schemas::clickhouse::Statement>) {
+    let catalog = Catalog::builtin();
+    let tables = catalog.topics.iter().map(|topic| Table::of(topic, Environment::Prod)).collect();
+    let of = |topic| of_topic(topic, database, Environment::Prod, None).into_iter().skip(1);
+    (tables, catalog.topics.iter().flat_map(of).collect())
+}
+
+#[tokio::test]
+async fn what_adds_is_applied_and_the_rest_explained() {
+    let table = orders(Some(30));
+    let mut old = table.clone();
+    old.columns.retain(|column| column.name != "note");
+    old.indexes.clear();
+    old.keep_days = Some(7);
+    old.columns[0].kind = "Nullable(String)".into();
+    let place = Place::on(shared(), old).await;
+    let alter = format!("ALTER TABLE {}", place.table());
+    place.engine.run(&format!("{alter} DROP CONSTRAINT lease")).await;
+    place.engine.run(&format!("{alter} ADD COLUMN mine String")).await;
+    let small = "MODIFY SETTING non_replicated_deduplication_window = 5";
+    place.engine.run(&format!("{alter} {small}")).await;
+    let plan = || async { place.house.plan(std::slice::from_ref(&table), &[]).await.unwrap() };
+    let changes = plan().await;
+    let (adds, others): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.adds);
+    let words = |changes: &[&aion_sinks::clickhouse::plan::Change]| {
+        changes.iter().map(|change| change.what.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        words(&adds),
+        [
+            "column note is missing",
+            "index ix_at is missing",
+            "index ix_offset is missing",
+            "constraint lease is missing",
+            "non_replicated_deduplication_window is 5",
+        ]
+    );
+    let explained = [
+        "column id is Nullable(String), and would be String in a new table",
+        "column mine (String) is not of the contract, and is left alone",
+        "rows are kept 7 days, and would be kept 30 days",
+    ];
+    assert_eq!(words(&others), explained);
+    for change in &adds {
+        place.house.apply(change).await.unwrap();
+    }
+    assert!(place.house.apply(others[0]).await.is_err());
+    assert_eq!(words(&plan().await.iter().collect::<Vec<_>>()), explained);
+}
+
+#[tokio::test]
+async fn old_rows_read_as_null_in_a_new_column() {
+    let table = orders(None);
+    let mut old = table.clone();
+    old.columns.retain(|column| column.name != "note");
+    let place = Place::on(shared(), old).await;
+    let log = Log::new();
+    let row = "INSERT INTO {} (id, at, value, _lease) VALUES ('a', now(), 1, now() + 60)";
+    place.engine.run(&row.replace("{}", &place.table())).await;
+    for change in place.house.plan(std::slice::from_ref(&table), &[]).await.unwrap() {
+        place.house.apply(&change).await.unwrap();
+    }
+    let mut writer = place.owner(&log.partition(0)).await;
+    take(&mut writer, log.batch(0, 0, 1)).await;
+    settle(&mut writer).await;
+    let sql = format!("SELECT note FROM {} ORDER BY id", place.table());
+    let rows = place.engine.rows(&sql).await;
+    assert_eq!(rows, [serde_json::json!(["third"]), serde_json::json!([null])]);
+}
+
+/// A table altered in one way is refused, and the error says which.
+async fn refused(alter: &str, says: &str) {
+    let place = Place::new().await;
+    place.engine.run(&format!("ALTER TABLE {} {alter}", place.table())).await;
+    let failed = place.open().assign(&[Log::new().partition(0)]).await.unwrap_err();
+    assert!(matches!(failed, SinkError::Fatal { .. }), "{failed:?}");
+    let text = failed.to_string();
+    assert!(text.contains(says) && text.contains("aion clickhouse plan"), "{text}");
+}
+
+#[tokio::test]
+async fn a_table_that_cant_give_the_guarantee_is_refused() {
+    refused("DROP CONSTRAINT lease", "no constraint lease").await;
+    refused("DROP COLUMN note", "no column note").await;
+    let small = "MODIFY SETTING non_replicated_deduplication_window = 10";
+    refused(small, "non_replicated_deduplication_window is 10").await;
+}
+
+#[tokio::test]
+async fn another_engine_or_partition_key_is_refused() {
+    for (from, to, says) in [
+        ("ENGINE = MergeTree", "ENGINE = ReplacingMergeTree", "its engine is ReplacingMergeTree"),
+        ("PARTITION BY _batch_day", "PARTITION BY toYYYYMM(at)", "its partition key is"),
+    ] {
+        let place = Place::new().await;
+        place.engine.run(&format!("DROP TABLE {}", place.table())).await;
+        let sql = orders(None).create(&place.database, None).sql.replace(from, to);
+        let sql = sql.replace(
+            "    lightweight_mutation",
+            "    deduplicate_merge_projection_mode = 'rebuild', lightweight_mutation",
+        );
+        place.engine.run(&sql).await;
+        let failed = place.open().assign(&[Log::new().partition(0)]).await.unwrap_err();
+        assert!(failed.to_string().contains(says), "{failed}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_table_says_what_makes_it() {
+    let place = Place::empty(shared());
+    let failed = place.open().assign(&[Log::new().partition(0)]).await.unwrap_err();
+    assert!(failed.to_string().contains("there is no such table"), "{failed}");
+    assert!(failed.to_string().contains("aion clickhouse apply"), "{failed}");
+}
+
+#[tokio::test]
+async fn latencies_are_seen_through_the_view() {
+    let place = Place::empty(shared());
+    for statement in statements(&Catalog::builtin(), &place.database, Environment::Prod, None) {
+        place.engine.run(&statement.sql).await;
+    }
+    let database = &place.database;
+    let insert = format!(
+        "INSERT INTO {database}.tasks (task_id, status, latency_ms, retries, timestamp, _append_time, _lease)
+        SELECT toString(number), 'done', number, 1, toDateTime64('2026-11-28 10:00:10', 6, 'UTC') + number, now64(6), now() + 60
+        FROM numbers(60)"
+    );
+    place.engine.run(&insert).await;
+    let sql = format!(
+        "SELECT toString(window_start), latency_avg_ms, events, retries FROM {database}.task_latency ORDER BY window_start"
+    );
+    let rows = place.engine.rows(&sql).await;
+    // 20 events in the slot of 10:00:00, 30 in that of 10:00:30, 10 in that of 10:01:00.
+    assert_eq!(
+        rows,
+        [
+            serde_json::json!(["2026-11-28 09:59:30", 9.5, 20, 20]),
+            serde_json::json!(["2026-11-28 10:00:00", 24.5, 50, 50]),
+            serde_json::json!(["2026-11-28 10:00:30", 39.5, 40, 40]),
+            serde_json::json!(["2026-11-28 10:01:00", 54.5, 10, 10]),
+        ]
+    );
+    let explain = format!(
+        "EXPLAIN SELECT status, toStartOfInterval(timestamp, toIntervalSecond(30)) AS slot, countState()
+        FROM {database}.tasks GROUP BY status, slot"
+    );
+    let plan = place.engine.run(&explain).await;
+    assert!(plan.contains("slots"), "the projection answers: {plan}");
+}
