@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     audit::{self, AuditArgs},
     bootstrap::{self, BootstrapArgs},
+    clickhouse::{self, ClickHouseCommand},
     dead_letters::{self, DeadLettersCommand},
     dev::{self, DevArgs},
     exit::{self, Exit},
@@ -43,6 +44,9 @@ enum Command {
     DeadLetters(DeadLettersCommand),
     /// Look after a lake: how its tables stand, compaction, retention, vacuum.
     Lake(LakeCommand),
+    /// Look after the tables of a ClickHouse database: what they lack, and adding it.
+    #[command(name = "clickhouse")]
+    ClickHouse(ClickHouseCommand),
     /// Work with the contract: topics and schemas.
     Schemas {
         #[command(subcommand)]
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Lake(command) => lake::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::ClickHouse(command) => clickhouse::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

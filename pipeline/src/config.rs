@@ -5,6 +5,7 @@
 //! **Invariant:** an unknown key is an error that names the nearest known one; nothing is ignored.
 //! **Invariant:** a secret is never in the file: it is a reference, `env:NAME` or `file:PATH`.
 
+mod clickhouse;
 mod jobs;
 mod overrides;
 mod registry;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 use url::Url;
 
 pub use self::{
+    clickhouse::ClickHouseConfig,
     jobs::{JobConfig, SinkKind, defaults as default_jobs},
     registry::RegistryConfig,
 };
@@ -43,6 +45,8 @@ pub struct Config {
     pub registry: Option<RegistryConfig>,
     /// Where the lake is, and when it writes.
     pub lake: LakeConfig,
+    /// The ClickHouse database, where there is one.
+    pub clickhouse: Option<ClickHouseConfig>,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub http: SocketAddr,
     /// The bound on bytes in memory, decoded rows and librdkafka's queues together.
@@ -116,6 +120,7 @@ struct File {
     kafka: KafkaFile,
     registry: Option<registry::RegistryFile>,
     lake: Option<LakeFile>,
+    clickhouse: Option<clickhouse::ClickHouseFile>,
     #[serde(default)]
     http: HttpFile,
     #[serde(default)]
@@ -240,12 +245,16 @@ fn check(file: File) -> Result<Config, String> {
         flush_age: Duration::from_secs(lake.flush_age_s),
         upkeep: upkeep(&lake, &catalog)?,
     };
-    let jobs = jobs::check(file.jobs, &catalog)?;
+    let clickhouse = file.clickhouse.map(|file| clickhouse::check(file, &catalog)).transpose()?;
+    let mut places = vec![SinkKind::Lake];
+    places.extend(clickhouse.as_ref().map(|_| SinkKind::ClickHouse));
+    let jobs = jobs::check(file.jobs, &catalog, &places)?;
     Ok(Config {
         kafka: connection(file.kafka)?,
         registry: file.registry.map(registry::check).transpose()?,
         catalog,
         lake,
+        clickhouse,
         http: place::address(&file.http.listen).map_err(|cause| format!("http.listen: {cause}"))?,
         memory_bytes: mib("memory.budget_mib", file.memory.budget_mib)?,
         drain: Duration::from_secs(file.drain_s),

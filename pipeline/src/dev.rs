@@ -20,7 +20,9 @@ use crate::{
         self,
         schemas::{self, SchemaStep},
     },
-    config::{Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig, default_jobs},
+    config::{
+        Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig, SinkKind, default_jobs,
+    },
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
     generate::Feed,
@@ -137,7 +139,7 @@ fn config(
     let catalog = lake_args::catalog(args.catalog.as_deref())?;
     let lake = folder.lake();
     let url = place::folder_url(&lake).map_err(|cause| anyhow::anyhow!("lake folder {cause}"))?;
-    let mut jobs = default_jobs(&catalog);
+    let mut jobs = default_jobs(&catalog, SinkKind::Lake);
     // Here one tries out what happens to bad records: they all become dead letters.
     for job in &mut jobs {
         job.max_reject_share = 1.0;
@@ -147,6 +149,7 @@ fn config(
         catalog,
         kafka: Connection::to(broker.to_string()),
         registry: Some(RegistryConfig::at(registry)),
+        clickhouse: None,
         lake: LakeConfig {
             url,
             options: StoreOptions::default(),

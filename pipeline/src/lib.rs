@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod bootstrap;
 pub mod cli;
+pub mod clickhouse;
 pub mod config;
 pub mod data_folder;
 pub mod dead_letters;

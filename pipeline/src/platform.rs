@@ -6,6 +6,7 @@ use aion_kafka::Limits;
 use aion_schemas::catalog::Topic;
 use aion_sinks::{
     budget::Budget,
+    clickhouse::{self, ClickHouse},
     lake::{Lake, Settings, TableSpec, upkeep::Compaction},
     sink::{Sink, SinkError},
 };
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{Audits, schedule},
-    config::{Config, JobConfig, SinkKind},
+    config::{ClickHouseConfig, Config, JobConfig, SinkKind},
     exit::{Exit, Failure},
     health::Health,
     http,
@@ -56,13 +57,14 @@ impl Platform {
         let lake = Lake::open(&config.lake.url, &config.lake.options)
             .map_err(|cause| sink_failure(&cause))?;
         lake.probe().await.map_err(|cause| sink_failure(&cause))?;
+        let places = Places { lake, clickhouse: house(&config)?, partitions };
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         let topics = |job: &JobConfig| {
             let topics: Vec<_> = job.topics().map(Arc::clone).collect();
             topics.into_iter().map(|topic| (job.clone(), topic)).collect::<Vec<_>>()
         };
         for (job, topic) in config.jobs.iter().flat_map(topics) {
-            let sinks = sinks(&job, &lake, &config).await?;
+            let sinks = sinks(&job, &places, &config).await?;
             // A person has asked for each retry: those that fail again stop nothing.
             let max_reject_share = if topic.is_retries() { 1.0 } else { job.max_reject_share };
             let spec = JobSpec {
@@ -79,9 +81,10 @@ impl Platform {
             jobs.push(handle.done);
         }
         let health = Arc::new(Health::new(statuses));
-        let topics = config.jobs.iter().map(|job| Arc::clone(&job.topic)).collect();
+        let in_lake = config.jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
+        let topics = in_lake.map(|job| Arc::clone(&job.topic)).collect();
         let rounds = config.lake.upkeep.clone();
-        tokio::spawn(upkeep::run(lake, topics, rounds, worth(&config), shutdown.clone()));
+        tokio::spawn(upkeep::run(places.lake, topics, rounds, worth(&config), shutdown.clone()));
         let audits = Audits::default();
         if let Some(audit) = config.audit {
             let (audits, shutdown) = (audits.clone(), shutdown.clone());
@@ -145,9 +148,22 @@ fn queue_limits(jobs: &[JobConfig], found: &Partitions, queues_bytes: usize) -> 
     }
 }
 
+/// Where rows go.
+struct Places {
+    lake: Lake,
+    clickhouse: Option<(ClickHouse, ClickHouseConfig)>,
+    partitions: Partitions,
+}
+
+fn house(config: &Config) -> anyhow::Result<Option<(ClickHouse, ClickHouseConfig)>> {
+    let Some(clickhouse) = &config.clickhouse else { return Ok(None) };
+    let house = ClickHouse::new(clickhouse.server.clone()).map_err(|cause| sink_failure(&cause))?;
+    Ok(Some((house, clickhouse.clone())))
+}
+
 async fn sinks(
     job: &JobConfig,
-    lake: &Lake,
+    places: &Places,
     config: &Config,
 ) -> anyhow::Result<Vec<Box<dyn Sink>>> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::with_capacity(job.sinks.len());
@@ -157,12 +173,42 @@ async fn sinks(
                 let spec = table_spec(&job.topic);
                 let settings = lake_settings(config);
                 sinks.push(Box::new(
-                    lake.sink(spec, settings).await.map_err(|cause| sink_failure(&cause))?,
+                    places.lake.sink(spec, settings).await.map_err(|cause| sink_failure(&cause))?,
                 ));
+            }
+            SinkKind::ClickHouse => {
+                // The configuration was checked: who writes there has said where it is.
+                let Some((house, settings)) = &places.clickhouse else { continue };
+                let found = places.partitions.get(&job.topic.name).copied();
+                let spec = house_spec(&job.topic, found);
+                let settings = house_settings(settings, rows_bytes(config));
+                sinks.push(Box::new(house.sink(spec, settings)));
             }
         }
     }
     Ok(sinks)
+}
+
+/// What ClickHouse's sink has to know of a topic's table.
+fn house_spec(topic: &Topic, partitions: Option<usize>) -> clickhouse::TableSpec {
+    let few = topic.schema.fields.iter().filter(|field| field.few_values);
+    clickhouse::TableSpec {
+        name: topic.table.to_string(),
+        schema: topic.schema.arrow(),
+        few_values: few.map(|field| field.name.to_string()).collect(),
+        partitions: partitions.unwrap_or(topic.partitions.max(1) as usize),
+    }
+}
+
+/// A table may hold half of all rows: a server that is slow for one is slow for the others.
+fn house_settings(config: &ClickHouseConfig, rows_bytes: usize) -> clickhouse::Settings {
+    let flush_bytes = config.flush_bytes.min(rows_bytes / 8);
+    clickhouse::Settings {
+        flush_bytes,
+        flush_age: config.flush_age,
+        hold_bytes: (4 * flush_bytes).min(rows_bytes / 2),
+        ..clickhouse::Settings::default()
+    }
 }
 
 /// What the lake has to know of a topic's table.
@@ -194,7 +240,7 @@ fn worth(config: &Config) -> Compaction {
     Compaction { target_bytes: worth.target_bytes.min(most), ..worth }
 }
 
-fn sink_failure(cause: &SinkError) -> Failure {
+pub(crate) fn sink_failure(cause: &SinkError) -> Failure {
     let exit = match cause {
         SinkError::Retry { .. } => Exit::Failed,
         SinkError::Fatal { .. } => Exit::Guarantee,

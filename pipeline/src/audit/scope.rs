@@ -94,7 +94,7 @@ impl Scope {
             connection,
             lake,
             lake_options: storage::from_environment(),
-            places: places(&default_jobs(&catalog)),
+            places: places(&default_jobs(&catalog, SinkKind::Lake)),
             catalog: Arc::new(catalog),
             since: None,
             memory_bytes: MEMORY_BYTES,
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn topics_are_chosen_by_name_or_table_and_mistakes_are_named() {
-        let all = places(&default_jobs(&Catalog::builtin()));
+        let all = places(&default_jobs(&Catalog::builtin(), SinkKind::Lake));
         let names = ["tasks".to_owned(), "aion.router.decisions".to_owned()];
         let two = chosen(&all, &names).unwrap();
         let chosen_topics: Vec<&str> = two.iter().map(|place| &*place.topic.name).collect();

@@ -32,6 +32,8 @@ pub struct JobConfig {
 pub enum SinkKind {
     /// The Delta lake.
     Lake,
+    /// The ClickHouse database.
+    ClickHouse,
 }
 
 impl JobConfig {
@@ -45,6 +47,7 @@ impl SinkKind {
     fn name(self) -> &'static str {
         match self {
             SinkKind::Lake => "lake",
+            SinkKind::ClickHouse => "clickhouse",
         }
     }
 }
@@ -66,10 +69,15 @@ const fn default_max_reject_share() -> f64 {
     0.5
 }
 
-/// Checks the jobs of a file; without any, every topic of the catalog lands in the lake.
-pub(super) fn check(files: Vec<JobFile>, catalog: &Catalog) -> Result<Vec<JobConfig>, String> {
+/// Checks the jobs of a file; without any, every topic of the catalog lands in every place, each by a
+/// job of its own: a place that is down delays no other.
+pub(super) fn check(
+    files: Vec<JobFile>,
+    catalog: &Catalog,
+    places: &[SinkKind],
+) -> Result<Vec<JobConfig>, String> {
     if files.is_empty() {
-        return Ok(defaults(catalog));
+        return Ok(places.iter().flat_map(|place| defaults(catalog, *place)).collect());
     }
     let mut jobs = Vec::with_capacity(files.len());
     let mut writers: BTreeMap<(Arc<str>, SinkKind), String> = BTreeMap::new();
@@ -79,6 +87,13 @@ pub(super) fn check(files: Vec<JobFile>, catalog: &Catalog) -> Result<Vec<JobCon
             return Err(format!("two jobs are named {:?}", job.name));
         }
         for sink in &job.sinks {
+            if !places.contains(sink) {
+                let name = sink.name();
+                return Err(format!(
+                    "job {:?} writes to {name}: add a [{name}] with its url",
+                    job.name
+                ));
+            }
             // Two jobs that write one topic to one table would each skip what the other stored.
             let key = (Arc::clone(&job.topic.name), *sink);
             if let Some(other) = writers.insert(key, job.name.clone()) {
@@ -106,20 +121,27 @@ fn check_one(file: JobFile, catalog: &Catalog) -> Result<JobConfig, String> {
     Ok(JobConfig {
         name: file.name.unwrap_or_else(|| format!("{}-{}", topic.table, first.name())),
         topic: Arc::new(topic.clone()),
-        retries: catalog.retries_of(topic).map(Arc::new),
+        retries: retries(topic, &file.sinks, catalog),
         sinks: file.sinks,
         max_reject_share: file.max_reject_share,
         schema_ids: file.schema_ids.into_iter().map(SchemaId).collect(),
     })
 }
 
-/// One job for each topic of the catalog, into the lake.
-pub fn defaults(catalog: &Catalog) -> Vec<JobConfig> {
+/// The topic of retries that a job reads beside its own. Only the lake knows a retry whose record it has; elsewhere
+/// one that is sent twice would land twice.
+fn retries(topic: &Topic, sinks: &[SinkKind], catalog: &Catalog) -> Option<Arc<Topic>> {
+    let knows_origins = sinks.iter().all(|sink| *sink == SinkKind::Lake);
+    catalog.retries_of(topic).filter(|_| knows_origins).map(Arc::new)
+}
+
+/// One job for each topic of the catalog, into one place.
+pub fn defaults(catalog: &Catalog, place: SinkKind) -> Vec<JobConfig> {
     let job = |topic: &Topic| JobConfig {
-        name: format!("{}-{}", topic.table, SinkKind::Lake.name()),
+        name: format!("{}-{}", topic.table, place.name()),
         topic: Arc::new(topic.clone()),
-        retries: catalog.retries_of(topic).map(Arc::new),
-        sinks: vec![SinkKind::Lake],
+        retries: retries(topic, &[place], catalog),
+        sinks: vec![place],
         max_reject_share: default_max_reject_share(),
         schema_ids: Vec::new(),
     };

@@ -126,3 +126,49 @@ fn a_registry_is_told_apart_by_what_contradicts_itself() {
         assert!(error.contains(wanted) && !error.contains("hunter2"), "{text}: {error}");
     }
 }
+
+const HOUSE: &str = r#"
+    [clickhouse]
+    url = "http://localhost:8123"
+"#;
+
+#[test]
+fn with_clickhouse_every_topic_lands_in_both_places_by_jobs_of_their_own() {
+    let config = parse(&format!("{MINIMAL}{HOUSE}")).unwrap();
+    assert_eq!(config.jobs.len(), 2 * config.catalog.topics.len());
+    assert!(config.jobs.iter().all(|job| job.sinks.len() == 1));
+    let named = |name: &str| config.jobs.iter().any(|job| job.name == name);
+    assert!(named("decisions-lake") && named("decisions-clickhouse"));
+    let house = config.clickhouse.unwrap();
+    assert_eq!((house.server.database.as_str(), house.flush_age.as_secs()), ("aion", 5));
+}
+
+#[test]
+fn rows_are_kept_as_said_else_as_long_as_messages() {
+    let text = format!("{MINIMAL}{HOUSE} environment = \"dev\"\n keep_days.decisions = 90");
+    let config = parse(&text).unwrap();
+    let house = config.clickhouse.unwrap();
+    let days = |table| house.table(config.catalog.table(table).unwrap()).keep_days;
+    assert_eq!([days("decisions"), days("audit"), days("gaps")], [Some(90), Some(7), None]);
+}
+
+#[test]
+fn what_is_wrong_about_clickhouse_is_said() {
+    let job = "[[job]]\n topic = \"aion.audit.activity\"\n sinks = [\"clickhouse\"]";
+    for (text, says) in [
+        (job.to_owned(), "add a [clickhouse] with its url"),
+        (
+            HOUSE.replace("http://", "tcp://"),
+            "clickhouse.url: \"tcp://localhost:8123\": http://HOST",
+        ),
+        (HOUSE.replace("//localhost", "//a:b@localhost"), "write user and password"),
+        (format!("{HOUSE} password = \"hunter2\""), "clickhouse.password: a secret doesn't belong"),
+        (format!("{HOUSE} database = \"a-b\""), "clickhouse.database: letters"),
+        (format!("{HOUSE} flush_age_s = 0"), "clickhouse.flush_age_s: a second is the least"),
+        (format!("{HOUSE} keep_days.nothing = 3"), "there is no table nothing"),
+        (format!("{HOUSE} flush_ags_s = 3"), "flush_age_s"),
+    ] {
+        let error = parse(&format!("{MINIMAL}{text}")).unwrap_err();
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}

@@ -10,7 +10,7 @@ use aion_schemas::{
 };
 
 use crate::{
-    config::{Config, JobConfig, default_jobs},
+    config::{Config, JobConfig, SinkKind, default_jobs},
     data_folder::running_broker,
     exit::{Exit, Failure},
     kafka_args::KafkaArgs,
@@ -63,7 +63,12 @@ impl PlaceArgs {
         let running = running_broker(&self.lake.data).filter(|_| self.lake.lake.is_none());
         let brokers = self.brokers.clone().or(running);
         let connection = self.kafka.connection(brokers.as_deref())?;
-        Ok(Place { engine: open(settings)?, jobs: default_jobs(&catalog), catalog, connection })
+        Ok(Place {
+            engine: open(settings)?,
+            jobs: default_jobs(&catalog, SinkKind::Lake),
+            catalog,
+            connection,
+        })
     }
 }
 

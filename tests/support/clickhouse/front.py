@@ -166,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
                 spooled = self.server.spool / str(uuid.uuid4())
                 spooled.write_bytes(body)
             self.answer(200, self.server.run(settings, own, query, spooled))
-        except Dropped:
+        except (Dropped, ConnectionError):
             self.close_connection = True
         except Refused as error:
             self.refuse(error.code, error.status, str(error))
@@ -224,8 +224,11 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        try:
+            self.end_headers()
+            self.wfile.write(body)
+        except ConnectionError:  # the client was killed meanwhile
+            self.close_connection = True
 
     def refuse(self, code: int, status: int, text: str) -> None:
         self.close_connection = True

@@ -1,0 +1,142 @@
+"""`aion run` into ClickHouse: killed, split in three, frozen, with the engine killed under it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+import urllib.error
+from pathlib import Path
+
+import pytest
+from clickhouse.engine import Engine
+from clickhouse.writers import Writers
+from processes import Dev
+
+
+@pytest.fixture
+def dev(tmp_path: Path):
+    """Its broker is used, and its own lake, which nobody kills, to compare with."""
+    dev = Dev(tmp_path)
+    dev.start("--rate", "500")
+    yield dev
+    dev.end()
+
+
+@pytest.fixture
+def engine(tmp_path: Path):
+    engine = Engine(tmp_path / "engine")
+    yield engine
+    engine.kill()
+
+
+@pytest.fixture
+def writers(tmp_path: Path, dev: Dev, engine: Engine, request: pytest.FixtureRequest):
+    writers = Writers(tmp_path, dev, engine, getattr(request, "param", 1))
+    yield writers
+    writers.end()
+
+
+def no_more_events(dev: Dev) -> None:
+    assert dev.stop() == 0
+    dev.start("--no-generator")
+
+
+def test_kills_of_process_and_engine(writers: Writers, dev: Dev, engine: Engine):
+    seed = random.randrange(2**31)
+    print("seed", seed)
+    rng = random.Random(seed)
+    for kill in ["process", "engine", "both", "process", "engine"]:
+        writers.launch(0)
+        writers.all[0].wait_ready()
+        time.sleep(rng.uniform(2, 4))
+        if kill != "process":
+            engine.kill()
+            time.sleep(rng.uniform(0, 0.5))
+        if kill != "engine":
+            writers.all[0].kill()
+        if kill != "process":
+            engine.start()
+        if kill == "engine":
+            time.sleep(rng.uniform(1, 3))
+            writers.all[0].kill()
+        writers.check()
+    no_more_events(dev)
+    writers.launch(0)
+    writers.wait_for_all()
+    assert writers.all[0].stop() == 0
+
+
+@pytest.mark.parametrize("writers", [3], indirect=True)
+def test_three_split_brains_killed_and_frozen(
+    writers: Writers, dev: Dev, engine: Engine
+):
+    seed = random.randrange(2**31)
+    print("seed", seed)
+    rng = random.Random(seed)
+    for number in range(3):
+        writers.launch(number)
+    for _ in range(12):
+        time.sleep(rng.uniform(0.5, 2))
+        writers.disturb(rng)
+    no_more_events(dev)
+    writers.wait_for_all()
+    assert all(process.stop() == 0 for process in writers.all)
+    writers.check()
+
+
+def test_apply_makes_the_tables_and_says_so(writers: Writers, engine: Engine):
+    config = str(writers.config(0))
+    told = writers.aion("clickhouse", "apply", "--config", config)
+    assert told == "database aion is as the contract wants it\n"
+    engine.query("ALTER TABLE aion.tasks DROP COLUMN error_code")
+    engine.query(
+        "ALTER TABLE aion.audit MODIFY TTL toDateTime(_append_time) + toIntervalDay(3)"
+    )
+    told = writers.aion("clickhouse", "plan", "--config", config)
+    assert "+ tasks: column error_code is missing\n" in told
+    assert (
+        "! audit: rows are kept 3 days, and would be kept 30 days; by hand: ALTER"
+        in told
+    )
+    told = writers.aion("clickhouse", "apply", "--config", config)
+    assert "added  tasks: column error_code is missing\n" in told
+    assert "error_code" not in writers.aion("clickhouse", "plan", "--config", config)
+
+
+def test_a_table_that_cant_give_the_guarantee_stops_its_job(
+    writers: Writers, engine: Engine
+):
+    engine.query("ALTER TABLE aion.tasks DROP CONSTRAINT lease")
+    engine.query("ALTER TABLE aion.decisions DROP CONSTRAINT lease")
+    writers.launch(0)
+    run = writers.all[0]
+    assert run.process.wait(60) == 6, run.output()
+    assert "it has no constraint lease" in run.output()
+    assert "aion clickhouse plan" in run.output()
+
+
+def test_a_server_that_is_down_delays_only_its_own_job(
+    tmp_path: Path, writers: Writers, dev: Dev, engine: Engine
+):
+    engine.kill()
+    config = writers.config(0)
+    both = config.read_text() + (
+        '[[job]]\ntopic = "aion.tasks.lifecycle"\nsinks = ["lake"]\n'
+    )
+    config.write_text(both.replace('/unused"', '/lake"\nflush_age_s = 1'))
+    writers.launch(0)
+    run = writers.all[0]
+
+    def stored() -> bool:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            return run.metric("aion_rows_stored_total", job="tasks-lake") > 0
+        return False
+
+    run.wait(stored, "the lake's job goes on", 60)
+    assert run.get("/readyz")[0] == 503, "the other one doesn't"
+    engine.start()
+    run.wait(lambda: writers.count("tasks") > 0, "and then it does", 60)
+    run.wait(lambda: run.get("/readyz")[0] == 200, "and says so", 60)
+    assert run.stop() == 0
+    writers.check()
