@@ -18,7 +18,10 @@ use std::{
 use aion::{
     bootstrap,
     generate::{Encoder, Life, Messages, Share, Topic},
-    job::{self, JobSpec},
+    job::{
+        self, JobSpec,
+        schemas::{Found, Registry, WriterSchemas},
+    },
 };
 use aion_embedded::{Broker, Fsync};
 use aion_kafka::{Connection, Consumer, Error, Event, Limits, Outgoing, Producer, TopicPartition};
@@ -32,6 +35,7 @@ use aion_sinks::{
     lake::{Lake, Settings, StoreOptions, TableSpec},
     sink::Sink,
 };
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -144,6 +148,17 @@ fn read_raw(connection: &Connection, round: u64, events: u64) {
     }
 }
 
+/// A registry where every id is the contract's own schema, of this text.
+#[derive(Debug)]
+struct Contract(String);
+
+#[async_trait]
+impl WriterSchemas for Contract {
+    async fn look_up(&self, _: SchemaId) -> Found {
+        Found::Schema { text: self.0.clone(), references: Vec::new() }
+    }
+}
+
 fn run_job(connection: &Connection, catalog: &Catalog, events: u64) {
     let folder = tempfile::tempdir().unwrap();
     let lake =
@@ -160,10 +175,11 @@ fn run_job(connection: &Connection, catalog: &Catalog, events: u64) {
         };
         let settings = Settings { flush_age: Duration::from_secs(5), ..Settings::default() };
         let sinks: Vec<Box<dyn Sink>> = vec![Box::new(lake.sink(spec, settings).await.unwrap())];
+        let text = topic.schema.avro_text("aion.events");
         let spec = JobSpec {
             name: "bench".to_owned(),
             topic: Arc::new(topic.clone()),
-            schema_ids: vec![SchemaId(SCHEMA_ID)],
+            registry: Some(Registry { schemas: Arc::new(Contract(text)), grace: WAIT }),
             max_reject_share: 0.0,
             stop_within: WAIT,
             limits: Limits::default(),

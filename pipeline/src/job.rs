@@ -19,6 +19,7 @@
 //! | [`retries`] | dead letters that are sent again |
 //! | [`journal`], `recorder`, [`gaps`], [`dead_letters`] | what could not be stored is written down |
 //! | `recreated` | the topic is gone, and another has its name |
+//! | [`schemas`] | which schemas framed records were written with |
 //! | `reject_share`, [`appeal`], `backoff` | when to stop, who lets it go on, when to try again |
 //! | [`status`] | what the outside sees |
 //!
@@ -33,7 +34,7 @@ use std::{
 };
 
 use aion_kafka::{Connection, Limits};
-use aion_schemas::{catalog::Topic, decode::SchemaId, log::Timestamp};
+use aion_schemas::{catalog::Topic, log::Timestamp};
 use aion_sinks::{
     budget::Budget,
     sink::{Sink, SinkError},
@@ -45,6 +46,7 @@ use self::{
     event_loop::{Clock, Job, Plan},
     kafka::{KafkaSource, Opening, journal::KafkaJournal, rows},
     rules::Rules,
+    schemas::Registry,
     status::StatusReader,
 };
 
@@ -68,6 +70,7 @@ mod recreated;
 mod reject_share;
 pub mod retries;
 mod rules;
+pub mod schemas;
 pub mod source;
 pub mod status;
 mod stop;
@@ -81,9 +84,8 @@ pub struct JobSpec {
     /// The topic, from the catalog, or its topic of retries: that is read under the same name, by a
     /// reader and a group of its own, so that neither waits for the other.
     pub topic: Arc<Topic>,
-    /// The registry's ids of the contract's own Avro schema for this topic. Payloads framed with another
-    /// id are rejected.
-    pub schema_ids: Vec<SchemaId>,
+    /// Where the schemas of framed payloads are looked up; without it, such payloads are rejected.
+    pub registry: Option<Registry>,
     /// Above this share of rejected records, of the last 1,000 at least, a partition stops; 1 allows all.
     pub max_reject_share: f64,
     /// How long a stop may take: flush, commit, leave.
@@ -135,7 +137,8 @@ pub fn run(
         connection,
         group: &group,
         topic: &spec.topic,
-        rows: rows::maker(&spec.name, &spec.topic, spec.schema_ids),
+        rows: rows::maker(&spec.name, &spec.topic),
+        registry: spec.registry,
         budget: budget.clone(),
         shutdown,
         stop_within: spec.stop_within,

@@ -70,7 +70,7 @@ impl Platform {
             let spec = JobSpec {
                 name: job.name.clone(),
                 topic,
-                schema_ids: job.schema_ids.clone(),
+                registry: None,
                 max_reject_share,
                 stop_within: config.drain,
                 limits,

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use aion_schemas::{
     catalog::{Catalog, Topic},
-    decode::SchemaId,
     suggest::nearest,
 };
 use serde::Deserialize;
@@ -22,8 +21,6 @@ pub struct JobConfig {
     pub sinks: Vec<SinkKind>,
     /// The share of rejected records, of the last 1,000 at least, above which a partition pauses.
     pub max_reject_share: f64,
-    /// The registry's ids of the contract's own Avro schema, for events framed with one.
-    pub schema_ids: Vec<SchemaId>,
 }
 
 /// The kinds of sink.
@@ -61,8 +58,6 @@ pub(super) struct JobFile {
     sinks: Vec<SinkKind>,
     #[serde(default = "default_max_reject_share")]
     max_reject_share: f64,
-    #[serde(default)]
-    schema_ids: Vec<u32>,
 }
 
 const fn default_max_reject_share() -> f64 {
@@ -124,7 +119,6 @@ fn check_one(file: JobFile, catalog: &Catalog) -> Result<JobConfig, String> {
         retries: retries(topic, &file.sinks, catalog),
         sinks: file.sinks,
         max_reject_share: file.max_reject_share,
-        schema_ids: file.schema_ids.into_iter().map(SchemaId).collect(),
     })
 }
 
@@ -143,7 +137,6 @@ pub fn defaults(catalog: &Catalog, place: SinkKind) -> Vec<JobConfig> {
         retries: retries(topic, &[place], catalog),
         sinks: vec![place],
         max_reject_share: default_max_reject_share(),
-        schema_ids: Vec::new(),
     };
     catalog.topics.iter().map(job).collect()
 }

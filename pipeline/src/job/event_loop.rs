@@ -244,6 +244,11 @@ impl<S: Source, J: Journal> Job<S, J> {
                 }
             }
             Event::Decided { partition, below } => self.decided(&partition, below, now).await,
+            Event::WaitsForSchema { partition, run, id } => {
+                if let Some(reader) = self.reading(partition, run) {
+                    reader.wanted_schema = id;
+                }
+            }
             Event::Trouble(cause) => self.note_trouble(cause),
             Event::Failed { cause, hint } => return Err(self.source_failed(cause, hint)),
             Event::CommitFailed(partitions) => self.commit_failed(&partitions, now),

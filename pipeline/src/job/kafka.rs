@@ -9,6 +9,7 @@
 //! **Invariant:** the reader thread polls on whatever the job does. When the budget is spent, or the job
 //! doesn't take events, it stops fetching and goes on polling, so that the group keeps this member.
 
+mod book;
 mod commands;
 mod cutter;
 mod decisions;
@@ -17,6 +18,8 @@ mod locating;
 mod lookups;
 mod poller;
 pub(super) mod rows;
+mod schemas;
+mod waiting;
 
 use std::{
     sync::{
@@ -39,8 +42,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{lookups::Lookups, poller::Poller, rows::MakeRows};
-use super::source::{Command, Event, Source};
+use self::{book::Book, lookups::Lookups, poller::Poller, rows::MakeRows, schemas::Schemas};
+use super::{
+    schemas::Registry,
+    source::{Command, Event, Source},
+};
 
 /// Events that wait for the job; more wait in the reader, which then stops fetching.
 const EVENTS: usize = 16;
@@ -90,6 +96,7 @@ pub(super) struct Opening<'a> {
     pub(super) group: &'a str,
     pub(super) topic: &'a Topic,
     pub(super) rows: MakeRows,
+    pub(super) registry: Option<Registry>,
     pub(super) budget: Budget,
     pub(super) shutdown: CancellationToken,
     pub(super) stop_within: Duration,
@@ -99,7 +106,7 @@ pub(super) struct Opening<'a> {
 impl KafkaSource {
     /// Joins the group and starts the threads. Brokers may be down: it connects in the background.
     pub(super) fn open(opening: Opening<'_>) -> Result<KafkaSource, String> {
-        let Opening { connection, group, topic, rows, budget, shutdown, .. } = opening;
+        let Opening { connection, group, topic, rows, registry, budget, shutdown, .. } = opening;
         let (events_in, events) = mpsc::channel(EVENTS);
         let (commands, commands_out) = mpsc::channel(COMMANDS);
         let pulse = Pulse::new();
@@ -108,7 +115,11 @@ impl KafkaSource {
         let lookups = Lookups::start(connection, &topic.name)?;
         let client = (connection.clone(), consumer);
         let named = (Arc::clone(&topic.name), pulse.clone());
-        let poller = Poller::new(client, lookups, rows, budget, named);
+        let schemas = registry.map(|registry| {
+            let book = Book::new(registry.grace);
+            Schemas::start(registry.schemas, Arc::clone(&topic.schema), book)
+        });
+        let poller = Poller::new(client, lookups, (rows, schemas), budget, named);
         let (ended_in, ended) = oneshot::channel::<()>();
         std::thread::Builder::new()
             .name(format!("read {}", topic.name))

@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use aion_schemas::log::{Mark, Offset, Partition};
+use aion_schemas::{
+    decode::SchemaId,
+    log::{Mark, Offset, Partition},
+};
 use aion_sinks::batch::Batch;
 
 use super::{
@@ -38,6 +41,8 @@ pub(super) struct Reader {
     pub(super) once_drained: Option<OnceDrained>,
     /// Whether dead letters or gaps of it could not be written down, for some time at least.
     pub(super) is_unrecorded: bool,
+    /// The schema that its next record waits for.
+    pub(super) wanted_schema: Option<SchemaId>,
     /// Up to here the log is what it was, when it was found cut.
     pub(super) agreed: Option<Offset>,
     /// So many look-ups are to tell that it is still the same topic whose log was found cut: one made anew
@@ -146,6 +151,7 @@ impl Reader {
             backoff: Backoff::default(),
             once_drained: None,
             is_unrecorded: false,
+            wanted_schema: None,
             agreed: None,
             looks_left: 0,
             reject_share: RejectShare::default(),
@@ -166,6 +172,7 @@ impl Reader {
         self.told = Told::Go;
         self.is_unrecorded = false;
         self.asks_at = None;
+        self.wanted_schema = None;
         self.once_drained.take_if(|then| *then == OnceDrained::StartOver);
     }
 
@@ -279,6 +286,9 @@ impl Reader {
                 PartitionState::Paused("its topic is gone, its rows are being stored")
             }
             Phase::Reading if self.is_busy => PartitionState::Paused("a sink has no room"),
+            Phase::Reading if self.wanted_schema.is_some() => {
+                PartitionState::Paused("its next record waits for its schema")
+            }
             Phase::Reading => PartitionState::Reading,
         };
         let marks: Vec<_> = sinks
@@ -296,6 +306,7 @@ impl Reader {
             lag: self.high.zip(least).map(|(high, least)| (high - least).max(0)),
             newest: self.sinks.iter().filter_map(|sink| sink.newest).min(),
             committed_at: self.committed_at,
+            wanted_schema: self.wanted_schema,
             marks,
         }
     }

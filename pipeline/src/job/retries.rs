@@ -17,7 +17,7 @@ use std::borrow::Cow;
 
 use aion_kafka::Record;
 use aion_schemas::{
-    decode::{self, Decoder, Outcome, Reason, Reject, Retry},
+    decode::{self, Decoder, Outcome, Reason, Reject, Retry, SchemaId, Writer},
     log::Origin,
 };
 use arrow::record_batch::RecordBatch;
@@ -104,5 +104,17 @@ impl Rows for RetryRows {
 
     fn take_unknown_fields(&mut self) -> Vec<(String, u64)> {
         self.decoder.take_unknown_fields()
+    }
+
+    fn wants(&self, record: &Record<'_>) -> Option<SchemaId> {
+        Rows::wants(&self.decoder, record)
+    }
+
+    fn learn(&mut self, id: SchemaId, writer: Writer) {
+        self.decoder.learn(id, writer);
+    }
+
+    fn forget(&mut self, id: SchemaId) {
+        self.decoder.forget(id);
     }
 }

@@ -9,7 +9,7 @@
 use std::{ops::Range, sync::Arc, time::Instant};
 
 use aion_schemas::{
-    decode::Retry,
+    decode::{Retry, SchemaId},
     log::{Mark, Offset, Partition, Stream, Timestamp},
 };
 use aion_sinks::batch::Batch;
@@ -69,6 +69,15 @@ pub enum Event {
         run: u64,
         /// Up to here the log is what it was.
         agreed: Offset,
+    },
+    /// A run waits at a record for its schema, or goes on.
+    WaitsForSchema {
+        /// The partition's number.
+        partition: i32,
+        /// The run that waits.
+        run: u64,
+        /// The schema's id; `None` when it goes on.
+        id: Option<SchemaId>,
     },
     /// Answers [`Command::Consult`] where somebody has decided: what is rejected below the offset stops nothing.
     Decided {

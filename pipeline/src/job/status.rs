@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion_schemas::log::{Offset, Stream, Timestamp};
+use aion_schemas::{
+    decode::SchemaId,
+    log::{Offset, Stream, Timestamp},
+};
 use tokio::sync::watch;
 
 /// A job at one moment.
@@ -76,6 +79,8 @@ pub struct PartitionStatus {
     pub newest: Option<Timestamp>,
     /// When the marks were last told to the group.
     pub committed_at: Option<Instant>,
+    /// The id of the schema that its next record waits for.
+    pub wanted_schema: Option<SchemaId>,
 }
 
 /// What a partition is doing.

@@ -3,12 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod schemas;
+
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use aion::job::{self, JobHandle, JobSpec, status::JobStatus};
+use aion::job::{self, JobHandle, JobSpec, schemas::Registry, status::JobStatus};
 use aion_embedded::{Broker, Fsync, Settings as BrokerSettings};
 use aion_kafka::{Admin, Connection, NewTopic, Outcome, Outgoing, Producer};
 use aion_schemas::{
@@ -80,13 +82,18 @@ impl Cluster {
     }
 
     fn send(&self, partition: i32, values: &[Option<&str>]) {
+        let values: Vec<_> = values.iter().map(|value| value.map(str::as_bytes)).collect();
+        self.send_bytes(partition, &values);
+    }
+
+    fn send_bytes(&self, partition: i32, values: &[Option<&[u8]>]) {
         let producer = self.producer.lock().unwrap();
         for value in values {
             let message = Outgoing {
                 topic: EVENTS,
                 partition: Some(partition),
                 key: Some(b"task-1"),
-                value: value.map(str::as_bytes),
+                value: *value,
                 ..Outgoing::default()
             };
             producer.send(&message, |placed| assert!(placed.is_ok(), "{placed:?}")).unwrap();
@@ -105,11 +112,21 @@ impl Cluster {
     }
 
     fn job_of(&self, name: &str, topic: &str, store: &Store, settings: Settings) -> Running {
+        self.job_with(name, topic, (store, settings), None)
+    }
+
+    fn job_with(
+        &self,
+        name: &str,
+        topic: &str,
+        (store, settings): (&Store, Settings),
+        registry: Option<Registry>,
+    ) -> Running {
         let topic: Arc<Topic> = Arc::new(self.catalog.topic(topic).unwrap().clone());
         let spec = JobSpec {
             name: name.to_owned(),
             topic,
-            schema_ids: Vec::new(),
+            registry,
             max_reject_share: 0.5,
             stop_within: Duration::from_secs(10),
             limits: aion_kafka::Limits::default(),

@@ -68,7 +68,14 @@ impl Poller {
         }
         let number = partition.number;
         self.locating.forget(number);
-        self.cutters.insert(number, Cutter::new(partition, run, at, (self.make_rows)()));
+        let mut cutter = Cutter::new(partition, run, at, (self.make_rows)());
+        if let Some(schemas) = &self.schemas {
+            cutter.asks = true;
+            for (id, writer) in schemas.book.known() {
+                cutter.rows.learn(id, writer.clone());
+            }
+        }
+        self.cutters.insert(number, cutter);
         Ok(())
     }
 
@@ -87,7 +94,7 @@ impl Poller {
         let name = self.name(number);
         let Some(cutter) = self.cutters.get_mut(&number) else { return };
         cutter.is_paused = pause;
-        if pause || self.is_holding {
+        if !cutter.is_open() || self.is_holding {
             self.consumer.pause(&name);
         } else {
             self.consumer.resume(&name);

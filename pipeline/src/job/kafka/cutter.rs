@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aion_kafka::{Fetched, Record};
 use aion_schemas::{
-    decode::{Outcome, SchemaId},
+    decode::{Outcome, Reason, SchemaId},
     log::{Mark, Offset, Partition, Timestamp},
 };
 use aion_sinks::{batch::Batch, budget::Budget};
@@ -30,7 +30,11 @@ pub(super) struct Cutter {
     pub(super) is_paused: bool,
     /// The offset that the log's next record gets, as far as known.
     pub(super) high: Offset,
-    rows: Box<dyn Rows>,
+    /// Whether records wait for schemas that aren't known; else they are rejected.
+    pub(super) asks: bool,
+    /// The record that waits for its schema: it and those behind it are fetched again.
+    pub(super) wanted: Option<Wanted>,
+    pub(super) rows: Box<dyn Rows>,
     from: Offset,
     next: Offset,
     /// The offset after the last record.
@@ -46,6 +50,14 @@ pub(super) struct Cutter {
     rejected_bytes: usize,
 }
 
+/// A schema that a record can't be read without.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) id: SchemaId,
+    pub(super) offset: Offset,
+    is_new: bool,
+}
+
 impl Cutter {
     /// A partition that is read from `at`.
     pub(super) fn new(partition: Partition, run: u64, at: Mark, rows: Box<dyn Rows>) -> Cutter {
@@ -54,6 +66,8 @@ impl Cutter {
             run,
             is_paused: false,
             high: at.offset,
+            asks: false,
+            wanted: None,
             rows,
             from: at.offset,
             next: at.offset,
@@ -76,12 +90,28 @@ impl Cutter {
 
     /// Takes one record in.
     pub(super) fn take(&mut self, record: &Record<'_>) {
+        if self.wanted.is_some() {
+            return;
+        }
+        let mut outcome = self.rows.push(record);
+        if let Outcome::Rejected(reject) = &mut outcome
+            && reject.reason == Reason::UnknownSchema
+            && let Some(id) = self.rows.wants(record)
+        {
+            if self.asks && is_given(id) {
+                self.wanted = Some(Wanted { id, offset: record.offset, is_new: true });
+                return;
+            }
+            if !self.asks {
+                reject.detail.push_str(": no registry is configured, see [registry]");
+            }
+        }
         self.records += 1;
         if self.epochs.last().is_none_or(|(_, epoch)| *epoch != record.epoch) {
             self.epochs.push((record.offset, record.epoch));
         }
         (self.epoch, self.after_last) = (record.epoch, record.offset.next());
-        match self.rows.push(record) {
+        match outcome {
             Outcome::Row => {
                 let time = record.append_time;
                 let (least, greatest) = self.appended.unwrap_or((time, time));
@@ -110,8 +140,9 @@ impl Cutter {
 
     /// Notes the end of a fetch, which was poll number `polled`.
     pub(super) fn fetched(&mut self, fetched: Fetched, polled: u64, now: Instant) {
-        if fetched.next > self.next {
-            self.next = fetched.next;
+        let next = self.wanted.map_or(fetched.next, |wanted| wanted.offset);
+        if next > self.next {
+            self.next = next;
             if self.next > self.after_last {
                 // What lies between, a marker or what compaction took, may be of a later leader.
                 self.epoch = -1;
@@ -120,6 +151,26 @@ impl Cutter {
             self.since.get_or_insert(now);
         }
         self.high = self.high.max(self.next).max(fetched.end.unwrap_or(Offset::ZERO));
+    }
+
+    /// Whether more may be fetched.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_paused && self.wanted.is_none()
+    }
+
+    /// Whether a wait has begun that was not asked about so far.
+    pub(super) fn is_new_wait(&mut self) -> bool {
+        self.wanted.as_mut().is_some_and(|wanted| std::mem::replace(&mut wanted.is_new, false))
+    }
+
+    /// What it waited for is known.
+    pub(super) fn stop_waiting(&mut self) {
+        self.wanted = None;
+    }
+
+    /// Where it goes on, and the epoch before.
+    pub(super) fn position(&self) -> Mark {
+        Mark { offset: self.next, epoch: self.epoch }
     }
 
     /// Whether it is time to cut.
@@ -161,4 +212,9 @@ impl Cutter {
     fn bytes(&self) -> usize {
         self.rows.bytes() + self.rejected_bytes
     }
+}
+
+/// Whether registries give ids like this one; others are no ids, and not waited for.
+fn is_given(id: SchemaId) -> bool {
+    i32::try_from(id.0).is_ok_and(|id| id > 0)
 }

@@ -23,6 +23,7 @@ use super::{
     locating::Locating,
     lookups::{Answer, Bounds, Identity, Lookups},
     rows::MakeRows,
+    schemas::Schemas,
 };
 use crate::job::source::{Command, Event, Located, Lookup};
 
@@ -48,18 +49,21 @@ pub(super) struct Poller {
     pub(super) consumer: Consumer,
     pub(super) lookups: Lookups,
     pub(super) make_rows: MakeRows,
+    /// What is known of writers' schemas; `None` without a registry.
+    pub(super) schemas: Option<Schemas>,
     budget: Budget,
     pulse: Pulse,
     pub(super) cutters: BTreeMap<i32, Cutter>,
     /// Given by the group, and not told to the job before the topic's id is known.
     unnamed: BTreeSet<i32>,
-    outbox: VecDeque<Event>,
+    pub(super) outbox: VecDeque<Event>,
     /// Number of the last poll that brought records.
     polled: u64,
     pub(super) is_holding: bool,
     pub(super) look: Look,
     pub(super) locating: Locating,
     told: Option<(Instant, Discriminant<Error>)>,
+    pub(super) told_of_schemas: Option<Instant>,
 }
 
 /// When the topic's id was asked for.
@@ -75,7 +79,7 @@ impl Poller {
     pub(super) fn new(
         (connection, consumer): (Connection, Consumer),
         lookups: Lookups,
-        make_rows: MakeRows,
+        (make_rows, schemas): (MakeRows, Option<Schemas>),
         budget: Budget,
         (topic, pulse): (Arc<str>, Pulse),
     ) -> Poller {
@@ -85,6 +89,7 @@ impl Poller {
             consumer,
             lookups,
             make_rows,
+            schemas,
             budget,
             pulse,
             cutters: BTreeMap::new(),
@@ -95,6 +100,7 @@ impl Poller {
             look: Look::default(),
             locating: Locating::default(),
             told: None,
+            told_of_schemas: None,
         }
     }
 
@@ -114,6 +120,7 @@ impl Poller {
             if let Some(happened) = self.consumer.poll(POLL) {
                 self.note(happened);
             }
+            self.tend_schemas(Instant::now());
             self.hold_if_full();
             if !self.is_holding {
                 self.fetch();
@@ -268,7 +275,7 @@ impl Poller {
             return;
         }
         self.is_holding = hold;
-        let running = self.cutters.iter().filter(|(_, cutter)| !cutter.is_paused);
+        let running = self.cutters.iter().filter(|(_, cutter)| cutter.is_open());
         let names: Vec<_> = running.map(|(number, _)| self.name(*number)).collect();
         for name in names {
             if hold {
@@ -281,7 +288,7 @@ impl Poller {
 
     fn fetch(&mut self) {
         for (number, cutter) in &mut self.cutters {
-            if cutter.is_paused || cutter.room() == 0 {
+            if !cutter.is_open() || cutter.room() == 0 {
                 continue;
             }
             let name = TopicPartition { topic: Arc::clone(&self.topic), partition: *number };
@@ -289,6 +296,10 @@ impl Poller {
             let fetched = self.consumer.fetch(&name, room, |record| cutter.take(&record));
             self.polled += 1;
             cutter.fetched(fetched, self.polled, Instant::now());
+            if cutter.wanted.is_some() {
+                // It stands until the schema is known, and what it has fetched beyond is fetched again.
+                self.consumer.pause(&name);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aion_kafka::Record;
 use aion_schemas::{
     catalog::{self, Topic},
-    decode::{self, Decoder, Outcome, Retry, SchemaId},
+    decode::{self, Decoder, Outcome, Retry, SchemaId, Writer},
 };
 use arrow::record_batch::RecordBatch;
 use uuid::Uuid;
@@ -26,22 +26,27 @@ pub(in crate::job) trait Rows: Send {
     fn finish(&mut self, topic_id: Uuid, partition: i32) -> RecordBatch;
     /// Takes the counts of fields that the contract doesn't have.
     fn take_unknown_fields(&mut self) -> Vec<(String, u64)>;
+    /// The id of the schema that a record can't be read without, and that isn't known.
+    fn wants(&self, _: &Record<'_>) -> Option<SchemaId> {
+        None
+    }
+    /// Learns how records with a schema id are read.
+    fn learn(&mut self, _: SchemaId, _: Writer) {}
+    /// Unlearns it.
+    fn forget(&mut self, _: SchemaId) {}
 }
 
 /// Makes the rows of one more partition.
 pub(in crate::job) type MakeRows = Box<dyn Fn() -> Box<dyn Rows> + Send>;
 
-/// The maker for a job's topic; `learned` are the registry's ids of the contract's own Avro schema.
-pub(in crate::job) fn maker(job: &str, topic: &Arc<Topic>, learned: Vec<SchemaId>) -> MakeRows {
+/// The maker for a job's topic.
+pub(in crate::job) fn maker(job: &str, topic: &Arc<Topic>) -> MakeRows {
     let (topic, job) = (Arc::clone(topic), job.to_owned());
     if &*topic.name == catalog::DEAD_LETTERS {
         return Box::new(move || Box::new(DeadLetterRows::new(&topic.schema)));
     }
     Box::new(move || {
-        let mut decoder = Decoder::new(&topic.schema);
-        for id in &learned {
-            decoder.learn_contract(*id);
-        }
+        let decoder = Decoder::new(&topic.schema);
         if topic.is_retries() {
             return Box::new(RetryRows::new(&job, decoder));
         }
@@ -65,5 +70,17 @@ impl Rows for Decoder {
 
     fn take_unknown_fields(&mut self) -> Vec<(String, u64)> {
         Decoder::take_unknown_fields(self)
+    }
+
+    fn wants(&self, record: &Record<'_>) -> Option<SchemaId> {
+        SchemaId::of(record.value?).filter(|id| !self.knows(*id))
+    }
+
+    fn learn(&mut self, id: SchemaId, writer: Writer) {
+        Decoder::learn(self, id, writer);
+    }
+
+    fn forget(&mut self, id: SchemaId) {
+        Decoder::forget(self, id);
     }
 }
