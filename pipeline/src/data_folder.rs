@@ -5,6 +5,7 @@
 //!   aion-dev.json   the marker: format version
 //!   lock            held while a process uses the folder
 //!   kafka.address   where its broker listens, while the lock is held
+//!   registry.address   the same of its schema registry
 //!   kafka/          the embedded broker's log
 //!   registry/       the embedded schema registry's log
 //!   lake/           one Delta table per topic
@@ -29,6 +30,7 @@ use crate::{
 const MARKER: &str = "aion-dev.json";
 const LOCK: &str = "lock";
 const ADDRESS: &str = "kafka.address";
+const REGISTRY_ADDRESS: &str = "registry.address";
 const FORMAT: u32 = 1;
 
 /// An open data folder; the lock is held until this is dropped.
@@ -58,8 +60,17 @@ impl DataFolder {
 
     /// Says where the broker on this folder listens, to [`running_broker`].
     pub fn announce(&self, broker: SocketAddr) -> anyhow::Result<()> {
-        let path = self.path.join(ADDRESS);
-        fs::write(&path, broker.to_string()).with_context(|| format!("write {}", path.display()))
+        self.write_address(ADDRESS, broker)
+    }
+
+    /// Says where the schema registry on this folder listens, to [`running_registry`].
+    pub fn announce_registry(&self, registry: SocketAddr) -> anyhow::Result<()> {
+        self.write_address(REGISTRY_ADDRESS, registry)
+    }
+
+    fn write_address(&self, file: &str, address: SocketAddr) -> anyhow::Result<()> {
+        let path = self.path.join(file);
+        fs::write(&path, address.to_string()).with_context(|| format!("write {}", path.display()))
     }
 
     /// The folder itself.
@@ -85,10 +96,19 @@ impl DataFolder {
 
 /// The address of the broker that runs on a data folder; `None` when none runs.
 pub fn running_broker(path: &Path) -> Option<String> {
+    running(path, ADDRESS)
+}
+
+/// The URL of the schema registry that runs on a data folder; `None` when none runs.
+pub fn running_registry(path: &Path) -> Option<String> {
+    running(path, REGISTRY_ADDRESS).map(|address| format!("http://{address}"))
+}
+
+fn running(path: &Path, file: &str) -> Option<String> {
     let lock = File::open(path.join(LOCK)).ok()?;
     // What a killed process left behind says nothing: only the lock shows that one runs.
     match lock.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => fs::read_to_string(path.join(ADDRESS)).ok(),
+        Err(TryLockError::WouldBlock) => fs::read_to_string(path.join(file)).ok(),
         Ok(()) | Err(TryLockError::Error(_)) => None,
     }
 }

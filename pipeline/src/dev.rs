@@ -26,7 +26,8 @@ use crate::{
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
     generate::Feed,
-    http, lake_args, logging, place,
+    http::{self, keys::Keys},
+    lake_args, logging, place,
     platform::Platform,
     registry, signals,
     upkeep::UpkeepConfig,
@@ -37,6 +38,8 @@ const FLUSH_AGE: Duration = Duration::from_secs(5);
 const FLUSH_BYTES: usize = 64 << 20;
 /// Flushes are small here, so their files are many.
 const UPKEEP: Duration = Duration::from_mins(10);
+/// The registry is in this process: an id that it doesn't have is nobody's.
+const GRACE: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Arguments of `aion dev`.
@@ -96,6 +99,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     let registry = Registry::start(args.registry, folder.registry()).await;
     let registry = registry.map_err(|cause| embedded_failure("schema registry", &cause))?;
     folder.announce(broker.address())?;
+    folder.announce_registry(registry.address())?;
     let config = config(args, folder, broker.address(), registry.address())?;
     let connection = config.kafka.clone();
     let tables = config.catalog.topics.iter().map(|topic| Arc::clone(&topic.table)).collect();
@@ -148,7 +152,7 @@ fn config(
         jobs,
         catalog,
         kafka: Connection::to(broker.to_string()),
-        registry: Some(RegistryConfig::at(registry)),
+        registry: Some(RegistryConfig { grace: GRACE, ..RegistryConfig::at(registry) }),
         clickhouse: None,
         lake: LakeConfig {
             url,
@@ -158,6 +162,8 @@ fn config(
             upkeep: UpkeepConfig { every: Some(UPKEEP), keep_days: BTreeMap::new() },
         },
         http: args.http,
+        http_keys: Keys::Everybody,
+        http_tls: None,
         memory_bytes: (args.memory_mib as usize) << 20,
         drain: DRAIN,
         log: LogConfig::default(),

@@ -30,3 +30,4 @@ pub mod sql;
 pub mod sr_cli;
 pub mod storage;
 pub mod upkeep;
+pub mod writer_schemas;

@@ -24,7 +24,9 @@ use crate::{
     job::{self, JobError, JobSpec},
     metrics::Metrics,
     preflight::{self, Partitions},
+    registry::{self, Registry},
     upkeep,
+    writer_schemas::TopicSchemas,
 };
 
 /// The sixteenths of the memory budget for decoded rows, and for the messages in librdkafka's queues.
@@ -57,6 +59,8 @@ impl Platform {
         let lake = Lake::open(&config.lake.url, &config.lake.options)
             .map_err(|cause| sink_failure(&cause))?;
         lake.probe().await.map_err(|cause| sink_failure(&cause))?;
+        let registry = config.registry.as_ref().map(|one| open_registry(&one.settings));
+        let registry = registry.transpose()?;
         let places = Places { lake, clickhouse: house(&config)?, partitions };
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         let topics = |job: &JobConfig| {
@@ -70,7 +74,7 @@ impl Platform {
             let spec = JobSpec {
                 name: job.name.clone(),
                 topic,
-                registry: None,
+                registry: schemas_of(&job.topic, registry.as_ref(), &config),
                 max_reject_share,
                 stop_within: config.drain,
                 limits,
@@ -103,6 +107,22 @@ impl Platform {
         self.http.await.context("the HTTP task broke")?.context("serve HTTP")?;
         failed.map_or(Ok(()), |failure| Err(failure.into()))
     }
+}
+
+fn open_registry(settings: &registry::Settings) -> Result<Arc<Registry>, Failure> {
+    let opened = Registry::open(settings).map(Arc::new);
+    opened.map_err(|cause| Failure::new(Exit::Usage, cause.to_string()))
+}
+
+/// Where a job looks up the schemas of its topic's records.
+fn schemas_of(
+    topic: &Topic,
+    registry: Option<&Arc<Registry>>,
+    config: &Config,
+) -> Option<job::schemas::Registry> {
+    let schemas = TopicSchemas::new(Arc::clone(registry?), topic.subject());
+    let grace = config.registry.as_ref()?.grace;
+    Some(job::schemas::Registry { schemas: Arc::new(schemas), grace })
 }
 
 /// Waits for all jobs, whatever becomes of any: one job's failure doesn't stop the others; readiness
