@@ -13,6 +13,7 @@ use crate::{
     exit::{self, Exit},
     generate::{self, GenerateArgs},
     lake::{self, LakeCommand},
+    publish::{self, PublishArgs},
     run, schemas,
     sql::{self, SqlArgs},
 };
@@ -36,6 +37,8 @@ enum Command {
     Bootstrap(BootstrapArgs),
     /// Make believable events, to standard output or a broker.
     Generate(GenerateArgs),
+    /// Send events, one JSON object a line on standard input, each held against the contract before.
+    Publish(PublishArgs),
     /// Ask the lake in SQL: one query, a file, or a prompt.
     Sql(SqlArgs),
     /// Prove that the lake has every record of the logs once: offset by offset, or say what is wrong.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args.config).map(|()| ExitCode::SUCCESS),
         Command::Bootstrap(args) => bootstrap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Publish(args) => publish::run(args),
         Command::Sql(args) => sql::run(args),
         Command::Audit(args) => audit::run(args),
         Command::DeadLetters(command) => dead_letters::run(&command),

@@ -30,6 +30,10 @@ pub use self::{
 };
 use crate::{
     exit::{Exit, Failure},
+    http::{
+        keys::{Key, Keys},
+        tls::{self, Tls},
+    },
     place, storage,
     upkeep::UpkeepConfig,
 };
@@ -49,6 +53,10 @@ pub struct Config {
     pub clickhouse: Option<ClickHouseConfig>,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub http: SocketAddr,
+    /// Who may use `/v1`.
+    pub http_keys: Keys,
+    /// With which certificate; without one HTTP isn't encrypted.
+    pub http_tls: Option<Tls>,
     /// The bound on bytes in memory, decoded rows and librdkafka's queues together.
     pub memory_bytes: usize,
     /// How long a stopping process may take to write what it holds.
@@ -169,6 +177,9 @@ struct AuditFile {
 #[serde(deny_unknown_fields, default)]
 struct HttpFile {
     listen: String,
+    keys: Vec<String>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -179,7 +190,8 @@ struct MemoryFile {
 
 impl Default for HttpFile {
     fn default() -> HttpFile {
-        HttpFile { listen: "127.0.0.1:8080".to_owned() }
+        let listen = "127.0.0.1:8080".to_owned();
+        HttpFile { listen, keys: Vec::new(), certificate: None, key: None }
     }
 }
 
@@ -256,12 +268,32 @@ fn check(file: File) -> Result<Config, String> {
         lake,
         clickhouse,
         http: place::address(&file.http.listen).map_err(|cause| format!("http.listen: {cause}"))?,
+        http_keys: keys(&file.http.keys)?,
+        http_tls: http_tls(&file.http)?,
         memory_bytes: mib("memory.budget_mib", file.memory.budget_mib)?,
         drain: Duration::from_secs(file.drain_s),
         log: file.log,
         audit: file.audit.map(audit).transpose()?,
         jobs,
     })
+}
+
+fn keys(texts: &[String]) -> Result<Keys, String> {
+    let key = |(at, text): (usize, &String)| {
+        let key = secret::required(text).and_then(Key::new);
+        key.map_err(|cause| format!("http.keys[{at}]: {cause}"))
+    };
+    texts.iter().enumerate().map(key).collect::<Result<_, _>>().map(Keys::Holders)
+}
+
+fn http_tls(file: &HttpFile) -> Result<Option<Tls>, String> {
+    match (&file.certificate, &file.key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => tls::server(certificate, key)
+            .map(Some)
+            .map_err(|cause| format!("http.certificate: {cause}")),
+        _ => Err("http: certificate and key go together; give both".to_owned()),
+    }
 }
 
 fn audit(file: AuditFile) -> Result<AuditConfig, String> {

@@ -21,6 +21,8 @@ pub enum Exit {
     Wrong = 7,
     /// An audit found nothing wrong, and something that can't be proven.
     NotProvable = 8,
+    /// Events break the contract and were not sent.
+    Refused = 9,
 }
 
 impl From<Exit> for ExitCode {

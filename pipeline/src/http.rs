@@ -5,6 +5,11 @@
 //! | `/livez` | 200 while the process can answer at all |
 //! | `/readyz` | 200 when every job has heard from Kafka and from its sinks; else 503 and, line by line, who hasn't and why |
 //! | `/metrics` | the process's own numbers in Prometheus' text format |
+//! | `/v1/...` | [`v1`]: events held against the contract, and published |
+
+pub mod keys;
+pub mod tls;
+pub mod v1;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -18,6 +23,10 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    tls::{Tls, TlsListener},
+    v1::Api,
+};
 use crate::{
     exit::{Exit, Failure},
     health::Health,
@@ -41,18 +50,25 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Serves until `shutdown`.
+/// Serves until `shutdown`; with `tls`, over HTTPS only.
 pub async fn serve(
-    listener: TcpListener,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    (listener, tls): (TcpListener, Option<Tls>),
+    (health, metrics, api): (Arc<Health>, Arc<Metrics>, Arc<Api>),
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready).with_state(health))
-        .route("/metrics", get(exposition).with_state(metrics));
-    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await
+        .route("/metrics", get(exposition).with_state(metrics))
+        .merge(v1::routes(api));
+    let closed = shutdown.cancelled_owned();
+    match tls {
+        None => axum::serve(listener, app).with_graceful_shutdown(closed).await,
+        Some(tls) => {
+            let listener = TlsListener::start(listener, tls)?;
+            axum::serve(listener, app).with_graceful_shutdown(closed).await
+        }
+    }
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {

@@ -20,7 +20,7 @@ use crate::{
     config::{ClickHouseConfig, Config, JobConfig, SinkKind},
     exit::{Exit, Failure},
     health::Health,
-    http,
+    http::{self, v1::Api},
     job::{self, JobError, JobSpec},
     metrics::Metrics,
     preflight::{self, Partitions},
@@ -85,6 +85,9 @@ impl Platform {
             jobs.push(handle.done);
         }
         let health = Arc::new(Health::new(statuses));
+        let tls = config.http_tls.clone();
+        let (catalog, connection) = (config.catalog.clone(), config.kafka.clone());
+        let api = Arc::new(Api::new(catalog, connection, registry, config.http_keys.clone()));
         let in_lake = config.jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
         let topics = in_lake.map(|job| Arc::clone(&job.topic)).collect();
         let rounds = config.lake.upkeep.clone();
@@ -96,7 +99,8 @@ impl Platform {
         }
         let metrics = Arc::new(Metrics::new(Arc::clone(&health), budget, audits));
         let close_http = CancellationToken::new();
-        let serving = http::serve(listener, Arc::clone(&health), metrics, close_http.clone());
+        let pages = (Arc::clone(&health), metrics, api);
+        let serving = http::serve((listener, tls), pages, close_http.clone());
         Ok(Platform { health, jobs, http: tokio::spawn(serving), close_http })
     }
 
