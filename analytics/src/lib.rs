@@ -24,6 +24,7 @@
 //! | [`tables`] | which tables there are, with columns and their docs |
 //! | `stored` | a table of the lake for DataFusion: one snapshot, pruned by date and statistics |
 //! | `views` | tables of at-least-once topics without their repetitions |
+//! | [`filter`] | a condition over batches that aren't stored |
 //! | [`lag`] | how far the lake is behind the logs |
 //! | [`statements`] | where one statement ends and the next begins |
 //!
@@ -35,6 +36,7 @@
 
 pub mod engine;
 pub mod error;
+pub mod filter;
 pub mod lag;
 mod lake;
 pub mod statements;
@@ -45,5 +47,6 @@ mod views;
 pub use self::{
     engine::{Answer, Engine, Settings},
     error::Error,
+    filter::Filter,
     lag::LogEnds,
 };

@@ -16,6 +16,7 @@ use crate::{
     publish::{self, PublishArgs},
     run, schemas,
     sql::{self, SqlArgs},
+    tap::{self, TapArgs},
 };
 
 /// Event streams of AION: Kafka topics into a lake, exactly once per offset, and SQL over it.
@@ -39,6 +40,8 @@ enum Command {
     Generate(GenerateArgs),
     /// Send events, one JSON object a line on standard input, each held against the contract before.
     Publish(PublishArgs),
+    /// Show the records of a topic, decoded, with how they are written; undecodable ones with the reason.
+    Tap(TapArgs),
     /// Ask the lake in SQL: one query, a file, or a prompt.
     Sql(SqlArgs),
     /// Prove that the lake has every record of the logs once: offset by offset, or say what is wrong.
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Bootstrap(args) => bootstrap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Publish(args) => publish::run(args),
+        Command::Tap(args) => tap::run(args).map(|()| ExitCode::SUCCESS),
         Command::Sql(args) => sql::run(args),
         Command::Audit(args) => audit::run(args),
         Command::DeadLetters(command) => dead_letters::run(&command),

@@ -30,6 +30,7 @@ mod small_topic;
 pub mod sql;
 pub mod sr_cli;
 pub mod storage;
+pub mod tap;
 pub mod target;
 pub mod upkeep;
 pub mod writer_schemas;
