@@ -93,7 +93,7 @@ mod tests {
         for (text, wanted) in [
             ("rout = 'cloud'", "did you mean `route`?"),
             ("size", "Int64"),
-            ("route =", "end"),
+            ("route =", "an expression"),
             ("", "xpected"),
         ] {
             let error = Filter::new(text, &columns).unwrap_err().to_string();

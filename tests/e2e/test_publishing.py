@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_lines_are_held_against_the_contract_before_they_are_sent(quiet):
     assert rows[1]["metadata"] == '{"a":[1.5,null],"b":1}'
     audit = Audit("--data", dev.data)
     assert audit.code == 0, audit.report
-    assert (audit.total("exact"), dev.count("dead_letters")) == (4, 0)
+    assert (audit.total("stored"), dev.count("dead_letters")) == (4, 0)
 
 
 def test_a_topic_that_cannot_be_published_to_is_named(quiet):
@@ -228,7 +229,7 @@ def test_writers_of_three_ages_and_json_land_exactly_once(quiet):
     mixed_run(dev.kafka, f"http://{dev.registry}", rounds)
     dev.wait(lambda: dev.count("tasks") == 4 * rounds, "all are rows")
     audit = Audit("--data", dev.data)
-    assert (audit.code, audit.total("exact")) == (0, 4 * rounds), audit.report
+    assert (audit.code, audit.total("stored")) == (0, 4 * rounds), audit.report
     assert dev.count("dead_letters") == 0
     metadata = dev.sql(
         "select metadata, count(*) as n from tasks group by 1 order by 1"
@@ -240,7 +241,7 @@ def test_writers_of_three_ages_and_json_land_exactly_once(quiet):
     }
     assert dev.metric("aion_unknown_fields_total", field="next_year") == rounds
     # What stands in the topic, by whom it was written.
-    seen = tap(dev, TASKS, "--limit", 8)
+    seen = tap(dev, TASKS)
     assert {one["encoding"] for one in seen} == {"avro", "json"}
     assert {one.get("version") for one in seen} == {None, 1, 2, 3}
     assert all(one["event"]["status"] == "queued" for one in seen)
@@ -353,7 +354,7 @@ def test_a_process_of_its_own_wants_keys_and_may_speak_tls(quiet, tmp_path: Path
                 return answer.status
         except urllib.error.HTTPError as answer:
             return answer.code
-        except OSError:
+        except (OSError, HTTPException):
             return 0
 
     keys = f'keys = ["file:{tmp_path / "secret"}"]'

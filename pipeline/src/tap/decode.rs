@@ -185,7 +185,7 @@ fn read_event(
         }
     }
     let Record { value, offset, epoch, append_time, .. } = *record;
-    match decoder.push(&decode::Record { value, offset, epoch, append_time }) {
+    match decoder.push(&decode::Record { value, offset, epoch, append_time, retry: None }) {
         Outcome::Tombstone => (Body::Tombstone, None),
         Outcome::Rejected(reject) => (Body::Rejected(reject), None),
         Outcome::Row => {

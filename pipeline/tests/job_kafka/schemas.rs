@@ -313,6 +313,8 @@ async fn a_stop_and_a_new_start_wait_for_nothing_that_a_schema_holds_up() {
     cluster.send_bytes(0, &[Some(json.as_bytes()), Some(&framed), Some(json.as_bytes())]);
     let mut job = start(&cluster, &rows, &script, LONG);
     job.until("partition 0 waits", waits_for(7)).await;
+    let stored = || rows.offsets(&cluster.partition(EVENTS, 0)) == [0];
+    until("what came before is stored", stored).await;
     let begun = std::time::Instant::now();
     job.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(10));

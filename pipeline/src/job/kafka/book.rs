@@ -102,13 +102,13 @@ impl Book {
             is_asked: false,
             missing_since: None,
             failures: 0,
-            why: "it is asked for".to_owned(),
+            why: String::new(),
         });
     }
 
-    /// Why an id isn't known yet.
+    /// Why an id isn't known yet; `None` before the first answer.
     pub(super) fn why(&self, id: SchemaId) -> Option<&str> {
-        self.wanted.get(&id).map(|wanted| wanted.why.as_str())
+        self.wanted.get(&id).map(|wanted| wanted.why.as_str()).filter(|why| !why.is_empty())
     }
 
     /// The id to ask for now.
