@@ -26,6 +26,7 @@ use super::{
     place::{Place, PlaceArgs},
 };
 use crate::{
+    config::JobConfig,
     exit::{Exit, Failure},
     job::retries,
 };
@@ -125,13 +126,15 @@ struct Chosen {
 fn choose(place: &Place, cases: &[Case]) -> HashMap<Key, Chosen> {
     let mut chosen = HashMap::new();
     let mut counts = BTreeMap::<(Arc<str>, Arc<str>), u64>::new();
-    let (mut partial, mut foreign, mut done) = (0, 0, 0);
+    let (mut partial, mut foreign, mut deaf, mut done) = (0, 0, 0, 0);
     for Case { letter, state, .. } in cases {
         let topic = place.topic(&letter.topic).and_then(|topic| place.catalog.retries_of(topic));
         if *state != State::Open {
             done += 1;
         } else if !letter.is_whole() {
             partial += 1;
+        } else if !reads_retries(&place.jobs, &letter.job) {
+            deaf += 1;
         } else if let Some(topic) = topic {
             let count = counts.entry((Arc::clone(&topic.name), Arc::clone(&letter.reason)));
             *count.or_default() += 1;
@@ -148,6 +151,11 @@ fn choose(place: &Place, cases: &[Case]) -> HashMap<Key, Chosen> {
             "are kept in part only, since they were greater than the dead-letter topic takes",
         ),
         (foreign, "are of topics that the catalog doesn't have, or that have no retries"),
+        (
+            deaf,
+            "are of jobs that read no retries, as those that write to ClickHouse, or that aren't in this \
+             configuration (--config names another)",
+        ),
     ];
     for (count, why) in left_out.iter().filter(|(count, _)| *count > 0) {
         println!("{} left out: they {why}", HumanCount(*count));
@@ -156,6 +164,11 @@ fn choose(place: &Place, cases: &[Case]) -> HashMap<Key, Chosen> {
         println!("{} to {topic}: {reason}", HumanCount(count));
     }
     chosen
+}
+
+/// Whether a retry of this job's dead letter would be read: every other job passes it over.
+fn reads_retries(jobs: &[JobConfig], name: &str) -> bool {
+    jobs.iter().any(|job| job.name == name && job.retries.is_some())
 }
 
 /// A missing topic would be noticed only when the client gives up.
@@ -293,5 +306,24 @@ impl Sending {
             bail!("{lost} left the lake while they were read: they were not sent");
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aion_schemas::catalog::Catalog;
+
+    use super::reads_retries;
+    use crate::config::{SinkKind, default_jobs};
+
+    #[test]
+    fn only_jobs_that_read_retries_are_sent_any() {
+        let catalog = Catalog::builtin();
+        let mut jobs = default_jobs(&catalog, SinkKind::Lake);
+        jobs.extend(default_jobs(&catalog, SinkKind::ClickHouse));
+        assert!(reads_retries(&jobs, "decisions-lake"));
+        assert!(!reads_retries(&jobs, "decisions-clickhouse"));
+        assert!(!reads_retries(&jobs, "dead_letters-lake"));
+        assert!(!reads_retries(&jobs, "a-job-of-last-year"));
     }
 }
