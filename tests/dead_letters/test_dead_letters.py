@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import time
+import urllib.request
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,14 +29,18 @@ class Place:
         self.config, self.run = folder / "aion.toml", Process(folder / "run.log")
         self.configure()
 
-    def configure(self, schema_ids=(), max_reject_share: float = 1.0) -> None:
+    def configure(
+        self, knows_schemas: bool = False, max_reject_share: float = 1.0
+    ) -> None:
+        registry = f'[registry]\nurls = ["http://{self.dev.registry}"]\n'
         self.config.write_text(
             f'[kafka]\nbrokers = "{self.dev.kafka}"\n'
             "[kafka.properties]\n'session.timeout.ms' = 6000\n'heartbeat.interval.ms' = 500\n"
             f'[http]\nlisten = "{self.run.http}"\n'
             f'[lake]\nurl = "{self.lake}"\nflush_age_s = 1\nupkeep_every_m = 0\n'
+            f"{registry if knows_schemas else ''}"
             f'[[job]]\nname = "mine"\ntopic = "{DECISIONS}"\nsinks = ["lake"]\n'
-            f"schema_ids = {list(schema_ids)}\nmax_reject_share = {max_reject_share}\n"
+            f"max_reject_share = {max_reject_share}\n"
             '[[job]]\nname = "letters"\ntopic = "aion.dead-letters"\nsinks = ["lake"]\n'
         )
 
@@ -98,8 +103,15 @@ class Place:
         assert done.returncode == 0, done.stderr
 
     def avro(self, count: int, seed: int = 2) -> None:
-        """Events that are good, and that a job without `schema_ids` can't know to be so."""
-        self.generate(count, "--encoding", "avro", "--schema-id", 7, seed=seed)
+        """Events that are good, and that a job without a registry can't know to be so."""
+        self.generate(
+            count, "--encoding", "avro", "--schema-id", self.schema_id(), seed=seed
+        )
+
+    def schema_id(self) -> int:
+        subject = f"http://{self.dev.registry}/subjects/{DECISIONS}-value"
+        with urllib.request.urlopen(f"{subject}/versions/latest", timeout=10) as answer:
+            return json.load(answer)["id"]
 
     def log(self, topic: str) -> list:
         """Every message of a topic, by a client that is not ours."""
@@ -210,7 +222,7 @@ def test_a_schema_that_was_not_known_and_then_is(place: Place):
     assert raw == original.value()
     shown = place.tell("show", one["key"])
     assert "unknown_schema" in shown and original.key().decode() in shown
-    assert "00000000  00 00 00 00 07" in shown
+    assert f"00000000  00 00 00 00 {place.schema_id():02x}" in shown
     assert "no key" in place.tell("show", "nonsense", code=2)
     assert "no dead letter" in place.tell("show", one["key"] + "000", code=1)
 
@@ -237,7 +249,7 @@ def test_a_schema_that_was_not_known_and_then_is(place: Place):
         )
     assert producer.flush(60) == 0
 
-    place.configure(schema_ids=[7])
+    place.configure(knows_schemas=True)
     place.start()
     place.wait("decisions where _origin is not null", 40)
     audit = place.audited()
@@ -269,7 +281,7 @@ def test_retries_that_are_killed_and_repeated(place: Place):
     place.avro(count)
     place.wait("dead_letters where job = 'mine'", count, 120)
     assert place.run.stop() == 0
-    place.configure(schema_ids=[7])
+    place.configure(knows_schemas=True)
     place.start()
     killed = 0
     for _ in range(8):

@@ -172,8 +172,9 @@ def try_to_write(place: Place, account: str, topic: str) -> str | None:
     producer = Producer(place.cluster.client(account, message__timeout__ms=20_000))
     errors = []
     try:
+        # With a key: compacted topics take no record without.
         producer.produce(
-            topic, b"{}", on_delivery=lambda error, _: errors.append(error)
+            topic, b"{}", b"key", on_delivery=lambda error, _: errors.append(error)
         )
     except KafkaException as refused:
         return refused.args[0].name()

@@ -283,10 +283,16 @@ async fn a_job_has_committed_and_left_at_the_moment_it_is_done() {
     assert_eq!(watcher.committed(&name, PATIENCE).unwrap(), [None]);
 
     job.stop().await;
-    assert!(!threads().iter().any(|thread| thread.starts_with("read aion.audit")));
     let committed = watcher.committed(&name, PATIENCE).unwrap().remove(0);
     assert_eq!(committed.map(|(offset, _)| offset), Some(Offset(5)));
     assert_eq!(store.offsets(&cluster.partition(TOPIC, 0)), [0, 1, 2, 3, 4]);
+    // The reader has closed its client; its thread needs a moment more to be gone for the system.
+    let gone = async {
+        while threads().iter().any(|thread| thread.starts_with("read aion.audit")) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the reader's thread is gone");
 }
 
 /// The names of this process's threads, as far as the system keeps them.
