@@ -99,7 +99,9 @@ def test_foreign_events_land_once_through_a_kill(dev):
     check(dev, sent)
     audit = Audit("--data", dev.data)
     assert audit.code == 0, audit.report or audit.errors
-    assert audit.total("stored") == COUNT
+    # A kill may have a dead letter sent twice: its topic may have more records than there are broken events.
+    stored = {t: sum(p["stored"] for p in audit.partitions(t)) for t in TOPICS}
+    assert stored == dict(sent.good)
     assert audit.total("dead_letters") == sum(sent.broken.values())
     assert dev.stop() == 0, dev.output()
     check(dev, sent)
