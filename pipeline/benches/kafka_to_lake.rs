@@ -16,8 +16,10 @@ use std::{
 };
 
 use aion::{
-    bootstrap,
-    generate::{Encoder, Life, Messages, Share, Topic},
+    commands::{
+        bootstrap,
+        generate::{Encoder, Life, Messages, Share, Topic},
+    },
     job::{
         self, JobSpec,
         schemas::{Found, Registry, WriterSchemas},

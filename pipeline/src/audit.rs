@@ -46,7 +46,7 @@ pub use self::{
     since::{Since, now},
 };
 use self::{progress::Progress, scope::Scope};
-use crate::{config::LogConfig, exit::Exit, kafka_args::KafkaArgs, logging};
+use crate::{args::kafka::KafkaArgs, config::LogConfig, exit::Exit, logging};
 
 /// The arguments of `aion audit`.
 #[derive(Debug, clap::Args)]

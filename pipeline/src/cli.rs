@@ -6,17 +6,19 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     audit::{self, AuditArgs},
-    bootstrap::{self, BootstrapArgs},
-    clickhouse::{self, ClickHouseCommand},
-    dead_letters::{self, DeadLettersCommand},
-    dev::{self, DevArgs},
+    commands::{
+        bootstrap::{self, BootstrapArgs},
+        clickhouse::{self, ClickHouseCommand},
+        dead_letters::{self, DeadLettersCommand},
+        dev::{self, DevArgs},
+        generate::{self, GenerateArgs},
+        lake::{self, LakeCommand},
+        run, schemas,
+        sql::{self, SqlArgs},
+        tap::{self, TapArgs},
+    },
     exit::{self, Exit},
-    generate::{self, GenerateArgs},
-    lake::{self, LakeCommand},
     publish::{self, PublishArgs},
-    run, schemas,
-    sql::{self, SqlArgs},
-    tap::{self, TapArgs},
 };
 
 /// Event streams of AION: Kafka topics into a lake, exactly once per offset, and SQL over it.

@@ -1,21 +1,15 @@
 //! AION Event Streams: from Kafka into columns, from columns into places people use.
 
+pub mod args;
 pub mod audit;
-pub mod bootstrap;
 pub mod cli;
-pub mod clickhouse;
+pub mod commands;
 pub mod config;
 pub mod data_folder;
-pub mod dead_letters;
-pub mod dev;
 pub mod exit;
-pub mod generate;
 pub mod health;
 pub mod http;
 pub mod job;
-pub mod kafka_args;
-pub mod lake;
-pub mod lake_args;
 pub mod logging;
 pub mod metrics;
 pub mod place;
@@ -23,14 +17,8 @@ pub mod platform;
 pub mod preflight;
 pub mod publish;
 pub mod registry;
-pub mod run;
-pub mod schemas;
 pub mod signals;
 mod small_topic;
-pub mod sql;
-pub mod sr_cli;
 pub mod storage;
-pub mod tap;
-pub mod target;
 pub mod upkeep;
 pub mod writer_schemas;

@@ -37,9 +37,9 @@ use self::{
     sending::Sending,
 };
 use crate::{
+    args::target::{Target, TargetArgs},
     exit::{Exit, Failure},
     registry::{self, Registry, Schema},
-    target::{Target, TargetArgs},
 };
 
 /// How long the cluster may take to answer before the first message.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion::generate::{self, Encoder, Feed, GenerateArgs, Life, Messages, Topic};
+use aion::commands::generate::{self, Encoder, Feed, GenerateArgs, Life, Messages, Topic};
 use aion_embedded::{Broker, Settings};
 use aion_kafka::{Admin, Connection, Consumer, Event, Limits, NewTopic, TopicPartition};
 use aion_schemas::log::{Offset, Timestamp};

@@ -12,10 +12,11 @@ use url::Url;
 
 use super::{AuditArgs, Since, judge::WINDOW};
 use crate::{
+    args::lake,
     config::{Config, JobConfig, SinkKind, default_jobs, lake_url},
     data_folder::running_broker,
     exit::{Exit, Failure},
-    lake_args, place, storage,
+    place, storage,
 };
 
 /// Memory for the questions to the lake, where nothing else says.
@@ -72,7 +73,7 @@ impl Scope {
 
     /// A lake and a broker without a configuration: by default those of a running `aion dev`.
     fn of_folder(args: &AuditArgs) -> anyhow::Result<Scope> {
-        let catalog = lake_args::catalog(args.catalog.as_deref())?;
+        let catalog = lake::catalog(args.catalog.as_deref())?;
         let lake = match &args.lake {
             Some(lake) => lake_url(lake).map_err(|cause| usage(&cause))?,
             None => place::folder_url(&args.data.join("lake")).map_err(|_| no_lake(&args.data))?,

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aion::sr_cli::main()
+    aion::commands::sr_cli::main()
 }

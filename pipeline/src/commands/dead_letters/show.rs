@@ -15,9 +15,9 @@ use super::{
     place::{Place, PlaceArgs},
 };
 use crate::{
+    commands::sql::format::harmless_lines,
     exit::{Exit, Failure},
     job::times::rfc3339,
-    sql::format::harmless_lines,
 };
 
 /// So much of a record is shown; `--raw` has all of it.

@@ -10,11 +10,10 @@ use aion_schemas::{
 };
 
 use crate::{
+    args::{kafka::KafkaArgs, lake::LakeArgs},
     config::{Config, JobConfig, SinkKind, default_jobs},
     data_folder::running_broker,
     exit::{Exit, Failure},
-    kafka_args::KafkaArgs,
-    lake_args::LakeArgs,
     storage,
 };
 

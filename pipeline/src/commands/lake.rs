@@ -14,8 +14,8 @@ use anyhow::Context;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 
 use crate::{
+    args::lake::LakeArgs,
     exit::{Exit, Failure},
-    lake_args::LakeArgs,
     platform::table_spec,
     storage,
 };

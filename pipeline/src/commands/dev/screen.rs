@@ -12,7 +12,7 @@ use std::{
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{generate::Counters, health::Health, logging, place};
+use crate::{commands::generate::Counters, health::Health, logging, place};
 
 /// How often the line is renewed on a terminal, and printed where there is none.
 const TERMINAL: Duration = Duration::from_millis(500);

@@ -16,18 +16,21 @@ use tokio_util::sync::CancellationToken;
 
 use self::screen::Screen;
 use crate::{
-    bootstrap::{
-        self,
-        schemas::{self, SchemaStep},
+    args::lake,
+    commands::{
+        bootstrap::{
+            self,
+            schemas::{self, SchemaStep},
+        },
+        generate::Feed,
     },
     config::{
         Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig, SinkKind, default_jobs,
     },
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
-    generate::Feed,
     http::{self, keys::Keys},
-    lake_args, logging, place,
+    logging, place,
     platform::Platform,
     registry, signals,
     upkeep::UpkeepConfig,
@@ -140,7 +143,7 @@ fn config(
     broker: SocketAddr,
     registry: SocketAddr,
 ) -> anyhow::Result<Config> {
-    let catalog = lake_args::catalog(args.catalog.as_deref())?;
+    let catalog = lake::catalog(args.catalog.as_deref())?;
     let lake = folder.lake();
     let url = place::folder_url(&lake).map_err(|cause| anyhow::anyhow!("lake folder {cause}"))?;
     let mut jobs = default_jobs(&catalog, SinkKind::Lake);

@@ -21,10 +21,10 @@ use aion_analytics::Filter;
 pub use self::place::From;
 use self::{decode::Decoding, reading::Log, show::Shown};
 use crate::{
+    args::target::TargetArgs,
     config::LogConfig,
     exit::{Exit, Failure},
     logging,
-    target::TargetArgs,
 };
 
 /// The arguments of `aion tap`.

@@ -15,9 +15,9 @@ use aion_schemas::{
 use tokio::runtime::{self, Runtime};
 
 use crate::{
+    commands::sr_cli,
     exit::{Exit, Failure},
     registry::{Error, Registry, Schema},
-    sr_cli,
 };
 
 /// The level that every subject has, if not a stricter one.

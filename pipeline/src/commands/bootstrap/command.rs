@@ -11,9 +11,11 @@ use super::{
     schemas::{SchemaStep, Schemas},
 };
 use crate::{
+    args::{
+        kafka::{KafkaArgs, property},
+        lake,
+    },
     exit::{Exit, Failure},
-    kafka_args::{KafkaArgs, property},
-    lake_args,
 };
 
 /// What `aion bootstrap` is told.
@@ -74,7 +76,7 @@ pub fn run(args: &BootstrapArgs) -> anyhow::Result<()> {
                     with bootstrap.servers";
         return Err(Failure::new(Exit::Usage, what).into());
     };
-    let catalog = lake_args::catalog(args.catalog.as_deref())?;
+    let catalog = lake::catalog(args.catalog.as_deref())?;
     let wanted = wanted(args, &catalog)?;
     let explain = |error: &Error| connection.explain(error, Purpose::Administer);
     let failure = |error: Error| {

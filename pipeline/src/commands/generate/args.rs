@@ -9,8 +9,8 @@ use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
 use super::{broken::Share, event::Topic, messages::Encoder};
 use crate::{
+    args::kafka::KafkaArgs,
     exit::{Exit, Failure},
-    kafka_args::KafkaArgs,
 };
 
 /// Events a second of a life that isn't paced.

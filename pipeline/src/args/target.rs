@@ -10,11 +10,10 @@ use aion_schemas::{
 };
 
 use crate::{
+    args::{kafka::KafkaArgs, lake},
     config::Config,
     data_folder::{running_broker, running_registry},
     exit::{Exit, Failure},
-    kafka_args::KafkaArgs,
-    lake_args,
     registry::{Registry, Settings},
 };
 
@@ -80,7 +79,7 @@ impl TargetArgs {
             self.registry.clone()
         };
         let registry = if urls.is_empty() { None } else { Some(of_urls(&urls)?) };
-        let catalog = lake_args::catalog(self.catalog.as_deref())?;
+        let catalog = lake::catalog(self.catalog.as_deref())?;
         Ok(Target { connection, registry, catalog })
     }
 }

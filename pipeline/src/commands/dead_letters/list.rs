@@ -19,7 +19,7 @@ use super::{
     letters::{self, Case, State},
     place::PlaceArgs,
 };
-use crate::sql::format::{Format, Printer};
+use crate::commands::sql::format::{Format, Printer};
 
 /// What is shown of a detail in a table.
 const DETAIL_CHARS: usize = 60;

@@ -31,9 +31,9 @@ use anyhow::Context;
 pub use self::format::Format;
 use self::shell::{Outcome, Shell};
 use crate::{
+    args::lake::LakeArgs,
     data_folder::running_broker,
     exit::{Exit, Failure},
-    lake_args::LakeArgs,
     storage,
 };
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::*;
-use crate::generate::{
+use crate::commands::generate::{
     Fields, Value,
     json::{push_bare, push_event},
 };

@@ -161,7 +161,7 @@ mod tests {
     use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
     use super::*;
-    use crate::generate::event::Topic;
+    use crate::commands::generate::event::Topic;
 
     fn bare(value: &Value) -> String {
         let mut out = Vec::new();

@@ -1,0 +1,5 @@
+//! Arguments that several commands share: a broker, a lake, a topic to work on.
+
+pub mod kafka;
+pub mod lake;
+pub mod target;

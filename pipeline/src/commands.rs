@@ -1,0 +1,16 @@
+//! The subcommands of `aion`, one file or folder each, and the binary `sr-cli`.
+//!
+//! **Invariant:** nothing outside of this folder and the command line knows a command. What a command shares with
+//! the running process, such as the audit or the checks of what is published, is a module of its own beside it.
+
+pub mod bootstrap;
+pub mod clickhouse;
+pub mod dead_letters;
+pub mod dev;
+pub mod generate;
+pub mod lake;
+pub mod run;
+pub mod schemas;
+pub mod sql;
+pub mod sr_cli;
+pub mod tap;
