@@ -169,6 +169,15 @@ impl Admin {
         Ok(all.into_iter().next().unwrap_or(Outcome::Done))
     }
 
+    /// Asks for the names of all topics that this account may see, Kafka's own included; sorted.
+    pub fn topics(&self) -> Result<Vec<String>, Error> {
+        let doing = "list the topics";
+        let found = self.client.topics(self.wait).map_err(|code| Error::of(code, doing, ""));
+        let mut names = found.inspect_err(|_| self.ask_another())?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Asks the cluster, not a cache, for the ids of topics; in the order asked.
     pub fn topic_ids(&self, topics: &[&str]) -> Result<Vec<TopicIdentity>, Error> {
         if topics.is_empty() {

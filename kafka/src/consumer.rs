@@ -95,10 +95,7 @@ impl Consumer {
         let client = Arc::new(Client::new(Kind::Consumer, &properties, events)?);
         let queue = Queue::consumer(&client)?;
         queue.wake(true);
-        client.subscribe(&PartitionList::of_topics(topics)?).map_err(|code| {
-            Error::of(code, format!("subscribe group {group} to {}", topics.join(", ")), "")
-        })?;
-        Ok(Consumer {
+        let consumer = Consumer {
             queue,
             held: BTreeMap::new(),
             client,
@@ -106,6 +103,16 @@ impl Consumer {
             events: VecDeque::new(),
             buffer: Buffer::default(),
             group: group.to_owned(),
+        };
+        consumer.subscribe(topics)?;
+        Ok(consumer)
+    }
+
+    /// Changes the topics that this member wants; the group then finds out who gets what.
+    pub fn subscribe(&self, topics: &[&str]) -> Result<(), Error> {
+        self.client.subscribe(&PartitionList::of_topics(topics)?).map_err(|code| {
+            let doing = format!("subscribe group {} to {}", self.group, topics.join(", "));
+            Error::of(code, doing, "")
         })
     }
 

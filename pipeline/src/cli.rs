@@ -16,6 +16,7 @@ use crate::{
         run, schemas,
         sql::{self, SqlArgs},
         tap::{self, TapArgs},
+        webhooks::{self, WebhooksCommand},
     },
     exit::{self, Exit},
     publish::{self, PublishArgs},
@@ -50,6 +51,8 @@ enum Command {
     Audit(AuditArgs),
     /// Records that could not become rows: look at them, send them again, let a partition go on.
     DeadLetters(DeadLettersCommand),
+    /// Events sent to others over HTTP: how that goes, try it, deliver once more, stop it.
+    Webhooks(WebhooksCommand),
     /// Look after a lake: how its tables stand, compaction, retention, vacuum.
     Lake(LakeCommand),
     /// Look after the tables of a ClickHouse database: what they lack, and adding it.
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Sql(args) => sql::run(args),
         Command::Audit(args) => audit::run(args),
         Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Webhooks(command) => webhooks::run(&command),
         Command::Lake(command) => lake::run(&command).map(|()| ExitCode::SUCCESS),
         Command::ClickHouse(command) => clickhouse::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),

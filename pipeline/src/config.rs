@@ -36,6 +36,7 @@ use crate::{
     },
     place, storage,
     upkeep::UpkeepConfig,
+    webhooks::WebhooksConfig,
 };
 
 /// A configuration that was checked: everything in it can be used as it stands.
@@ -65,6 +66,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Whether and how often the process audits what it stores; off without it.
     pub audit: Option<AuditConfig>,
+    /// By which policy webhooks are sent; none are without it.
+    pub webhooks: Option<WebhooksConfig>,
     /// The jobs, at least one.
     pub jobs: Vec<JobConfig>,
 }
@@ -138,6 +141,7 @@ struct File {
     #[serde(default)]
     log: LogConfig,
     audit: Option<AuditFile>,
+    webhooks: Option<WebhooksFile>,
     #[serde(default, rename = "job")]
     jobs: Vec<jobs::JobFile>,
 }
@@ -171,6 +175,14 @@ struct LakeFile {
 struct AuditFile {
     every_s: u64,
     since_s: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WebhooksFile {
+    policy: PathBuf,
+    #[serde(default = "default_flush_ms")]
+    flush_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -216,6 +228,10 @@ const fn default_flush_mib() -> usize {
 
 const fn default_flush_age_s() -> u64 {
     60
+}
+
+const fn default_flush_ms() -> u64 {
+    1_000
 }
 
 const fn default_upkeep_every_m() -> u64 {
@@ -274,6 +290,7 @@ fn check(file: File) -> Result<Config, String> {
         drain: Duration::from_secs(file.drain_s),
         log: file.log,
         audit: file.audit.map(audit).transpose()?,
+        webhooks: file.webhooks.map(webhooks).transpose()?,
         jobs,
     })
 }
@@ -307,6 +324,13 @@ fn audit(file: AuditFile) -> Result<AuditConfig, String> {
         every: Duration::from_secs(file.every_s),
         since: file.since_s.map(Duration::from_secs),
     })
+}
+
+fn webhooks(file: WebhooksFile) -> Result<WebhooksConfig, String> {
+    if !(10..=60_000).contains(&file.flush_ms) {
+        return Err("webhooks.flush_ms: between 10 and 60000 is wanted".to_owned());
+    }
+    Ok(WebhooksConfig { policy: file.policy, flush: Duration::from_millis(file.flush_ms) })
 }
 
 fn upkeep(lake: &LakeFile, catalog: &Catalog) -> Result<UpkeepConfig, String> {

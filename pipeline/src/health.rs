@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use aion_schemas::catalog::RETRIES;
 
-use crate::job::status::{JobState, JobStatus, PartitionState, StatusReader};
+use crate::{
+    job::status::{JobState, JobStatus, PartitionState, StatusReader},
+    webhooks::status::{Status, Statuses},
+};
 
 /// A job whose source was silent for this long isn't alive: Kafka's own poll limit is five minutes.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -13,12 +16,18 @@ const SILENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Health {
     jobs: Vec<StatusReader>,
+    webhooks: Option<Statuses>,
 }
 
 impl Health {
-    /// Watches these jobs.
-    pub fn new(jobs: Vec<StatusReader>) -> Health {
-        Health { jobs }
+    /// Watches these jobs, and the webhooks where there are any.
+    pub fn new(jobs: Vec<StatusReader>, webhooks: Option<Statuses>) -> Health {
+        Health { jobs, webhooks }
+    }
+
+    /// How the webhooks are doing.
+    pub fn webhooks(&self) -> Option<Status> {
+        self.webhooks.as_ref().map(Statuses::now)
     }
 
     /// The newest status of each job.
@@ -29,7 +38,10 @@ impl Health {
     /// What keeps the process from being ready, a line each; empty when it is.
     pub fn missing(&self) -> Vec<String> {
         let now = Instant::now();
-        self.jobs().filter_map(|job| why_not_ready(&job, now)).collect()
+        // A receiver that is down is no trouble of this process.
+        let webhooks = self.webhooks().and_then(|status| status.trouble);
+        let webhooks = webhooks.map(|trouble| format!("webhooks: {trouble}"));
+        self.jobs().filter_map(|job| why_not_ready(&job, now)).chain(webhooks).collect()
     }
 }
 

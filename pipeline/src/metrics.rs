@@ -16,6 +16,7 @@ use crate::{
     audit::{Audits, Counts, Last, Verdict},
     health::Health,
     job::status::{JobState, JobStatus, PartitionState, PartitionStatus},
+    webhooks,
 };
 
 /// What `/metrics` shows. There is no registry: the families are made anew from the jobs' status at
@@ -41,6 +42,9 @@ impl Metrics {
         families.extend(memory_families(&self.budget)?);
         if let Some(last) = self.audits.last() {
             families.extend(audit_families(&last)?);
+        }
+        if let Some(status) = self.health.webhooks() {
+            families.extend(webhooks::families(&status)?);
         }
         // A family without series is refused by the encoder.
         families.retain(|family| !family.get_metric().is_empty());

@@ -26,6 +26,7 @@ use crate::{
     preflight::{self, Partitions},
     registry::{self, Registry},
     upkeep,
+    webhooks::{Surroundings, Webhooks},
     writer_schemas::TopicSchemas,
 };
 
@@ -41,8 +42,11 @@ pub struct Platform {
     /// How the jobs are doing.
     pub health: Arc<Health>,
     jobs: Vec<JoinHandle<Result<(), JobError>>>,
+    webhooks: Option<Webhooks>,
     http: JoinHandle<std::io::Result<()>>,
     close_http: CancellationToken,
+    /// Stops what isn't a job, with `shutdown` or once every job has ended.
+    close: CancellationToken,
 }
 
 impl Platform {
@@ -84,7 +88,10 @@ impl Platform {
             statuses.push(handle.status);
             jobs.push(handle.done);
         }
-        let health = Arc::new(Health::new(statuses));
+        let close = shutdown.child_token();
+        let webhooks = webhooks(&config, registry.as_ref(), &close).await?;
+        let told = webhooks.as_ref().map(|webhooks| webhooks.statuses.clone());
+        let health = Arc::new(Health::new(statuses, told));
         let tls = config.http_tls.clone();
         let (catalog, connection) = (config.catalog.clone(), config.kafka.clone());
         let api = Arc::new(Api::new(catalog, connection, registry, config.http_keys.clone()));
@@ -101,16 +108,35 @@ impl Platform {
         let close_http = CancellationToken::new();
         let pages = (Arc::clone(&health), metrics, api);
         let serving = http::serve((listener, tls), pages, close_http.clone());
-        Ok(Platform { health, jobs, http: tokio::spawn(serving), close_http })
+        Ok(Platform { health, jobs, webhooks, http: tokio::spawn(serving), close_http, close })
     }
 
     /// Waits until every job ended: because of `shutdown`, or because a person has to act.
     pub async fn ended(self) -> anyhow::Result<()> {
         let failed = first_failure(self.jobs).await;
+        self.close.cancel();
+        if let Some(webhooks) = self.webhooks {
+            webhooks.ended().await;
+        }
         self.close_http.cancel();
         self.http.await.context("the HTTP task broke")?.context("serve HTTP")?;
         failed.map_or(Ok(()), |failure| Err(failure.into()))
     }
+}
+
+/// Starts to deliver webhooks, where the configuration says so.
+async fn webhooks(
+    config: &Config,
+    registry: Option<&Arc<Registry>>,
+    close: &CancellationToken,
+) -> Result<Option<Webhooks>, Failure> {
+    let Some(webhooks) = config.webhooks.clone() else { return Ok(None) };
+    let around = Surroundings {
+        connection: config.kafka.clone(),
+        catalog: Arc::new(config.catalog.clone()),
+        registry: registry.cloned(),
+    };
+    Webhooks::start(webhooks, around, close.clone()).await.map(Some)
 }
 
 fn open_registry(settings: &registry::Settings) -> Result<Arc<Registry>, Failure> {

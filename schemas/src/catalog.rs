@@ -36,6 +36,12 @@ pub const DECISIONS: &str = "aion.operator-decisions";
 /// How the names of topics of retries begin; the table's name follows.
 pub const RETRIES: &str = "aion.retries.";
 
+/// Name of the topic in which webhooks keep where they stand.
+pub const WEBHOOK_CURSORS: &str = "aion.webhooks.cursors";
+
+/// Name of the topic of what operators ask of webhooks.
+pub const WEBHOOK_CONTROL: &str = "aion.webhooks.control";
+
 /// The room for headers that a retry needs beyond the message itself.
 const RETRY_ROOM_BYTES: i32 = 64 * 1024;
 
@@ -48,9 +54,11 @@ pub struct Catalog {
     pub accounts: Vec<Account>,
     /// Who may do what with the topics of retries.
     pub retries: Retries,
+    /// Who may do what with the topics in which webhooks keep where they stand.
+    pub webhooks: Retries,
 }
 
-/// What the topics of retries have in common; the rest follows from the topics themselves.
+/// Who may do what with topics that the platform makes for itself; the rest follows from what they are for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retries {
@@ -173,10 +181,37 @@ impl Catalog {
         })
     }
 
-    /// Every topic that a cluster has to have: those of the catalog, then their topics of retries.
-    pub fn with_retries(&self) -> Vec<Topic> {
+    /// Every topic that a cluster has to have: those of the catalog, their topics of retries, and those in
+    /// which webhooks keep where they stand.
+    pub fn of_cluster(&self) -> Vec<Topic> {
         let retries = self.topics.iter().filter_map(|topic| self.retries_of(topic));
-        self.topics.iter().cloned().chain(retries).collect()
+        let all = self.topics.iter().cloned().chain(retries);
+        all.chain(self.webhook_state()).collect()
+    }
+
+    /// The topics of webhooks that hold no rows. They are shaped like the topic of gaps, which every catalog
+    /// has; nobody decodes them by it.
+    fn webhook_state(&self) -> Vec<Topic> {
+        let Some(like) = self.topic(GAPS) else { return Vec::new() };
+        let Retries { readers, writers } = self.webhooks.clone();
+        let topic = |name: &str, key: &str, partitions, compacted| Topic {
+            name: name.into(),
+            key: key.into(),
+            table: "".into(),
+            partitions,
+            retention: Retention { dev: None, prod: None },
+            readers: readers.clone(),
+            writers: writers.clone(),
+            compacted,
+            internal: true,
+            samples: "".into(),
+            ..like.clone()
+        };
+        // The control log is in one order for everybody.
+        vec![
+            topic(WEBHOOK_CURSORS, "endpoint:topic_id:partition", 4, true),
+            topic(WEBHOOK_CONTROL, "endpoint", 1, false),
+        ]
     }
 
     /// The topic whose rows are in that table.

@@ -171,6 +171,8 @@ class Dev(Process):
     def start(self, *arguments: str) -> None:
         addresses = ["--kafka", self.kafka, "--http", self.http]
         addresses += ["--registry", self.registry]
+        if "--webhooks" not in arguments:
+            addresses += ["--no-webhooks"]  # nobody listens where the sample sends
         self.launch("dev", "--data", self.data, *addresses, *arguments)
         self.wait_ready()
 

@@ -201,6 +201,24 @@ impl Client {
         }
     }
 
+    /// Asks any broker for the names of all topics that this client may see.
+    pub(crate) fn topics(&self, wait: Duration) -> Result<Vec<String>, i32> {
+        let mut metadata = ptr::null();
+        // SAFETY: the client is live; on success `metadata` is the caller's, read while it lives and
+        // destroyed once. It has `topic_cnt` topics, each with a NUL-terminated name.
+        unsafe {
+            let none = ptr::null_mut();
+            let code = ffi::rd_kafka_metadata(self.raw(), 1, none, &raw mut metadata, millis(wait));
+            if code != ffi::NO_ERROR || metadata.is_null() {
+                return Err(code);
+            }
+            let count = (*metadata).topic_cnt.max(0) as usize;
+            let names = (0..count).map(|at| text((*(*metadata).topics.add(at)).topic)).collect();
+            rd::rd_kafka_metadata_destroy(metadata);
+            Ok(names)
+        }
+    }
+
     /// Starts leaving the group; the last rebalance comes as an event on `to`.
     pub(crate) fn leave(&self, to: &Queue) -> Result<(), (i32, String)> {
         // SAFETY: client and queue are live.

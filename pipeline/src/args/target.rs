@@ -84,6 +84,21 @@ impl TargetArgs {
     }
 }
 
+impl TargetArgs {
+    /// The configuration, where one is named.
+    pub(crate) fn config(&self) -> anyhow::Result<Option<Config>> {
+        self.config.as_deref().map(Config::load).transpose()
+    }
+
+    /// The contract; no cluster is looked for.
+    pub(crate) fn catalog(&self, config: Option<&Config>) -> anyhow::Result<Catalog> {
+        match config {
+            Some(config) => Ok(config.catalog.clone()),
+            None => Ok(lake::catalog(self.catalog.as_deref())?),
+        }
+    }
+}
+
 impl Target {
     /// The topic of that name, or of the table of that name; `None` if the contract has neither.
     pub fn topic(&self, name: &str) -> Option<&Topic> {

@@ -4,7 +4,13 @@
 
 mod screen;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use aion_embedded::{Broker, Registry, Settings};
 use aion_kafka::Connection;
@@ -22,7 +28,7 @@ use crate::{
             self,
             schemas::{self, SchemaStep},
         },
-        generate::Feed,
+        generate::{Feed, Proposals},
     },
     config::{
         Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig, SinkKind, default_jobs,
@@ -34,6 +40,7 @@ use crate::{
     platform::Platform,
     registry, signals,
     upkeep::UpkeepConfig,
+    webhooks::WebhooksConfig,
 };
 
 /// Rows are in the lake after this time: short enough to watch, long enough for files worth having.
@@ -43,6 +50,10 @@ const FLUSH_BYTES: usize = 64 << 20;
 const UPKEEP: Duration = Duration::from_mins(10);
 /// The registry is in this process: an id that it doesn't have is nobody's.
 const GRACE: Duration = Duration::from_secs(2);
+/// The policy that is taken where none is named.
+const POLICY: &str = "policies/webhooks.yaml";
+/// The broker in this process doesn't compact: cursors are stored seldom.
+const WEBHOOKS_FLUSH: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Arguments of `aion dev`.
@@ -69,6 +80,12 @@ pub struct DevArgs {
     /// A folder of topics and schemas in place of the built-in contract.
     #[arg(long, value_name = "DIR")]
     catalog: Option<PathBuf>,
+    /// Who gets events over HTTP; without the file, nobody.
+    #[arg(long, value_name = "FILE", default_value = POLICY)]
+    webhooks: PathBuf,
+    /// Send no webhooks, whatever policy there is.
+    #[arg(long, conflicts_with = "webhooks")]
+    no_webhooks: bool,
     /// The bound on memory for decoded rows and Kafka's queues.
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_BUDGET_MIB as u32, value_parser = clap::value_parser!(u32).range(16..))]
     memory_mib: u32,
@@ -105,6 +122,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     folder.announce_registry(registry.address())?;
     let config = config(args, folder, broker.address(), registry.address())?;
     let connection = config.kafka.clone();
+    let is_webhooks = config.webhooks.is_some();
     let tables = config.catalog.topics.iter().map(|topic| Arc::clone(&topic.table)).collect();
     create_topics(connection.clone(), config.catalog.clone()).await?;
     if let Some(RegistryConfig { settings, .. }) = &config.registry {
@@ -113,6 +131,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
 
     let platform = Platform::start(config, listener, &shutdown).await?;
     let feed = if args.no_generator { None } else { Some(Feed::start(&connection, args.rate)?) };
+    let proposals = if args.no_generator { None } else { Some(Proposals::start(&connection)?) };
     let screen = Screen {
         kafka: broker.address(),
         registry: registry.address(),
@@ -120,12 +139,16 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
         catalog: args.catalog.clone(),
         data: folder.path().to_path_buf(),
         tables,
+        policy: is_webhooks.then(|| args.webhooks.clone()),
         health: Arc::clone(&platform.health),
     };
     screen.run(feed.as_ref().map(Feed::counters), &shutdown).await;
 
     if let Some(feed) = feed {
         feed.stop().await;
+    }
+    if let Some(proposals) = proposals {
+        proposals.stop().await;
     }
     let ended = platform.ended().await;
     registry.stop().await;
@@ -171,7 +194,15 @@ fn config(
         drain: DRAIN,
         log: LogConfig::default(),
         audit: None,
+        webhooks: webhooks(args),
     })
+}
+
+/// The policy that is there. One that is named and isn't there is said by the platform.
+fn webhooks(args: &DevArgs) -> Option<WebhooksConfig> {
+    let policy = &args.webhooks;
+    let is_wanted = !args.no_webhooks && (policy.exists() || policy != Path::new(POLICY));
+    is_wanted.then(|| WebhooksConfig { policy: policy.clone(), flush: WEBHOOKS_FLUSH })
 }
 
 async fn create_topics(connection: Connection, catalog: Catalog) -> anyhow::Result<()> {

@@ -24,6 +24,7 @@ mod messages;
 mod metrics;
 mod output;
 mod pace;
+mod proposals;
 mod random;
 mod task;
 mod world;
@@ -36,6 +37,7 @@ pub use feed::Feed;
 pub use life::Life;
 pub use messages::{Encoder, Message, Messages, Tally};
 use pace::Pace;
+pub use proposals::Proposals;
 
 /// Makes the events and hands them over. Returns when each has been taken, by the reader of
 /// standard output or durably by Kafka, and fails where one wasn't. Waits in place, so it isn't

@@ -96,8 +96,11 @@ pub(super) fn accounts(catalog: &Catalog, file: &str, problems: &mut Problems) {
         .topics
         .iter()
         .map(|topic| (format!("topic {}", topic.name), &topic.readers, &topic.writers));
-    let Retries { readers, writers } = &catalog.retries;
-    for (place, readers, writers) in named.chain([("[retries]".to_owned(), readers, writers)]) {
+    let made = [("[retries]", &catalog.retries), ("[webhooks]", &catalog.webhooks)];
+    let made = made
+        .into_iter()
+        .map(|(place, Retries { readers, writers })| (place.to_owned(), readers, writers));
+    for (place, readers, writers) in named.chain(made) {
         for (key, names) in [("readers", readers), ("writers", writers)] {
             for name in names {
                 if accounts.iter().any(|account| account.name == *name) {

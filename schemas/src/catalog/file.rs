@@ -17,6 +17,8 @@ struct CatalogFile {
     #[serde(default)]
     retries: Retries,
     #[serde(default)]
+    webhooks: Retries,
+    #[serde(default)]
     account: Vec<Account>,
     topic: Vec<Entry>,
 }
@@ -104,7 +106,8 @@ pub(super) fn read(source: &Source<'_>) -> Result<Catalog, CatalogError> {
         .filter_map(|entry| topic(entry, &parsed.defaults, source, &mut problems))
         .collect();
     check::topics(&topics, &file, &mut problems);
-    let catalog = Catalog { topics, accounts: parsed.account, retries: parsed.retries };
+    let CatalogFile { account, retries, webhooks, .. } = parsed;
+    let catalog = Catalog { topics, accounts: account, retries, webhooks };
     check::accounts(&catalog, &file, &mut problems);
     if let Source::Folder(_) = source {
         check::same_as_builtin(&catalog, &file, &mut problems);
@@ -113,7 +116,8 @@ pub(super) fn read(source: &Source<'_>) -> Result<Catalog, CatalogError> {
 }
 
 fn empty() -> Catalog {
-    Catalog { topics: Vec::new(), accounts: Vec::new(), retries: Retries::default() }
+    let (retries, webhooks) = (Retries::default(), Retries::default());
+    Catalog { topics: Vec::new(), accounts: Vec::new(), retries, webhooks }
 }
 
 /// Reads the schema and the samples of an entry; `None` when its schema can't be read.

@@ -25,6 +25,14 @@ pub(super) const BUILTIN: &[(&str, &str)] = &[
         "internal/operator_decision.schema.json",
         include_str!("../../internal/operator_decision.schema.json"),
     ),
+    (
+        "internal/webhook_attempt.schema.json",
+        include_str!("../../internal/webhook_attempt.schema.json"),
+    ),
+    (
+        "internal/webhook_dead_letter.schema.json",
+        include_str!("../../internal/webhook_dead_letter.schema.json"),
+    ),
     ("samples/audit_activity.jsonl", include_str!("../../samples/audit_activity.jsonl")),
     ("samples/metrics_runtime.jsonl", include_str!("../../samples/metrics_runtime.jsonl")),
     ("samples/router_decision.jsonl", include_str!("../../samples/router_decision.jsonl")),

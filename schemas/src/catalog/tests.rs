@@ -56,6 +56,9 @@ fn the_builtin_catalog_has_the_topics_of_the_platform() {
             "aion.gaps job+topic_id+partition+first gap gaps true",
             "aion.commands actor_id command commands true",
             "aion.operator-decisions job+topic_id+partition operator_decision operator_decisions true",
+            "aion.webhooks.attempts endpoint+event_id webhook_attempt deliveries true",
+            "aion.webhooks.dead-letters endpoint+topic_id+partition+offset webhook_dead_letter \
+             webhook_dead_letters true",
         ]
     );
     let decisions = catalog.topic("aion.router.decisions").unwrap();
@@ -67,9 +70,22 @@ fn the_builtin_catalog_has_the_topics_of_the_platform() {
 }
 
 #[test]
+fn webhooks_have_two_topics_without_rows() {
+    let all = Catalog::builtin().of_cluster();
+    let of = |name: &str| all.iter().find(|topic| &*topic.name == name).unwrap();
+    let (cursors, control) = (of(WEBHOOK_CURSORS), of(WEBHOOK_CONTROL));
+    for topic in [cursors, control] {
+        assert!(topic.internal && topic.retention.prod.is_none(), "{}", topic.name);
+        assert!(topic.writers.iter().any(|account| &**account == "operator"));
+    }
+    assert!(cursors.compacted && !control.compacted);
+    assert_eq!(control.partitions, 1, "it is in one order for everybody");
+}
+
+#[test]
 fn each_topic_of_producers_has_one_for_its_retries() {
     let catalog = Catalog::builtin();
-    let all = catalog.with_retries();
+    let all = catalog.of_cluster();
     let retries: Vec<&Topic> = all.iter().filter(|topic| topic.is_retries()).collect();
     let names: Vec<&str> = retries.iter().map(|topic| &*topic.name).collect();
     let wanted =

@@ -20,7 +20,7 @@ pub(super) fn rules(catalog: &Catalog, principals: &Principals) -> Vec<Acl> {
     let mut allow = |account: &str, operation, resource| {
         rules.push(Acl { principal: principal(account), operation, resource });
     };
-    for topic in &catalog.with_retries() {
+    for topic in &catalog.of_cluster() {
         let resource = || Resource::Topic(topic.name.to_string());
         for writer in &topic.writers {
             allow(writer, Operation::Write, resource());

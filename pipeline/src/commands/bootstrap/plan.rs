@@ -64,7 +64,7 @@ impl Plan {
     pub fn make(admin: &Admin, catalog: &Catalog, wanted: &Wanted) -> Result<Plan, Error> {
         let brokers = i32::try_from(admin.reach()?).unwrap_or(i32::MAX);
         let replication = wanted.replication.unwrap_or_else(|| brokers.clamp(1, 3));
-        let topics = catalog.with_retries();
+        let topics = catalog.of_cluster();
         let names: Vec<&str> = topics.iter().map(|topic| &*topic.name).collect();
         let mut steps = Vec::new();
         for (topic, known) in topics.iter().zip(admin.topic_ids(&names)?) {

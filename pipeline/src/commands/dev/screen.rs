@@ -12,7 +12,12 @@ use std::{
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{commands::generate::Counters, health::Health, logging, place};
+use crate::{
+    commands::generate::Counters,
+    health::Health,
+    logging, place,
+    webhooks::status::{EndpointStatus, State},
+};
 
 /// How often the line is renewed on a terminal, and printed where there is none.
 const TERMINAL: Duration = Duration::from_millis(500);
@@ -27,6 +32,8 @@ pub(super) struct Screen {
     pub(super) data: PathBuf,
     pub(super) catalog: Option<PathBuf>,
     pub(super) tables: Vec<Arc<str>>,
+    /// By which webhooks are sent.
+    pub(super) policy: Option<PathBuf>,
     pub(super) health: Arc<Health>,
 }
 
@@ -72,7 +79,7 @@ impl Screen {
   Kafka   {kafka}
   Schemas http://{registry}   a schema registry, with the topics' schemas
   HTTP    http://{http}   /livez /readyz /metrics
-  Lake    {data}/lake   Delta tables {tables}
+  Lake    {data}/lake   Delta tables {tables}{webhooks}
 
 Try, in a second terminal:
 
@@ -82,6 +89,9 @@ Try, in a second terminal:
   kcat -b {kafka} -t aion.router.decisions -C -o -3 -e
 ",
             flags = self.flags(),
+            webhooks = self.policy.as_deref().map_or_else(String::new, |policy| {
+                format!("\n  Webhooks by {}   {aion} webhooks status{}", policy.display(), self.flags())
+            }),
         );
     }
 
@@ -112,6 +122,14 @@ Try, in a second terminal:
         ];
         if let Some(counters) = counters {
             parts.insert(0, format!("{} events sent", HumanCount(counters.acked())));
+        }
+        if let Some(webhooks) = self.health.webhooks() {
+            let sent = webhooks.endpoints.iter().map(|one| one.counters.delivered).sum();
+            let is_failing = |one: &&EndpointStatus| one.state == State::Failing;
+            let failing = webhooks.endpoints.iter().filter(is_failing).count();
+            let gone =
+                if failing > 0 { format!(" ({failing} not reached)") } else { String::new() };
+            parts.push(format!("{} webhooks{gone}", HumanCount(sent)));
         }
         if gaps > 0 {
             parts.push(format!("{} gaps: see table gaps", HumanCount(gaps)));

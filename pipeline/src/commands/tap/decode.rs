@@ -20,7 +20,10 @@ use serde_json::value::RawValue;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::registry::{Registry, WriterSchema};
+use crate::{
+    event_text::event_text,
+    registry::{Registry, WriterSchema},
+};
 
 /// A registry that gave no answer is left alone for so long.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -190,7 +193,7 @@ fn read_event(
         Outcome::Rejected(reject) => (Body::Rejected(reject), None),
         Outcome::Row => {
             let row = decoder.finish(Uuid::nil(), 0);
-            (Body::Json(super::show::event_text(schema, &row)), Some(row))
+            (Body::Json(event_text(schema, &row)), Some(row))
         }
     }
 }

@@ -1,0 +1,359 @@
+//! The engine: who gets what, when. One task holds all state; threads read Kafka, tasks talk HTTP, and
+//! whatever they come to arrives as a message.
+//!
+//! ```text
+//!  tail ── new records ──►┌────────┐── deliveries ──► client ──► receivers
+//!  fetch ─ old records ──►│ engine │◄── answers ─────────┘
+//!  own ─── cursors, ─────►│        │── cursors, attempts, dead letters, gaps ──► producer
+//!          control log    └────────┘◄── acknowledgements ──────────────────────────┘
+//! ```
+//!
+//! **Invariant:** nothing here waits for the outside: a receiver that hangs holds its own window only.
+//! **Invariant:** what a cursor says is true when it is stored; see [`super::cursor`].
+//! **Invariant:** an endpoint is delivered to in a partition only by the process that has the partition.
+
+mod births;
+mod commands;
+mod lane;
+mod leaving;
+mod ownership;
+mod pump;
+mod reload;
+mod source;
+mod store;
+mod tell;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aion_kafka::{Connection, Error, Limits, Producer, TopicPartition};
+use aion_schemas::catalog::Catalog;
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    births::Births,
+    lane::{Key, Working},
+    leaving::Leaving,
+    ownership::{Granted, Waiting},
+    pump::Answered,
+    source::Source,
+};
+use super::{
+    breaker::Breaker,
+    client::{Authorities, Client},
+    cursor::Millis,
+    fetch::{Fetcher, Found},
+    own::Own,
+    payload::Payloads,
+    policy::{Endpoint, Policy},
+    rate::Rate,
+    status::{Counters, Statuses},
+    tail::{Tail, Told},
+};
+
+/// How often what waits for others is looked at.
+const STEP: Duration = Duration::from_millis(20);
+/// How often ages are looked at, and the status is told.
+const SECOND: Duration = Duration::from_secs(1);
+/// How often the cluster's topics are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// How many messages are taken before others get their turn.
+const BURST: usize = 256;
+/// Bytes of records that are kept for holes; beyond them a hole's record is read again.
+const HELD_BYTES: usize = 64 << 20;
+/// Bytes of all shelves.
+const SHELF_BYTES: usize = 64 << 20;
+/// The size of one shelf.
+const SHELF: std::ops::RangeInclusive<usize> = (128 << 10)..=(8 << 20);
+
+/// What an engine is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster.
+    pub connection: Connection,
+    /// The contract: which topics are internal.
+    pub catalog: Arc<Catalog>,
+    /// The consumer group.
+    pub group: String,
+    /// How old a change of a cursor may become before it is stored: what is delivered again after a crash.
+    pub flush: Duration,
+    /// How long deliveries that are under way are waited for when partitions leave.
+    pub drain: Duration,
+}
+
+/// What an endpoint is at work.
+#[derive(Debug)]
+struct Serving {
+    config: Arc<Endpoint>,
+    patterns: Vec<String>,
+    entry: String,
+    client: Client,
+    lanes: Vec<u64>,
+    turn: usize,
+    in_flight: usize,
+    burying: usize,
+    breaker: Breaker,
+    rate: Option<Rate>,
+    /// Nothing goes before: the receiver asked for it.
+    hold_until: Millis,
+    disabled: Option<String>,
+    error: Option<String>,
+    counters: Counters,
+}
+
+/// What tasks and threads report.
+#[derive(Debug)]
+enum Done {
+    Answered(Answered),
+    Buried { uid: u64, offset: i64, outcome: Result<(), String> },
+    GapWritten { uid: u64, gap: store::Gap, outcome: Result<(), String> },
+    Stored { uid: u64, outcome: Result<(), String> },
+    Located(Result<Waiting, (Vec<TopicPartition>, String)>),
+    Discovered(Result<births::Discovered, String>),
+    BirthWritten { endpoint: Arc<str>, outcome: Result<(), String> },
+    Watermarks { key: Key, at: i64, outcome: Result<(i64, i64), String> },
+}
+
+/// The engine.
+pub struct Engine {
+    settings: Settings,
+    authorities: Authorities,
+    payloads: Arc<Payloads>,
+    producer: Arc<Producer>,
+    tail: Tail,
+    fetcher: Fetcher,
+    own: Arc<Own>,
+    statuses: Statuses,
+    endpoints: BTreeMap<u32, Serving>,
+    lanes: HashMap<u64, Working>,
+    sources: HashMap<Key, Source>,
+    granted: HashMap<TopicPartition, Granted>,
+    waiting: Vec<Waiting>,
+    leaving: Vec<Leaving>,
+    births: Births,
+    /// Holes that wait for their dead letters to be read.
+    letters: HashMap<(i32, i64), Vec<(u64, i64)>>,
+    /// The dead letters' topic, once it is known.
+    letters_stream: Option<aion_schemas::log::Stream>,
+    timers: BinaryHeap<Reverse<(Millis, u32)>>,
+    /// Partitions that may have to be read on.
+    demands: Vec<Key>,
+    held_bytes: usize,
+    last_number: u64,
+    done: UnboundedSender<Done>,
+}
+
+/// The ends of channels that the loop listens to.
+pub struct Ears {
+    told: UnboundedReceiver<Told>,
+    found: UnboundedReceiver<Found>,
+    done: UnboundedReceiver<Done>,
+}
+
+/// Now.
+pub(crate) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as Millis
+}
+
+impl Engine {
+    /// Opens the clients. `cursors` is the number of the cursors' partitions.
+    pub fn open(
+        settings: Settings,
+        payloads: Arc<Payloads>,
+        (authorities, statuses): (Authorities, Statuses),
+        cursors: usize,
+    ) -> Result<(Engine, Ears), Error> {
+        let (told_in, told) = mpsc::unbounded_channel();
+        let (found_in, found) = mpsc::unbounded_channel();
+        let (done_in, done) = mpsc::unbounded_channel();
+        let limits =
+            Limits { queued_bytes: 1 << 20, partition_fetch_bytes: 512 << 10, ..Limits::default() };
+        let name = settings.group.clone();
+        let engine = Engine {
+            producer: Arc::new(Producer::open(&settings.connection, &name)?),
+            tail: Tail::start(&settings.connection, &settings.group, limits, told_in)?,
+            fetcher: Fetcher::start(
+                &settings.connection,
+                &format!("{name}-fetch"),
+                limits,
+                found_in,
+            )?,
+            own: Own::start(&settings.connection, cursors)?,
+            settings,
+            authorities,
+            payloads,
+            statuses,
+            endpoints: BTreeMap::new(),
+            lanes: HashMap::new(),
+            sources: HashMap::new(),
+            granted: HashMap::new(),
+            waiting: Vec::new(),
+            leaving: Vec::new(),
+            births: Births::default(),
+            letters: HashMap::new(),
+            letters_stream: None,
+            timers: BinaryHeap::new(),
+            demands: Vec::new(),
+            held_bytes: 0,
+            last_number: 0,
+            done: done_in,
+        };
+        Ok((engine, Ears { told, found, done }))
+    }
+
+    /// Works until `shutdown`, or until it can't go on. The policy may change meanwhile.
+    pub async fn run(
+        mut self,
+        mut ears: Ears,
+        mut policies: tokio::sync::watch::Receiver<Arc<Policy>>,
+        shutdown: CancellationToken,
+    ) -> Result<(), String> {
+        let policy = Arc::clone(&policies.borrow_and_update());
+        self.take_policy(&policy);
+        let own = Arc::clone(&self.own);
+        let every = |period| {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        let (mut steps, mut seconds) = (every(STEP), every(SECOND));
+        let (mut flushes, mut looks) = (every(self.settings.flush), every(LOOK));
+        loop {
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(done) = ears.done.recv() => {
+                    self.finish(done);
+                    for _ in 0..BURST {
+                        let Ok(done) = ears.done.try_recv() else { break };
+                        self.finish(done);
+                    }
+                }
+                Some(found) = ears.found.recv() => self.found(found),
+                told = ears.told.recv() => {
+                    self.hear(told.unwrap_or_else(|| Told::Ended("its reader is gone".into())))?;
+                }
+                () = sleep_until(wake) => self.fire(),
+                () = own.news.notified() => self.heard_controls(),
+                _ = steps.tick() => self.step(),
+                _ = flushes.tick() => self.flush(),
+                _ = seconds.tick() => self.second()?,
+                _ = looks.tick() => self.look_around(),
+                Ok(()) = policies.changed() => {
+                    let policy = Arc::clone(&policies.borrow_and_update());
+                    self.take_policy(&policy);
+                }
+            }
+            self.serve_demands();
+        }
+        self.stop(ears).await;
+        Ok(())
+    }
+
+    /// Stops in order: what is under way is waited for, cursors are stored, partitions are given back.
+    async fn stop(mut self, mut ears: Ears) {
+        let partitions: Vec<_> = self.granted.keys().cloned().collect();
+        self.leave(partitions);
+        let mut steps = interval(STEP);
+        while !self.leaving.is_empty() {
+            tokio::select! {
+                Some(done) = ears.done.recv() => self.finish(done),
+                _ = steps.tick() => self.step(),
+            }
+        }
+        self.own.stop();
+        let Engine { tail, producer, .. } = self;
+        // Both may wait for their threads.
+        let ended = tokio::task::spawn_blocking(move || {
+            drop(producer.flush(Duration::from_secs(5)));
+            drop(tail);
+        });
+        drop(ended.await);
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Answered(answered) => self.answered(answered),
+            Done::Buried { uid, offset, outcome } => self.buried(uid, offset, outcome),
+            Done::GapWritten { uid, gap, outcome } => self.gap_written(uid, &gap, outcome),
+            Done::Stored { uid, outcome } => self.stored(uid, outcome),
+            Done::Located(located) => self.located(located),
+            Done::Discovered(discovered) => self.discovered(discovered),
+            Done::BirthWritten { endpoint, outcome } => self.birth_written(&endpoint, outcome),
+            Done::Watermarks { key, at, outcome } => self.heard_watermarks(key, at, outcome),
+        }
+    }
+
+    /// What waits for something else to happen.
+    fn step(&mut self) {
+        self.admit_located();
+        self.look_at_leaving();
+    }
+
+    fn second(&mut self) -> Result<(), String> {
+        if let Some(fatal) = self.producer.fatal() {
+            return Err(fatal.to_string());
+        }
+        self.bury_what_is_spent(now());
+        self.obey_controls();
+        for id in self.endpoints.keys().copied().collect::<Vec<_>>() {
+            self.pump(id);
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// The endpoint is looked at again at a time.
+    fn wake_at(&mut self, at: Millis, endpoint: u32) {
+        self.timers.push(Reverse((at, endpoint)));
+    }
+
+    fn next_wake(&self) -> Instant {
+        let far = Instant::now() + SECOND;
+        let Some(Reverse((at, _))) = self.timers.peek() else { return far };
+        let left = at.saturating_sub(now()).max(0);
+        far.min(Instant::now() + Duration::from_millis(left.unsigned_abs()))
+    }
+
+    fn fire(&mut self) {
+        let now = now();
+        let mut due = Vec::new();
+        while let Some(Reverse((at, endpoint))) = self.timers.peek().copied()
+            && at <= now
+        {
+            self.timers.pop();
+            if !due.contains(&endpoint) {
+                due.push(endpoint);
+            }
+        }
+        for endpoint in due {
+            self.pump(endpoint);
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn trouble(&self, what: impl Into<String>) {
+        let what = what.into();
+        tracing::warn!("webhooks: {what}");
+        self.statuses.change(|status| status.trouble = Some(what));
+    }
+
+    fn shelf_bytes(&self) -> usize {
+        let share = SHELF_BYTES / self.sources.len().max(1);
+        share.clamp(*SHELF.start(), *SHELF.end())
+    }
+}

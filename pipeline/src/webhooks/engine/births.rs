@@ -1,0 +1,235 @@
+//! What topics there are, and births: where an endpoint that is new, or a pattern that is, begins.
+//!
+//! The member that has the control log's partition writes a birth before anybody delivers by it, with the
+//! ends of all partitions that newly match. Whatever isn't in a birth came later, and begins at its start.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use aion_kafka::{Admin, Connection, Isolation, Spot, TopicIdentity, TopicPartition};
+use aion_schemas::{
+    catalog::Catalog,
+    log::{Offset, Stream},
+};
+
+use super::{Done, Engine, store::write};
+use crate::webhooks::{
+    control::{Born, Control},
+    pattern::{Pattern, any_matches, is_internal},
+    tail::Order,
+    topics::{CONTROL, DEAD_LETTERS},
+};
+
+/// How long a question to the cluster may take.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// What is known of the cluster's topics.
+#[derive(Debug, Default)]
+pub(super) struct Births {
+    pub(super) is_leader: bool,
+    is_asking: bool,
+    /// The number of the policy: what was asked for another one lacks topics.
+    policy: u64,
+    /// Births that were written and aren't read yet.
+    open: HashSet<Arc<str>>,
+    subscribed: Vec<String>,
+}
+
+/// What the cluster says.
+#[derive(Debug)]
+pub(super) struct Discovered {
+    policy: u64,
+    topics: Vec<TopicIdentity>,
+    ends: Vec<(TopicPartition, i64)>,
+    control_end: i64,
+    letters: Option<Stream>,
+}
+
+impl Engine {
+    /// There is another policy.
+    pub(super) fn policy_changed(&mut self) {
+        self.births.policy += 1;
+        self.look_around();
+    }
+
+    /// Asks which topics there are that somebody wants, and where the logs of ours end.
+    pub(super) fn look_around(&mut self) {
+        if self.births.is_asking {
+            return;
+        }
+        self.births.is_asking = true;
+        let patterns: Vec<Pattern> =
+            self.endpoints.values().flat_map(|one| one.config.patterns.clone()).collect();
+        let owned: Vec<_> = self.sources.values().map(|one| one.partition.clone()).collect();
+        let (connection, catalog) =
+            (self.settings.connection.clone(), Arc::clone(&self.settings.catalog));
+        let (done, policy) = (self.done.clone(), self.births.policy);
+        tokio::task::spawn_blocking(move || {
+            let discovered = discover(&connection, &catalog, &patterns, owned);
+            let discovered = discovered.map(|found| Discovered { policy, ..found });
+            drop(done.send(Done::Discovered(discovered.map_err(|cause| cause.to_string()))));
+        });
+    }
+
+    pub(super) fn discovered(&mut self, discovered: Result<Discovered, String>) {
+        self.births.is_asking = false;
+        let discovered = match discovered {
+            Ok(discovered) => discovered,
+            Err(cause) => return self.trouble(cause),
+        };
+        if discovered.policy != self.births.policy {
+            // A birth by it would leave out what the new policy matches, as if that came later.
+            return self.look_around();
+        }
+        self.statuses.change(|status| status.trouble = None);
+        self.letters_stream.clone_from(&discovered.letters);
+        let mut names: Vec<_> = discovered.topics.iter().map(|one| one.topic.clone()).collect();
+        names.sort_unstable();
+        if names != self.births.subscribed {
+            self.births.subscribed.clone_from(&names);
+            names.insert(0, CONTROL.to_owned());
+            self.tail.order(Order::Subscribe(names));
+        }
+        for (partition, end) in &discovered.ends {
+            let found = self.sources.values_mut().find(|one| one.partition == *partition);
+            if let Some(source) = found {
+                source.high = source.high.max(*end);
+            }
+        }
+        self.forget_recreated(&discovered.topics);
+        let is_read = self.own.lock().controls.next >= discovered.control_end;
+        if self.births.is_leader && is_read {
+            self.write_births(&discovered.topics);
+        }
+    }
+
+    /// A topic that was deleted and made anew is another one.
+    fn forget_recreated(&mut self, topics: &[TopicIdentity]) {
+        let is_stale = |stream: &Stream| {
+            let found = topics.iter().find(|one| *one.topic == *stream.topic);
+            found.is_some_and(|one| one.id.is_some_and(|id| id != stream.id))
+        };
+        let stale: Vec<_> = self.sources.values().filter(|one| is_stale(&one.stream)).collect();
+        let partitions: Vec<_> = stale.into_iter().map(|one| one.partition.clone()).collect();
+        if !partitions.is_empty() {
+            tracing::warn!("webhooks: a topic was made anew; it is delivered from its start");
+            for partition in &partitions {
+                self.drop_partition(partition);
+            }
+            self.assigned(partitions);
+        }
+    }
+
+    /// Writes the births that are missing.
+    fn write_births(&mut self, topics: &[TopicIdentity]) {
+        let catalog = Arc::clone(&self.settings.catalog);
+        let mut missing = Vec::new();
+        {
+            let own = self.own.lock();
+            for endpoint in self.endpoints.values() {
+                let id = &endpoint.config.id;
+                let known = own.controls.patterns(id);
+                if known == Some(&endpoint.patterns[..]) || self.births.open.contains(id) {
+                    continue;
+                }
+                let before: Vec<_> = known
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|text| Pattern::new(text, &catalog).ok())
+                    .collect();
+                let is_new = |one: &&TopicIdentity| {
+                    let is_known = one.id.is_none_or(|id_of| own.controls.was_born(id, id_of));
+                    !is_known
+                        && any_matches(&endpoint.config.patterns, &one.topic, &catalog)
+                        // It was matched, and came later.
+                        && !any_matches(&before, &one.topic, &catalog)
+                };
+                let new: Vec<_> = topics.iter().filter(is_new).cloned().collect();
+                missing.push((Arc::clone(id), endpoint.patterns.clone(), new));
+            }
+        }
+        for (endpoint, patterns, new) in missing {
+            self.births.open.insert(Arc::clone(&endpoint));
+            let (connection, done) = (self.settings.connection.clone(), self.done.clone());
+            let producer = Arc::clone(&self.producer);
+            tokio::task::spawn_blocking(move || {
+                let born = ends(&connection, &new);
+                let written = {
+                    let endpoint = Arc::clone(&endpoint);
+                    move |outcome| Done::BirthWritten { endpoint, outcome }
+                };
+                match born {
+                    Err(cause) => drop(done.send(written(Err(cause.to_string())))),
+                    Ok(topics) => {
+                        let birth =
+                            Control::Birth { endpoint: Arc::clone(&endpoint), patterns, topics };
+                        let value = serde_json::to_vec(&birth).unwrap_or_default();
+                        write((&producer, &done), (CONTROL, &endpoint), &value, written);
+                    }
+                }
+            });
+        }
+    }
+
+    pub(super) fn birth_written(&mut self, endpoint: &Arc<str>, outcome: Result<(), String>) {
+        if let Err(cause) = outcome {
+            self.births.open.remove(endpoint);
+            self.trouble(format!("write to {CONTROL}: {cause}; it is tried again"));
+        }
+    }
+
+    /// Something new stands in the control log.
+    pub(super) fn heard_controls(&mut self) {
+        self.births.open.clear();
+        self.hear_switches();
+        self.open_missing_lanes();
+        self.obey_controls();
+        for id in self.endpoints.keys().copied().collect::<Vec<_>>() {
+            self.pump(id);
+        }
+        self.tell();
+    }
+}
+
+/// Asks the cluster.
+fn discover(
+    connection: &Connection,
+    catalog: &Catalog,
+    patterns: &[Pattern],
+    owned: Vec<TopicPartition>,
+) -> Result<Discovered, aion_kafka::Error> {
+    let admin = Admin::open(connection, WAIT)?;
+    let names = admin.topics()?;
+    let is_wanted =
+        |name: &&String| !is_internal(name, catalog) && any_matches(patterns, name, catalog);
+    let wanted: Vec<_> = names.iter().filter(is_wanted).map(String::as_str).collect();
+    let mut topics = admin.topic_ids(&wanted)?;
+    topics.retain(|one| one.id.is_some());
+    let letters = admin.topic_ids(&[DEAD_LETTERS])?;
+    let letters = letters
+        .into_iter()
+        .find_map(|one| Some(Stream { topic: DEAD_LETTERS.into(), id: one.id? }));
+    let next = |partition: TopicPartition| (partition, Spot::Next);
+    let control = TopicPartition::new(CONTROL, 0);
+    let control_end = admin.offsets(&[next(control)], Isolation::Committed)?;
+    // One that is gone in the meantime is no reason to know nothing of the others.
+    let spots: Vec<_> = owned.into_iter().map(next).collect();
+    let found = admin.offsets(&spots, Isolation::Committed).unwrap_or_default();
+    let ends = spots.into_iter().zip(found).map(|((one, _), end)| (one, end.get())).collect();
+    let control_end = control_end.first().map_or(0, |end| end.get());
+    Ok(Discovered { policy: 0, topics, ends, control_end, letters })
+}
+
+/// The ends of topics.
+fn ends(connection: &Connection, topics: &[TopicIdentity]) -> Result<Vec<Born>, aion_kafka::Error> {
+    let admin = Admin::open(connection, WAIT)?;
+    let mut born = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let Some(id) = topic.id else { continue };
+        let at = |number: i32| (TopicPartition::new(&topic.topic, number), Spot::Next);
+        let spots: Vec<_> = (0..topic.partitions as i32).map(at).collect();
+        let found = admin.offsets(&spots, Isolation::Committed)?;
+        let ends = found.into_iter().map(Offset::get).collect();
+        born.push(Born { topic: topic.topic.clone(), id, ends });
+    }
+    Ok(born)
+}

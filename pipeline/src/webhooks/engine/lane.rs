@@ -1,0 +1,167 @@
+//! An endpoint's cursor in a partition, with the records that it has in hand.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::source::{Look, Source};
+use crate::webhooks::{
+    cursor::{Hole, Lane, Millis, Want},
+    event::Event,
+    policy::Endpoint,
+};
+
+/// Names a partition of a topic's incarnation.
+pub(super) type Key = (uuid::Uuid, i32);
+
+/// The most records that are asked for, for a hole and for what follows.
+const FEW: usize = 64;
+const MANY: usize = 512;
+
+/// A cursor at work.
+#[derive(Debug)]
+pub(super) struct Working {
+    pub(super) endpoint: u32,
+    pub(super) source: Key,
+    pub(super) lane: Lane,
+    /// Records of holes that are in memory, and the last failure of each.
+    pub(super) held: HashMap<i64, Held>,
+    /// A gap that `next` is about to pass; it waits for the record of it.
+    pub(super) has_open_gap: bool,
+    /// Stores that aren't acknowledged yet.
+    pub(super) storing: usize,
+    /// Deliveries that are under way.
+    pub(super) sending: usize,
+    /// Dead letters that are under way.
+    pub(super) burying: usize,
+    /// It takes nothing new: its partition is leaving.
+    pub(super) is_closing: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) event: Option<Arc<Event>>,
+    pub(super) error: Option<String>,
+}
+
+/// What is next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Deliver this hole.
+    Send(i64, Arc<Event>),
+    /// It has been tried for long enough.
+    Bury(i64, Arc<Event>, &'static str),
+    /// The log has no such record any more.
+    Lost(i64),
+    /// Its dead letter has to be read first.
+    Letter(i64, (i32, i64)),
+}
+
+/// Whether a hole has been tried for long enough, and why.
+pub(super) fn spent(hole: &Hole, endpoint: &Endpoint, now: Millis) -> Option<&'static str> {
+    if hole.attempts >= endpoint.retry.max_attempts {
+        return Some("attempts");
+    }
+    let age = now.saturating_sub(hole.first_at);
+    (hole.first_at > 0 && age > endpoint.max_age.as_millis() as Millis).then_some("age")
+}
+
+impl Working {
+    pub(super) fn new(endpoint: u32, source: Key, lane: Lane) -> Working {
+        Working {
+            endpoint,
+            source,
+            lane,
+            held: HashMap::new(),
+            has_open_gap: false,
+            storing: 0,
+            sending: 0,
+            burying: 0,
+            is_closing: false,
+        }
+    }
+
+    /// A hole whose time has come.
+    pub(super) fn due(
+        &mut self,
+        source: &mut Source,
+        endpoint: &Endpoint,
+        now: Millis,
+    ) -> Option<Next> {
+        let offset = self.lane.due(now)?;
+        self.hole(offset, source, endpoint, now)
+    }
+
+    /// The hole that was tried least, whatever its time.
+    pub(super) fn least(
+        &mut self,
+        source: &mut Source,
+        endpoint: &Endpoint,
+        now: Millis,
+    ) -> Option<Next> {
+        let offset = self.lane.least_tried()?;
+        self.hole(offset, source, endpoint, now)
+    }
+
+    /// What is to be done with a hole, once its record is in hand.
+    pub(super) fn hole(
+        &mut self,
+        offset: i64,
+        source: &mut Source,
+        endpoint: &Endpoint,
+        now: Millis,
+    ) -> Option<Next> {
+        let hole = self.lane.hole(offset)?;
+        let spent = spent(hole, endpoint, now);
+        let held = self.held.get(&offset).and_then(|held| held.event.clone());
+        let event = match (held, hole.letter) {
+            (Some(event), _) => event,
+            (None, Some(letter)) => return Some(Next::Letter(offset, letter)),
+            (None, None) => match source.look(offset, FEW) {
+                Look::Found(event) if event.offset == offset => event,
+                Look::Found(_) | Look::Nothing(_) => return Some(Next::Lost(offset)),
+                Look::Unread => return None,
+            },
+        };
+        Some(match spent {
+            Some(reason) => Next::Bury(offset, event, reason),
+            None => Next::Send(offset, event),
+        })
+    }
+
+    /// Opens the next record, and answers it if it may go at once.
+    pub(super) fn fresh(
+        &mut self,
+        source: &mut Source,
+        endpoint: &Endpoint,
+        now: Millis,
+    ) -> Option<Next> {
+        loop {
+            let want = self.lane.wants().filter(|_| !self.has_open_gap)?;
+            let event = match source.look(want.offset(), MANY) {
+                Look::Unread => return None,
+                Look::Nothing(to) => {
+                    self.lane.pass(want, to);
+                    continue;
+                }
+                Look::Found(event) => event,
+            };
+            if let Want::Redo(_, end) = want
+                && event.offset >= end
+            {
+                self.lane.pass(want, end);
+                continue;
+            }
+            let offset = event.offset;
+            self.lane.open(want, offset, endpoint.ordered.then(|| event.key_hash()));
+            if self.lane.is_due(offset, now) {
+                return Some(Next::Send(offset, event));
+            }
+            // It waits for an earlier record of its key, or is under way already.
+        }
+    }
+
+    /// A hole is settled.
+    pub(super) fn settled(&mut self, offset: i64) {
+        self.lane.settled(offset);
+        self.held.remove(&offset);
+    }
+}

@@ -1,0 +1,116 @@
+//! Another policy: endpoints that come, go and change.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{Engine, Serving, now};
+use crate::webhooks::{
+    breaker::Breaker,
+    client::Client,
+    pattern::any_matches,
+    policy::{Endpoint, Policy},
+    rate::Rate,
+    status::Counters,
+};
+
+impl Engine {
+    /// Takes a policy that was checked: as a whole, or not at all.
+    pub(super) fn take_policy(&mut self, policy: &Policy) {
+        let mut clients = Vec::with_capacity(policy.endpoints.len());
+        for endpoint in &policy.endpoints {
+            match Client::open(endpoint, &self.authorities) {
+                Ok(client) => clients.push(client),
+                Err(cause) => {
+                    let why = format!("line {}: webhook {}: {cause}", endpoint.line, endpoint.id);
+                    tracing::error!("webhooks: the policy is refused, the one before holds: {why}");
+                    self.statuses.change(|status| status.policy_error = Some(why));
+                    return;
+                }
+            }
+        }
+        let wanted: HashSet<_> = policy.endpoints.iter().map(|one| Arc::clone(&one.id)).collect();
+        let gone = self.endpoints.iter().filter(|(_, one)| !wanted.contains(&one.config.id));
+        for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.remove(id);
+        }
+        for (endpoint, client) in policy.endpoints.iter().zip(clients) {
+            self.put(endpoint, client);
+        }
+        self.statuses.change(|status| status.policy_error = None);
+        self.hear_switches();
+        self.drop_unwanted_lanes();
+        self.open_missing_lanes();
+        self.policy_changed();
+        for id in self.endpoints.keys().copied().collect::<Vec<_>>() {
+            self.pump(id);
+        }
+        self.tell();
+    }
+
+    fn put(&mut self, config: &Arc<Endpoint>, client: Client) {
+        let rate = config.rate.map(|rate| Rate::new(rate, now()));
+        let (patterns, entry) = (config.pattern_texts(), config.fingerprint());
+        if let Some(serving) = self.endpoints.values_mut().find(|one| one.config.id == config.id) {
+            let config = Arc::clone(config);
+            (serving.config, serving.client, serving.rate) = (config, client, rate);
+            (serving.patterns, serving.entry) = (patterns, entry);
+            // It may be what was wrong.
+            (serving.breaker, serving.hold_until) = (Breaker::default(), 0);
+            return;
+        }
+        let id = self.number() as u32;
+        let serving = Serving {
+            config: Arc::clone(config),
+            patterns,
+            entry,
+            client,
+            lanes: Vec::new(),
+            turn: 0,
+            in_flight: 0,
+            burying: 0,
+            breaker: Breaker::default(),
+            rate,
+            hold_until: 0,
+            disabled: None,
+            error: None,
+            counters: Counters::default(),
+        };
+        self.endpoints.insert(id, serving);
+    }
+
+    /// An endpoint that the policy has no more. Its cursors stay in their topic.
+    fn remove(&mut self, id: u32) {
+        let lag = self.lag_of(id);
+        let Some(endpoint) = self.endpoints.get(&id) else { return };
+        let name = Arc::clone(&endpoint.config.id);
+        if lag > 0 {
+            tracing::warn!(
+                endpoint = %name,
+                "webhooks: the policy has {name} no more, which still had {lag} events to get: an entry with \
+                 that id gets them"
+            );
+        }
+        for uid in endpoint.lanes.clone() {
+            self.store(uid);
+            self.drop_lane(uid);
+        }
+        self.endpoints.remove(&id);
+    }
+
+    /// Cursors of topics that a changed entry doesn't match any more.
+    fn drop_unwanted_lanes(&mut self) {
+        let catalog = Arc::clone(&self.settings.catalog);
+        let is_unwanted = |working: &super::lane::Working| {
+            let endpoint = self.endpoints.get(&working.endpoint);
+            let source = self.sources.get(&working.source);
+            let wanted = endpoint.zip(source).is_some_and(|(endpoint, source)| {
+                any_matches(&endpoint.config.patterns, &source.stream.topic, &catalog)
+            });
+            !wanted
+        };
+        let unwanted = self.lanes.iter().filter(|(_, working)| is_unwanted(working));
+        for uid in unwanted.map(|(uid, _)| *uid).collect::<Vec<_>>() {
+            self.store(uid);
+            self.drop_lane(uid);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+"""Who gets what, in which form, and what operators see and do."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+
+
+def test_each_event_arrives_signed_and_once(hooks):
+    receiver, other = hooks.receiver(), hooks.receiver(secret=None)
+    hooks.policy(
+        {"id": "all", "url": receiver.url, "max_in_flight": 64},
+        {"id": "other", "url": other.url, "topics": ["elsewhere.*", "aion.*"]},
+    )
+    hooks.start()
+    hooks.born("all", "other")
+    hooks.topic("test.later", 4)  # appears after the endpoint: from its start
+    hooks.send("test.later", range(2_000))
+    hooks.wait(lambda: len(receiver.ids()) >= 2_000, "all of them are delivered", 60)
+    assert receiver.failures == []
+    assert receiver.values() == dict.fromkeys(range(2_000), 1)
+    assert set(receiver.ids().values()) == {1}, "nothing failed, so nothing is doubled"
+    one = receiver.deliveries[0]
+    assert one.event["type"] == "test.later" and set(one.event) == {
+        "id",
+        "type",
+        "timestamp",
+        "key",
+        "data",
+        "source",
+    }
+    time.sleep(2)
+    assert other.deliveries == [], "internal topics are nobody's, whatever the pattern"
+    assert hooks.metric("aion_webhook_attempts_total", outcome="delivered") == 2_000
+    hooks.wait(
+        lambda: hooks.metric("aion_webhook_lag_events", endpoint="all") == 0, "no lag"
+    )
+    assert hooks.stop() == 0
+    count = "select count(*) as n, count(distinct event_id) as ids from deliveries"
+    assert hooks.sql(count) == [{"n": 2_000, "ids": 2_000}]
+
+
+def test_a_new_endpoint_begins_at_the_end(hooks):
+    receiver = hooks.receiver()
+    hooks.policy({"id": "old", "url": hooks.receiver().url, "topics": ["none"]})
+    hooks.start()
+    hooks.topic("test.before")
+    hooks.send("test.before", range(50))
+    hooks.policy({"id": "new", "url": receiver.url})
+    hooks.born("new")
+    hooks.send("test.before", range(50, 60))
+    hooks.wait(lambda: len(receiver.ids()) >= 10, "the new ones are delivered")
+    time.sleep(1)
+    assert sorted(receiver.values()) == list(range(50, 60))
+
+
+def test_a_topic_made_anew_has_other_ids(hooks):
+    receiver = hooks.receiver()
+    hooks.policy({"id": "all", "url": receiver.url})
+    hooks.start()
+    hooks.born("all")
+    hooks.topic("test.a")
+    hooks.send("test.a", range(5))
+    hooks.wait(lambda: len(receiver.ids()) == 5, "the first are delivered")
+    first = set(receiver.ids())
+    admin = AdminClient({"bootstrap.servers": hooks.kafka})
+    admin.delete_topics(["test.a"])["test.a"].result(30)
+    time.sleep(6)  # a look at the topics
+    hooks.topic("test.a")
+    hooks.send("test.a", range(100, 105))
+    hooks.wait(lambda: len(receiver.ids()) == 10, "those of the new topic are too")
+    assert len(set(receiver.ids()) - first) == 5
+
+
+def test_a_policy_is_taken_up_as_a_whole_or_not_at_all(hooks):
+    receiver, second = hooks.receiver(), hooks.receiver()
+    hooks.policy({"id": "all", "url": receiver.url})
+    hooks.start()
+    hooks.born("all")
+    hooks.topic("test.a")
+    hooks.policy({"id": "all", "url": second.url}, {"id": "bad", "url": "http://"})
+    hooks.wait(
+        lambda: "the one before holds" in hooks.output(), "the bad one is refused"
+    )
+    hooks.send("test.a", range(3))
+    hooks.wait(lambda: len(receiver.ids()) == 3, "the one before holds")
+    hooks.policy({"id": "all", "url": second.url})
+    hooks.wait(
+        lambda: (
+            hooks.output().count("read again")
+            or hooks.send("test.a", [9])
+            or second.ids()
+        ),
+        "the good one is taken",
+    )
+    assert receiver.failures == second.failures == []
+
+
+def test_what_operators_see_and_do(hooks):
+    receiver = hooks.receiver()
+    hooks.policy({"id": "all", "url": receiver.url})
+    hooks.start()
+    hooks.born("all")
+    hooks.topic("test.a", 2)
+    hooks.send("test.a", range(20))
+    hooks.wait(lambda: len(receiver.ids()) == 20, "all are delivered")
+    assert hooks.rows("list")[0]["endpoint"] == "all"
+    assert "took" in hooks.webhooks("test", "all").stdout
+    assert receiver.failures == []
+    receiver.deliveries.clear()
+
+    def is_told() -> bool:
+        (status,) = hooks.rows("status")
+        told = [status[name] for name in ("state", "waiting", "failing")]
+        return told == ["live", "0", "0"]
+
+    hooks.wait(is_told, "the cursor is stored")
+    assert len(hooks.rows("deliveries", "all", "--limit", "100")) == 20
+    hooks.webhooks("test", "al", code=2)
+
+    hooks.webhooks("disable", "all")
+    hooks.wait(
+        lambda: hooks.metric("aion_webhook_state", state="disabled") == 1, "it is off"
+    )
+    hooks.send("test.a", range(20, 25))
+    time.sleep(1)
+    assert receiver.deliveries == []
+    hooks.webhooks("enable", "all")
+    hooks.wait(lambda: len(receiver.ids()) == 5, "it gets what it missed")
+
+    before = set(receiver.ids())
+    hooks.webhooks("replay", "all", "--from", "1h")
+    assert len(receiver.ids()) == 25 and before < set(receiver.ids())
+    assert len(receiver.deliveries) == 30, "the same ids once more"
+
+
+def test_410_disables_until_somebody_says_otherwise(hooks):
+    receiver = hooks.receiver()
+    receiver.answer = 410
+    hooks.policy({"id": "all", "url": receiver.url})
+    hooks.start()
+    hooks.born("all")
+    hooks.topic("test.a")
+    hooks.send("test.a", range(5))
+    disabled = lambda: hooks.metric("aion_webhook_state", state="disabled") == 1
+    hooks.wait(disabled, "it is disabled")
+    hooks.kill()
+    receiver.answer = 204
+    hooks.start()
+    hooks.wait(disabled, "and still is after a crash")
+    assert receiver.deliveries == []
+    hooks.webhooks("enable", "all")
+    hooks.wait(
+        lambda: sorted(receiver.values()) == list(range(5)), "it gets all of them"
+    )
+
+
+def test_the_order_of_a_key_is_kept_where_it_is_asked_for(hooks):
+    receiver = hooks.receiver()
+    failed: set[str] = set()
+
+    def sometimes(delivery) -> int:
+        if delivery.event["data"]["n"] % 3 == 0 and delivery.id not in failed:
+            failed.add(delivery.id)
+            return 500
+        return 204
+
+    receiver.answer = sometimes
+    hooks.policy({"id": "all", "url": receiver.url, "ordering": "key"})
+    hooks.start()
+    hooks.born("all")
+    hooks.topic("test.a", 2)
+    hooks.send("test.a", range(300))
+    hooks.wait(lambda: len(receiver.ids()) == 300, "all are delivered")
+    by_key: dict[str, list[int]] = {}
+    for delivery in receiver.deliveries:
+        by_key.setdefault(delivery.event["key"], []).append(delivery.event["data"]["n"])
+    assert all(numbers == sorted(numbers) for numbers in by_key.values()), by_key
+
+
+def test_what_is_no_json_arrives_all_the_same(hooks):
+    receiver = hooks.receiver()
+    hooks.policy({"id": "all", "url": receiver.url})
+    hooks.start()
+    hooks.born("all")
+    hooks.topic("test.a")
+    producer = Producer({"bootstrap.servers": hooks.kafka})
+    for value in [b"plain", b"\x00\x01\xff", None, b'{"a": 1}']:
+        producer.produce("test.a", value, b"\xff")
+    producer.flush(30)
+    hooks.wait(lambda: len(receiver.ids()) == 4, "all are delivered")
+    events = [d.event for d in receiver.deliveries]
+    events.sort(key=lambda event: event["source"]["offset"])
+    assert [event.get("data_base64") for event in events[:2]] == ["cGxhaW4=", "AAH/"]
+    assert events[2]["data"] is None and events[3]["data"] == {"a": 1}
+    assert events[0]["key_base64"] == "/w=="
+    assert receiver.failures == []
+
+
+def test_attempts_are_records_of_a_topic(hooks):
+    receiver = hooks.receiver()
+    hooks.policy({"id": "all", "url": receiver.url})
+    hooks.start()
+    hooks.born("all")
+    hooks.topic("test.a")
+    hooks.send("test.a", [1])
+    hooks.wait(lambda: receiver.ids(), "it is delivered")
+    consumer = Consumer(
+        {
+            "bootstrap.servers": hooks.kafka,
+            "group.id": "look",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe(["aion.webhooks.attempts"])
+    deadline, record = time.monotonic() + 30, None
+    while record is None and time.monotonic() < deadline:
+        record = consumer.poll(1)
+    consumer.close()
+    attempt = json.loads(record.value())
+    assert (attempt["outcome"], attempt["status"], attempt["attempt"]) == (
+        "delivered",
+        204,
+        1,
+    )
+    assert record.key().decode() == f"all:{attempt['event_id']}"
