@@ -14,3 +14,4 @@ pub mod schemas;
 pub mod sql;
 pub mod sr_cli;
 pub mod tap;
+pub mod validate;
