@@ -1,4 +1,5 @@
-//! `aion audit`: the proof that nothing was lost and nothing doubled, from the log and the lake.
+//! `aion audit`: the proof that nothing was lost and nothing doubled, from the log and the lake, and ClickHouse where a
+//! configuration has it.
 //!
 //! Per topic id and partition every offset from the log's start to the lake's mark gets one fate
 //! (`account`), and the partition one of three verdicts: exact, wrong with the offsets, not provable
@@ -11,12 +12,15 @@
 //! | 8 | nothing is wrong, and something can't be proven |
 //!
 //! **Invariant:** it shares no code with the path that it judges beyond readers: it has a consumer
-//! of its own without a group, and asks the lake by SQL.
+//! of its own without a group, and asks the stores by SQL.
 //! **Invariant:** it writes nowhere.
 //! **Invariant:** its memory is bounded by windows of offsets, whatever the number of rows; only dead
 //! letters are held as a whole, compressed, two bytes each or less.
 
 mod account;
+mod both;
+mod digest;
+mod house;
 mod judge;
 mod kafka;
 mod ledger;
@@ -51,7 +55,7 @@ use crate::{args::kafka::KafkaArgs, config::LogConfig, exit::Exit, logging};
 /// The arguments of `aion audit`.
 #[derive(Debug, clap::Args)]
 pub struct AuditArgs {
-    /// The configuration of the jobs to audit: it says where Kafka and the lake are.
+    /// The configuration of the jobs to audit: it says where Kafka, the lake and ClickHouse are.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "lake", "brokers", "catalog", "client_config", "properties"])]
     config: Option<PathBuf>,
     /// Data folder of a running `aion dev`: its broker and its lake are audited.
@@ -86,10 +90,10 @@ pub struct AuditArgs {
 /// Runs `aion audit`.
 #[expect(clippy::needless_pass_by_value, reason = "a command owns its arguments")]
 pub fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
-    let scope = Scope::of(&args)?;
+    let scopes = Scope::of(&args)?;
     logging::start(&LogConfig { filter: "warn".into(), ..LogConfig::default() })?;
     let progress = Progress::on_terminal();
-    let report = judge::audit(&scope, &progress, &CancellationToken::new())
+    let report = both::audit(&scopes, &progress, &CancellationToken::new())
         .inspect_err(|_| progress.ends())?;
     match print(&report, args.json) {
         // `| head` has what it wanted; the exit code says the rest.

@@ -16,6 +16,7 @@ use crate::{
         run, schemas,
         sql::{self, SqlArgs},
         tap::{self, TapArgs},
+        validate::{self, ValidateArgs},
         webhooks::{self, WebhooksCommand},
     },
     exit::{self, Exit},
@@ -36,6 +37,8 @@ enum Command {
     Dev(DevArgs),
     /// Run the jobs of a configuration against a Kafka cluster.
     Run(RunArgs),
+    /// Say whether a configuration can be used, and which guarantee each job can give with it.
+    Validate(ValidateArgs),
     /// Give a Kafka cluster its topics, their settings and who may do what: prints the plan, changes
     /// only what differs, deletes nothing.
     Bootstrap(BootstrapArgs),
@@ -47,7 +50,7 @@ enum Command {
     Tap(TapArgs),
     /// Ask the lake in SQL: one query, a file, or a prompt.
     Sql(SqlArgs),
-    /// Prove that the lake has every record of the logs once: offset by offset, or say what is wrong.
+    /// Prove that the lake, and ClickHouse, have every record of the logs once: offset by offset, or say what is wrong.
     Audit(AuditArgs),
     /// Records that could not become rows: look at them, send them again, let a partition go on.
     DeadLetters(DeadLettersCommand),
@@ -55,7 +58,7 @@ enum Command {
     Webhooks(WebhooksCommand),
     /// Look after a lake: how its tables stand, compaction, retention, vacuum.
     Lake(LakeCommand),
-    /// Look after the tables of a ClickHouse database: what they lack, and adding it.
+    /// Look after the tables of a ClickHouse database: what they lack, adding it, filling old breaks.
     #[command(name = "clickhouse")]
     ClickHouse(ClickHouseCommand),
     /// Work with the contract: topics and schemas.
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Dev(args) => dev::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args.config).map(|()| ExitCode::SUCCESS),
+        Command::Validate(args) => validate::run(&args),
         Command::Bootstrap(args) => bootstrap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Generate(args) => generate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Publish(args) => publish::run(args),

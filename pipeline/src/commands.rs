@@ -14,4 +14,5 @@ pub mod schemas;
 pub mod sql;
 pub mod sr_cli;
 pub mod tap;
+pub mod validate;
 pub mod webhooks;

@@ -211,19 +211,28 @@ fn audit_families(last: &Last) -> prometheus::Result<Vec<MetricFamily>> {
     let took = Gauge::new("aion_audit_duration_seconds", "How long the last whole audit took.")?;
     took.set(report.seconds);
     let help = "Offsets by what the last whole audit found.";
-    let offsets = GaugeVec::new(Opts::new("aion_audit_offsets", help), &["topic", "outcome"])?;
+    let offsets =
+        GaugeVec::new(Opts::new("aion_audit_offsets", help), &["topic", "sink", "outcome"])?;
     let help = "1 for the verdict of the last whole audit, 0 for the others.";
-    let verdicts = GaugeVec::new(Opts::new("aion_audit_verdict", help), &["topic", "verdict"])?;
+    let labels = &["topic", "sink", "verdict"];
+    let verdicts = GaugeVec::new(Opts::new("aion_audit_verdict", help), labels)?;
+    let help = "Offsets of which two stores say different things.";
+    let differing = Gauge::new("aion_audit_differing_offsets", help)?;
+    differing.set(report.differing() as f64);
     for topic in &report.topics {
         let counts = topic.counts();
         for (outcome, value) in AUDIT_COUNTS {
-            offsets.with_label_values(&[&*topic.topic, outcome]).set(value(&counts) as f64);
+            offsets
+                .with_label_values(&[&*topic.topic, topic.sink, outcome])
+                .set(value(&counts) as f64);
         }
         for verdict in Verdict::ALL {
             let is_it = f64::from(u8::from(topic.verdict == verdict));
-            verdicts.with_label_values(&[&*topic.topic, verdict.word()]).set(is_it);
+            verdicts.with_label_values(&[&*topic.topic, topic.sink, verdict.word()]).set(is_it);
         }
     }
-    all.extend([took.collect(), offsets.collect(), verdicts.collect()].concat());
+    all.extend(
+        [took.collect(), offsets.collect(), verdicts.collect(), differing.collect()].concat(),
+    );
     Ok(all)
 }

@@ -240,7 +240,7 @@ async fn sinks(
 }
 
 /// What ClickHouse's sink has to know of a topic's table.
-fn house_spec(topic: &Topic, partitions: Option<usize>) -> clickhouse::TableSpec {
+pub(crate) fn house_spec(topic: &Topic, partitions: Option<usize>) -> clickhouse::TableSpec {
     let few = topic.schema.fields.iter().filter(|field| field.few_values);
     clickhouse::TableSpec {
         name: topic.table.to_string(),
@@ -251,7 +251,7 @@ fn house_spec(topic: &Topic, partitions: Option<usize>) -> clickhouse::TableSpec
 }
 
 /// A table may hold half of all rows: a server that is slow for one is slow for the others.
-fn house_settings(config: &ClickHouseConfig, rows_bytes: usize) -> clickhouse::Settings {
+pub(crate) fn house_settings(config: &ClickHouseConfig, rows_bytes: usize) -> clickhouse::Settings {
     let flush_bytes = config.flush_bytes.min(rows_bytes / 8);
     clickhouse::Settings {
         flush_bytes,
@@ -268,7 +268,7 @@ pub fn table_spec(topic: &Topic) -> TableSpec {
     TableSpec { name: topic.table.to_string(), schema: schema.arrow(), event_time }
 }
 
-fn rows_bytes(config: &Config) -> usize {
+pub(crate) fn rows_bytes(config: &Config) -> usize {
     config.memory_bytes / 16 * ROWS_SIXTEENTHS
 }
 

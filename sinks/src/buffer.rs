@@ -139,6 +139,13 @@ impl Buffers {
         taken
     }
 
+    /// Puts batches back before what waits of their partition: those that were taken from it last.
+    pub(crate) fn put_back(&mut self, partition: &Partition, mut batches: Vec<Batch>) {
+        let Some(chunk) = self.owned.get_mut(partition) else { return };
+        batches.append(&mut chunk.batches);
+        chunk.batches = batches;
+    }
+
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.owned.values().all(|chunk| chunk.batches.is_empty())

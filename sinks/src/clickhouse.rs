@@ -6,7 +6,9 @@
 //! | `lane` | one partition: where its chain is, what goes next |
 //! | `landing` | a batch on its way into the table, until it is known what became of it |
 //! | `survey` | from what a table has to where a writer goes on |
+//! | `retries` | rows that would store a record twice are left out |
 //! | `ledger` | the questions put to a table, and the notes beside it |
+//! | `repair` | breaks that are left alone, until somebody wants them filled |
 //! | `insert` | rows with their ledger, as an Arrow stream |
 //! | `client`, `failure` | HTTP, and who can act on what went wrong |
 //! | [`check`] | can this table give the guarantee? |
@@ -38,7 +40,9 @@
 //! | uses another table partition at midnight, where tokens are apart | the day is that of the batch before | the same |
 //! | slept until its token was forgotten | the lease: the server refuses rows stamped too long ago | it looks again, and finds that it is behind |
 //!
-//! What the server had acknowledged and its disk lost shows as a break; `survey` says when it is filled.
+//! What the server had acknowledged and its disk lost shows as a break; `survey` says when it is filled. What it
+//! won't take whole goes in halves, each a batch of the same chain, down to one row; that row's record is read again as
+//! a rejected one ([`Refused`](crate::sink::Refused)).
 //!
 //! **Invariant:** every write is followed by a look; an acknowledgement alone proves nothing.
 //! **Invariant:** one INSERT on its way for each Kafka partition, many partitions at once.
@@ -49,7 +53,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arrow::datatypes::SchemaRef;
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 
 use crate::sink::SinkError;
 
@@ -61,12 +65,16 @@ mod landing;
 mod lane;
 mod ledger;
 pub mod plan;
+mod repair;
+mod retries;
 mod sink;
 mod survey;
+mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use client::Server;
+pub use repair::Break;
 pub use sink::ClickHouseSink;
 
 /// What the sink has to know of a table.
@@ -135,13 +143,28 @@ impl ClickHouse {
 
     /// The sink of a table. What the table can give is looked at when partitions are assigned.
     pub fn sink(&self, spec: TableSpec, settings: Settings) -> ClickHouseSink {
-        ClickHouseSink::new(Arc::new(landing::Table {
+        ClickHouseSink::new(Arc::new(self.table(spec, settings)))
+    }
+
+    /// Asks a question in SQL, within the time; for those who read what sinks have written.
+    pub async fn query(&self, sql: &str, within: Duration) -> Result<Vec<RecordBatch>, SinkError> {
+        let answer = self.client.columns(sql, within).await;
+        answer.map_err(|failure| failure.error("ask ClickHouse"))
+    }
+
+    /// The database.
+    pub fn database(&self) -> &str {
+        &self.client.server().database
+    }
+
+    fn table(&self, spec: TableSpec, settings: Settings) -> table::Table {
+        table::Table {
             ledger: ledger::Ledger::new(self.client.clone(), &spec.name),
             spec,
             settings,
             kept_days: 0.into(),
             #[cfg(feature = "testing")]
             rig: Arc::default(),
-        }))
+        }
     }
 }

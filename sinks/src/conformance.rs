@@ -180,6 +180,7 @@ pub async fn settle(sink: &mut impl Sink) -> Flushed {
             Ok(flushed) => {
                 all.marks.extend(flushed.marks);
                 all.moved.extend(flushed.moved);
+                all.refused.extend(flushed.refused);
                 return all;
             }
             Err(SinkError::Retry { .. }) => {}

@@ -23,4 +23,5 @@ pub mod fault;
 pub mod lake;
 #[cfg(feature = "testing")]
 pub mod memory;
+mod origins;
 pub mod sink;

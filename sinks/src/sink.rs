@@ -8,9 +8,9 @@
 //! **Invariant:** nobody else's rows can be overwritten or doubled by a sink that slept: a flush that
 //! finds a partition's mark moved by another writer drops its own rows of that partition.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
-use aion_schemas::log::{Marks, Partition};
+use aion_schemas::log::{Marks, Offset, Partition};
 use async_trait::async_trait;
 
 use crate::batch::Batch;
@@ -30,6 +30,12 @@ pub trait Sink: Send {
     /// returns the mark of each: the first offset still wanted. A partition that the store has never
     /// seen is missing from the answer.
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError>;
+
+    /// Takes what the last [`assign`](Sink::assign) found that the store once had, has no more, and won't be given
+    /// again by itself.
+    fn take_lost(&mut self) -> Vec<(Partition, Range<Offset>)> {
+        Vec::new()
+    }
 
     /// Takes a batch that starts at this sink's next wanted offset of its partition, or hands it back
     /// when its buffers are full; the job then pauses the partition and tries again after a flush.
@@ -76,6 +82,20 @@ pub struct Flushed {
     /// Partitions whose mark another writer moved: their rows were dropped, they want
     /// [`Sink::assign`] anew. Expected after a pause of this process, never an error.
     pub moved: Vec<Partition>,
+    /// Rows that the store itself refuses, whatever is tried. Nothing from there on was stored: their partitions
+    /// want [`Sink::assign`] anew, and are to be read again without them.
+    pub refused: Vec<Refused>,
+}
+
+/// A row that a store refuses for what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Where it stands.
+    pub partition: Partition,
+    /// Its offset.
+    pub offset: Offset,
+    /// What the store says of it.
+    pub cause: String,
 }
 
 /// Why a sink could not go on, by who can act.

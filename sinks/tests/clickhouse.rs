@@ -12,6 +12,10 @@ mod engine;
 mod failures;
 #[path = "clickhouse/lost_parts.rs"]
 mod lost_parts;
+#[path = "clickhouse/refused.rs"]
+mod refused;
+#[path = "clickhouse/retries.rs"]
+mod retries;
 #[path = "clickhouse/rivals.rs"]
 mod rivals;
 #[path = "clickhouse/shared.rs"]

@@ -85,6 +85,65 @@ def test_three_split_brains_killed_and_frozen(
     writers.check()
 
 
+@pytest.mark.parametrize(
+    "point", ["clickhouse.before_insert", "clickhouse.after_insert"]
+)
+def test_the_process_dies_at_a_named_point(
+    writers: Writers, dev: Dev, engine: Engine, point: str
+):
+    for visit in (1, 2, 4):
+        writers.launch(0, crash_at=f"{point}:{visit}")
+        assert writers.all[0].crashed(60) == point
+        writers.check()
+    no_more_events(dev)
+    writers.launch(0)
+    writers.wait_for_all()
+    assert writers.all[0].stop() == 0
+
+
+def test_the_engine_dies_in_the_middle_of_an_insert(
+    writers: Writers, dev: Dev, engine: Engine
+):
+    """It has the rows, and dies before it says so; or has not begun."""
+    writers.launch(0)
+    writers.all[0].wait_ready()
+    for kind in ["sleep_after", "sleep_before", "sleep_after"]:
+        engine.fault(r"INSERT INTO aion\.(tasks|decisions) ", kind, seconds=30)
+        time.sleep(2)
+        engine.kill()
+        engine.start()
+        writers.check()
+    no_more_events(dev)
+    writers.wait_for_all()
+    assert writers.all[0].stop() == 0
+
+
+@pytest.mark.parametrize("writers", [2], indirect=True)
+def test_a_writer_that_stands_before_its_insert_for_long_lands_nothing(
+    writers: Writers, dev: Dev, engine: Engine
+):
+    """Frozen with stamped rows in its hands; the table has forgotten their token when it wakes, and the lease is
+    over."""
+    writers.launch(0, freeze_at="clickhouse.before_insert:3")
+    frozen = writers.all[0]
+    frozen.wait(frozen.is_frozen, "it stands", 60)
+    writers.launch(1)
+    before = writers.batches("tasks")
+    frozen.wait(lambda: writers.batches("tasks") > before + 2, "the other goes on", 60)
+    for table in ("tasks", "decisions"):
+        engine.query(
+            f"ALTER TABLE aion.{table} MODIFY SETTING non_replicated_deduplication_window = 1"
+        )
+    before = writers.batches("tasks")
+    frozen.wait(lambda: writers.batches("tasks") > before + 2, "tokens go", 60)
+    time.sleep(61)  # the lease: a minute from the look before it
+    frozen.thaw()
+    time.sleep(5)
+    writers.check()
+    no_more_events(dev)
+    writers.wait_for_all()
+
+
 def test_apply_makes_the_tables_and_says_so(writers: Writers, engine: Engine):
     config = str(writers.config(0))
     told = writers.aion("clickhouse", "apply", "--config", config)

@@ -43,10 +43,11 @@ pub(super) fn audit(
     let stores = Stores::open(scope, cancel)?;
     let looks = looks(scope, &cluster, &stores, since)?;
     progress.reads_books();
-    let ledger = Ledger::read(&cluster, &stores, &scope.catalog)?;
+    let ledger = Ledger::read(&cluster, &stores, &scope.catalog, scope.sink())?;
     progress.starts(looks.iter().map(Look::length).sum());
     let (cluster, stores, ledger, window) = (&cluster, &stores, &ledger, scope.window);
-    let judge = Judge { cluster, stores, ledger, window, progress, cancel };
+    let sink = scope.sink();
+    let judge = Judge { cluster, stores, ledger, sink, window, progress, cancel };
     let mut topics = looks.iter().map(|look| judge.topic(look)).collect::<Result<Vec<_>, _>>()?;
     // A cluster may be older than topics of retries.
     topics.retain(|topic| !topic.topic.starts_with(RETRIES) || !topic.partitions.is_empty());
@@ -58,6 +59,7 @@ pub(super) fn audit(
         since: since.map(rfc3339),
         verdict,
         topics,
+        compared: Vec::new(),
     })
 }
 
@@ -65,6 +67,7 @@ struct Judge<'a> {
     cluster: &'a Cluster,
     stores: &'a Stores,
     ledger: &'a Ledger,
+    sink: &'static str,
     window: i64,
     progress: &'a Progress,
     cancel: &'a CancellationToken,
@@ -86,6 +89,7 @@ impl Judge<'_> {
             topic: Arc::clone(&topic.name),
             table: Arc::clone(&topic.table),
             job: job.clone(),
+            sink: self.sink,
             verdict,
             partitions,
         })

@@ -20,8 +20,6 @@ use super::{
 
 /// The word of a gap whose rows aren't what the log says.
 const DIVERGED: &str = "diverged";
-/// The sink that is audited, as gaps name it.
-const SINK: &str = "lake";
 
 /// Dead letters and gaps by partition.
 #[derive(Debug, Default)]
@@ -42,11 +40,12 @@ struct GapRecord {
 }
 
 impl Ledger {
-    /// Reads the books.
+    /// Reads the books, as far as they concern a sink.
     pub(super) fn read(
         cluster: &Cluster,
         stores: &Stores,
         catalog: &Catalog,
+        sink: &str,
     ) -> anyhow::Result<Ledger> {
         let mut ledger = Ledger::default();
         if let Some(topic) = catalog.topic(DEAD_LETTERS) {
@@ -55,7 +54,11 @@ impl Ledger {
         }
         if let Some(topic) = catalog.topic(GAPS) {
             stores.gaps(topic, |entry| ledger.miss(entry))?;
-            each(cluster, GAPS, |record| ledger.gap(record))?;
+            each(cluster, GAPS, |record| {
+                if concerns(record, sink) {
+                    ledger.gap(record);
+                }
+            })?;
         }
         Ok(ledger)
     }
@@ -97,11 +100,6 @@ impl Ledger {
     }
 
     fn gap(&mut self, record: &Record<'_>) {
-        let sinks = record.headers.get("sinks").flatten();
-        let sinks = sinks.and_then(|sinks| std::str::from_utf8(sinks).ok());
-        if sinks.is_some_and(|sinks| !sinks.split(',').any(|sink| sink == SINK)) {
-            return;
-        }
         let value = record.value.unwrap_or_default();
         match serde_json::from_slice::<GapRecord>(value) {
             Ok(GapRecord { job, topic_id, partition, first, next, reason }) => {
@@ -120,6 +118,13 @@ impl Ledger {
             gaps.push(gap);
         }
     }
+}
+
+/// Whether a gap is one of this sink; one that doesn't say is everybody's.
+fn concerns(record: &Record<'_>, sink: &str) -> bool {
+    let sinks = record.headers.get("sinks").flatten();
+    let sinks = sinks.and_then(|sinks| std::str::from_utf8(sinks).ok());
+    sinks.is_none_or(|sinks| sinks.split(',').any(|one| one == sink))
 }
 
 /// Reads all that a topic has now; nothing where there is no such topic.

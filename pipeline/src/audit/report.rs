@@ -47,8 +47,36 @@ pub struct Report {
     pub since: Option<String>,
     /// The worst verdict of any partition.
     pub verdict: Verdict,
-    /// One for each topic.
+    /// One for each topic and store.
     pub topics: Vec<TopicReport>,
+    /// What the stores say of the same records, where two were audited.
+    pub(super) compared: Vec<Compared>,
+}
+
+impl Report {
+    /// The offsets of which two stores say different things.
+    pub fn differing(&self) -> u64 {
+        self.compared.iter().map(|one| one.differing.offsets).sum()
+    }
+}
+
+/// Whether two stores have the same in the rows of a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Compared {
+    pub(super) topic: Arc<str>,
+    pub(super) topic_id: Uuid,
+    pub(super) partition: i32,
+    /// What was compared.
+    pub(super) range: Bounds,
+    /// Offsets that both have.
+    pub(super) rows: u64,
+    /// The sum of what their rows say, in hexadecimal: see `digest`.
+    pub(super) digest: String,
+    /// Offsets that one of them has: the verdict of each store says whether that is right.
+    pub(super) only_lake: u64,
+    pub(super) only_clickhouse: u64,
+    /// Offsets of which they say different things.
+    pub(super) differing: Ranges,
 }
 
 /// What was found of a topic.
@@ -60,6 +88,8 @@ pub struct TopicReport {
     pub table: Arc<str>,
     /// The job that writes the table.
     pub job: String,
+    /// The store that the table is in: `lake`, `clickhouse`.
+    pub sink: &'static str,
     /// The worst verdict of its partitions.
     pub verdict: Verdict,
     /// One for each partition of the topic that is there, and of those that had its name.

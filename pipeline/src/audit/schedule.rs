@@ -6,7 +6,7 @@ use aion_schemas::log::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Counts, Report, Since, judge, progress::Progress, report::Verdict, scope::Scope, since::now,
+    Counts, Report, Since, both, progress::Progress, report::Verdict, scope::Scope, since::now,
 };
 use crate::config::{AuditConfig, Config};
 
@@ -50,16 +50,21 @@ pub(crate) async fn run(
     audits: Audits,
     shutdown: CancellationToken,
 ) {
-    let mut scope = Scope::of_config(&config);
-    (scope.since, scope.memory_bytes) = (audit.since.map(Since::Ago), MEMORY_BYTES);
-    let scope = Arc::new(scope);
+    let mut scopes = match Scope::of_config(&config) {
+        Ok(scopes) => scopes,
+        Err(cause) => return complain(&cause),
+    };
+    for scope in &mut scopes {
+        (scope.since, scope.memory_bytes) = (audit.since.map(Since::Ago), MEMORY_BYTES);
+    }
+    let scopes: Arc<[Scope]> = scopes.into();
     loop {
         tokio::select! {
             () = tokio::time::sleep(audit.every) => {}
             () = shutdown.cancelled() => return,
         }
-        let (scope, cancel) = (Arc::clone(&scope), shutdown.clone());
-        let work = move || judge::audit(&scope, &Progress::none(), &cancel);
+        let (scopes, cancel) = (Arc::clone(&scopes), shutdown.clone());
+        let work = move || both::audit(&scopes, &Progress::none(), &cancel);
         let done = tokio::task::spawn_blocking(work).await;
         let report = done.unwrap_or_else(|broken| Err(broken.into()));
         if shutdown.is_cancelled() {
@@ -74,11 +79,20 @@ fn tell(report: &Report) {
         let Counts { missing, duplicate, unfounded, .. } = topic.counts();
         match topic.verdict {
             Verdict::Wrong => tracing::error!(
-                topic = %topic.topic, missing, duplicate, unfounded,
-                "the audit found that the lake isn't what the log says: `aion audit` says where"
+                topic = %topic.topic, sink = topic.sink, missing, duplicate, unfounded,
+                "the audit found that the store isn't what the log says: `aion audit` says where"
             ),
-            verdict => tracing::info!(topic = %topic.topic, verdict = verdict.word(), "audited"),
+            verdict => tracing::info!(
+                topic = %topic.topic, sink = topic.sink, verdict = verdict.word(), "audited"
+            ),
         }
+    }
+    if report.differing() > 0 {
+        let offsets = report.differing();
+        tracing::error!(
+            offsets,
+            "the lake and clickhouse say different things of records: `aion audit` says which"
+        );
     }
 }
 

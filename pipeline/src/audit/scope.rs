@@ -7,10 +7,10 @@ use aion_schemas::{
     catalog::{Catalog, Topic},
     suggest::nearest,
 };
-use aion_sinks::lake::StoreOptions;
+use aion_sinks::{clickhouse::ClickHouse, lake::StoreOptions};
 use url::Url;
 
-use super::{AuditArgs, Since, judge::WINDOW};
+use super::{AuditArgs, Since, house::House, judge::WINDOW};
 use crate::{
     args::lake,
     config::{Config, JobConfig, SinkKind, default_jobs, lake_url},
@@ -28,6 +28,8 @@ pub(super) struct Scope {
     pub(super) connection: Connection,
     pub(super) lake: Url,
     pub(super) lake_options: StoreOptions,
+    /// The database whose tables are audited; none where it is the lake.
+    pub(super) house: Option<House>,
     pub(super) catalog: Arc<Catalog>,
     pub(super) places: Vec<Place>,
     pub(super) since: Option<Since>,
@@ -36,7 +38,7 @@ pub(super) struct Scope {
     pub(super) window: i64,
 }
 
-/// A topic, and the job that writes it into the lake. A topic of retries is one of its own.
+/// A topic, and the job that writes it into the store. A topic of retries is one of its own.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) topic: Arc<Topic>,
@@ -44,31 +46,53 @@ pub(super) struct Place {
 }
 
 impl Scope {
-    /// What a command line asks for.
-    pub(super) fn of(args: &AuditArgs) -> anyhow::Result<Scope> {
-        let mut scope = match &args.config {
-            Some(path) => Scope::of_config(&Config::load(path)?),
-            None => Scope::of_folder(args)?,
+    /// What a command line asks for, store by store.
+    pub(super) fn of(args: &AuditArgs) -> anyhow::Result<Vec<Scope>> {
+        let mut scopes = match &args.config {
+            Some(path) => Scope::of_config(&Config::load(path)?)?,
+            None => vec![Scope::of_folder(args)?],
         };
-        (scope.since, scope.window) = (args.since, args.window);
         if !args.topics.is_empty() {
-            scope.places = chosen(&scope.places, &args.topics)?;
+            let all: Vec<Place> = scopes.iter().flat_map(|scope| scope.places.clone()).collect();
+            chosen(&all, &args.topics)?;
         }
-        Ok(scope)
+        for scope in &mut scopes {
+            (scope.since, scope.window) = (args.since, args.window);
+            if !args.topics.is_empty() {
+                scope.places = chosen(&scope.places, &args.topics).unwrap_or_default();
+            }
+        }
+        Ok(scopes)
     }
 
-    /// Everything that the jobs of a configuration write into the lake.
-    pub(super) fn of_config(config: &Config) -> Scope {
-        Scope {
+    /// Everything that the jobs of a configuration write, store by store: the lake first.
+    pub(super) fn of_config(config: &Config) -> anyhow::Result<Vec<Scope>> {
+        let lake = Scope {
             connection: config.kafka.clone(),
             lake: config.lake.url.clone(),
             lake_options: config.lake.options.clone(),
+            house: None,
             catalog: Arc::new(config.catalog.clone()),
-            places: places(&config.jobs),
+            places: places(&config.jobs, SinkKind::Lake),
             since: None,
             memory_bytes: MEMORY_BYTES,
             window: WINDOW,
-        }
+        };
+        let in_house = places(&config.jobs, SinkKind::ClickHouse);
+        let house = match &config.clickhouse {
+            Some(clickhouse) if !in_house.is_empty() => {
+                let house = ClickHouse::new(clickhouse.server.clone())?;
+                Some(Scope { house: Some(House::new(house)), places: in_house, ..lake.clone() })
+            }
+            _ => None,
+        };
+        let lake = (!lake.places.is_empty()).then_some(lake);
+        Ok(lake.into_iter().chain(house).collect())
+    }
+
+    /// The store whose rows are audited, as gaps and reports name it.
+    pub(super) fn sink(&self) -> &'static str {
+        if self.house.is_some() { "clickhouse" } else { "lake" }
     }
 
     /// A lake and a broker without a configuration: by default those of a running `aion dev`.
@@ -95,7 +119,8 @@ impl Scope {
             connection,
             lake,
             lake_options: storage::from_environment(),
-            places: places(&default_jobs(&catalog, SinkKind::Lake)),
+            house: None,
+            places: places(&default_jobs(&catalog, SinkKind::Lake), SinkKind::Lake),
             catalog: Arc::new(catalog),
             since: None,
             memory_bytes: MEMORY_BYTES,
@@ -104,14 +129,14 @@ impl Scope {
     }
 }
 
-fn places(jobs: &[JobConfig]) -> Vec<Place> {
-    let in_lake = jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
+fn places(jobs: &[JobConfig], sink: SinkKind) -> Vec<Place> {
+    let there = jobs.iter().filter(|job| job.sinks.contains(&sink));
     let place = |job: &'_ JobConfig| {
         let name = job.name.clone();
         let place = move |topic: &Arc<Topic>| Place { topic: Arc::clone(topic), job: name.clone() };
         job.topics().map(place).collect::<Vec<_>>()
     };
-    in_lake.flat_map(place).collect()
+    there.flat_map(place).collect()
 }
 
 /// The named topics, by their name or their table's, and the topics of retries that fill the same tables.
@@ -128,7 +153,7 @@ fn chosen(places: &[Place], names: &[String]) -> Result<Vec<Place>, Failure> {
             Some(near) => format!("did you mean {near:?}?"),
             None => format!("known are {}", known().collect::<Vec<_>>().join(", ")),
         };
-        return Err(usage(&format!("no job writes a topic {name:?} into the lake; {hint}")));
+        return Err(usage(&format!("no job writes a topic {name:?}; {hint}")));
     }
     let tables = places.iter().filter(|place| names.iter().any(|name| is(place, name)));
     let tables: Vec<&str> = tables.map(|place| &*place.topic.table).collect();
@@ -157,7 +182,7 @@ mod tests {
 
     #[test]
     fn topics_are_chosen_by_name_or_table_and_mistakes_are_named() {
-        let all = places(&default_jobs(&Catalog::builtin(), SinkKind::Lake));
+        let all = places(&default_jobs(&Catalog::builtin(), SinkKind::Lake), SinkKind::Lake);
         let names = ["tasks".to_owned(), "aion.router.decisions".to_owned()];
         let two = chosen(&all, &names).unwrap();
         let chosen_topics: Vec<&str> = two.iter().map(|place| &*place.topic.name).collect();

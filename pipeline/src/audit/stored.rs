@@ -1,4 +1,5 @@
-//! The lake's side: marks, and which offsets have rows, by the SQL engine that people ask too.
+//! The store's side: marks, and which offsets have rows, by the SQL engine that people ask too. Dead letters and
+//! gaps are the lake's, whichever store is audited.
 //!
 //! A window's rows are asked for by topic id, partition and offsets; the engine opens only the
 //! files, and decodes only the pages, whose statistics overlap it.
@@ -27,6 +28,8 @@ use uuid::Uuid;
 
 use super::{
     account::{Run, Window},
+    digest,
+    house::{self, House},
     report::rfc3339,
     scope::Scope,
 };
@@ -38,9 +41,12 @@ const DEADLINE: Duration = Duration::from_hours(24);
 /// A partition of one incarnation of a topic.
 pub(super) type Place = (Uuid, i32);
 
-/// The lake, open for questions.
+/// The stores, open for questions.
 pub(super) struct Stores {
     engine: Engine,
+    /// Whose rows are audited, where it isn't the lake.
+    house: Option<House>,
+    topics: Vec<Arc<Topic>>,
     runtime: Runtime,
     cancel: CancellationToken,
 }
@@ -63,7 +69,7 @@ pub(super) struct Entry {
 }
 
 impl Stores {
-    /// Opens the lake of an audit.
+    /// Opens the stores of an audit.
     pub(super) fn open(scope: &Scope, cancel: &CancellationToken) -> anyhow::Result<Stores> {
         let mut settings = Settings::new(scope.lake.clone(), Arc::clone(&scope.catalog));
         settings.lake_options = scope.lake_options.clone();
@@ -76,12 +82,23 @@ impl Stores {
             .enable_all()
             .build()
             .context("start the runtime of the audit")?;
-        Ok(Stores { engine, runtime, cancel: cancel.clone() })
+        let topics = scope.places.iter().map(|place| Arc::clone(&place.topic)).collect();
+        let house = scope.house.clone();
+        Ok(Stores { engine, house, topics, runtime, cancel: cancel.clone() })
     }
 
     /// Every table's marks, by topic.
     pub(super) fn marks(&self) -> anyhow::Result<BTreeMap<Arc<str>, BTreeMap<Place, i64>>> {
         let mut marks = BTreeMap::<Arc<str>, BTreeMap<Place, i64>>::new();
+        if let Some(house) = &self.house {
+            for topic in self.topics.iter().filter(|topic| !topic.is_retries()) {
+                let name = &topic.name;
+                self.each_row(&house.marks(topic), |rows| {
+                    house::read_marks(name, rows, &mut marks)
+                })?;
+            }
+            return Ok(marks);
+        }
         let query = r#"select topic, topic_id, "partition", mark from lag where mark is not null"#;
         self.each(query, |rows| {
             let (topics, places, offsets) =
@@ -103,15 +120,19 @@ impl Stores {
     ) -> anyhow::Result<BTreeMap<Place, Rows>> {
         let not = if topic.is_retries() { "not " } else { "" };
         let recent = since.map_or_else(String::new, |since| {
-            format!(" and \"_append_time\" >= '{}'", rfc3339(since))
+            let time = match &self.house {
+                Some(_) => House::time(since),
+                None => format!("'{}'", rfc3339(since)),
+            };
+            format!(" and \"_append_time\" >= {time}")
         });
         let query = format!(
             "select \"_topic_id\", \"_partition\", count(*), min(\"_offset\"), max(\"_offset\") \
              from {} where \"_origin\" is {not}null{recent} group by 1, 2",
-            table(topic)
+            self.table(topic)
         );
         let mut census = BTreeMap::new();
-        self.each(&query, |rows| {
+        self.each_row(&query, |rows| {
             let places = places(rows, 0, 1)?;
             let (counts, firsts, lasts) =
                 (integers(rows, 2)?, integers(rows, 3)?, integers(rows, 4)?);
@@ -131,8 +152,8 @@ impl Stores {
         place: Place,
         window: &mut Window,
     ) -> anyhow::Result<()> {
-        let query = format!("select \"_offset\" {}", from(topic, place, &window.run()));
-        self.each(&query, |rows| {
+        let query = format!("select \"_offset\" {}", self.from(topic, place, &window.run()));
+        self.each_row(&query, |rows| {
             integers(rows, 0)?.values().iter().for_each(|offset| window.row(*offset));
             Ok(())
         })
@@ -146,9 +167,9 @@ impl Stores {
         window: &mut Window,
     ) -> anyhow::Result<Vec<(i64, String)>> {
         let query =
-            format!("select \"_offset\", \"_origin\" {}", from(topic, place, &window.run()));
+            format!("select \"_offset\", \"_origin\" {}", self.from(topic, place, &window.run()));
         let mut found = Vec::new();
-        self.each(&query, |rows| {
+        self.each_row(&query, |rows| {
             for (offset, origin) in integers(rows, 0)?.values().iter().zip(texts(rows, 1)?) {
                 window.row(*offset);
                 found.push((*offset, origin));
@@ -166,9 +187,9 @@ impl Stores {
     ) -> anyhow::Result<()> {
         let query = format!(
             "select \"_origin\", count(*) from {} where \"_origin\" is not null group by 1",
-            table(topic)
+            self.table(topic)
         );
-        self.each(&query, |rows| {
+        self.each_row(&query, |rows| {
             let (origins, counts) = (texts(rows, 0)?, integers(rows, 1)?);
             origins.iter().zip(counts.values()).for_each(|(origin, count)| take(origin, *count));
             Ok(())
@@ -182,13 +203,30 @@ impl Stores {
         place: Place,
         run: &Run,
     ) -> anyhow::Result<(u64, Option<i64>)> {
-        let query = format!("select count(*), min(\"_offset\") {}", from(topic, place, run));
+        let query = format!("select count(*), min(\"_offset\") {}", self.from(topic, place, run));
         let mut found = (0, None);
-        self.each(&query, |rows| {
+        self.each_row(&query, |rows| {
             let (counts, firsts) = (integers(rows, 0)?, integers(rows, 1)?);
             for row in 0..rows.num_rows() {
                 found = (counts.value(row) as u64, firsts.is_valid(row).then(|| firsts.value(row)));
             }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// What the rows of a partition say, in a run.
+    pub(super) fn digests(
+        &self,
+        topic: &Topic,
+        place: Place,
+        run: &Run,
+    ) -> anyhow::Result<Vec<digest::Row>> {
+        let columns = digest::columns(&topic.schema);
+        let query = format!("select {columns} {}", self.from(topic, place, run));
+        let mut found = Vec::new();
+        self.each_row(&query, |rows| {
+            found.extend(digest::rows(&topic.schema, rows)?);
             Ok(())
         })?;
         Ok(found)
@@ -228,6 +266,38 @@ impl Stores {
         })
     }
 
+    /// Asks the store that is audited.
+    fn each_row(
+        &self,
+        query: &str,
+        mut take: impl FnMut(&RecordBatch) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Some(house) = &self.house else { return self.each(query, take) };
+        let answer = self.runtime.block_on(async {
+            tokio::select! {
+                answered = house.ask(query) => answered,
+                () = self.cancel.cancelled() => bail!("the audit was stopped"),
+            }
+        })?;
+        answer.iter().try_for_each(&mut take)
+    }
+
+    /// The table of a topic, with every row that is stored.
+    fn table(&self, topic: &Topic) -> String {
+        self.house.as_ref().map_or_else(|| table(topic), |house| house.table(topic))
+    }
+
+    fn from(&self, topic: &Topic, (id, partition): Place, run: &Run) -> String {
+        format!(
+            "from {} where \"_partition\" = {partition} and \"_offset\" >= {} and \"_offset\" < {} \
+             and \"_topic_id\" = '{id}'",
+            self.table(topic),
+            run.start,
+            run.end
+        )
+    }
+
+    /// Asks the lake.
     fn each(
         &self,
         query: &str,
@@ -256,17 +326,7 @@ fn table(topic: &Topic) -> String {
     format!("\"{}{raw}\"", topic.table)
 }
 
-fn from(topic: &Topic, (id, partition): Place, run: &Run) -> String {
-    format!(
-        "from {} where \"_partition\" = {partition} and \"_offset\" >= {} and \"_offset\" < {} \
-         and \"_topic_id\" = '{id}'",
-        table(topic),
-        run.start,
-        run.end
-    )
-}
-
-fn integers(rows: &RecordBatch, column: usize) -> anyhow::Result<Int64Array> {
+pub(super) fn integers(rows: &RecordBatch, column: usize) -> anyhow::Result<Int64Array> {
     let wide = compute::cast(rows.column(column), &DataType::Int64)?;
     Ok(wide.as_primitive::<Int64Type>().clone())
 }
@@ -278,7 +338,7 @@ fn texts(rows: &RecordBatch, column: usize) -> anyhow::Result<Vec<String>> {
 }
 
 /// Topic ids and partition numbers; an id that is none is the nil one, which no topic has.
-fn places(rows: &RecordBatch, ids: usize, numbers: usize) -> anyhow::Result<Vec<Place>> {
+pub(super) fn places(rows: &RecordBatch, ids: usize, numbers: usize) -> anyhow::Result<Vec<Place>> {
     let ids = texts(rows, ids)?;
     let numbers = compute::cast(rows.column(numbers), &DataType::Int32)?;
     let numbers: &Int32Array = numbers.as_primitive::<Int32Type>();

@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{
     account::{Ranges, Run, Tally, Wrong},
-    report::{Bounds, PartitionReport, Report, TopicReport, Verdict},
+    report::{Bounds, Compared, PartitionReport, Report, TopicReport, Verdict},
 };
 
 /// Of a finding so many stretches are printed; `--json` has more.
@@ -56,7 +56,28 @@ pub(super) fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
             explain(topic, partition, out)?;
         }
     }
+    compared(&report.compared, out)?;
     sum_up(report, out)
+}
+
+/// What two stores say of the same records: a line for each topic, and one for each partition where they differ.
+fn compared(all: &[Compared], out: &mut impl Write) -> io::Result<()> {
+    for partition in all.iter().filter(|one| one.differing.offsets > 0) {
+        let (topic, number) = (&partition.topic, partition.partition);
+        let what = "the lake and clickhouse say different things of";
+        writeln!(out, "{topic}/{number}: wrong: {what} {}", list(&partition.differing))?;
+    }
+    let mut topics: Vec<&str> = all.iter().map(|one| &*one.topic).collect();
+    topics.dedup();
+    for topic in topics {
+        let of = || all.iter().filter(|one| &*one.topic == topic);
+        if of().any(|one| one.differing.offsets > 0) {
+            continue;
+        }
+        let rows = HumanCount(of().map(|one| one.rows).sum());
+        writeln!(out, "{topic}: the lake and clickhouse say the same of {rows} rows")?;
+    }
+    Ok(())
 }
 
 /// Whether nobody ever sent a retry there.
@@ -88,9 +109,10 @@ fn row(topic: &TopicReport, partition: &PartitionReport) -> [String; 12] {
 
 /// The topic's name; with its id where the log is another incarnation's, or none.
 fn name(topic: &TopicReport, partition: &PartitionReport) -> String {
+    let place = if topic.sink == "lake" { "" } else { " in clickhouse" };
     match partition.log {
-        Some(_) => topic.topic.to_string(),
-        None => format!("{} (id {})", topic.topic, partition.topic_id),
+        Some(_) => format!("{}{place}", topic.topic),
+        None => format!("{}{place} (id {})", topic.topic, partition.topic_id),
     }
 }
 
@@ -225,9 +247,10 @@ mod tests {
         let partitions = vec![partition(0, exact, log), partition(10, wrong, log)];
         let verdict = Verdict::Wrong;
         let (topic, table, job) = ("a.topic".into(), "t".into(), "t-lake".into());
-        let topics = vec![TopicReport { topic, table, job, verdict, partitions }];
+        let topics = vec![TopicReport { topic, table, job, sink: "lake", verdict, partitions }];
         let (audited_at, since) = (String::new(), None);
-        let report = Report { audited_at, seconds: 0.25, since, verdict, topics };
+        let compared = Vec::new();
+        let report = Report { audited_at, seconds: 0.25, since, verdict, topics, compared };
         let mut out = Vec::new();
         print(&report, &mut out).unwrap();
         let expected = "\

@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 
 use aion_schemas::{
-    catalog::Environment,
+    catalog::{Catalog, Environment},
     clickhouse::{Statement, Table, of_topic},
+    log::show,
 };
-use aion_sinks::clickhouse::{ClickHouse, plan::Change};
+use aion_sinks::clickhouse::{Break, ClickHouse, plan::Change};
 use anyhow::Context;
 
 use crate::{
-    config::Config,
+    config::{ClickHouseConfig, Config, SinkKind},
     exit::{Exit, Failure},
-    platform::sink_failure,
+    platform::{house_spec, sink_failure},
 };
 
 /// The arguments of `aion clickhouse`.
@@ -29,6 +30,22 @@ enum Task {
     /// Add what is missing: database, tables, columns, indexes, constraints. What would take away or
     /// change stored rows is explained, and left to you.
     Apply(Where),
+    /// Say which offsets tables had once and have no more, and with --yes have them written again: rows
+    /// that a disk lost, and rows that somebody erased.
+    Repair(RepairArgs),
+}
+
+/// What is written again.
+#[derive(Debug, clap::Args)]
+struct RepairArgs {
+    #[command(flatten)]
+    place: Where,
+    /// Only of these tables; may be repeated [default: all]
+    #[arg(long = "table", value_name = "TABLE")]
+    tables: Vec<String>,
+    /// Have them written again: the jobs do it when they are next started, as far as the logs still go.
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Which database.
@@ -41,25 +58,95 @@ struct Where {
 
 /// Runs `aion clickhouse`.
 pub fn run(command: &ClickHouseCommand) -> anyhow::Result<()> {
-    let (Task::Plan(given) | Task::Apply(given)) = &command.task;
+    let (Task::Plan(given) | Task::Apply(given) | Task::Repair(RepairArgs { place: given, .. })) =
+        &command.task;
     let config = Config::load(&given.config)?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    runtime.block_on(work(&config, matches!(command.task, Task::Apply(_))))
+    match &command.task {
+        Task::Plan(_) => runtime.block_on(work(&config, false)),
+        Task::Apply(_) => runtime.block_on(work(&config, true)),
+        Task::Repair(args) => runtime.block_on(repair(&config, args)),
+    }
 }
 
-async fn work(config: &Config, applies: bool) -> anyhow::Result<()> {
+/// The database of a configuration.
+fn database(config: &Config) -> anyhow::Result<(ClickHouse, &ClickHouseConfig)> {
     let Some(clickhouse) = &config.clickhouse else {
         let what = "the configuration has no [clickhouse]: add one with its url";
         return Err(Failure::new(Exit::Usage, what).into());
     };
     let house = ClickHouse::new(clickhouse.server.clone()).map_err(|cause| sink_failure(&cause))?;
-    let topics = &config.catalog.topics;
+    Ok((house, clickhouse))
+}
+
+async fn repair(config: &Config, args: &RepairArgs) -> anyhow::Result<()> {
+    let (house, _) = database(config)?;
+    if let Some(unknown) = args.tables.iter().find(|name| config.catalog.table(name).is_none()) {
+        let what = format!("there is no table {unknown} in the catalog");
+        return Err(Failure::new(Exit::Usage, what).into());
+    }
+    let jobs = config.jobs.iter().filter(|job| job.sinks.contains(&SinkKind::ClickHouse));
+    let is_asked = |table: &str| args.tables.is_empty() || args.tables.iter().any(|t| t == table);
+    let mut count = 0_u64;
+    for topic in jobs.map(|job| &job.topic).filter(|topic| is_asked(&topic.table)) {
+        let spec = || house_spec(topic, None);
+        for one in house.breaks(spec()).await.map_err(|cause| sink_failure(&cause))? {
+            let Break { topic_id, partition, range } = &one;
+            let offsets = show(range);
+            println!("{}: {offsets} of partition {partition}, topic id {topic_id}", topic.table);
+            count += 1;
+            if args.yes {
+                let asked = house.request_repair(spec(), &one).await;
+                asked.map_err(|cause| sink_failure(&cause))?;
+            }
+        }
+    }
+    match (count, args.yes) {
+        (0, _) => println!("No table has a break that nobody has asked to be filled."),
+        (_, true) => println!(
+            "\nAsked for. Restart `aion run` within a day: a job fills its table's breaks when it begins, as far \
+             as the topic's log still goes."
+        ),
+        (_, false) => println!(
+            "\nThese were stored once: erased, or lost with a disk. `aion clickhouse repair --yes` has them \
+             written again."
+        ),
+    }
+    Ok(())
+}
+
+/// Adds what the tables of a configuration lack, if it has any.
+pub(crate) async fn make_tables(config: &Config) -> anyhow::Result<()> {
+    if config.clickhouse.is_none() {
+        return Ok(());
+    }
+    let (house, clickhouse) = database(config)?;
+    let changes = changes(&house, clickhouse, &config.catalog).await?;
+    for change in changes.iter().filter(|change| change.adds) {
+        house.apply(change).await.map_err(|cause| sink_failure(&cause))?;
+    }
+    Ok(())
+}
+
+/// What differs from the contract.
+async fn changes(
+    house: &ClickHouse,
+    clickhouse: &ClickHouseConfig,
+    catalog: &Catalog,
+) -> anyhow::Result<Vec<Change>> {
+    let topics = &catalog.topics;
     let tables: Vec<Table> = topics.iter().map(|topic| clickhouse.table(topic)).collect();
     let database = &clickhouse.server.database;
     // The statements of a topic are its table, then what stands on it.
     let of = |topic| of_topic(topic, database, Environment::Prod, None).into_iter().skip(1);
     let views: Vec<Statement> = topics.iter().flat_map(of).collect();
-    let changes = house.plan(&tables, &views).await.map_err(|cause| sink_failure(&cause))?;
+    Ok(house.plan(&tables, &views).await.map_err(|cause| sink_failure(&cause))?)
+}
+
+async fn work(config: &Config, applies: bool) -> anyhow::Result<()> {
+    let (house, clickhouse) = database(config)?;
+    let database = &clickhouse.server.database;
+    let changes = changes(&house, clickhouse, &config.catalog).await?;
     if changes.is_empty() {
         println!("database {database} is as the contract wants it");
         return Ok(());

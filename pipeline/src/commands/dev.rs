@@ -28,10 +28,12 @@ use crate::{
             self,
             schemas::{self, SchemaStep},
         },
+        clickhouse,
         generate::{Feed, Proposals},
     },
     config::{
-        Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig, SinkKind, default_jobs,
+        ClickHouseConfig, Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig,
+        SinkKind, default_jobs,
     },
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
@@ -86,6 +88,12 @@ pub struct DevArgs {
     /// Send no webhooks, whatever policy there is.
     #[arg(long, conflicts_with = "webhooks")]
     no_webhooks: bool,
+    /// A ClickHouse server to write the topics to as well; its database `aion` and the tables are made.
+    #[arg(long, value_name = "URL")]
+    clickhouse: Option<String>,
+    /// Its account; the password is that of the environment variable `CLICKHOUSE_PASSWORD`.
+    #[arg(long, value_name = "NAME", requires = "clickhouse")]
+    clickhouse_user: Option<String>,
     /// The bound on memory for decoded rows and Kafka's queues.
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_BUDGET_MIB as u32, value_parser = clap::value_parser!(u32).range(16..))]
     memory_mib: u32,
@@ -121,6 +129,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     folder.announce(broker.address())?;
     folder.announce_registry(registry.address())?;
     let config = config(args, folder, broker.address(), registry.address())?;
+    clickhouse::make_tables(&config).await?;
     let connection = config.kafka.clone();
     let is_webhooks = config.webhooks.is_some();
     let tables = config.catalog.topics.iter().map(|topic| Arc::clone(&topic.table)).collect();
@@ -170,6 +179,10 @@ fn config(
     let lake = folder.lake();
     let url = place::folder_url(&lake).map_err(|cause| anyhow::anyhow!("lake folder {cause}"))?;
     let mut jobs = default_jobs(&catalog, SinkKind::Lake);
+    let clickhouse = clickhouse_of(args)?;
+    if clickhouse.is_some() {
+        jobs.extend(default_jobs(&catalog, SinkKind::ClickHouse));
+    }
     // Here one tries out what happens to bad records: they all become dead letters.
     for job in &mut jobs {
         job.max_reject_share = 1.0;
@@ -179,7 +192,7 @@ fn config(
         catalog,
         kafka: Connection::to(broker.to_string()),
         registry: Some(RegistryConfig { grace: GRACE, ..RegistryConfig::at(registry) }),
-        clickhouse: None,
+        clickhouse,
         lake: LakeConfig {
             url,
             options: StoreOptions::default(),
@@ -203,6 +216,14 @@ fn webhooks(args: &DevArgs) -> Option<WebhooksConfig> {
     let policy = &args.webhooks;
     let is_wanted = !args.no_webhooks && (policy.exists() || policy != Path::new(POLICY));
     is_wanted.then(|| WebhooksConfig { policy: policy.clone(), flush: WEBHOOKS_FLUSH })
+}
+
+/// The ClickHouse server that somebody wants to try.
+fn clickhouse_of(args: &DevArgs) -> Result<Option<ClickHouseConfig>, Failure> {
+    let Some(url) = &args.clickhouse else { return Ok(None) };
+    let password = std::env::var("CLICKHOUSE_PASSWORD").ok();
+    let config = ClickHouseConfig::to_try(url, args.clickhouse_user.clone(), password);
+    config.map(Some).map_err(|cause| Failure::new(Exit::Usage, cause))
 }
 
 async fn create_topics(connection: Connection, catalog: Catalog) -> anyhow::Result<()> {

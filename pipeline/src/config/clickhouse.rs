@@ -31,6 +31,24 @@ pub struct ClickHouseConfig {
 }
 
 impl ClickHouseConfig {
+    /// A database to try things out in: rows are soon there, and kept as long as topics keep messages on a developer's
+    /// machine.
+    pub fn to_try(
+        url: &str,
+        user: Option<String>,
+        password: Option<String>,
+    ) -> Result<ClickHouseConfig, String> {
+        let url = self::url(url)?;
+        let database = default_database();
+        Ok(ClickHouseConfig {
+            server: Server { url, database, user, password, ca: None },
+            flush_bytes: default_flush_mib() << 20,
+            flush_age: Duration::from_secs(default_flush_age_s()),
+            keep_days: BTreeMap::new(),
+            environment: Environment::Dev,
+        })
+    }
+
     /// The table that a topic's rows go to.
     pub fn table(&self, topic: &Topic) -> Table {
         let table = Table::of(topic, self.environment);

@@ -116,17 +116,10 @@ fn check_one(file: JobFile, catalog: &Catalog) -> Result<JobConfig, String> {
     Ok(JobConfig {
         name: file.name.unwrap_or_else(|| format!("{}-{}", topic.table, first.name())),
         topic: Arc::new(topic.clone()),
-        retries: retries(topic, &file.sinks, catalog),
+        retries: catalog.retries_of(topic).map(Arc::new),
         sinks: file.sinks,
         max_reject_share: file.max_reject_share,
     })
-}
-
-/// The topic of retries that a job reads beside its own. Only the lake knows a retry whose record it has; elsewhere
-/// one that is sent twice would land twice.
-fn retries(topic: &Topic, sinks: &[SinkKind], catalog: &Catalog) -> Option<Arc<Topic>> {
-    let knows_origins = sinks.iter().all(|sink| *sink == SinkKind::Lake);
-    catalog.retries_of(topic).filter(|_| knows_origins).map(Arc::new)
 }
 
 /// One job for each topic of the catalog, into one place.
@@ -134,7 +127,7 @@ pub fn defaults(catalog: &Catalog, place: SinkKind) -> Vec<JobConfig> {
     let job = |topic: &Topic| JobConfig {
         name: format!("{}-{}", topic.table, place.name()),
         topic: Arc::new(topic.clone()),
-        retries: retries(topic, &[place], catalog),
+        retries: catalog.retries_of(topic).map(Arc::new),
         sinks: vec![place],
         max_reject_share: default_max_reject_share(),
     };

@@ -68,6 +68,12 @@ impl<S: Source, J: Journal> Job<S, J> {
                     for partition in &partitions {
                         if let Some(reader) = self.readers.get_mut(&partition.number) {
                             reader.sinks[at].assigned(marks.get(partition).copied());
+                            reader.lost.retain(|(sink, _)| *sink != place.name);
+                        }
+                    }
+                    for (partition, range) in place.sink.take_lost() {
+                        if let Some(reader) = self.readers.get_mut(&partition.number) {
+                            reader.lost.push((place.name, range));
                         }
                     }
                 }
@@ -142,6 +148,14 @@ impl<S: Source, J: Journal> Job<S, J> {
         let gaps =
             missed(reader, &names, located.bounds.start, rules.hold(Rule::FirstStartHasNoGap));
         begin_empty_stores(reader, located.bounds.start, rules.hold(Rule::NoMarkStartsAtLogStart));
+        let lost = Gap::gather(GapKind::SinkLost, std::mem::take(&mut reader.lost));
+        if !lost.is_empty() {
+            let entry = |gap: &Gap| gap.entry(&self.plan.job, &reader.partition, noted_at);
+            for gap in &lost {
+                gap.tell(&self.plan.job, &reader.partition, RECORDED);
+            }
+            reader.waiting.push_back(Item::of_entries(lost.iter().map(entry).collect()));
+        }
         if let Some(item) = gap_item(reader, &gaps, &self.plan.columns) {
             let entry = |gap: &Gap| gap.entry(&self.plan.job, &reader.partition, noted_at);
             let entries = gaps.iter().map(entry).collect();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aion_schemas::log::Partition;
-use aion_sinks::sink::{Flush, Flushed, SinkError};
+use aion_sinks::sink::{Flush, Flushed, Refused, SinkError};
 use futures::future::join_all;
 
 use super::{
@@ -136,6 +136,20 @@ impl<S: Source, J: Journal> Job<S, J> {
             let reader = self.readers.get_mut(&partition.number);
             if let Some(reader) = reader.filter(|reader| is_current(reader, partition)) {
                 self.counters.rows_stored += reader.sinks[at].durable(*mark);
+            }
+        }
+        for Refused { partition, offset, cause } in flushed.refused {
+            let reader = self.readers.get_mut(&partition.number);
+            if reader.is_some_and(|reader| is_current(reader, &partition)) {
+                let sink = self.places[at].name;
+                tracing::warn!(
+                    job = %self.plan.job, %partition, %offset, sink,
+                    "a row is refused, its record becomes a dead letter: {cause}"
+                );
+                let number = partition.number;
+                let cause = format!("{sink}: {cause}");
+                self.source.command(Command::Refuse { partition, offset, cause }).await;
+                self.restart(number, now).await;
             }
         }
         if !self.plan.rules.hold(Rule::MovedIsAssignedAnew) {

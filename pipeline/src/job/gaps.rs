@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `retention` | the log dropped them before they were read | writes the gap down, goes on behind it |
 //! | `topic_deleted` | the topic went with offsets that were not read, as far as it was known to reach | writes it down, reads the topic that is there now |
+//! | `sink_lost` | a sink had them and has them no more: erased, or lost with a disk | writes it down; the mark is past them already |
 //! | `diverged` | the log was cut below a mark: what is stored there isn't what the log says now | writes it down, stops the partition until a person chooses |
 
 use std::{collections::BTreeMap, ops::Range};
@@ -26,6 +27,8 @@ pub enum GapKind {
     TopicDeleted,
     /// The stored rows there are not those of the log.
     Diverged,
+    /// They were stored once, and are gone.
+    SinkLost,
 }
 
 impl GapKind {
@@ -35,6 +38,7 @@ impl GapKind {
             GapKind::Retention => "retention",
             GapKind::TopicDeleted => "topic_deleted",
             GapKind::Diverged => "diverged",
+            GapKind::SinkLost => "sink_lost",
         }
     }
 }
@@ -110,6 +114,9 @@ impl Gap {
                 "the topic of {partition} was deleted before offsets {range}, and what came after \
                  them, reached {sinks}"
             ),
+            GapKind::SinkLost => {
+                format!("{sinks} had offsets {range} of {partition}, and has them no more")
+            }
             GapKind::Diverged => format!(
                 "the log of {partition} was cut below what {sinks} stored: offsets {range} differ"
             ),

@@ -1,6 +1,6 @@
 //! One partition that this process reads: its phase, what waits for the sinks, how far each sink is.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, ops::Range, time::Instant};
 
 use aion_schemas::{
     decode::SchemaId,
@@ -49,6 +49,8 @@ pub(super) struct Reader {
     /// looks like that too.
     looks_left: u8,
     pub(super) reject_share: RejectShare,
+    /// What sinks had and have no more, to be written down.
+    pub(super) lost: Vec<(&'static str, Range<Offset>)>,
     /// It stopped since too much was rejected: when to look whether somebody has decided that it goes on.
     pub(super) asks_at: Option<Instant>,
     /// What is rejected below was accepted by somebody, and isn't counted.
@@ -155,6 +157,7 @@ impl Reader {
             agreed: None,
             looks_left: 0,
             reject_share: RejectShare::default(),
+            lost: Vec::new(),
             asks_at: None,
             accepted_below: Offset::ZERO,
             high: None,

@@ -193,6 +193,15 @@ pub enum Command {
         /// The first offset wanted, and the epoch before it: the log must still have both.
         at: Mark,
     },
+    /// From the next start on, take the record at this offset for a rejected one: a sink refuses its row.
+    Refuse {
+        /// The partition.
+        partition: Partition,
+        /// The record's offset.
+        offset: Offset,
+        /// What the sink says of it.
+        cause: String,
+    },
     /// Stop reading; the partition stays owned.
     Halt(i32),
     /// Fetch no more until [`Command::Resume`].

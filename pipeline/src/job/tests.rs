@@ -33,6 +33,8 @@ use super::{
     status::{JobState, PartitionState, StatusReader},
 };
 
+mod refusals;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 const TOPIC_ID: Uuid = Uuid::from_u128(7);
 

@@ -38,13 +38,15 @@ pub enum Reason {
     TooLarge,
     /// A record in a topic of retries whose headers don't say what it is a retry of.
     NoOrigin,
+    /// A place that takes rows refuses this one for what it holds.
+    Refused,
     /// The decoder was full and should have been finished: a mistake of the caller, not of the record.
     BatchFull,
 }
 
 impl Reason {
     /// Every reason, for metrics and docs.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 18] = [
         Reason::MalformedJson,
         Reason::MalformedAvro,
         Reason::MissingField,
@@ -61,6 +63,7 @@ impl Reason {
         Reason::ForeignSchema,
         Reason::TooLarge,
         Reason::NoOrigin,
+        Reason::Refused,
         Reason::BatchFull,
     ];
 
@@ -83,6 +86,7 @@ impl Reason {
             Reason::ForeignSchema => "foreign_schema",
             Reason::TooLarge => "too_large",
             Reason::NoOrigin => "no_origin",
+            Reason::Refused => "refused",
             Reason::BatchFull => "batch_full",
         }
     }
@@ -108,6 +112,17 @@ pub struct Reject {
 
 /// The most bytes that [`Reject::detail`] has.
 pub const MAX_DETAIL_BYTES: usize = 300;
+
+impl Reject {
+    /// A record whose row a place refuses, with as much as is kept of what it says.
+    pub fn refused(cause: &str) -> Reject {
+        let mut end = cause.len().min(MAX_DETAIL_BYTES);
+        while !cause.is_char_boundary(end) {
+            end -= 1;
+        }
+        Reject { reason: Reason::Refused, field: None, detail: cause[..end].to_owned() }
+    }
+}
 
 impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -417,6 +417,6 @@ fn codes_are_stable() {
         codes,
         "malformed_json malformed_avro missing_field wrong_type number_out_of_range bad_time \
          time_out_of_bounds invalid_utf8 too_deep duplicate_key unknown_encoding unknown_schema \
-         incompatible_schema foreign_schema too_large no_origin batch_full"
+         incompatible_schema foreign_schema too_large no_origin refused batch_full"
     );
 }

@@ -6,26 +6,66 @@
 //! | partition key | not `_batch_day` | a batch would be several parts |
 //! | `non_replicated_deduplication_window` | less than four times the parts that come while an INSERT may be on its way | a token would be forgotten before its writer is refused |
 //! | constraint `lease` | missing | a writer that slept would not be refused |
-//! | columns | one missing, or of another type | rows would lose it |
+//! | columns | one missing, of another type, or without nulls where there may be some | rows would be stored otherwise than they are |
 //! | materialized views that read from it | any | their rows are not counted by anybody: said in a warning |
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use aion_schemas::clickhouse::{LEASE, LEDGER_COLUMNS, MARKS};
+use arrow::datatypes::DataType;
 
 use super::{
-    Settings,
+    ClickHouse, Settings, TableSpec,
     failure::Failure,
-    landing::Table,
     plan::{self, Live},
+    table::Table,
 };
 use crate::sink::SinkError;
 
 /// What to do about a table that isn't as it has to be.
 const HINT: &str = "run `aion clickhouse plan` to see what differs, and `aion clickhouse apply`";
 
+/// What a table that gives the guarantee is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// The server's version.
+    pub version: String,
+    /// So many tokens the table remembers, and so many it has to.
+    pub window: (u64, u64),
+    /// After how many days rows go; `None` keeps them.
+    pub kept_days: Option<u32>,
+    /// Materialized views that read from it: their rows are counted by nobody.
+    pub views: Vec<String>,
+    /// How far the server's clock is ahead of this machine's. The sink goes by the server's alone.
+    pub clock_ahead_s: i64,
+}
+
+impl ClickHouse {
+    /// Whether a table can give the guarantee: how, or as an error what to change.
+    pub async fn fit(&self, spec: TableSpec, settings: Settings) -> Result<Fit, SinkError> {
+        let table = self.table(spec, settings);
+        let live = self::table(&table).await?;
+        let doing = format!("look at {}", table.spec.name);
+        let asked = self.client.ask("SELECT version(), toUnixTimestamp(now())").await;
+        let rows: Vec<(String, i64)> = asked.map_err(|failure| failure.error(&doing))?;
+        let (version, there) = rows.into_iter().next().unwrap_or_default();
+        let here = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs());
+        let window = live.setting("non_replicated_deduplication_window").unwrap_or(0);
+        Ok(Fit {
+            version,
+            window: (window, least_window(table.spec.partitions, &table.settings)),
+            kept_days: live.kept_days(),
+            views: live.readers,
+            clock_ahead_s: there - here as i64,
+        })
+    }
+}
+
 /// Refuses a table that can't give the guarantee; learns how long it keeps rows.
-pub(super) async fn table(table: &Table) -> Result<(), SinkError> {
+pub(super) async fn table(table: &Table) -> Result<Live, SinkError> {
     let client = &table.ledger.client;
     let name = &table.spec.name;
     let database = &client.server().database;
@@ -41,10 +81,8 @@ pub(super) async fn table(table: &Table) -> Result<(), SinkError> {
     if let Some(cause) = unfit(&live, least_window(table.spec.partitions, &table.settings)) {
         return Err(refused(cause));
     }
-    let fields = table.spec.schema.fields().iter().map(|field| field.name().as_str());
-    let missing = fields.chain(LEDGER_COLUMNS).find(|name| !live.columns.contains_key(*name));
-    if let Some(column) = missing {
-        return Err(refused(format!("it has no column {column}")));
+    if let Some(cause) = unlike(&live, &table.spec) {
+        return Err(refused(cause));
     }
     if !live.readers.is_empty() {
         tracing::warn!(
@@ -55,7 +93,45 @@ pub(super) async fn table(table: &Table) -> Result<(), SinkError> {
         );
     }
     table.kept_days.store(live.kept_days().unwrap_or(0), Relaxed);
-    Ok(())
+    Ok(live)
+}
+
+/// What keeps rows from being stored as they are.
+fn unlike(live: &Live, spec: &TableSpec) -> Option<String> {
+    let fields = spec.schema.fields();
+    let names = fields.iter().map(|field| field.name().as_str());
+    let mut missing = names.chain(LEDGER_COLUMNS).filter(|name| !live.columns.contains_key(*name));
+    if let Some(column) = missing.next() {
+        return Some(format!("it has no column {column}"));
+    }
+    fields.iter().find_map(|field| {
+        let theirs = live.columns.get(field.name())?;
+        let wanted = wanted(field.data_type())?;
+        let plain = theirs.strip_prefix("LowCardinality(").unwrap_or(theirs);
+        let (plain, takes_null) = match plain.strip_prefix("Nullable(") {
+            Some(inner) => (inner, true),
+            None => (plain, false),
+        };
+        if !plain.starts_with(wanted) {
+            return Some(format!("column {} is {theirs}, and takes no {wanted}", field.name()));
+        }
+        // The server would store an empty text or a zero in its place.
+        let loses_null = field.is_nullable() && !takes_null;
+        loses_null.then(|| format!("column {} is {theirs}, and has to take nulls", field.name()))
+    })
+}
+
+/// How the type of a column begins that holds such values as they are.
+fn wanted(kind: &DataType) -> Option<&'static str> {
+    match kind {
+        DataType::Utf8 | DataType::Binary => Some("String"),
+        DataType::Int32 => Some("Int32"),
+        DataType::Int64 => Some("Int64"),
+        DataType::Float64 => Some("Float64"),
+        DataType::Boolean => Some("Bool"),
+        DataType::Timestamp(..) => Some("DateTime64(6"),
+        _ => None,
+    }
 }
 
 /// So many tokens a table must remember: four times the parts that come while an INSERT may still be on its way.
@@ -88,6 +164,39 @@ pub(super) fn unfit(live: &Live, least_window: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_that_would_store_something_else_is_named() {
+        use std::sync::Arc;
+
+        use arrow::datatypes::{Field, Schema};
+        let schema = Schema::new(vec![
+            Field::new("id", DataType::Utf8, false),
+            Field::new("note", DataType::Utf8, true),
+            Field::new("value", DataType::Float64, false),
+        ]);
+        let spec = TableSpec {
+            name: "t".into(),
+            schema: Arc::new(schema),
+            few_values: Vec::new(),
+            partitions: 1,
+        };
+        let live = |columns: [(&str, &str); 3]| {
+            let ledger = LEDGER_COLUMNS.map(|name| (name, "Int64"));
+            let all = columns.into_iter().chain(ledger);
+            let columns = all.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect();
+            Live { columns, ..Live::default() }
+        };
+        let note = "LowCardinality(Nullable(String))";
+        let told = |columns| unlike(&live(columns), &spec).unwrap_or_default();
+        assert_eq!(told([("id", "String"), ("note", note), ("value", "Float64")]), "");
+        let told_of = told([("id", "String"), ("note", "String"), ("value", "Float64")]);
+        assert_eq!(told_of, "column note is String, and has to take nulls");
+        let told_of = told([("id", "UUID"), ("note", note), ("value", "Float64")]);
+        assert_eq!(told_of, "column id is UUID, and takes no String");
+        let told_of = told([("id", "String"), ("note", note), ("x", "Float64")]);
+        assert_eq!(told_of, "it has no column value");
+    }
 
     #[test]
     fn the_window_outlasts_whatever_is_on_its_way() {

@@ -64,6 +64,8 @@ pub(crate) struct Insert<'a> {
     pub(crate) query_id: &'a str,
     /// How long the server may work on it.
     pub(crate) within: Duration,
+    /// In how many record batches the rows go; one, but in a test.
+    pub(crate) blocks: usize,
 }
 
 impl Client {
@@ -112,6 +114,25 @@ impl Client {
             .map_err(|cause| Failure::Unread(format!("its answer can't be read: {cause}")))
     }
 
+    /// Asks a question; the answer's rows as columns, texts as text and nothing numbered.
+    pub(crate) async fn columns(
+        &self,
+        sql: &str,
+        within: Duration,
+    ) -> Result<Vec<RecordBatch>, Failure> {
+        let settings = [
+            ("database", self.server.database.as_str()),
+            ("default_format", "ArrowStream"),
+            ("output_format_arrow_string_as_string", "1"),
+            ("output_format_arrow_low_cardinality_as_dictionary", "0"),
+            // The least of no rows is null, as elsewhere.
+            ("aggregate_functions_null_for_empty", "1"),
+        ];
+        let body = Bytes::from(sql.to_owned());
+        let stream = self.post(&settings, body, within).await?;
+        insert::batches(&stream).map_err(|cause| Failure::Unread(cause.to_string()))
+    }
+
     /// Inserts rows as one block, which becomes one part.
     pub(crate) async fn insert(&self, what: Insert<'_>, rows: &RecordBatch) -> Result<(), Failure> {
         let sql = insert::statement(&self.server.database, what.table, &rows.schema());
@@ -133,7 +154,8 @@ impl Client {
             ("max_partitions_per_insert_block", "1"),
             ("throw_on_max_partitions_per_insert_block", "1"),
         ];
-        let body = insert::body(rows).map_err(|cause| Failure::Unread(cause.to_string()))?;
+        let body =
+            insert::body(rows, what.blocks).map_err(|cause| Failure::Unread(cause.to_string()))?;
         self.post(&settings, body, what.within + ANSWER_WITHIN).await.map(drop)
     }
 

@@ -2,10 +2,12 @@
 //!
 //! | class | examples | what is done |
 //! |---|---|---|
-//! | retry | no answer, 5xx, memory, too many parts, read-only | verify, then the same token again, after a pause |
+//! | retry | no answer, 5xx, too many parts, read-only | verify, then the same token again, after a pause |
+//! | memory | 241 | verify, then half the batch |
+//! | row | a constraint other than the lease, text that can't be converted | verify, then half the batch, until it is one row: a dead letter |
 //! | lease | 469 that names the lease | verify, a new lease, the same token again; never a reject |
 //! | running | 216 | an earlier INSERT of the token still runs: wait for it |
-//! | fatal | 401, 403, unknown table or column, a setting that may not be set, a refused row | stop, and say what to change |
+//! | fatal | 401, 403, unknown table or column, a setting that may not be set | stop, and say what to change |
 //!
 //! Whatever the class, an INSERT that was not acknowledged may have landed: only the table tells.
 
@@ -37,6 +39,10 @@ pub(crate) enum Class {
     Retry,
     Lease,
     Running,
+    /// The batch takes more memory than there is.
+    Memory,
+    /// A row is refused for what it holds.
+    Row,
     Fatal(&'static str),
 }
 
@@ -88,10 +94,8 @@ impl Failure {
             252 if text.contains("partitions for single INSERT") => Class::Fatal(
                 "the table's partition key must be _batch_day: run `aion clickhouse plan`",
             ),
-            6 | 27 | 38 | 41 | 43 | 53 | 69 | 70 | 131 | 321 | 349 | 469 | 691 => Class::Fatal(
-                "the table refuses a row of the batch: run `aion clickhouse plan`, and take out constraints of \
-                 your own",
-            ),
+            6 | 27 | 38 | 41 | 43 | 53 | 69 | 70 | 131 | 321 | 349 | 395 | 469 | 691 => Class::Row,
+            241 => Class::Memory,
             62 | 73 | 117 => Class::Fatal("the server may be too old: 24.8 or newer is needed"),
             0 if matches!(status, 401 | 403) => Class::Fatal(
                 "look at user and password of [clickhouse], and at the proxy before it",
@@ -110,13 +114,14 @@ impl Failure {
             Class::Fatal(hint) => {
                 SinkError::Fatal { doing, cause: self.text(), hint: hint.to_owned() }
             }
-            Class::Retry | Class::Lease | Class::Running => {
+            Class::Retry | Class::Lease | Class::Running | Class::Memory | Class::Row => {
                 SinkError::Retry { doing, cause: self.text() }
             }
         }
     }
 
-    fn text(self) -> String {
+    /// What was said.
+    pub(super) fn text(self) -> String {
         match self {
             Failure::Refused { text, status, .. } if text.is_empty() => format!("HTTP {status}"),
             Failure::Unanswered(text) | Failure::Unread(text) | Failure::Refused { text, .. } => {
@@ -142,10 +147,10 @@ mod tests {
     #[test]
     fn classes_follow_who_can_act() {
         assert_eq!(Failure::Unanswered("timed out".into()).class(), Class::Retry);
-        for code in [0, 159, 202, 209, 210, 241, 242, 243, 252, 319, 425, 999] {
+        for code in [0, 159, 202, 209, 210, 242, 243, 252, 319, 425, 999] {
             assert_eq!(refused(code, "busy"), Class::Retry, "{code}");
         }
-        for code in [47, 53, 60, 81, 164, 497, 516] {
+        for code in [47, 60, 81, 164, 497, 516] {
             assert!(matches!(refused(code, "no"), Class::Fatal(_)), "{code}");
         }
         assert_eq!(refused(216, "already running"), Class::Running);
@@ -156,7 +161,15 @@ mod tests {
         let lease = "Constraint `lease` for table aion.tasks is violated at row 1.";
         assert_eq!(refused(469, lease), Class::Lease);
         let other = "Constraint `size` for table aion.lease is violated at row 1.";
-        assert!(matches!(refused(469, other), Class::Fatal(_)));
+        assert_eq!(refused(469, other), Class::Row);
+    }
+
+    #[test]
+    fn a_refused_row_and_a_lack_of_memory_are_the_batchs() {
+        for code in [6, 38, 53, 131, 349, 395, 691] {
+            assert_eq!(refused(code, "no"), Class::Row, "{code}");
+        }
+        assert_eq!(refused(241, "memory limit exceeded"), Class::Memory);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use arrow::{
     error::ArrowError,
     ipc::{
         CompressionType,
+        reader::StreamReader,
         writer::{IpcWriteOptions, StreamWriter},
     },
 };
@@ -72,14 +73,25 @@ pub(super) fn statement(database: &str, table: &str, schema: &Schema) -> String 
     format!("INSERT INTO {database}.{table} ({}) FORMAT ArrowStream", names.join(", "))
 }
 
-/// The rows as an Arrow stream, its columns compressed one by one.
-pub(super) fn body(rows: &RecordBatch) -> Result<Bytes, ArrowError> {
+/// The rows as an Arrow stream of so many batches, its columns compressed one by one.
+pub(super) fn body(rows: &RecordBatch, blocks: usize) -> Result<Bytes, ArrowError> {
     let options =
         IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
     let mut writer = StreamWriter::try_new_with_options(Vec::new(), &rows.schema(), options)?;
-    writer.write(rows)?;
+    let each = rows.num_rows().div_ceil(blocks.max(1)).max(1);
+    for first in (0..rows.num_rows()).step_by(each) {
+        writer.write(&rows.slice(first, each.min(rows.num_rows() - first)))?;
+    }
     writer.finish()?;
     Ok(writer.into_inner()?.into())
+}
+
+/// The batches of an Arrow stream; an answer without rows may be no stream at all.
+pub(super) fn batches(stream: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+    if stream.is_empty() {
+        return Ok(Vec::new());
+    }
+    StreamReader::try_new(stream, None)?.collect()
 }
 
 #[cfg(test)]

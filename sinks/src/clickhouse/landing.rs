@@ -5,62 +5,25 @@
 //! table, and after any INSERT under the first has been refused or ended: its lease and the time that a query may
 //! take have passed, and the server refuses a query id that still runs.
 
-#[cfg(feature = "testing")]
-use std::sync::Arc;
 use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
 use aion_schemas::log::{Mark, Offset, Partition, show};
 use arrow::record_batch::RecordBatch;
 
-#[cfg(feature = "testing")]
-use super::testing::{Protection, Rig};
 use super::{
-    Settings, TableSpec,
+    check,
     client::Insert,
     failure::{Class, Failure},
     insert,
-    ledger::{Entry, Ledger, NoteKind, Stored},
+    ledger::{Entry, NoteKind, Stored},
+    retries,
     survey::Note,
+    table::{Table, off, overlap},
 };
 use crate::{batch::Batch, fault, sink::SinkError};
-
-/// A table and what writers of it share.
-#[derive(Debug)]
-pub(super) struct Table {
-    pub(super) ledger: Ledger,
-    pub(super) spec: TableSpec,
-    pub(super) settings: Settings,
-    /// After how many days the table's rows go, as it was found; 0 is never.
-    pub(super) kept_days: AtomicU32,
-    #[cfg(feature = "testing")]
-    pub(super) rig: Arc<Rig>,
-}
-
-impl Table {
-    #[cfg(feature = "testing")]
-    pub(super) fn is_off(&self, protection: Protection) -> bool {
-        self.rig.is_off(protection)
-    }
-}
-
-/// Asks whether a test has taken a protection out; never true in a build without tests.
-macro_rules! off {
-    ($table:expr, $protection:ident) => {{
-        #[cfg(feature = "testing")]
-        {
-            $table.is_off($crate::clickhouse::testing::Protection::$protection)
-        }
-        #[cfg(not(feature = "testing"))]
-        {
-            let _ = &$table;
-            false
-        }
-    }};
-}
-pub(super) use off;
 
 /// Where a partition's chain is, as far as this writer knows.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +56,17 @@ pub(super) struct Landing {
     last_lease: u32,
     /// Whether the server said last that it has too many parts.
     pub(super) is_crowded: bool,
+    /// Where it goes, until rows were left out that the table has already.
+    unlooked: Option<Goes>,
+}
+
+/// Where a batch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goes {
+    /// Behind the last one.
+    Behind,
+    /// Into a break.
+    IntoBreak,
 }
 
 /// What became of a batch.
@@ -101,6 +75,27 @@ pub(super) enum Outcome {
     Stored(Mark),
     /// Another writer has stored other batches there.
     Moved,
+    /// The server won't take it as it is, and nothing of it is stored.
+    Unfit {
+        why: Unfit,
+        cause: String,
+    },
+}
+
+/// Why a batch isn't taken as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// A row of it is refused for what it holds.
+    Row,
+    /// It takes more memory than the server has.
+    Size,
+}
+
+/// What an INSERT came to.
+enum Sent {
+    Acknowledged,
+    StaleLease,
+    Unfit(Unfit, String),
 }
 
 enum Seen {
@@ -116,8 +111,14 @@ const MAX_LEASES: u32 = 3;
 
 impl Landing {
     /// Batches of a partition that follow on its chain.
-    pub(super) fn new(partition: Partition, batches: Vec<Batch>, chain: Chain) -> Landing {
+    pub(super) fn new(
+        partition: Partition,
+        batches: Vec<Batch>,
+        chain: Chain,
+        goes: Goes,
+    ) -> Landing {
         Landing {
+            unlooked: Some(goes),
             partition,
             batches,
             chain,
@@ -134,12 +135,13 @@ impl Landing {
         self.batches.iter().map(Batch::bytes).sum()
     }
 
-    fn rows(&self) -> usize {
+    /// How many rows it has.
+    pub(super) fn rows(&self) -> usize {
         self.batches.iter().map(|batch| batch.rows.num_rows()).sum()
     }
 
     /// The mark once it is stored.
-    fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         self.batches.last().map_or(Mark::at(Offset::ZERO), Batch::mark)
     }
 
@@ -154,7 +156,8 @@ impl Landing {
         end.unwrap_or_else(|| self.read_from())
     }
 
-    fn doing(&self, table: &Table) -> String {
+    /// What is being done, for people.
+    pub(super) fn doing(&self, table: &Table) -> String {
         let range = self.first(table)..self.mark().offset;
         format!("insert into {}, offsets {} of {}", table.spec.name, show(&range), self.partition)
     }
@@ -163,6 +166,10 @@ impl Landing {
     pub(super) async fn run(&mut self, table: &Table) -> Result<Outcome, SinkError> {
         #[cfg(feature = "testing")]
         table.rig.pass().await;
+        if let Some(goes) = self.unlooked {
+            retries::leave_out(table, &self.partition, &mut self.batches, goes).await?;
+            self.unlooked = None;
+        }
         if self.rows() == 0 {
             return self.note_only(table).await;
         }
@@ -177,26 +184,36 @@ impl Landing {
                     Seen::Nothing => self.wait_for_suffix(table)?,
                 }
             }
-            if !self.send(table).await? {
-                continue;
-            }
+            let unfit = match self.send(table).await? {
+                Sent::StaleLease => continue,
+                Sent::Acknowledged => None,
+                Sent::Unfit(why, cause) => Some((why, cause)),
+            };
             match self.look(table).await? {
                 _ if off!(table, Verify) => return Ok(self.stored(table).await),
                 Seen::Ours => return Ok(self.stored(table).await),
                 Seen::Others => return Ok(Outcome::Moved),
-                Seen::Nothing if self.is_expired(table) => {
-                    self.chain.noted = None;
-                    return Ok(self.stored(table).await);
-                }
-                Seen::Nothing => self.vanished += 1,
+                Seen::Nothing => {}
             }
+            if let Some((why, cause)) = unfit {
+                // A table whose columns were changed meanwhile refuses every row: that is for a person.
+                if why == Unfit::Row {
+                    check::table(table).await?;
+                }
+                return Ok(Outcome::Unfit { why, cause });
+            }
+            if self.is_expired(table) {
+                self.chain.noted = None;
+                return Ok(self.stored(table).await);
+            }
+            self.vanished += 1;
         }
         let cause = "acknowledged, and not in the table".to_owned();
         Err(SinkError::Retry { doing: self.doing(table), cause })
     }
 
-    /// Sends the batch; false when its lease was refused, or an acknowledgement is to be looked into.
-    async fn send(&mut self, table: &Table) -> Result<bool, SinkError> {
+    /// Sends the batch. Whatever the answer, only a look tells what it did.
+    async fn send(&mut self, table: &Table) -> Result<Sent, SinkError> {
         let rows = self.stamp(table).await?;
         #[cfg(feature = "testing")]
         table.rig.about_to_insert().await;
@@ -213,15 +230,21 @@ impl Landing {
         let database = &table.ledger.client.server().database;
         let query_id = format!("aion/{database}.{}/{base}", table.spec.name);
         let within = table.settings.max_execution;
-        let what = Insert { table: &table.spec.name, token: &token, query_id: &query_id, within };
+        let blocks = if off!(table, OneBlock) { 2 } else { 1 };
+        let what =
+            Insert { table: &table.spec.name, token: &token, query_id: &query_id, within, blocks };
         let sent = table.ledger.client.insert(what, &rows).await;
         fault::point("clickhouse.after_insert");
         self.is_unsure = true;
         self.is_crowded = matches!(&sent, Err(Failure::Refused { code: 252, .. }));
         match sent {
-            Ok(()) => Ok(true),
-            Err(failure) if failure.class() == Class::Lease => Ok(false),
-            Err(failure) => Err(failure.error(&self.doing(table))),
+            Ok(()) => Ok(Sent::Acknowledged),
+            Err(failure) => match failure.class() {
+                Class::Lease => Ok(Sent::StaleLease),
+                Class::Row => Ok(Sent::Unfit(Unfit::Row, without_values(failure.text()))),
+                Class::Memory => Ok(Sent::Unfit(Unfit::Size, failure.text())),
+                _ => Err(failure.error(&self.doing(table))),
+            },
         }
     }
 
@@ -271,7 +294,11 @@ impl Landing {
         let is_ours = look.found.contains(&ours);
         if let Some(other) = look.found.iter().find(|other| **other != ours) {
             if is_ours && !off!(table, Verify) {
-                return Err(overlap(&self.partition, &table.spec.name, other.first..other.end));
+                return Err(overlap(
+                    &self.partition.to_string(),
+                    &table.spec.name,
+                    other.first..other.end,
+                ));
             }
             return Ok(Seen::Others);
         }
@@ -392,17 +419,9 @@ impl Landing {
     }
 }
 
-/// Two batches that have offsets in common.
-pub(super) fn overlap(
-    partition: &Partition,
-    table: &str,
-    range: std::ops::Range<Offset>,
-) -> SinkError {
-    SinkError::Fatal {
-        doing: format!("look what {table} has of {partition}"),
-        cause: format!("offsets {} are there more than once", show(&range)),
-        hint: "a protection of the table was taken out while it was written: run `aion clickhouse plan`, \
-               then delete the rows of one of the batches (_batch_first, _batch_last)"
-            .to_owned(),
-    }
+/// What a server says of a row that it refuses, without what stands in the row.
+fn without_values(mut text: String) -> String {
+    let end = text.find(" Column values").unwrap_or(text.len());
+    text.truncate(end);
+    text
 }

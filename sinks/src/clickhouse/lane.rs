@@ -24,6 +24,31 @@ pub(super) struct Lane {
     pub(super) since: Option<Instant>,
     /// The bytes of what is on its way.
     pub(super) flying_bytes: usize,
+    /// While what a server wouldn't take goes in parts.
+    pub(super) narrow: Option<Narrow>,
+}
+
+/// A batch that goes in parts, since the server wouldn't take it whole. Each part is a batch of its own, which begins
+/// where the one before it ended: the chain knows no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Narrow {
+    /// So many rows at a time.
+    pub(super) rows: usize,
+    /// Where the batch ended.
+    pub(super) until: Offset,
+}
+
+impl Narrow {
+    /// After so many rows, up to `end`, were not taken; `None` where it was one row.
+    pub(super) fn after(before: Option<Narrow>, rows: usize, end: Offset) -> Option<Narrow> {
+        let until = before.map_or(end, |narrow| narrow.until.max(end));
+        (rows > 1).then_some(Narrow { rows: rows / 2, until })
+    }
+
+    /// After rows up to `end` were taken.
+    pub(super) fn taken(self, end: Offset) -> Option<Narrow> {
+        (end < self.until).then_some(Narrow { rows: self.rows.saturating_mul(2), ..self })
+    }
 }
 
 /// What is on its way.
@@ -48,7 +73,7 @@ pub(super) enum Next {
 impl Lane {
     /// A partition that was just assigned.
     pub(super) fn new(chain: Chain, ahead: VecDeque<Segment>) -> Lane {
-        Lane { work: Work::Idle(chain), ahead, since: None, flying_bytes: 0 }
+        Lane { work: Work::Idle(chain), ahead, since: None, flying_bytes: 0, narrow: None }
     }
 
     /// What goes next, from an offset on.

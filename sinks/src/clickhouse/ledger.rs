@@ -6,12 +6,16 @@
 //! |---|---|---|
 //! | `opened` | once, before a table's first batch of a partition | where that batch begins, and its day: of two writers who began at different offsets the first decides for both |
 //! | `reached` | where offsets without rows follow; else once a minute | how far the table was, also when its rows have expired or were erased |
+//! | `repair/<offset>` | when somebody asks for it | that the break from there on is to be filled, however old it is; for a day |
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use aion_schemas::{
     clickhouse::MARKS,
-    log::{Offset, Partition},
+    log::{Offset, Origin, Partition},
 };
 use uuid::Uuid;
 
@@ -54,13 +58,21 @@ pub(super) struct Look<T> {
 pub(super) enum NoteKind {
     Opened,
     Reached,
+    /// Somebody wants the break filled that begins there.
+    Repair(Offset),
 }
 
+/// How the kind of a note begins that asks for a repair.
+const REPAIR: &str = "repair/";
+/// For so long such a note holds: what is erased later stays erased.
+const REPAIRED_WITHIN_S: u32 = 24 * 60 * 60;
+
 impl NoteKind {
-    fn word(self) -> &'static str {
+    fn word(self) -> String {
         match self {
-            NoteKind::Opened => "opened",
-            NoteKind::Reached => "reached",
+            NoteKind::Opened => "opened".to_owned(),
+            NoteKind::Reached => "reached".to_owned(),
+            NoteKind::Repair(first) => format!("{REPAIR}{first}"),
         }
     }
 }
@@ -172,6 +184,7 @@ impl Ledger {
         let sql = format!(
             "SELECT partition, kind, argMax((chain_end, next, epoch, toInt32(toUInt16(day))), next) FROM {}
             WHERE table_name = '{}' AND topic_id = '{topic_id}' AND partition IN ({})
+                AND (kind NOT LIKE '{REPAIR}%' OR noted_at > now() - toIntervalSecond({REPAIRED_WITHIN_S}))
             GROUP BY partition, kind",
             self.marks,
             self.name,
@@ -185,11 +198,68 @@ impl Ledger {
             let of = notes.entry(partition).or_default();
             if kind == NoteKind::Opened.word() {
                 of.opened = Some(note);
+            } else if kind.starts_with(REPAIR) {
+                of.wanted.push(note.chain_end..note.next);
             } else {
                 of.reached = Some(note);
             }
         }
         Ok(notes)
+    }
+
+    /// Those of the records that the table has, as rows or as origins of rows.
+    pub(super) async fn stored(
+        &self,
+        origins: &BTreeSet<Origin>,
+    ) -> Result<BTreeSet<Origin>, Failure> {
+        let quoted = |text: String| format!("'{text}'");
+        let listed = |parts: BTreeSet<String>| parts.into_iter().collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT concat(_topic_id, '/', toString(_partition), '/', toString(_offset)) FROM {table}
+            WHERE _topic_id IN ({}) AND _partition IN ({}) AND _offset IN ({})
+            UNION ALL
+            SELECT assumeNotNull(_origin) FROM {table} WHERE _origin IN ({})",
+            listed(origins.iter().map(|one| quoted(one.topic_id.to_string())).collect()),
+            listed(origins.iter().map(|one| one.partition.to_string()).collect()),
+            listed(origins.iter().map(|one| one.offset.to_string()).collect()),
+            listed(origins.iter().map(|one| quoted(one.to_string())).collect()),
+            table = self.table,
+        );
+        let rows: Vec<(String,)> = self.client.ask(&sql).await?;
+        let found = rows.iter().filter_map(|(text,)| text.parse().ok());
+        Ok(found.filter(|origin| origins.contains(origin)).collect())
+    }
+
+    /// The offsets of a range that the table has by retries.
+    pub(super) async fn retried(
+        &self,
+        partition: &Partition,
+        range: Range<Offset>,
+    ) -> Result<BTreeSet<Offset>, Failure> {
+        let sql = format!(
+            "SELECT DISTINCT assumeNotNull(_origin) FROM {} WHERE startsWith(_origin, '{}/')",
+            self.table,
+            partition.key()
+        );
+        let rows: Vec<(String,)> = self.client.ask(&sql).await?;
+        let found = rows.iter().filter_map(|(text,)| text.parse::<Origin>().ok());
+        Ok(found.map(|origin| origin.offset).filter(|offset| range.contains(offset)).collect())
+    }
+
+    /// The partitions that have rows, by the ids of their topics.
+    pub(super) async fn partitions(&self) -> Result<BTreeMap<Uuid, Vec<i32>>, Failure> {
+        let sql = format!(
+            "SELECT DISTINCT _topic_id, _partition FROM {} ORDER BY _topic_id, _partition",
+            self.table
+        );
+        let rows: Vec<(String, i32)> = self.client.ask(&sql).await?;
+        let mut partitions = BTreeMap::<Uuid, Vec<i32>>::new();
+        for (id, number) in rows {
+            if let Ok(id) = Uuid::parse_str(&id) {
+                partitions.entry(id).or_default().push(number);
+            }
+        }
+        Ok(partitions)
     }
 
     /// Writes a note. With a token only the first of several writers has it taken.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,15 +18,15 @@ use tokio::task::JoinError;
 
 use super::{
     Settings, check,
-    failure::Failure,
-    landing::{Chain, Landing, Outcome, Table, off, overlap},
-    lane::{Done, Lane, Next, Work},
-    survey::{Youth, survey},
+    landing::{Chain, Goes, Landing, Outcome, Unfit},
+    lane::{Done, Lane, Narrow, Next, Work},
+    retries,
+    table::{Table, off},
 };
 use crate::{
     batch::Batch,
     buffer::Buffers,
-    sink::{Accepted, Flush, Flushed, Sink, SinkError},
+    sink::{Accepted, Flush, Flushed, Refused, Sink, SinkError},
 };
 
 /// A server with too many parts is given this many times fewer at most.
@@ -43,6 +44,8 @@ pub struct ClickHouseSink {
     slower: u32,
     /// Became known during a call that then failed; told by the next one.
     untold: Flushed,
+    /// What the last assignment found gone for good.
+    lost: Vec<(Partition, Range<Offset>)>,
 }
 
 impl ClickHouseSink {
@@ -54,6 +57,7 @@ impl ClickHouseSink {
             is_checked: false,
             slower: 1,
             untold: Flushed::default(),
+            lost: Vec::new(),
         }
     }
 
@@ -91,17 +95,24 @@ impl ClickHouseSink {
         let Next::Write { until } = lane.next(first.range.start) else { return };
         if let Some(now) = now {
             let since = *lane.since.get_or_insert(now);
+            let is_narrow = lane.narrow.is_some();
             let due =
                 Due { until, slower: self.slower, waited: now.saturating_duration_since(since) };
-            if !due.is_due(&self.table.settings, waiting) {
+            if !is_narrow && !due.is_due(&self.table.settings, waiting) {
                 return;
             }
         }
+        let goes = if until.is_some() { Goes::IntoBreak } else { Goes::Behind };
         let until = until.filter(|_| !off!(self.table, Cut));
-        let batches = self.buffers.take_some(partition, until, self.table.settings.max_rows);
+        let mut rows = self.table.settings.max_rows;
+        if waiting.iter().any(retries::are_in) {
+            rows = rows.min(retries::MAX_ROWS);
+        }
+        rows = lane.narrow.map_or(rows, |narrow| narrow.rows.min(rows));
+        let batches = self.buffers.take_some(partition, until, rows);
         let Work::Idle(chain) = std::mem::replace(&mut lane.work, Work::Lost) else { return };
         lane.since = None;
-        launch(&self.table, lane, Landing::new(partition.clone(), batches, chain));
+        launch(&self.table, lane, Landing::new(partition.clone(), batches, chain, goes));
     }
 
     /// Takes in what a batch came to.
@@ -127,6 +138,7 @@ impl ClickHouseSink {
         match outcome {
             Ok(Outcome::Stored(mark)) => {
                 lane.work = Work::Idle(landing.chain);
+                lane.narrow = lane.narrow.and_then(|narrow| narrow.taken(mark.offset));
                 self.untold.marks.insert(partition.clone(), mark);
                 Ok(())
             }
@@ -135,11 +147,41 @@ impl ClickHouseSink {
                 self.untold.moved.push(partition.clone());
                 Ok(())
             }
+            Ok(Outcome::Unfit { why, cause }) => self.narrow(partition, landing, (why, cause)),
             Err(error) => {
                 lane.flying_bytes = landing.bytes();
                 lane.work = Work::Failed(landing);
                 Err(error)
             }
+        }
+    }
+
+    /// A batch that the server doesn't take goes in halves; a row that it doesn't take alone is told.
+    fn narrow(
+        &mut self,
+        partition: &Partition,
+        mut landing: Landing,
+        (why, cause): (Unfit, String),
+    ) -> Result<(), SinkError> {
+        let Some(lane) = self.lanes.get_mut(partition) else { return Ok(()) };
+        let (rows, end) = (landing.rows(), landing.mark().offset);
+        let narrow = Narrow::after(lane.narrow, rows, end);
+        if why == Unfit::Row && narrow.is_none() {
+            let mut offsets = landing.batches.iter().filter_map(|batch| batch.offset_of(0));
+            let Some(offset) = offsets.next() else { return Ok(()) };
+            self.lanes.remove(partition);
+            self.untold.refused.push(Refused { partition: partition.clone(), offset, cause });
+            return Ok(());
+        }
+        // A single row that doesn't fit into memory is tried again as it is.
+        lane.narrow = narrow.or(lane.narrow);
+        tracing::warn!(table = self.table.spec.name, %partition, rows, "not taken whole: {cause}");
+        let doing = landing.doing(&self.table);
+        lane.work = Work::Idle(std::mem::take(&mut landing.chain));
+        self.buffers.put_back(partition, landing.batches);
+        match why {
+            Unfit::Row => Ok(()),
+            Unfit::Size => Err(SinkError::Retry { doing, cause }),
         }
     }
 
@@ -211,8 +253,10 @@ impl ClickHouseSink {
 
     fn told(&mut self) -> Flushed {
         let mut told = std::mem::take(&mut self.untold);
-        told.marks.retain(|partition, _| !told.moved.contains(partition));
+        told.marks.retain(|one, _| !told.moved.contains(one));
         self.buffers.revoke(&told.moved);
+        let refused: Vec<_> = told.refused.iter().map(|one| one.partition.clone()).collect();
+        self.buffers.revoke(&refused);
         told
     }
 
@@ -223,6 +267,8 @@ impl ClickHouseSink {
             self.untold.marks.remove(partition);
         }
         self.untold.moved.retain(|partition| !partitions.contains(partition));
+        self.untold.refused.retain(|one| !partitions.contains(&one.partition));
+        self.lost.retain(|(partition, _)| !partitions.contains(partition));
     }
 
     /// Waits until nothing is under way for these partitions.
@@ -246,40 +292,23 @@ impl ClickHouseSink {
 
     /// Looks where the partitions of one topic go on.
     async fn look(&mut self, stream: &Stream, numbers: &[i32]) -> Result<Marks, SinkError> {
-        let table = Arc::clone(&self.table);
-        let doing = || format!("look how far {} has {}", table.spec.name, stream.topic);
-        let failed = |failure: Failure| failure.error(&doing());
-        let asked = Instant::now();
-        // Notes first: what was noted by then is in the table by now, or is missing from it.
-        let notes = table.ledger.notes(stream.id, numbers).await.map_err(failed)?;
-        let look = table.ledger.links(stream.id, numbers).await.map_err(failed)?;
-        let settings = &table.settings;
-        let mut youth = Youth {
-            now: look.now,
-            lease_s: settings.lease.as_secs() as u32,
-            window_s: settings.repair_window.as_secs() as u32,
-        };
-        if off!(table, OldBreaks) {
-            youth.window_s = u32::MAX;
-        }
+        let survey = self.table.survey(stream.id, numbers).await?;
         let mut marks = Marks::new();
-        for number in numbers {
-            let partition = Partition { stream: stream.clone(), number: *number };
-            let links = look.found.get(number).map_or(&[][..], Vec::as_slice);
-            let notes = notes.get(number).copied().unwrap_or_default();
-            let found = survey(links, notes, youth)
-                .map_err(|double| overlap(&partition, &table.spec.name, double.0))?;
-            for range in &found.lost {
+        for (number, found) in survey.found {
+            let partition = Partition { stream: stream.clone(), number };
+            for range in found.lost {
                 tracing::warn!(
-                    table = table.spec.name, topic = %stream.topic, partition = number, offsets = show(range),
-                    "these were stored once and are gone: erased, or lost with a disk"
+                    table = self.table.spec.name, %partition, offsets = show(&range),
+                    "these were stored once and are gone: erased, or lost with a disk; `aion clickhouse repair` \
+                     has them written again"
                 );
+                self.lost.push((partition.clone(), range));
             }
             let chain = Chain {
                 end: found.chain_end,
                 day: found.day,
                 is_open: found.is_open,
-                lease: Some((look.now.saturating_add(youth.lease_s), asked)),
+                lease: Some(survey.lease),
                 noted: None,
             };
             self.lanes.insert(partition.clone(), Lane::new(chain, found.ahead));
@@ -351,6 +380,10 @@ impl Sink for ClickHouseSink {
         }
         self.buffers.assign(partitions, &marks);
         Ok(marks)
+    }
+
+    fn take_lost(&mut self) -> Vec<(Partition, Range<Offset>)> {
+        std::mem::take(&mut self.lost)
     }
 
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {

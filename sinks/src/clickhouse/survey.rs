@@ -13,6 +13,7 @@
 //! | a chain to e | chain end c > e, the last batch old | go on from c; e..c is reported |
 //! | a break, the batch before it young | | fill exactly the break, then go on |
 //! | a break, the batch before it old | | leave it; it is reported |
+//! | a break or a tail, old, and a note `repair` over just that | | as if it were young |
 //! | two batches that overlap | | stop: rows are doubled |
 //!
 //! *Young* is a batch that was verified less than the repair window ago: its lease tells. A part that a disk lost is
@@ -60,10 +61,12 @@ pub(super) struct Note {
 }
 
 /// The notes of a partition.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Notes {
     pub(super) opened: Option<Note>,
     pub(super) reached: Option<Note>,
+    /// Breaks that somebody wants filled, however old they are.
+    pub(super) wanted: Vec<Range<Offset>>,
 }
 
 /// What decides whether a batch is young.
@@ -121,8 +124,10 @@ struct Hole {
 }
 
 /// Decides by the table above.
-pub(super) fn survey(links: &[Link], notes: Notes, youth: Youth) -> Result<Found, Overlap> {
+pub(super) fn survey(links: &[Link], notes: &Notes, youth: Youth) -> Result<Found, Overlap> {
     let Some(last) = links.iter().find(|link| link.is_last) else { return Ok(of_notes(notes)) };
+    let is_filled =
+        |range: &Range<Offset>, lease: u32| youth.is_young(lease) || notes.wanted.contains(range);
     let (mut holes, mut gone) = (Vec::new(), Vec::new());
     let mut end = last.end;
     for link in links {
@@ -134,7 +139,7 @@ pub(super) fn survey(links: &[Link], notes: Notes, youth: Youth) -> Result<Found
         }
         end = end.max(previous.end);
         let range = previous.end..link.first;
-        if youth.is_young(previous.lease) {
+        if is_filled(&range, previous.lease) {
             holes.push(Hole { range, newest_us: previous.newest_us });
         } else {
             gone.push(range);
@@ -150,7 +155,7 @@ pub(super) fn survey(links: &[Link], notes: Notes, youth: Youth) -> Result<Found
     };
     let mut tail = None;
     match notes.reached {
-        Some(note) if note.chain_end > end && youth.is_young(last.lease) => {
+        Some(note) if note.chain_end > end && is_filled(&(end..note.chain_end), last.lease) => {
             tail = Some(Segment { range: note.chain_end..note.chain_end, day: None });
             holes.push(Hole { range: end..note.chain_end, newest_us: last.newest_us });
         }
@@ -191,7 +196,7 @@ fn with_holes(mut at: Found, holes: &[Hole], tail: Option<Segment>) -> Found {
 }
 
 /// Without rows the notes are all there is.
-fn of_notes(notes: Notes) -> Found {
+fn of_notes(notes: &Notes) -> Found {
     let reached = notes.reached;
     let mark = reached.map(|note| Mark { offset: note.next, epoch: note.epoch });
     let opened = notes.opened;

@@ -31,6 +31,10 @@ pub enum Protection {
     Cut,
     /// An old break is not filled.
     OldBreaks,
+    /// A retry whose record is stored, or may yet be, is left out.
+    Origins,
+    /// A batch is one record batch.
+    OneBlock,
 }
 
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;

@@ -24,8 +24,7 @@ use aion_schemas::{
     schema::ORIGIN_COLUMN,
 };
 use arrow::{
-    array::{Array, AsArray, BooleanArray, types},
-    compute,
+    array::{AsArray, types},
     record_batch::RecordBatch,
 };
 use uuid::Uuid;
@@ -36,7 +35,11 @@ use super::{
     log::Log,
     peek::{Columns, peek},
 };
-use crate::{buffer::Chunks, sink::SinkError};
+use crate::{
+    buffer::Chunks,
+    origins::{of_rows, without},
+    sink::SinkError,
+};
 
 /// The columns that say which record a row is, and of which it is a retry.
 const PLACE: [&str; 4] = ["_topic_id", "_partition", "_offset", ORIGIN_COLUMN];
@@ -125,16 +128,7 @@ impl Origins {
             let offsets = offsets(rows).into_iter().flatten().enumerate();
             dropped.extend(offsets.filter(|(_, at)| overtaken.contains(at)).map(|(row, _)| row));
         }
-        if dropped.is_empty() {
-            return Ok(rows.clone());
-        }
-        let kept = (0..rows.num_rows()).map(|row| Some(!dropped.contains(&row)));
-        let kept = compute::filter_record_batch(rows, &kept.collect::<BooleanArray>());
-        kept.map_err(|e| SinkError::Fatal {
-            doing: "leave out rows that are stored".to_owned(),
-            cause: e.to_string(),
-            hint: "this is a fault of the program, please report it".to_owned(),
-        })
+        without(rows, &dropped)
     }
 
     /// The transactions by which records are skipped that no mark has passed yet.
@@ -228,20 +222,6 @@ fn may_have_rows(
 fn may_have_origins(stats: &Stats) -> bool {
     let nulls = stats.null_count.get(ORIGIN_COLUMN).and_then(serde_json::Value::as_u64);
     nulls.is_none() || nulls != stats.num_records
-}
-
-/// Calls `take` with each row that is a retry, and its origin.
-fn of_rows<T>(rows: &RecordBatch, mut take: impl FnMut(usize, Origin) -> T) {
-    let column = rows.column_by_name(ORIGIN_COLUMN);
-    let Some(origins) = column.and_then(|column| column.as_string_opt::<i32>()) else { return };
-    if origins.null_count() == origins.len() {
-        return;
-    }
-    for (row, text) in origins.iter().enumerate() {
-        if let Some(origin) = text.and_then(|text| text.parse().ok()) {
-            take(row, origin);
-        }
-    }
 }
 
 fn offsets(rows: &RecordBatch) -> Option<impl Iterator<Item = i64>> {

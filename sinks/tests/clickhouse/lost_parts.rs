@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aion_schemas::log::Partition;
+use aion_schemas::log::{Offset, Partition};
 use aion_sinks::{
     clickhouse::{ClickHouseSink, Settings, testing::Protection},
     conformance::{Log, marks, settle, take},
@@ -93,6 +93,10 @@ async fn what_is_old_was_erased_and_does_not_come_back() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (mut sink, first) = writer(&place, &p0, Duration::from_secs(1)).await;
     assert_eq!(first, 40);
+    let lost = [10..20, 30..40]
+        .map(|at: std::ops::Range<i64>| (p0.clone(), Offset(at.start)..Offset(at.end)));
+    assert_eq!(sink.take_lost(), lost);
+    assert_eq!(sink.take_lost(), [], "told once");
     take(&mut sink, log.batch(0, 40, 50)).await;
     settle(&mut sink).await;
     let kept: Vec<i64> = (0..10).chain(20..30).chain(40..50).collect();
@@ -128,4 +132,21 @@ async fn an_emptied_table_is_not_filled_again() {
     take(&mut sink, log.batch(0, 40, 45)).await;
     settle(&mut sink).await;
     assert_eq!(place.batches().await, [(40, 44)]);
+}
+
+#[tokio::test]
+async fn an_old_break_is_filled_when_somebody_asks_for_just_that_one() {
+    let (place, log, p0) = four_batches().await;
+    lose(&place, "10, 30").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let breaks = place.house.breaks(spec()).await.unwrap();
+    let ranges: Vec<_> = breaks.iter().map(|one| one.range.clone()).collect();
+    assert_eq!(ranges, [Offset(10)..Offset(20), Offset(30)..Offset(40)]);
+    place.house.request_repair(spec(), &breaks[0]).await.unwrap();
+    assert_eq!(place.house.breaks(spec()).await.unwrap(), breaks[1..], "asked for already");
+    let (mut sink, first) = writer(&place, &p0, Duration::from_secs(1)).await;
+    assert_eq!(first, 10);
+    take(&mut sink, log.batch(0, 10, 50)).await;
+    assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 50)]));
+    assert_eq!(place.offsets(&p0).await, [range(0, 30), range(40, 50)].concat());
 }

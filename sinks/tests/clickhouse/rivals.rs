@@ -198,6 +198,34 @@ async fn begun_where_reading_began_batches_overlap() {
     assert!(offsets.len() > rows, "{offsets:?}");
 }
 
+/// Two owners send the same rows; the second in one block or in two.
+async fn in_blocks(off: Option<Protection>) -> Vec<i64> {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (mut one, mut two) = (place.owner(&p0).await, place.owner(&p0).await);
+    if let Some(protection) = off {
+        two.rig().turn_off(protection);
+        two.rig().turn_off(Protection::Verify);
+    }
+    take(&mut one, log.batch(0, 0, 10)).await;
+    take(&mut two, log.batch(0, 0, 10)).await;
+    settle(&mut one).await;
+    settle(&mut two).await;
+    place.offsets(&p0).await
+}
+
+#[tokio::test]
+async fn one_record_batch_is_one_block_under_one_token() {
+    assert_eq!(in_blocks(None).await, range(0, 10));
+}
+
+/// Negative control: blocks have tokens of their own, and none of them is that of the whole.
+#[tokio::test]
+async fn rows_in_two_blocks_double() {
+    let doubled: Vec<i64> = (0..10).flat_map(|n| [n, n]).collect();
+    assert_eq!(in_blocks(Some(Protection::OneBlock)).await, doubled);
+}
+
 /// Rows that are a day later than those before: one writer takes the day of the batch before, its rival may not.
 async fn at_midnight(off: Option<Protection>) -> Vec<i64> {
     let (place, log) = (Place::new().await, Log::new().with_step(Duration::from_hours(24)));

@@ -1,6 +1,6 @@
 """The real ClickHouse engine (chDB) behind the part of its HTTP interface that we speak.
 
-    python front.py FOLDER [--port N] [--user NAME --password SECRET]
+    python front.py FOLDER [--port N] [--user NAME --password SECRET] [--certificate PEM --key PEM]
 
 Prints `listening on PORT`, and ends when its standard input closes. Everything is kept in FOLDER, so a
 killed one can be started again on it. README.md beside this file says what it proves and what not.
@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import sys
 import threading
 import time
@@ -245,8 +246,14 @@ def main() -> None:
     options.add_argument("--port", type=int, default=0)
     options.add_argument("--user")
     options.add_argument("--password", default="")
+    options.add_argument("--certificate")
+    options.add_argument("--key")
     given = options.parse_args()
     front = Front(given.folder.resolve(), given.port, given.user, given.password)
+    if given.certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(given.certificate, given.key)
+        front.socket = context.wrap_socket(front.socket, server_side=True)
     print(f"listening on {front.server_address[1]}", flush=True)
     threading.Thread(target=front.serve_forever, daemon=True).start()
     sys.stdin.read()

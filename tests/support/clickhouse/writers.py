@@ -18,8 +18,16 @@ TOPICS = {"tasks": "aion.tasks.lifecycle", "decisions": "aion.router.decisions"}
 class Writers:
     """Processes that write the same topics to one database, each a group of its own: split brains."""
 
-    def __init__(self, folder: Path, dev: Dev, engine: Engine, count: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dev: Dev,
+        engine: Engine,
+        count: int,
+        database: str = "aion",
+    ) -> None:
         self.folder, self.dev, self.engine = folder, dev, engine
+        self.database = database
         self.all = [Process(folder / f"run-{n}.log") for n in range(count)]
         for number, process in enumerate(self.all):
             self.config(number).write_text(self.text(number, process))
@@ -39,8 +47,15 @@ class Writers:
             "[kafka.properties]\n'session.timeout.ms' = 6000\n'heartbeat.interval.ms' = 500\n"
             f'[http]\nlisten = "{process.http}"\n'
             f'[lake]\nurl = "{self.folder}/unused"\n'
-            f'[clickhouse]\nurl = "{self.engine.url}"\nflush_age_s = 1\n' + jobs
+            f'[clickhouse]\nurl = "{self.engine.url}"\nflush_age_s = 1\n'
+            f'database = "{self.database}"\n{self.account()}{jobs}'
         )
+
+    def account(self) -> str:
+        """That of a server which wants one."""
+        if not (user := getattr(self.engine, "user", None)):
+            return ""
+        return f'user = "{user}"\npassword = "env:CLICKHOUSE_PASSWORD"\n'
 
     def aion(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -53,12 +68,16 @@ class Writers:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def launch(self, number: int) -> None:
-        self.all[number].launch("run", "--config", self.config(number))
+    def launch(self, number: int, **plan: str) -> None:
+        self.all[number].launch("run", "--config", self.config(number), **plan)
 
-    def disturb(self, rng: random.Random) -> str:
+    def disturb(
+        self,
+        rng: random.Random,
+        kinds: tuple[str, ...] = ("writers", "engine", "frozen"),
+    ) -> str:
         """Kills a writer or the engine, and starts it again; or freezes a writer for a while. Says which."""
-        kind = rng.choice(["writers", "engine", "frozen"])
+        kind = rng.choice(kinds)
         number = rng.randrange(len(self.all))
         process = self.all[number]
         if kind == "writers":
@@ -80,23 +99,23 @@ class Writers:
             process.end()
 
     def count(self, table: str) -> int:
-        return self.engine.rows(f"SELECT count() FROM aion.{table}")[0][0]
+        return self.engine.rows(f"SELECT count() FROM {self.database}.{table}")[0][0]
 
     def batches(self, table: str) -> int:
-        sql = f"SELECT uniqExact(_topic_id, _partition, _batch_first) FROM aion.{table}"
+        sql = f"SELECT uniqExact(_topic_id, _partition, _batch_first) FROM {self.database}.{table}"
         return self.engine.rows(sql)[0][0]
 
     def check(self) -> None:
         """No offset is there twice, none is left out, and batches follow on each other."""
         for table in TOPICS:
             doubled = self.engine.rows(
-                f"SELECT _topic_id, _partition, _offset FROM aion.{table} GROUP BY ALL HAVING count() > 1 LIMIT 5"
+                f"SELECT _topic_id, _partition, _offset FROM {self.database}.{table} GROUP BY ALL HAVING count() > 1 LIMIT 5"
             )
             assert not doubled, (table, doubled)
             broken = self.engine.rows(
-                "SELECT * FROM (SELECT _partition, _batch_first AS f, _batch_last + 1 AS e, count() AS n,"
-                " max(_batch_rows) AS rows, lagInFrame(e, 1, f) OVER (PARTITION BY _partition ORDER BY f) AS before"
-                f" FROM aion.{table} GROUP BY _partition, _batch_first, _batch_last)"
+                "SELECT * FROM (SELECT _topic_id, _partition, _batch_first AS f, _batch_last + 1 AS e, count() AS n,"
+                " max(_batch_rows) AS rows, lagInFrame(e, 1, f) OVER (PARTITION BY _topic_id, _partition ORDER BY f) AS before"
+                f" FROM {self.database}.{table} GROUP BY _topic_id, _partition, _batch_first, _batch_last)"
                 " WHERE f != before OR n != rows LIMIT 5"
             )
             assert not broken, (table, broken)

@@ -7,7 +7,11 @@ use std::{
 };
 
 use aion_kafka::{Admin, Purpose};
-use aion_schemas::log::{Offset, Origin};
+use aion_schemas::{
+    clickhouse::MARKS,
+    log::{Offset, Origin},
+};
+use arrow::record_batch::RecordBatch;
 use uuid::Uuid;
 
 use super::{
@@ -17,6 +21,15 @@ use super::{
 };
 use crate::{job::retries, small_topic};
 
+/// Where a job's rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Store {
+    Lake,
+    House,
+}
+
+/// How long an answer of ClickHouse may take.
+const WITHIN: Duration = Duration::from_mins(10);
 /// So many offsets are asked for one by one; more, by their range.
 const MAX_LISTED: usize = 1000;
 /// How long the cluster may take to answer.
@@ -24,23 +37,24 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// Looks up what has become of each case.
 pub(super) async fn settle(place: &Place, cases: &mut [Case]) -> anyhow::Result<bool> {
-    let mut tables = BTreeMap::<Arc<str>, HashSet<Origin>>::new();
+    let mut tables = BTreeMap::<(Arc<str>, Store), HashSet<Origin>>::new();
     for case in &*cases {
         if let Some(topic) = place.topic(&case.letter.topic) {
-            let wanted = tables.entry(Arc::clone(&topic.table)).or_default();
-            wanted.insert(case.letter.first.origin);
+            let table = (Arc::clone(&topic.table), store_of(place, &case.letter.job));
+            tables.entry(table).or_default().insert(case.letter.first.origin);
         }
     }
     let mut stored = HashSet::new();
-    for (table, wanted) in &tables {
-        stored_of(place, table, wanted, &mut stored).await?;
+    for ((table, store), wanted) in &tables {
+        stored_of(place, (table, *store), wanted, &mut stored).await?;
     }
     let waiting = waiting(place, tables.keys()).await?;
     let sees_waiting = waiting.is_some();
     let waiting = waiting.unwrap_or_default();
     for case in cases {
         let record = case.letter.record();
-        case.state = if stored.contains(&record.1) {
+        let store = store_of(place, &case.letter.job);
+        case.state = if stored.contains(&(store, record.1)) {
             State::Stored
         } else if waiting.contains(&record) {
             State::Retried
@@ -51,17 +65,39 @@ pub(super) async fn settle(place: &Place, cases: &mut [Case]) -> anyhow::Result<
     Ok(sees_waiting)
 }
 
+/// The place to which a letter's job writes.
+fn store_of(place: &Place, job: &str) -> Store {
+    if place.house_of(job).is_some() { Store::House } else { Store::Lake }
+}
+
+/// Asks a place.
+async fn each_of(
+    place: &Place,
+    store: Store,
+    sql: &str,
+    take: impl FnMut(&RecordBatch) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    match (store, &place.house) {
+        (Store::House, Some(house)) => {
+            let answer = house.query(sql, WITHIN).await?;
+            answer.iter().try_for_each(take)
+        }
+        _ => each(place, sql, take).await,
+    }
+}
+
 /// Which records a table has, by themselves or by their retries.
 async fn stored_of(
     place: &Place,
-    table: &str,
+    (table, store): (&str, Store),
     wanted: &HashSet<Origin>,
-    stored: &mut HashSet<Origin>,
+    stored: &mut HashSet<(Store, Origin)>,
 ) -> anyhow::Result<()> {
     let sql = format!("select \"_origin\" from \"{table}\" where \"_origin\" is not null");
-    each(place, &sql, |rows| {
+    each_of(place, store, &sql, |rows| {
         let origins = texts(rows, 0)?.into_iter().flatten();
-        stored.extend(origins.filter_map(|text| text.parse().ok()).filter(|o| wanted.contains(o)));
+        let found = origins.filter_map(|text| text.parse().ok()).filter(|o| wanted.contains(o));
+        stored.extend(found.map(|origin| (store, origin)));
         Ok(())
     })
     .await?;
@@ -82,10 +118,11 @@ async fn stored_of(
             "select \"_offset\" from \"{table}\" where \"_topic_id\" = '{topic_id}' and \
              \"_partition\" = {partition} and \"_offset\" between {least} and {most}{only}"
         );
-        each(place, &sql, |rows| {
+        each_of(place, store, &sql, |rows| {
             let found = integers(rows, 0)?.into_iter().flatten();
             let found = found.map(|at| Origin { topic_id, partition, offset: Offset(at) });
-            stored.extend(found.filter(|origin| wanted.contains(origin)));
+            let found = found.filter(|origin| wanted.contains(origin));
+            stored.extend(found.map(|origin| (store, origin)));
             Ok(())
         })
         .await?;
@@ -93,36 +130,63 @@ async fn stored_of(
     Ok(())
 }
 
+/// The marks of every place's tables.
+async fn marks<'a>(
+    place: &Place,
+    tables: impl Iterator<Item = &'a (Arc<str>, Store)>,
+) -> anyhow::Result<HashMap<(Store, Uuid, i32), Offset>> {
+    let lake = "select topic_id, \"partition\", mark from lag where mark is not null";
+    let mut questions = vec![(Store::Lake, lake.to_owned())];
+    for (table, _) in tables.filter(|(_, store)| *store == Store::House) {
+        let sql = format!(
+            "select _topic_id, _partition, max(_batch_last) + 1 from {table} where _origin is not null \
+             group by 1, 2 union all select topic_id, partition, toInt64(max(next)) from {MARKS} \
+             where table_name = '{table}' and kind = 'reached' group by 1, 2"
+        );
+        questions.push((Store::House, sql));
+    }
+    let mut marks = HashMap::new();
+    for (store, sql) in questions {
+        each_of(place, store, &sql, |rows| {
+            let (ids, numbers) = (texts(rows, 0)?, integers(rows, 1)?);
+            for ((id, number), mark) in ids.into_iter().zip(numbers).zip(integers(rows, 2)?) {
+                if let (Some(Ok(id)), Some(number), Some(mark)) =
+                    (id.map(|id| Uuid::parse_str(&id)), number, mark)
+                {
+                    let known = marks.entry((store, id, number as i32)).or_insert(Offset(mark));
+                    *known = (*known).max(Offset(mark));
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(marks)
+}
+
 /// The records whose retries wait for their job; none where no broker can be asked.
 async fn waiting<'a>(
     place: &Place,
-    tables: impl Iterator<Item = &'a Arc<str>>,
+    tables: impl Iterator<Item = &'a (Arc<str>, Store)> + Clone,
 ) -> anyhow::Result<Option<HashSet<Record>>> {
     let Some(connection) = place.connection().cloned() else { return Ok(None) };
-    let mut marks = HashMap::new();
-    each(place, "select topic_id, \"partition\", mark from lag where mark is not null", |rows| {
-        let (ids, numbers) = (texts(rows, 0)?, integers(rows, 1)?);
-        for ((id, number), mark) in ids.into_iter().zip(numbers).zip(integers(rows, 2)?) {
-            if let (Some(Ok(id)), Some(number), Some(mark)) =
-                (id.map(|id| Uuid::parse_str(&id)), number, mark)
-            {
-                marks.insert((id, number as i32), Offset(mark));
-            }
-        }
-        Ok(())
-    })
-    .await?;
-    let topics = tables.filter_map(|table| place.catalog.table(table));
-    let topics = topics.filter_map(|topic| place.catalog.retries_of(topic)).collect::<Vec<_>>();
+    let marks = marks(place, tables.clone()).await?;
+    let stores: HashMap<String, Store> =
+        place.jobs.iter().map(|job| (job.name.clone(), store_of(place, &job.name))).collect();
+    let retries_of = |table: &str| place.catalog.retries_of(place.catalog.table(table)?);
+    let topics: Vec<_> =
+        tables.filter_map(|(table, store)| Some((retries_of(table)?, *store))).collect();
     let look = move || {
         let admin = Admin::open(&connection, WAIT)?;
         admin.reach()?;
         let mut found = HashSet::new();
-        for topic in topics {
-            let mark = |id, number| marks.get(&(id, number)).copied();
+        for (topic, store) in topics {
+            let mark = |id, number| marks.get(&(store, id, number)).copied();
             small_topic::each(&connection, &admin, &topic.name, mark, |record| {
-                if let Some(retry) = retries::of_record(record) {
-                    found.insert((Arc::from(&*retries::job_of(record)), retry.origin));
+                let job = retries::job_of(record);
+                let is_there = stores.get(&*job).copied().unwrap_or(Store::Lake) == store;
+                if let Some(retry) = retries::of_record(record).filter(|_| is_there) {
+                    found.insert((Arc::from(&*job), retry.origin));
                 }
             })?;
         }

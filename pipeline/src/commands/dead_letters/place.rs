@@ -8,12 +8,14 @@ use aion_schemas::{
     catalog::{Catalog, RETRIES, Topic},
     suggest::nearest,
 };
+use aion_sinks::clickhouse::ClickHouse;
 
 use crate::{
     args::{kafka::KafkaArgs, lake::LakeArgs},
     config::{Config, JobConfig, SinkKind, default_jobs},
     data_folder::running_broker,
     exit::{Exit, Failure},
+    platform::sink_failure,
     storage,
 };
 
@@ -37,6 +39,8 @@ pub(super) struct Place {
     pub(super) engine: Engine,
     pub(super) catalog: Arc<Catalog>,
     pub(super) jobs: Vec<JobConfig>,
+    /// The ClickHouse database, where there is one.
+    pub(super) house: Option<ClickHouse>,
     connection: Option<Connection>,
 }
 
@@ -49,9 +53,11 @@ impl PlaceArgs {
             let mut settings = Settings::new(config.lake.url, Arc::clone(&catalog));
             settings.lake_options = config.lake.options;
             let engine = open(settings)?;
+            let house = config.clickhouse.map(|house| ClickHouse::new(house.server)).transpose();
             return Ok(Place {
                 engine,
                 catalog,
+                house: house.map_err(|cause| sink_failure(&cause))?,
                 jobs: config.jobs,
                 connection: Some(config.kafka),
             });
@@ -65,6 +71,7 @@ impl PlaceArgs {
         Ok(Place {
             engine: open(settings)?,
             jobs: default_jobs(&catalog, SinkKind::Lake),
+            house: None,
             catalog,
             connection,
         })
@@ -98,6 +105,12 @@ impl Place {
             Some(table) => self.catalog.table(table),
             None => self.catalog.topic(name),
         }
+    }
+
+    /// The database to which a job writes, where the lake isn't what it writes to.
+    pub(super) fn house_of(&self, job: &str) -> Option<&ClickHouse> {
+        let job = self.jobs.iter().find(|one| one.name == job)?;
+        self.house.as_ref().filter(|_| !job.sinks.contains(&SinkKind::Lake))
     }
 
     /// The job of that name.

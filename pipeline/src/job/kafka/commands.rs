@@ -21,6 +21,10 @@ impl Poller {
                 Ok(())
             }
             Command::Start { partition, run, at } => self.start(partition, run, at),
+            Command::Refuse { partition, offset, cause } => {
+                self.refused.entry(partition).or_default().insert(offset, cause);
+                Ok(())
+            }
             Command::Halt(number) => self.halt(number),
             Command::Pause(number) | Command::Resume(number) => {
                 self.pause(number, matches!(command, Command::Pause(_)));
@@ -68,7 +72,16 @@ impl Poller {
         }
         let number = partition.number;
         self.locating.forget(number);
+        // What lies below a mark is settled.
+        self.refused.retain(|of, offsets| {
+            if *of == partition {
+                *offsets = offsets.split_off(&at.offset);
+            }
+            !offsets.is_empty()
+        });
+        let refused = self.refused.get(&partition).cloned().unwrap_or_default();
         let mut cutter = Cutter::new(partition, run, at, (self.make_rows)());
+        cutter.refused = refused;
         if let Some(schemas) = &self.schemas {
             cutter.asks = true;
             for (id, writer) in schemas.book.known() {

@@ -1,10 +1,13 @@
 //! Cuts the records of one partition into chunks: by rows, by bytes, or when the first has waited enough.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use aion_kafka::{Fetched, Record};
 use aion_schemas::{
-    decode::{Outcome, Reason, SchemaId},
+    decode::{Outcome, Reason, Reject, SchemaId},
     log::{Mark, Offset, Partition, Timestamp},
 };
 use aion_sinks::{batch::Batch, budget::Budget};
@@ -35,6 +38,8 @@ pub(super) struct Cutter {
     /// The record that waits for its schema: it and those behind it are fetched again.
     pub(super) wanted: Option<Wanted>,
     pub(super) rows: Box<dyn Rows>,
+    /// Records whose rows a sink refuses, and what it says of them.
+    pub(super) refused: BTreeMap<Offset, String>,
     from: Offset,
     next: Offset,
     /// The offset after the last record.
@@ -69,6 +74,7 @@ impl Cutter {
             asks: false,
             wanted: None,
             rows,
+            refused: BTreeMap::new(),
             from: at.offset,
             next: at.offset,
             after_last: at.offset,
@@ -93,7 +99,10 @@ impl Cutter {
         if self.wanted.is_some() {
             return;
         }
-        let mut outcome = self.rows.push(record);
+        let mut outcome = match self.refused.get(&record.offset) {
+            Some(cause) => Outcome::Rejected(Reject::refused(cause)),
+            None => self.rows.push(record),
+        };
         if let Outcome::Rejected(reject) = &mut outcome
             && reject.reason == Reason::UnknownSchema
             && let Some(id) = self.rows.wants(record)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use aion_kafka::{Connection, Consumer, Error, Event as Happened, Purpose, TopicPartition};
-use aion_schemas::log::{Offset, Stream};
+use aion_schemas::log::{Offset, Partition, Stream};
 use aion_sinks::{budget::Budget, fault};
 use tokio::sync::mpsc::{
     Receiver, Sender,
@@ -54,6 +54,8 @@ pub(super) struct Poller {
     budget: Budget,
     pulse: Pulse,
     pub(super) cutters: BTreeMap<i32, Cutter>,
+    /// Records whose rows a sink refuses, and what it says of them.
+    pub(super) refused: BTreeMap<Partition, BTreeMap<Offset, String>>,
     /// Given by the group, and not told to the job before the topic's id is known.
     unnamed: BTreeSet<i32>,
     pub(super) outbox: VecDeque<Event>,
@@ -93,6 +95,7 @@ impl Poller {
             budget,
             pulse,
             cutters: BTreeMap::new(),
+            refused: BTreeMap::new(),
             unnamed: BTreeSet::new(),
             outbox: VecDeque::new(),
             polled: 0,

@@ -285,7 +285,7 @@ impl Source for Scripted {
                 }
                 consumer.released.extend(numbers);
             }
-            Command::Look | Command::Consult { .. } => {}
+            Command::Look | Command::Consult { .. } | Command::Refuse { .. } => {}
         }
     }
 

@@ -1,0 +1,233 @@
+//! `aion validate`: whether a configuration can be used, and which guarantee each job can give with it.
+//!
+//! Without `--connect` nothing is asked of anybody: what the file says is held against what it needs. With it the
+//! cluster, the lake and ClickHouse are looked at, and nothing is changed.
+//!
+//! | exit code | means |
+//! |---|---|
+//! | 0 | every job can give what it promises |
+//! | 2 | the configuration can't be used |
+//! | 6 | a job can't give its guarantee; the message says what to change |
+//! | 1 | somebody didn't answer, so that it isn't known |
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use aion_kafka::{Admin, Connection, Purpose};
+use aion_schemas::catalog::Topic;
+use aion_sinks::{
+    clickhouse::{ClickHouse, check::Fit},
+    lake::Lake,
+    sink::SinkError,
+};
+use anyhow::Context;
+use clap::Args;
+
+use crate::{
+    config::{ClickHouseConfig, Config, JobConfig, SinkKind},
+    exit::Exit,
+    platform::{house_settings, house_spec, rows_bytes, sink_failure},
+};
+
+/// How long the cluster may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A clock that is further off than this is worth a word.
+const CLOCK_S: i64 = 5;
+
+/// Arguments of `aion validate`.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "aion.toml")]
+    config: PathBuf,
+    /// Ask the cluster, the lake and ClickHouse as well; nothing is changed.
+    #[arg(long)]
+    connect: bool,
+}
+
+/// What is known of a job's promise in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Known {
+    /// It can be given.
+    Holds(String),
+    /// It can't, and why.
+    Broken(String),
+    /// Nobody answered.
+    Unknown(String),
+}
+
+/// A job, a place, and what is known.
+struct Line {
+    job: String,
+    table: Arc<str>,
+    place: &'static str,
+    known: Known,
+}
+
+/// Runs it.
+pub fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    let lines = if args.connect {
+        let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+        runtime.block_on(looked(&config))?
+    } else {
+        promised(&config)
+    };
+    print(&lines);
+    if !args.connect {
+        println!("\n{} can be used; --connect asks whether it holds.", args.config.display());
+    }
+    Ok(exit(&lines))
+}
+
+fn exit(lines: &[Line]) -> ExitCode {
+    let is_broken = |line: &Line| matches!(line.known, Known::Broken(_));
+    let is_unknown = |line: &Line| matches!(line.known, Known::Unknown(_));
+    if lines.iter().any(is_broken) {
+        return Exit::Guarantee.into();
+    }
+    if lines.iter().any(is_unknown) { Exit::Failed.into() } else { ExitCode::SUCCESS }
+}
+
+fn print(lines: &[Line]) {
+    let width = |of: fn(&Line) -> usize| lines.iter().map(of).max().unwrap_or(0);
+    let (jobs, tables) = (width(|line| line.job.len()), width(|line| line.table.len()));
+    for Line { job, table, place, known } in lines {
+        let (word, text) = match known {
+            Known::Holds(text) => ("exactly once", text),
+            Known::Broken(text) => ("NOT GIVEN", text),
+            Known::Unknown(text) => ("not known", text),
+        };
+        println!("{job:jobs$}  {place:10}  {table:tables$}  {word}: {text}");
+    }
+}
+
+/// What the file promises.
+fn promised(config: &Config) -> Vec<Line> {
+    each(config, |kind, _| {
+        Known::Holds(match kind {
+            SinkKind::Lake => "rows and mark are one entry of the table's log".to_owned(),
+            SinkKind::ClickHouse => {
+                "one row per offset, by MergeTree's token, lease and ledger".to_owned()
+            }
+        })
+    })
+}
+
+fn each(config: &Config, known: impl Fn(SinkKind, &JobConfig) -> Known) -> Vec<Line> {
+    let of = |job: &JobConfig| {
+        let line = |kind: &SinkKind| Line {
+            job: job.name.clone(),
+            table: Arc::clone(&job.topic.table),
+            place: name(*kind),
+            known: known(*kind, job),
+        };
+        job.sinks.iter().map(line).collect::<Vec<_>>()
+    };
+    config.jobs.iter().flat_map(of).collect()
+}
+
+fn name(kind: SinkKind) -> &'static str {
+    match kind {
+        SinkKind::Lake => "lake",
+        SinkKind::ClickHouse => "clickhouse",
+    }
+}
+
+/// What those say who have to keep the promise.
+async fn looked(config: &Config) -> anyhow::Result<Vec<Line>> {
+    let topics: Vec<Arc<Topic>> = config.jobs.iter().flat_map(JobConfig::topics).cloned().collect();
+    let connection = config.kafka.clone();
+    let cluster = tokio::task::spawn_blocking(move || kafka(&connection, &topics));
+    let cluster = cluster.await.context("look at the cluster")?;
+    let lake = match Lake::open(&config.lake.url, &config.lake.options) {
+        Ok(lake) => lake.probe().await,
+        Err(cause) => Err(cause),
+    };
+    let house = config.clickhouse.as_ref();
+    let opened = house.map(|house| ClickHouse::new(house.server.clone())).transpose();
+    let opened = opened.map_err(|cause| sink_failure(&cause))?;
+    let mut lines = each(config, |_, _| Known::Holds(String::new()));
+    for (line, (job, kind)) in lines.iter_mut().zip(config.jobs.iter().flat_map(kinds)) {
+        let place = match (kind, house.zip(opened.as_ref())) {
+            (SinkKind::ClickHouse, Some((settings, house))) => {
+                in_house(config, job, settings, house).await
+            }
+            _ => match &lake {
+                Ok(()) => Known::Holds("the lake answers, and puts if absent".to_owned()),
+                Err(cause) => known(cause),
+            },
+        };
+        line.known = match (place, of_topic(&cluster, &job.topic)) {
+            (broken @ Known::Broken(_), _) | (broken, None) => broken,
+            (_, Some(topic)) => topic,
+        };
+    }
+    Ok(lines)
+}
+
+fn kinds(job: &JobConfig) -> impl Iterator<Item = (&JobConfig, SinkKind)> {
+    job.sinks.iter().map(move |kind| (job, *kind))
+}
+
+/// Whether a table of ClickHouse can give it.
+async fn in_house(
+    config: &Config,
+    job: &JobConfig,
+    settings: &ClickHouseConfig,
+    house: &ClickHouse,
+) -> Known {
+    let settings = house_settings(settings, rows_bytes(config));
+    match house.fit(house_spec(&job.topic, None), settings).await {
+        Ok(fit) => Known::Holds(describe(&fit)),
+        Err(cause) => known(&cause),
+    }
+}
+
+fn describe(fit: &Fit) -> String {
+    let Fit { version, window: (window, needed), kept_days, views, clock_ahead_s } = fit;
+    let kept = kept_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
+    let mut told =
+        vec![format!("server {version}, window {window} of at least {needed}, rows kept {kept}")];
+    if !views.is_empty() {
+        told.push(format!("at least once in what is behind {}", views.join(", ")));
+    }
+    if clock_ahead_s.abs() > CLOCK_S {
+        told.push(format!("its clock is {clock_ahead_s} s ahead of this machine's"));
+    }
+    told.join("; ")
+}
+
+fn known(cause: &SinkError) -> Known {
+    match cause {
+        SinkError::Retry { .. } => Known::Unknown(cause.to_string()),
+        SinkError::Fatal { .. } => Known::Broken(cause.to_string()),
+    }
+}
+
+/// What the cluster says of topics: by name, what keeps a job from its promise.
+type Cluster = Result<Vec<(Arc<str>, Known)>, String>;
+
+fn of_topic(cluster: &Cluster, topic: &Topic) -> Option<Known> {
+    match cluster {
+        Err(cause) => Some(Known::Unknown(cause.clone())),
+        Ok(topics) => {
+            let found = topics.iter().find(|(name, _)| *name == topic.name);
+            found.map(|(_, known)| known.clone())
+        }
+    }
+}
+
+fn kafka(connection: &Connection, topics: &[Arc<Topic>]) -> Cluster {
+    let explain = |error| connection.explain(&error, Purpose::Administer);
+    let admin = Admin::open(connection, PATIENCE).map_err(explain)?;
+    admin.reach().map_err(explain)?;
+    let mut told = Vec::new();
+    for topic in topics {
+        let found = admin.topic_ids(&[&topic.name]).map_err(explain)?;
+        if found.iter().all(|one| one.id.is_none()) {
+            let what = format!("there is no topic {}: `aion bootstrap` makes it", topic.name);
+            told.push((Arc::clone(&topic.name), Known::Broken(what)));
+        }
+    }
+    Ok(told)
+}

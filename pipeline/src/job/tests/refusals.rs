@@ -1,0 +1,97 @@
+//! A sink that refuses a row, and one that has lost what it had.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use aion_schemas::log::{Mark, Marks, Offset, Partition};
+use aion_sinks::{
+    batch::Batch,
+    sink::{Accepted, Flush, Flushed, Refused, Sink, SinkError},
+};
+use async_trait::async_trait;
+
+use super::{Balking, Open, PATIENCE, partition, start};
+use crate::job::source::Command;
+
+/// Refuses the row at offset 3 once; says that 10..20 were stored once.
+#[derive(Default)]
+struct Choosy {
+    refuses: bool,
+    lost: Vec<(Partition, Range<Offset>)>,
+}
+
+#[async_trait]
+impl Sink for Choosy {
+    fn name(&self) -> &'static str {
+        "choosy"
+    }
+
+    fn store_id(&self) -> String {
+        "choosy".to_owned()
+    }
+
+    async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
+        let mark = Mark { offset: Offset(if self.refuses { 0 } else { 20 }), epoch: -1 };
+        Ok(partitions.iter().map(|partition| (partition.clone(), mark)).collect())
+    }
+
+    fn take_lost(&mut self) -> Vec<(Partition, Range<Offset>)> {
+        std::mem::take(&mut self.lost)
+    }
+
+    async fn write(&mut self, _: Batch) -> Result<Accepted, SinkError> {
+        Ok(Accepted::Taken)
+    }
+
+    async fn flush(&mut self, _: Instant, _: Flush) -> Result<Flushed, SinkError> {
+        let mut flushed = Flushed::default();
+        if std::mem::take(&mut self.refuses) {
+            let cause = "no such row".to_owned();
+            flushed.refused.push(Refused { partition: partition(0), offset: Offset(3), cause });
+        }
+        Ok(flushed)
+    }
+
+    fn revoke(&mut self, _: &[Partition]) {}
+}
+
+#[tokio::test]
+async fn a_refused_row_is_read_again_as_a_rejected_record() {
+    let job = start(Box::new(Choosy { refuses: true, ..Choosy::default() }), Open);
+    job.script.give(&[0], 5);
+    let deadline = Instant::now() + PATIENCE;
+    let said = Arc::clone(&job.script.said);
+    let order = || {
+        let said = said.lock().unwrap();
+        let at = |is: fn(&Command) -> bool| said.iter().rposition(is);
+        let refused = at(|one| {
+            matches!(one, Command::Refuse { partition, offset, cause }
+                if partition.number == 0 && *offset == Offset(3) && cause == "choosy: no such row")
+        });
+        refused.zip(at(|one| matches!(one, Command::Start { .. })))
+    };
+    while order().is_none_or(|(refused, started)| started < refused) {
+        assert!(Instant::now() < deadline, "{:?}", said.lock().unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    job.script.stop(Duration::from_secs(5));
+    drop(job.end().await);
+}
+
+#[tokio::test]
+async fn what_a_sink_has_lost_is_written_down_as_a_gap() {
+    let journal = Balking::default();
+    let calls: Arc<Mutex<Vec<Vec<String>>>> = Arc::clone(&journal.calls);
+    let lost = vec![(partition(0), Offset(10)..Offset(20))];
+    let mut job = start(Box::new(Choosy { refuses: false, lost }), journal);
+    job.script.give(&[0], 0);
+    let counted = tokio::time::timeout(PATIENCE, job.status.wait_for(|status| status.gaps == 1));
+    assert!(matches!(counted.await, Ok(Some(_))), "{:#?}", job.status.now());
+    let key = format!("test:{}:0:10", partition(0).stream.id);
+    assert!(calls.lock().unwrap().concat().contains(&key), "{:?}", calls.lock().unwrap());
+    job.script.stop(Duration::from_secs(5));
+    drop(job.end().await);
+}

@@ -1,0 +1,104 @@
+//! A table, what its writers share, and how far it is.
+
+#[cfg(feature = "testing")]
+use std::sync::Arc;
+use std::{collections::BTreeMap, sync::atomic::AtomicU32, time::Instant};
+
+use aion_schemas::log::{Offset, show};
+use uuid::Uuid;
+
+#[cfg(feature = "testing")]
+use super::testing::{Protection, Rig};
+use super::{
+    Settings, TableSpec,
+    failure::Failure,
+    ledger::Ledger,
+    survey::{Found, Youth, survey},
+};
+use crate::sink::SinkError;
+
+/// A table and what writers of it share.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) ledger: Ledger,
+    pub(super) spec: TableSpec,
+    pub(super) settings: Settings,
+    /// After how many days the table's rows go, as it was found; 0 is never.
+    pub(super) kept_days: AtomicU32,
+    #[cfg(feature = "testing")]
+    pub(super) rig: Arc<Rig>,
+}
+
+/// How far a table has some partitions of a topic.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) found: BTreeMap<i32, Found>,
+    /// Until when what follows on it may be inserted, by the server's clock, and when this was learnt.
+    pub(super) lease: (u32, Instant),
+}
+
+impl Table {
+    #[cfg(feature = "testing")]
+    pub(super) fn is_off(&self, protection: Protection) -> bool {
+        self.rig.is_off(protection)
+    }
+
+    /// Looks how far the table has these partitions of a topic.
+    pub(super) async fn survey(
+        &self,
+        topic_id: Uuid,
+        numbers: &[i32],
+    ) -> Result<Survey, SinkError> {
+        let doing = || format!("look how far {} has topic {topic_id}", self.spec.name);
+        let failed = |failure: Failure| failure.error(&doing());
+        let asked = Instant::now();
+        // Notes first: what was noted by then is in the table by now, or is missing from it.
+        let notes = self.ledger.notes(topic_id, numbers).await.map_err(failed)?;
+        let look = self.ledger.links(topic_id, numbers).await.map_err(failed)?;
+        let mut youth = Youth {
+            now: look.now,
+            lease_s: self.settings.lease.as_secs() as u32,
+            window_s: self.settings.repair_window.as_secs() as u32,
+        };
+        if off!(self, OldBreaks) {
+            youth.window_s = u32::MAX;
+        }
+        let mut found = BTreeMap::new();
+        for number in numbers {
+            let links = look.found.get(number).map_or(&[][..], Vec::as_slice);
+            let notes = notes.get(number).cloned().unwrap_or_default();
+            let at = survey(links, &notes, youth).map_err(|double| {
+                overlap(&format!("{topic_id}/{number}"), &self.spec.name, double.0)
+            })?;
+            found.insert(*number, at);
+        }
+        Ok(Survey { found, lease: (look.now.saturating_add(youth.lease_s), asked) })
+    }
+}
+
+/// Asks whether a test has taken a protection out; never true in a build without tests.
+macro_rules! off {
+    ($table:expr, $protection:ident) => {{
+        #[cfg(feature = "testing")]
+        {
+            $table.is_off($crate::clickhouse::testing::Protection::$protection)
+        }
+        #[cfg(not(feature = "testing"))]
+        {
+            let _ = &$table;
+            false
+        }
+    }};
+}
+pub(super) use off;
+
+/// Two batches that have offsets in common.
+pub(super) fn overlap(partition: &str, table: &str, range: std::ops::Range<Offset>) -> SinkError {
+    SinkError::Fatal {
+        doing: format!("look what {table} has of {partition}"),
+        cause: format!("offsets {} are there more than once", show(&range)),
+        hint: "a protection of the table was taken out while it was written: run `aion clickhouse plan`, \
+               then delete the rows of one of the batches (_batch_first, _batch_last)"
+            .to_owned(),
+    }
+}

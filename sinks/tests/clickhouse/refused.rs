@@ -1,0 +1,121 @@
+//! What the server won't take whole goes in halves; a row that it won't take at all is told, and its neighbours land.
+
+use aion_schemas::log::{Offset, Partition};
+use aion_sinks::{
+    conformance::{Log, marks, settle, take},
+    sink::{Flushed, Refused, Sink, SinkError},
+};
+use serde_json::json;
+
+use crate::shared::{Place, once, range};
+
+/// A table with a constraint of its owner's, in the row's `value`, which is a quarter of the offset.
+async fn picky(condition: &str) -> (Place, Log, Partition) {
+    let (place, log) = (Place::new().await, Log::new());
+    let sql = format!("ALTER TABLE {} ADD CONSTRAINT own CHECK {condition}", place.table());
+    place.engine.run(&sql).await;
+    let p0 = log.partition(0);
+    (place, log, p0)
+}
+
+fn refused(flushed: &Flushed) -> Vec<(&Partition, i64)> {
+    flushed.refused.iter().map(|one| (&one.partition, one.offset.get())).collect()
+}
+
+#[tokio::test]
+async fn a_refused_row_is_found_and_told_and_its_neighbours_land() {
+    let (place, log, p0) = picky("value != 5.25").await; // offset 21
+    let mut sink = place.owner(&p0).await;
+    take(&mut sink, log.batch(0, 0, 30)).await;
+    take(&mut sink, log.batch(0, 30, 50)).await;
+    let told = settle(&mut sink).await;
+    assert_eq!(refused(&told), [(&p0, 21)]);
+    let Refused { cause, .. } = &told.refused[0];
+    assert!(cause.contains("Constraint `own`"), "{cause}");
+    assert!(!cause.contains("5.25 ") && !cause.contains("Column values"), "no value: {cause}");
+    assert_eq!(place.offsets(&p0).await, range(0, 21), "what stands before it");
+    // The job reads on from there, and the record is a dead letter now.
+    assert_eq!(sink.assign(std::slice::from_ref(&p0)).await.unwrap()[&p0].offset, Offset(21));
+    take(&mut sink, log.hollow(0, 21, 22)).await;
+    take(&mut sink, log.batch(0, 22, 50)).await;
+    assert_eq!(settle(&mut sink).await.marks, marks([(&p0, 50)]));
+    assert_eq!(place.offsets(&p0).await, [range(0, 21), range(22, 50)].concat());
+    let batches = place.batches().await;
+    assert_eq!(batches.last(), Some(&(21, 49)), "the whole range is covered: {batches:?}");
+    let follow = batches.windows(2).all(|two| two[0].1 + 1 == two[1].0);
+    assert!(follow, "{batches:?}");
+}
+
+#[tokio::test]
+async fn several_refused_rows_are_told_one_after_the_other() {
+    let (place, log, p0) = picky("value NOT IN (0, 1.75, 2)").await; // offsets 0, 7 and 8
+    let mut sink = place.owner(&p0).await;
+    let (mut told, mut next) = (Vec::new(), 0);
+    for _ in 0..4 {
+        let mut at = next;
+        while at < 10 {
+            let batch = if told.contains(&at) {
+                log.hollow(0, at, at + 1)
+            } else {
+                log.batch(0, at, at + 1)
+            };
+            take(&mut sink, batch).await;
+            at += 1;
+        }
+        let flushed = settle(&mut sink).await;
+        told.extend(refused(&flushed).iter().map(|(_, offset)| *offset));
+        let found = sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+        next = found.get(&p0).map_or(0, |mark| mark.offset.get());
+    }
+    assert_eq!((told, next), (vec![0, 7, 8], 10));
+    assert_eq!(place.offsets(&p0).await, [range(1, 7), range(9, 10)].concat());
+}
+
+/// An answer that says that a row is refused, of a batch that has landed: what a view that fails does.
+#[tokio::test]
+async fn a_refusal_is_not_believed_of_rows_that_are_there() {
+    let (place, log, p0) = picky("1").await;
+    let mut sink = place.owner(&p0).await;
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    let fault = json!({"kind": "refuse_after", "code": 395, "status": 500, "text": "a view"});
+    place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
+    assert_eq!(once(&mut sink).await.unwrap().marks, marks([(&p0, 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
+/// A column that was changed refuses every row: none of them is rejected for that.
+#[tokio::test]
+async fn a_table_that_was_changed_stops_the_job_and_rejects_nothing() {
+    let (place, log, p0) = picky("1").await;
+    let mut sink = place.owner(&p0).await;
+    let sql = format!("ALTER TABLE {} MODIFY COLUMN value Int64", place.table());
+    place.engine.run(&sql).await;
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    let fault = json!({"kind": "refuse", "code": 53, "status": 400, "text": "Type mismatch"});
+    place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
+    let failed = once(&mut sink).await.unwrap_err();
+    assert!(matches!(failed, SinkError::Fatal { .. }), "{failed:?}");
+    assert!(failed.to_string().contains("column value is Int64"), "{failed}");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_large_for_the_servers_memory_goes_in_halves() {
+    let (place, log, p0) = picky("1").await;
+    let mut sink = place.owner(&p0).await;
+    take(&mut sink, log.batch(0, 0, 16)).await;
+    for _ in 0..2 {
+        let text = "Memory limit (total) exceeded";
+        let fault = json!({"kind": "refuse", "code": 241, "status": 507, "text": text});
+        place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
+    }
+    for _ in 0..2 {
+        let failed = once(&mut sink).await.unwrap_err();
+        assert!(matches!(failed, SinkError::Retry { .. }), "it passes: {failed:?}");
+    }
+    assert_eq!(settle(&mut sink).await.marks, marks([(&p0, 16)]));
+    assert_eq!(place.batches().await, [(0, 3), (4, 11), (12, 15)]);
+    assert_eq!(place.offsets(&p0).await, range(0, 16));
+    take(&mut sink, log.batch(0, 16, 48)).await;
+    settle(&mut sink).await;
+    assert_eq!(place.batches().await.last(), Some(&(16, 47)), "later ones go whole again");
+}

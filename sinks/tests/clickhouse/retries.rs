@@ -1,0 +1,203 @@
+//! Retries: rows that name the rejected record that they are. Each record lands once, whoever sends it how often.
+
+use std::sync::Arc;
+
+use aion_schemas::{
+    log::{Offset, Origin},
+    schema::ORIGIN_COLUMN,
+};
+use aion_sinks::{
+    batch::Batch,
+    clickhouse::{ClickHouseSink, testing::Protection},
+    conformance::{Log, marks, schema, settle, take},
+    sink::{Sink, SinkError},
+};
+use arrow::{array::StringArray, record_batch::RecordBatch};
+
+use crate::shared::{Place, once, range, settle_slowly};
+
+/// The record of `log` at this place.
+fn record(log: &Log, offset: i64) -> Origin {
+    Origin { topic_id: log.partition(0).stream.id, partition: 0, offset: Offset(offset) }
+}
+
+/// Retries that stand from `first` on in a topic of retries.
+fn sent(retries: &Log, first: i64, origins: &[Origin]) -> Batch {
+    let mut batch = retries.batch(0, first, first + origins.len() as i64);
+    let texts: StringArray = origins.iter().map(|origin| Some(origin.to_string())).collect();
+    let mut columns = batch.rows.columns().to_vec();
+    columns[schema().index_of(ORIGIN_COLUMN).unwrap()] = Arc::new(texts);
+    batch.rows = RecordBatch::try_new(schema(), columns).unwrap();
+    batch
+}
+
+/// Batches over `first..end` in which one offset has no row.
+async fn take_without(sink: &mut ClickHouseSink, log: &Log, (first, end): (i64, i64), poison: i64) {
+    take(sink, log.batch(0, first, poison)).await;
+    take(sink, log.hollow(0, poison, poison + 1)).await;
+    take(sink, log.batch(0, poison + 1, end)).await;
+}
+
+/// How often a record is stored, as itself or by a retry.
+async fn times(place: &Place, origin: Origin) -> i64 {
+    let Origin { topic_id, partition, offset } = origin;
+    let sql = format!(
+        "SELECT toInt64(countIf(_origin = '{origin}') + countIf(_topic_id = '{topic_id}' AND \
+         _partition = {partition} AND _offset = {offset})) FROM {}",
+        place.table()
+    );
+    place.engine.rows(&sql).await[0][0].as_i64().unwrap()
+}
+
+/// A table with ten records but the one at 5, and writers of its topic and of its retries.
+async fn ten_but_one() -> (Place, (Log, Log), ClickHouseSink, ClickHouseSink) {
+    let (place, log, retries) = (Place::new().await, Log::new(), Log::new());
+    let mut main = place.owner(&log.partition(0)).await;
+    take_without(&mut main, &log, (0, 10), 5).await;
+    settle(&mut main).await;
+    let retrying = place.owner(&retries.partition(0)).await;
+    (place, (log, retries), main, retrying)
+}
+
+/// The same record sent thrice, twice of it at once; and one that is a row.
+async fn however_often(off: bool) -> (Vec<i64>, i64, i64) {
+    let (place, (log, retries), _main, mut sink) = ten_but_one().await;
+    let r0 = retries.partition(0);
+    let poison = record(&log, 5);
+    if off {
+        sink.rig().turn_off(Protection::Origins);
+    }
+    take(&mut sink, sent(&retries, 0, &[poison, poison])).await;
+    assert_eq!(settle(&mut sink).await.marks, marks([(&r0, 2)]));
+    take(&mut sink, sent(&retries, 2, &[poison])).await;
+    assert_eq!(
+        settle(&mut sink).await.marks,
+        marks([(&r0, 3)]),
+        "the mark passes what is left out"
+    );
+    drop(sink);
+    let mut next = place.owner(&r0).await;
+    if off {
+        next.rig().turn_off(Protection::Origins);
+    }
+    take(&mut next, sent(&retries, 3, &[poison, record(&log, 4)])).await;
+    assert_eq!(settle(&mut next).await.marks, marks([(&r0, 5)]));
+    assert_eq!(place.found(&r0).await[&r0].offset, Offset(5));
+    (place.offsets(&r0).await, times(&place, poison).await, times(&place, record(&log, 4)).await)
+}
+
+#[tokio::test]
+async fn a_retry_lands_once_however_often_it_is_sent() {
+    assert_eq!(however_often(false).await, (vec![0], 1, 1));
+}
+
+/// Negative control: without the look every one of them lands.
+#[tokio::test]
+async fn without_the_look_for_origins_each_lands() {
+    assert_eq!(however_often(true).await, (range(0, 5), 4, 2));
+}
+
+#[tokio::test]
+async fn a_retry_whose_answer_was_lost_is_not_taken_for_anothers() {
+    let (place, (log, retries), _main, mut sink) = ten_but_one().await;
+    let r0 = retries.partition(0);
+    take(&mut sink, sent(&retries, 0, &[record(&log, 5)])).await;
+    let fault = serde_json::json!({"kind": "drop_after"});
+    place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
+    let failed = once(&mut sink).await;
+    assert!(matches!(failed, Err(SinkError::Retry { .. })), "{failed:?}");
+    assert_eq!(settle(&mut sink).await.marks, marks([(&r0, 1)]));
+    assert_eq!(times(&place, record(&log, 5)).await, 1);
+    assert_eq!(place.batches().await, [(0, 0), (0, 9)]);
+}
+
+/// Two owners of the retries hold the same ones, and one lands them after the other has looked for them.
+#[tokio::test]
+async fn of_two_owners_of_retries_one_lands_them() {
+    let (place, (log, retries), _main, mut one) = ten_but_one().await;
+    let r0 = retries.partition(0);
+    let mut two = place.owner(&r0).await;
+    let poison = record(&log, 5);
+    take(&mut one, sent(&retries, 0, &[poison])).await;
+    take(&mut two, sent(&retries, 0, &[poison, poison])).await;
+    two.rig().before_insert(Box::new(move || {
+        Box::pin(async move {
+            settle(&mut one).await;
+        })
+    }));
+    assert_eq!(once(&mut two).await.unwrap().moved, vec![r0.clone()]);
+    assert_eq!(times(&place, poison).await, 1);
+}
+
+/// The process died between the dead letter and its mark, and a later build reads the record: the retry waits until it
+/// is known which of them lands.
+#[tokio::test]
+async fn a_retry_waits_until_the_table_is_past_its_record() {
+    let (place, (log, retries), mut main, mut sink) = ten_but_one().await;
+    let r0 = retries.partition(0);
+    take(&mut sink, sent(&retries, 0, &[record(&log, 12)])).await;
+    let waits = once(&mut sink).await.unwrap_err();
+    assert!(matches!(waits, SinkError::Retry { .. }), "{waits:?}");
+    assert!(waits.to_string().contains("waits until the table is past that record"), "{waits}");
+    take(&mut main, log.batch(0, 10, 15)).await;
+    settle(&mut main).await;
+    assert_eq!(settle(&mut sink).await.marks, marks([(&r0, 1)]));
+    assert_eq!(times(&place, record(&log, 12)).await, 1, "it is a row by now");
+    // Rejected once more, it is passed without a row, and its retry lands.
+    take(&mut sink, sent(&retries, 1, &[record(&log, 15)])).await;
+    assert!(once(&mut sink).await.is_err());
+    take(&mut main, log.hollow(0, 15, 16)).await;
+    settle(&mut main).await;
+    settle(&mut sink).await;
+    assert_eq!(times(&place, record(&log, 15)).await, 1);
+}
+
+/// Negative control: one that doesn't wait is there twice once the record itself is read.
+#[tokio::test]
+async fn without_the_wait_a_record_is_a_row_and_a_retry() {
+    let (place, (log, retries), mut main, mut sink) = ten_but_one().await;
+    sink.rig().turn_off(Protection::Origins);
+    take(&mut sink, sent(&retries, 0, &[record(&log, 12)])).await;
+    settle(&mut sink).await;
+    take(&mut main, log.batch(0, 10, 15)).await;
+    settle(&mut main).await;
+    assert_eq!(times(&place, record(&log, 12)).await, 2);
+}
+
+/// A disk loses a batch in which a record was rejected and stored by a retry since; a later build reads that record.
+async fn a_break_is_filled(off: bool) -> (i64, Vec<i64>) {
+    let (place, log, retries) = (Place::new().await, Log::new(), Log::new());
+    let p0 = log.partition(0);
+    let mut main = place.owner(&p0).await;
+    take(&mut main, log.batch(0, 0, 3)).await;
+    settle(&mut main).await;
+    take_without(&mut main, &log, (3, 10), 5).await;
+    settle(&mut main).await;
+    take(&mut main, log.batch(0, 10, 20)).await;
+    settle(&mut main).await;
+    let mut sink = place.owner(&retries.partition(0)).await;
+    take(&mut sink, sent(&retries, 0, &[record(&log, 5)])).await;
+    settle(&mut sink).await;
+    place.engine.run(&format!("DELETE FROM {} WHERE _batch_first = 3", place.table())).await;
+    let mut again = place.open();
+    if off {
+        again.rig().turn_off(Protection::Origins);
+    }
+    let found = again.assign(std::slice::from_ref(&p0)).await.unwrap();
+    assert_eq!(found[&p0].offset, Offset(3));
+    take(&mut again, log.batch(0, 3, 25)).await;
+    assert_eq!(settle_slowly(&mut again).await.marks, marks([(&p0, 25)]));
+    (times(&place, record(&log, 5)).await, place.offsets(&p0).await)
+}
+
+#[tokio::test]
+async fn what_fills_a_break_leaves_out_what_a_retry_has_stored() {
+    let (times, offsets) = a_break_is_filled(false).await;
+    assert_eq!((times, offsets), (1, [range(0, 5), range(6, 25)].concat()));
+}
+
+/// Negative control.
+#[tokio::test]
+async fn without_the_look_a_filled_break_doubles_a_retry() {
+    assert_eq!(a_break_is_filled(true).await, (2, range(0, 25)));
+}

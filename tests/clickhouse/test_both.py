@@ -1,0 +1,179 @@
+"""One topic into the lake and into ClickHouse, by two jobs that don't know each other: audited, compared, refused rows
+sent again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from clickhouse.engine import Engine
+from confluent_kafka import Producer
+from processes import Audit, Dev, Process, binary, sql
+
+TASKS = "aion.tasks.lifecycle"
+
+
+class Both:
+    """A process with a job for each store, and one that puts dead letters into the lake."""
+
+    def __init__(self, folder: Path, dev: Dev, engine: Engine) -> None:
+        self.dev, self.engine, self.lake = dev, engine, folder / "lake"
+        self.run, self.config = Process(folder / "run.log"), folder / "aion.toml"
+        jobs = [
+            ("in-lake", TASKS, "lake"),
+            ("in-house", TASKS, "clickhouse"),
+            ("letters", "aion.dead-letters", "lake"),
+        ]
+        self.config.write_text(
+            f'drain_s = 10\n[kafka]\nbrokers = "{dev.kafka}"\n'
+            "[kafka.properties]\n'session.timeout.ms' = 6000\n'heartbeat.interval.ms' = 500\n"
+            f'[http]\nlisten = "{self.run.http}"\n'
+            f'[lake]\nurl = "{self.lake}"\nflush_age_s = 1\nupkeep_every_m = 0\n'
+            f'[clickhouse]\nurl = "{engine.url}"\nflush_age_s = 1\n'
+            + "".join(
+                f'[[job]]\nname = "{name}"\ntopic = "{topic}"\nsinks = ["{sink}"]\nmax_reject_share = 1.0\n'
+                for name, topic, sink in jobs
+            )
+        )
+        self.tell("clickhouse", "apply")
+
+    def tell(self, *command: object, code: int = 0) -> str:
+        """What `aion` prints of this configuration."""
+        done = subprocess.run(
+            [binary(), *map(str, command), "--config", self.config],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    def start(self) -> None:
+        self.run.launch("run", "--config", self.config)
+        self.run.wait_ready()
+
+    def send(self, statuses: list[str]) -> None:
+        producer = Producer({"bootstrap.servers": self.dev.kafka})
+        for n, status in enumerate(statuses):
+            event = {
+                "task_id": f"task-{n}",
+                "status": status,
+                "timestamp": datetime.now(UTC).isoformat(),
+                "metadata": {"n": n, "none": None, "text": "ä\n"},
+                "latency_ms": n if n % 3 else None,
+            }
+            producer.produce(TASKS, json.dumps(event), f"task-{n}")
+        assert producer.flush(60) == 0
+
+    def in_lake(self, what: str = "tasks") -> int:
+        if not self.lake.exists():
+            return 0
+        query = f"select count(*) as n from {what}"
+        return sql(query, "--lake", self.lake)[0]["n"]
+
+    def in_house(self, where: str = "1") -> int:
+        query = f"SELECT count() FROM aion.tasks WHERE {where}"
+        return self.engine.rows(query)[0][0]
+
+    def wait(self, in_lake: int, in_house: int) -> None:
+        there = lambda: (self.in_lake(), self.in_house()) == (in_lake, in_house)
+        self.run.wait(there, f"{in_lake} and {in_house} rows", 90)
+
+    def audit(self, code: int = 0) -> dict:
+        audit = Audit("--config", self.config)
+        assert audit.code == code, (audit.code, audit.report, audit.errors)
+        return audit.report
+
+
+@pytest.fixture
+def both(tmp_path: Path):
+    dev, engine = Dev(tmp_path), Engine(tmp_path / "engine")
+    dev.start("--no-generator")
+    both = Both(tmp_path, dev, engine)
+    yield both
+    both.run.end()
+    dev.end()
+    engine.kill()
+
+
+def test_both_are_exact_and_say_the_same(both: Both):
+    told = both.tell("validate", "--connect")
+    assert "window 10000 of at least" in told, told
+    assert "NOT GIVEN" not in told, told
+    both.start()
+    both.send(["done"] * 500)
+    both.wait(500, 500)
+    report = both.audit()
+    sinks = {(t["sink"], t["verdict"]) for t in report["topics"]}
+    assert sinks == {("lake", "exact"), ("clickhouse", "exact")}
+    compared = [c for c in report["compared"] if c["topic"] == TASKS]
+    assert sum(c["rows"] for c in compared) == 500
+    for one in compared:
+        only = one["only_lake"], one["only_clickhouse"], one["differing"]["offsets"]
+        assert only == (0, 0, 0)
+    # A value that isn't what was sent: the offsets are all there, and only the other store can tell.
+    both.engine.query(
+        "ALTER TABLE aion.tasks UPDATE latency_ms = 7000 WHERE task_id = 'task-4'"
+        " SETTINGS mutations_sync = 2"
+    )
+    report = both.audit(code=7)
+    differing = [c for c in report["compared"] if c["differing"]["offsets"]]
+    assert sum(c["differing"]["offsets"] for c in differing) == 1
+    told = both.tell("audit", code=7)
+    assert "the lake and clickhouse say different things of" in told
+    both.engine.query(
+        "ALTER TABLE aion.tasks UPDATE latency_ms = 4 WHERE task_id = 'task-4'"
+        " SETTINGS mutations_sync = 2"
+    )
+    both.audit()
+    both.engine.query("ALTER TABLE aion.tasks DROP CONSTRAINT lease")
+    told = both.tell("validate", "--connect", code=6)
+    assert "NOT GIVEN: look at aion.tasks: it has no constraint lease" in told, told
+    # A row that is gone is missed, and where.
+    where = "SELECT _partition, _offset FROM aion.tasks WHERE task_id = 'task-9'"
+    ((partition, offset),) = both.engine.rows(where)
+    both.engine.query("DELETE FROM aion.tasks WHERE task_id = 'task-9'")
+    both.audit(code=7)
+    audit = Audit("--config", both.config)
+    assert audit.findings() == {(TASKS, partition, "missing", offset, offset + 1)}
+
+
+def test_a_row_that_the_table_refuses_is_a_dead_letter_and_its_retry_lands_once(
+    both: Both,
+):
+    constraint = "CONSTRAINT own CHECK status != 'poisoned'"
+    both.engine.query(f"ALTER TABLE aion.tasks ADD {constraint}")
+    both.start()
+    statuses = ["poisoned" if n in (17, 130, 131) else "done" for n in range(200)]
+    both.send(statuses)
+    both.wait(200, 197)
+    both.run.wait(lambda: both.in_lake("dead_letters") == 3, "3 dead letters", 60)
+    (letter,) = {
+        (row["job"], row["reason"])
+        for row in sql("select job, reason from dead_letters", "--lake", both.lake)
+    }
+    assert letter == ("in-house", "refused")
+    detail = sql("select detail from dead_letters", "--lake", both.lake)[0]["detail"]
+    assert "Constraint `own`" in detail and "poisoned'" not in detail.split("Expr")[0]
+    report = both.audit()
+    house = [
+        p
+        for t in report["topics"]
+        if t["sink"] == "clickhouse"
+        for p in t["partitions"]
+    ]
+    assert sum(p["dead_letters"] for p in house) == 3
+
+    both.engine.query("ALTER TABLE aion.tasks DROP CONSTRAINT own")
+    retry = ["dead-letters", "retry", "--all", "--yes"]
+    assert "3 sent" in both.tell(*retry)
+    both.wait(200, 200)
+    assert both.in_house("_origin IS NOT NULL") == 3
+    told = both.tell(*retry)
+    assert "Nothing to send" in told, told
+    both.audit()
