@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS aion.gaps
     partition Int64 COMMENT 'Partition of the topic.' CODEC(T64, ZSTD(1)),
     first Int64 COMMENT 'First offset that is missing.' CODEC(T64, ZSTD(1)),
     next Int64 COMMENT 'First offset after the gap: the range is first..next, half-open.' CODEC(T64, ZSTD(1)),
-    reason LowCardinality(String) COMMENT 'retention = the log dropped the offsets before they were read; diverged = the log was truncated below what is stored; topic_deleted = the topic went with offsets unread; sink_lost = a sink lost rows that it had. More may be added.' CODEC(ZSTD(1)),
+    reason LowCardinality(String) COMMENT 'retention = the log dropped the offsets before they were read; diverged = the log was truncated below what is stored; diverged_kept, diverged_replaced = how an operator settled that; topic_deleted = the topic went with offsets unread; sink_lost = a sink lost rows that it had. More may be added.' CODEC(ZSTD(1)),
     detail Nullable(String) COMMENT 'What is known about it, for people.' CODEC(ZSTD(1)),
     recorded_at DateTime64(6, 'UTC') COMMENT 'When the job recorded the gap.' CODEC(DoubleDelta, ZSTD(1)),
     _topic_id LowCardinality(String) COMMENT 'Id of the topic\'s incarnation.' CODEC(ZSTD(1)),

@@ -11,6 +11,7 @@ use crate::{
         clickhouse::{self, ClickHouseCommand},
         dead_letters::{self, DeadLettersCommand},
         dev::{self, DevArgs},
+        diverged::{self, DivergedCommand},
         generate::{self, GenerateArgs},
         lake::{self, LakeCommand},
         run, schemas,
@@ -54,6 +55,8 @@ enum Command {
     Audit(AuditArgs),
     /// Records that could not become rows: look at them, send them again, let a partition go on.
     DeadLetters(DeadLettersCommand),
+    /// Settle what becomes of stored rows whose records the log has lost.
+    Diverged(DivergedCommand),
     /// Events sent to others over HTTP: how that goes, try it, deliver once more, stop it.
     Webhooks(WebhooksCommand),
     /// Look after a lake: how its tables stand, compaction, retention, vacuum.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Sql(args) => sql::run(args),
         Command::Audit(args) => audit::run(args),
         Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Diverged(command) => diverged::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Webhooks(command) => webhooks::run(&command),
         Command::Lake(command) => lake::run(&command).map(|()| ExitCode::SUCCESS),
         Command::ClickHouse(command) => clickhouse::run(&command).map(|()| ExitCode::SUCCESS),

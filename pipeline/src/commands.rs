@@ -6,7 +6,9 @@
 pub mod bootstrap;
 pub mod clickhouse;
 pub mod dead_letters;
+mod decision;
 pub mod dev;
+pub mod diverged;
 pub mod generate;
 pub mod lake;
 pub mod run;

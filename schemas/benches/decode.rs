@@ -1,7 +1,7 @@
 //! What a decoded event costs, beside `arrow-json` and `arrow-avro` in the same run.
 //!
-//! A million distinct router decisions, in batches of 65,536 rows. Counted is the CPU time of this
-//! thread, so that other work on the machine matters little; shown is the median of five runs.
+//! A million distinct router decisions, in batches of 65,536 rows. Counted is the CPU time of this thread. The two
+//! take turns, so that a slow spell of the machine meets both; shown are medians of the rounds, and of their ratios.
 //! `cargo bench -p aion-schemas --bench decode`
 #![allow(clippy::unwrap_used, reason = "a bench")]
 
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 const EVENTS: usize = 1_000_000;
 const BATCH_ROWS: usize = 65_536;
-const RUNS: usize = 5;
+const ROUNDS: usize = 11;
 const CONTRACT: SchemaId = SchemaId(7);
 /// 2026-11-25T00:00:00Z.
 const NOW_MICROS: i64 = 1_795_564_800_000_000;
@@ -32,32 +32,37 @@ fn main() {
     let catalog = Catalog::builtin();
     let schema = &catalog.table("decisions").unwrap().schema;
     let json = Payloads::new(schema, write_json);
-    let ours = median(|| decode(schema, &json));
-    let theirs = median(|| arrow_json(schema, &json));
-    report("JSON", &json, ours, "arrow-json", theirs);
+    let turns = rounds(|| decode(schema, &json), || arrow_json(schema, &json));
+    report("JSON", &json, &turns, "arrow-json");
     drop(json);
     let avro = Payloads::new(schema, write_avro);
-    let ours = median(|| decode(schema, &avro));
-    let theirs = median(|| arrow_avro(schema, &avro));
-    report("Avro", &avro, ours, "arrow-avro", theirs);
+    let turns = rounds(|| decode(schema, &avro), || arrow_avro(schema, &avro));
+    report("Avro", &avro, &turns, "arrow-avro");
 }
 
-fn report(encoding: &str, payloads: &Payloads, ours: f64, other: &str, theirs: f64) {
-    let (bytes, ratio) = (payloads.bytes.len() / EVENTS, theirs / ours);
+fn report(encoding: &str, payloads: &Payloads, turns: &[(f64, f64)], other: &str) {
+    let bytes = payloads.bytes.len() / EVENTS;
+    let ours = median(turns.iter().map(|turn| turn.0));
+    let theirs = median(turns.iter().map(|turn| turn.1));
+    let ratio = median(turns.iter().map(|turn| turn.1 / turn.0));
     println!("{encoding}, {bytes} bytes an event, CPU ns an event:");
     println!("  decoder {ours:.0}, {other} {theirs:.0}: {ratio:.2} times as fast");
 }
 
-/// Median CPU nanoseconds an event.
-fn median(run: impl Fn()) -> f64 {
-    let time = |_| {
+/// CPU nanoseconds an event of both, round by round.
+fn rounds(ours: impl Fn(), theirs: impl Fn()) -> Vec<(f64, f64)> {
+    let time = |run: &dyn Fn()| {
         let start = thread_cpu_ns();
         run();
-        thread_cpu_ns() - start
+        (thread_cpu_ns() - start) as f64 / EVENTS as f64
     };
-    let mut times: Vec<u64> = (0..RUNS).map(time).collect();
-    times.sort_unstable();
-    times[RUNS / 2] as f64 / EVENTS as f64
+    (0..ROUNDS).map(|_| (time(&ours), time(&theirs))).collect()
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Nanoseconds that this thread was on a CPU, as Linux counts them.

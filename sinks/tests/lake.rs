@@ -17,5 +17,7 @@ mod rivals;
 mod shared;
 #[path = "lake/sleepers.rs"]
 mod sleepers;
+#[path = "lake/take_back.rs"]
+mod take_back;
 #[path = "lake/upkeep.rs"]
 mod upkeep;

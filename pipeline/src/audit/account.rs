@@ -3,7 +3,7 @@
 //! ```text
 //! judged = stored + retried + dead_letters + passed_over          what may be
 //!        + tombstones + holes + gaps
-//!        + other_job + doubtful                                   what can't be decided
+//!        + other_job + doubtful + kept                            what can't be decided
 //!        + missing + stored_twice + not_in_log + diverged         what is wrong
 //! ```
 //!
@@ -11,6 +11,7 @@
 //! |---|---|---|---|
 //! | twice | anything | anything | `stored_twice` |
 //! | any | anything | in a gap `diverged` | `diverged` |
+//! | any | anything | in one that a person settled by keeping the rows | `kept` |
 //! | once | a record | anything | `stored`: a row wins over a dead letter; `retried` where the row is that of a retry |
 //! | once | a null | anything | `not_in_log`; `stored` where nulls are rows |
 //! | once | nothing | anything | `stored` where compaction may have taken it, else `not_in_log`; `doubtful` where nobody knows |
@@ -48,8 +49,18 @@ pub(super) type Run = Range<i64>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Gap {
     pub(super) run: Run,
+    pub(super) kind: GapKind,
+}
+
+/// What a gap says of its offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GapKind {
+    /// They are lost.
+    Lost,
     /// The log was cut: what is stored there isn't what the log has.
-    pub(super) diverged: bool,
+    Diverged,
+    /// A person said that it stays so.
+    Kept,
 }
 
 /// What a row means at an offset where the log has no record.
@@ -92,6 +103,7 @@ pub(super) enum Fate {
     Gap,
     OtherJob,
     Doubtful,
+    Kept,
     Wrong(Wrong),
     /// Stored once, where the log wasn't read.
     Expired,
@@ -119,13 +131,14 @@ pub enum Wrong {
 
 impl Facts<'_> {
     fn fate(&self, offset: i64, stored: u8, seen: Seen) -> Fate {
-        let gap = self.gaps.iter().find(|gap| gap.run.contains(&offset));
-        let is_diverged = gap.is_some_and(|gap| gap.diverged);
+        let mut gaps = self.gaps.iter().filter(|gap| gap.run.contains(&offset));
+        let is = |kind| self.gaps.iter().any(|gap| gap.kind == kind && gap.run.contains(&offset));
         match (stored, seen) {
             (2.., _) => Fate::Wrong(Wrong::StoredTwice),
             (1, Seen::Unread) => Fate::Expired,
             (_, Seen::Unread) => Fate::Nothing,
-            _ if is_diverged => Fate::Wrong(Wrong::Diverged),
+            _ if is(GapKind::Kept) => Fate::Kept,
+            _ if is(GapKind::Diverged) => Fate::Wrong(Wrong::Diverged),
             (1, Seen::Record) if self.retried.contains(offset as u64) => Fate::Retried,
             (1, Seen::Record) => Fate::Stored,
             (1, Seen::Null) if self.nulls_are_rows => Fate::Stored,
@@ -137,7 +150,7 @@ impl Facts<'_> {
             },
             (_, Seen::Null) if !self.nulls_are_rows => Fate::Tombstone,
             _ if self.rejected.contains(offset as u64) => Fate::DeadLetter,
-            _ if gap.is_some() => Fate::Gap,
+            _ if gaps.next().is_some() => Fate::Gap,
             (_, Seen::Record) if self.passed_over.contains(offset as u64) => Fate::PassedOver,
             (_, Seen::Nothing) => Fate::Hole,
             _ if self.rejected_elsewhere.contains(offset as u64) => Fate::OtherJob,

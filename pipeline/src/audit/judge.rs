@@ -144,6 +144,14 @@ impl Judge<'_> {
             );
             report.doubt(Doubt::OtherJob, detail);
         }
+        if report.tally.kept > 0 {
+            let detail = format!(
+                "the log was cut, and an operator lets {} offsets stand as they are stored: `aion sql \
+                 \"select * from gaps where reason = 'diverged_kept'\"`",
+                report.tally.kept
+            );
+            report.doubt(Doubt::Kept, detail);
+        }
         Ok(report)
     }
 

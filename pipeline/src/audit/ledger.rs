@@ -8,24 +8,40 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aion_kafka::{Record, TopicPartition};
 use aion_schemas::catalog::{Catalog, DEAD_LETTERS, GAPS};
+use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use roaring::RoaringTreemap;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
-    account::Gap,
+    account::{Gap, GapKind, Run},
     kafka::Cluster,
     stored::{Entry, Place, Stores},
 };
-
-/// The word of a gap whose rows aren't what the log says.
-const DIVERGED: &str = "diverged";
 
 /// Dead letters and gaps by partition.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     rejected: BTreeMap<Place, BTreeMap<String, RoaringTreemap>>,
-    gaps: BTreeMap<Place, Vec<(String, Gap)>>,
+    gaps: BTreeMap<Place, Vec<Missing>>,
+}
+
+/// A gap as a job wrote it down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Missing {
+    job: String,
+    run: Run,
+    word: Word,
+    /// When, in microseconds since 1970.
+    at: i64,
+}
+
+/// What a gap's reason means here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Says(GapKind),
+    /// What was stored of a cut log was taken back: gaps that said so before don't hold any more.
+    Replaced,
 }
 
 /// A gap as its topic has it.
@@ -37,6 +53,7 @@ struct GapRecord {
     first: i64,
     next: i64,
     reason: String,
+    recorded_at: String,
 }
 
 impl Ledger {
@@ -78,10 +95,28 @@ impl Ledger {
         jobs.map(String::as_str).filter(|name| *name != job).collect()
     }
 
-    /// What a job recorded as lost of a partition.
+    /// What a job recorded as lost of a partition, but for what is settled.
     pub(super) fn gaps(&self, place: Place, job: &str) -> Vec<Gap> {
-        let gaps = self.gaps.get(&place).into_iter().flatten();
-        gaps.filter(|(name, _)| name == job).map(|(_, gap)| gap.clone()).collect()
+        let all = || self.gaps.get(&place).into_iter().flatten().filter(|one| one.job == job);
+        let replaced = all().filter(|one| one.word == Word::Replaced);
+        let replaced: Vec<(&Run, i64)> = replaced.map(|one| (&one.run, one.at)).collect();
+        let mut gaps = Vec::new();
+        for one in all() {
+            let Word::Says(kind) = one.word else { continue };
+            let mut runs = vec![one.run.clone()];
+            if kind == GapKind::Diverged {
+                for (run, _) in replaced.iter().filter(|(_, at)| *at >= one.at) {
+                    runs = runs.into_iter().flat_map(|left| without(left, run)).collect();
+                }
+            }
+            for run in runs {
+                let gap = Gap { run, kind };
+                if !gaps.contains(&gap) {
+                    gaps.push(gap);
+                }
+            }
+        }
+        gaps
     }
 
     fn letter(&mut self, record: &Record<'_>) {
@@ -90,7 +125,7 @@ impl Ledger {
             return tracing::warn!(offset = %record.offset, "not a dead letter: {key:?}");
         };
         let run = offset..offset.saturating_add(1);
-        self.reject(Entry { job: job.to_owned(), place, run, reason: String::new() });
+        self.reject(Entry { job: job.to_owned(), place, run, reason: String::new(), at: 0 });
     }
 
     fn reject(&mut self, entry: Entry) {
@@ -102,18 +137,24 @@ impl Ledger {
     fn gap(&mut self, record: &Record<'_>) {
         let value = record.value.unwrap_or_default();
         match serde_json::from_slice::<GapRecord>(value) {
-            Ok(GapRecord { job, topic_id, partition, first, next, reason }) => {
+            Ok(GapRecord { job, topic_id, partition, first, next, reason, recorded_at }) => {
                 let place = (topic_id, partition);
-                self.miss(Entry { job, place, run: first..next, reason });
+                let at = string_to_timestamp_nanos(&recorded_at).map_or(0, |nanos| nanos / 1000);
+                self.miss(Entry { job, place, run: first..next, reason, at });
             }
             Err(cause) => tracing::warn!(offset = %record.offset, %cause, "not a gap"),
         }
     }
 
     fn miss(&mut self, entry: Entry) {
-        let gap = Gap { run: entry.run, diverged: entry.reason == DIVERGED };
+        let word = match &*entry.reason {
+            "diverged" => Word::Says(GapKind::Diverged),
+            "diverged_kept" => Word::Says(GapKind::Kept),
+            "diverged_replaced" => Word::Replaced,
+            _ => Word::Says(GapKind::Lost),
+        };
         let gaps = self.gaps.entry(entry.place).or_default();
-        let gap = (entry.job, gap);
+        let gap = Missing { job: entry.job, run: entry.run, word, at: entry.at };
         if !gaps.contains(&gap) {
             gaps.push(gap);
         }
@@ -125,6 +166,13 @@ fn concerns(record: &Record<'_>, sink: &str) -> bool {
     let sinks = record.headers.get("sinks").flatten();
     let sinks = sinks.and_then(|sinks| std::str::from_utf8(sinks).ok());
     sinks.is_none_or(|sinks| sinks.split(',').any(|one| one == sink))
+}
+
+/// The parts of a run that aren't in another.
+fn without(run: Run, gone: &Run) -> impl Iterator<Item = Run> {
+    let before = run.start..run.end.min(gone.start);
+    let after = run.start.max(gone.end)..run.end;
+    [before, after].into_iter().filter(|part| !part.is_empty())
 }
 
 /// Reads all that a topic has now; nothing where there is no such topic.
@@ -162,14 +210,14 @@ mod tests {
         let mut ledger = Ledger::default();
         for (job, offset) in [("a", 5), ("a", 5), ("a", 7), ("b", 9)] {
             let run = offset..offset + 1;
-            ledger.reject(Entry { job: job.into(), place, run, reason: String::new() });
+            ledger.reject(Entry { job: job.into(), place, run, reason: String::new(), at: 0 });
         }
         let (own, others) = ledger.rejected(place, "a");
         assert_eq!(own.iter().collect::<Vec<_>>(), [5, 7]);
         assert_eq!(others.iter().collect::<Vec<_>>(), [9]);
         assert_eq!(ledger.other_jobs(place, "a").into_iter().collect::<Vec<_>>(), ["b"]);
-        for reason in ["retention", "retention", DIVERGED] {
-            ledger.miss(Entry { job: "a".into(), place, run: 1..3, reason: reason.into() });
+        for reason in ["retention", "retention", "diverged"] {
+            ledger.miss(Entry { job: "a".into(), place, run: 1..3, reason: reason.into(), at: 0 });
         }
         assert_eq!(ledger.gaps(place, "a").len(), 2);
         assert!(ledger.gaps(place, "b").is_empty());
@@ -185,7 +233,7 @@ mod tests {
             )
         };
         let mut ledger = Ledger::default();
-        for text in [&*entry("retention"), &entry("retention"), &entry(DIVERGED), "nonsense"] {
+        for text in [&*entry("retention"), &entry("retention"), &entry("diverged"), "nonsense"] {
             ledger.gap(&Record {
                 key: None,
                 value: Some(text.as_bytes()),
@@ -196,9 +244,27 @@ mod tests {
                 headers: Headers::NONE,
             });
         }
-        let gap = |diverged| Gap { run: 5..9, diverged };
-        assert_eq!(ledger.gaps((id, 3), "j"), [gap(false), gap(true)]);
+        let gap = |kind| Gap { run: 5..9, kind };
+        assert_eq!(ledger.gaps((id, 3), "j"), [gap(GapKind::Lost), gap(GapKind::Diverged)]);
         assert!(ledger.gaps((id, 3), "another").is_empty());
+    }
+
+    #[test]
+    fn what_was_taken_back_is_no_gap_until_the_log_is_cut_again() {
+        let place = (Uuid::from_u128(1), 0);
+        let mut ledger = Ledger::default();
+        let mut note = |reason: &str, run: Run, at| {
+            ledger.miss(Entry { job: "a".into(), place, run, reason: reason.into(), at });
+            ledger.gaps(place, "a")
+        };
+        note("diverged", 5..9, 1);
+        note("diverged", 6..9, 2);
+        let diverged = |run| Gap { run, kind: GapKind::Diverged };
+        assert_eq!(note("diverged_replaced", 6..9, 3), [diverged(5..6)]);
+        assert_eq!(note("diverged_replaced", 5..9, 4), []);
+        assert_eq!(note("diverged", 5..9, 5), [diverged(5..9)]);
+        let kept = Gap { run: 5..9, kind: GapKind::Kept };
+        assert_eq!(note("diverged_kept", 5..9, 6), [diverged(5..9), kept]);
     }
 
     #[test]

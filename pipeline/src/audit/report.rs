@@ -150,6 +150,8 @@ pub(super) enum Doubt {
     NotSettled,
     /// Only another job has dead letters of some offsets.
     OtherJob,
+    /// The log was cut, and a person lets stand what was stored before.
+    Kept,
     /// There are rows where the log has none, and nobody says whether the log is compacted.
     PolicyUnknown,
     /// The topic was made anew while it was looked at.

@@ -66,6 +66,8 @@ pub(super) struct Entry {
     pub(super) place: Place,
     pub(super) run: Run,
     pub(super) reason: String,
+    /// When it was written down, in microseconds since 1970; 0 of dead letters.
+    pub(super) at: i64,
 }
 
 impl Stores {
@@ -238,13 +240,17 @@ impl Stores {
         topic: &Topic,
         take: impl FnMut(Entry),
     ) -> anyhow::Result<()> {
-        let columns = r#"job, topic_id, "partition", "offset", "offset" + 1, reason"#;
+        let columns = r#"job, topic_id, "partition", "offset", "offset" + 1, reason, 0"#;
         self.entries(topic, columns, take)
     }
 
     /// The entries of a table of gaps.
     pub(super) fn gaps(&self, topic: &Topic, take: impl FnMut(Entry)) -> anyhow::Result<()> {
-        self.entries(topic, r#"job, topic_id, "partition", "first", "next", reason"#, take)
+        self.entries(
+            topic,
+            r#"job, topic_id, "partition", "first", "next", reason, recorded_at"#,
+            take,
+        )
     }
 
     fn entries(
@@ -257,10 +263,11 @@ impl Stores {
             let (jobs, reasons) = (texts(rows, 0)?, texts(rows, 5)?);
             let places = places(rows, 1, 2)?;
             let (firsts, nexts) = (integers(rows, 3)?, integers(rows, 4)?);
+            let times = integers(rows, 6)?;
             for (row, place) in places.into_iter().enumerate() {
                 let run = firsts.value(row)..nexts.value(row);
                 let (job, reason) = (jobs[row].clone(), reasons[row].clone());
-                take(Entry { job, place, run, reason });
+                take(Entry { job, place, run, reason, at: times.value(row) });
             }
             Ok(())
         })

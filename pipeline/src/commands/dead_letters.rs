@@ -3,7 +3,6 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `place` | where the lake and the broker are, and which jobs there are |
 //! | `letters`, `fate` | the dead letters that were asked for, and what has become of each |
 //! | `list`, `show` | for people and programs to look at |
 //! | `retry` | sends originals to the topics of retries |
@@ -16,7 +15,6 @@ mod columns;
 mod fate;
 mod letters;
 mod list;
-mod place;
 mod retry;
 mod show;
 

@@ -8,6 +8,7 @@ use aion_sinks::sink::{Accepted, SinkError};
 
 use super::{
     JobError,
+    appeal::Question,
     assign::stop_diverged,
     dead_letters,
     event_loop::{Job, Place, Plan},
@@ -223,7 +224,7 @@ impl<J: Journal> AdvanceOne<'_, J> {
         let (stream, number) = (&self.reader.partition.stream, self.reader.partition.number);
         tracing::error!(job = %self.plan.job, topic = %stream.topic, partition = number, "{why}");
         self.reader.stop(why);
-        self.reader.asks_at = Some(self.now);
+        self.reader.asks = Some((Question::Rejects, self.now));
         true
     }
 
@@ -240,7 +241,7 @@ impl<J: Journal> AdvanceOne<'_, J> {
         }
         if !missing.is_empty() && self.plan.rules.hold(Rule::EveryMarkChecked) {
             let gaps = Gap::gather(GapKind::Diverged, missing);
-            stop_diverged(self.reader, &gaps, &self.plan.job, self.noted_at);
+            stop_diverged(self.reader, &gaps, &self.plan.job, (self.now, self.noted_at));
         }
     }
 

@@ -1,13 +1,21 @@
-//! A partition of which too much was rejected waits for a person: who decides that the rejected may be dead
-//! letters writes so to `aion.operator-decisions`, and the owner of the partition, whichever process that is
-//! by then, goes on.
+//! A partition that stopped waits for a person. What is decided is written to `aion.operator-decisions`, and the
+//! owner of the partition, whichever process that is by then, goes on by it.
 //!
-//! Asked is only for partitions that stopped, every few seconds. A decision covers the offsets below one: so
-//! it holds after a restart and for the next owner too, and not for what comes later.
+//! | it stopped because | a person may decide |
+//! |---|---|
+//! | too much was rejected | `accept`: what is rejected below an offset is dead letters |
+//! | the log was cut below what is stored | `keep`: what is stored stays, and the log's records there are passed over; `replace`: the rows were taken out of the store, and the log's records take their place |
+//!
+//! Asked is only for partitions that stopped, every few seconds. A decision covers offsets: so it holds after a
+//! restart and for the next owner too, and not for what comes later.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use aion_schemas::log::{Offset, Partition};
+use serde::{Deserialize, Serialize};
 
 use super::{
     event_loop::Job,
@@ -19,9 +27,56 @@ use super::{
 /// How often it is looked whether somebody has decided.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// The key under which decisions about a partition stand.
-pub fn key(job: &str, partition: &Partition) -> String {
-    format!("{job}:{}:{}", partition.stream.id, partition.number)
+/// What a person is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Whether what is rejected may be dead letters.
+    Rejects,
+    /// What becomes of stored rows whose records the log has lost.
+    Divergence,
+}
+
+/// What a person has decided, as the topic has it beside who, when and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
+pub enum Decision {
+    /// What is rejected stops nothing.
+    Accept {
+        /// The first offset that isn't covered.
+        below: i64,
+    },
+    /// What is stored of a cut log stays.
+    Keep {
+        /// Where the log was cut.
+        first: i64,
+        /// The mark.
+        below: i64,
+    },
+    /// What was stored of a cut log is out of the store, and its mark is at the cut.
+    Replace {
+        /// Where the log was cut.
+        first: i64,
+        /// Where the mark was.
+        below: i64,
+    },
+}
+
+/// What was decided about a log that was cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// The rows of these offsets stay.
+    Kept(Range<Offset>),
+    /// They are gone, for those of the log.
+    Replaced(Range<Offset>),
+}
+
+/// The key under which the answers to a question about a partition stand.
+pub fn key(job: &str, partition: &Partition, question: Question) -> String {
+    let about = match question {
+        Question::Rejects => "",
+        Question::Divergence => ":diverged",
+    };
+    format!("{job}:{}:{}{about}", partition.stream.id, partition.number)
 }
 
 impl<S: Source, J: Journal> Job<S, J> {
@@ -29,31 +84,60 @@ impl<S: Source, J: Journal> Job<S, J> {
     pub(super) async fn consult(&mut self, now: Instant) {
         let mut due = Vec::new();
         for reader in self.readers.values_mut() {
-            let Some(ask_at) = &mut reader.asks_at else { continue };
+            let Some((question, ask_at)) = &mut reader.asks else { continue };
             if matches!(reader.phase, Phase::Stopped(_)) && *ask_at <= now {
                 *ask_at = now + ASK_EVERY;
-                due.push(reader.partition.clone());
+                due.push((reader.partition.clone(), *question));
             }
         }
-        for partition in due {
-            let key = key(&self.plan.job, &partition);
+        for (partition, question) in due {
+            let key = key(&self.plan.job, &partition, question);
             self.source.command(Command::Consult { partition, key }).await;
         }
     }
 
-    /// Somebody decided that what is rejected below an offset stops nothing. What was known before has not
-    /// helped: the partition has stopped all the same.
-    pub(super) async fn decided(&mut self, partition: &Partition, below: Offset, now: Instant) {
+    /// Somebody has decided. What was known before has not helped: the partition has stopped all the same.
+    pub(super) async fn decided(
+        &mut self,
+        partition: &Partition,
+        decision: &Decision,
+        now: Instant,
+    ) {
         let Some(reader) = self.readers.get_mut(&partition.number) else { return };
-        let is_news = below > reader.accepted_below;
-        if reader.partition != *partition || reader.asks_at.is_none() || !is_news {
+        let Some((question, _)) = reader.asks else { return };
+        if reader.partition != *partition {
             return;
         }
+        let what = match *decision {
+            Decision::Accept { below } => {
+                let below = Offset(below);
+                if question != Question::Rejects || below <= reader.accepted_below {
+                    return;
+                }
+                reader.accepted_below = below;
+                format!("accepts what is rejected below {below}")
+            }
+            Decision::Keep { first, below } => {
+                let settled = Settled::Kept(Offset(first)..Offset(below));
+                if question != Question::Divergence || reader.settled.as_ref() == Some(&settled) {
+                    return;
+                }
+                reader.settled = Some(settled);
+                format!("keeps what is stored of {first}..{below}")
+            }
+            Decision::Replace { first, below } => {
+                let settled = Settled::Replaced(Offset(first)..Offset(below));
+                if question != Question::Divergence || reader.settled.as_ref() == Some(&settled) {
+                    return;
+                }
+                reader.settled = Some(settled);
+                format!("has taken back what was stored of {first}..{below}")
+            }
+        };
         tracing::warn!(
             job = %self.plan.job, topic = %partition.stream.topic, partition = partition.number,
-            offset = below.get(), "an operator accepts what is rejected below the offset"
+            "an operator {what}"
         );
-        reader.accepted_below = below;
         self.restart(partition.number, now).await;
     }
 }

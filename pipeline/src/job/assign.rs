@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     JobError,
+    appeal::{Question, Settled},
     event_loop::Job,
     gaps::{Gap, GapKind, RECORDED},
     journal::Journal,
@@ -141,8 +142,14 @@ impl<S: Source, J: Journal> Job<S, J> {
         let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
         let noted_at = self.clock.wall();
         let diverged = diverged(reader, &names, located.bounds.end);
-        if !diverged.is_empty() && rules.hold(Rule::MarkWithinLog) {
-            stop_diverged(reader, &diverged, &self.plan.job, noted_at);
+        let is_kept = reader.trust_kept() && !diverged.is_empty();
+        if !diverged.is_empty() && !is_kept && rules.hold(Rule::MarkWithinLog) {
+            stop_diverged(reader, &diverged, &self.plan.job, (now, noted_at));
+            return self.advance(located.partition, now).await;
+        }
+        tell_settled(reader, &names, &self.plan.job, noted_at);
+        if reader.waits_for_the_log() {
+            reader.phase = Phase::Locating { again_at: now + LOCATE_AGAIN };
             return self.advance(located.partition, now).await;
         }
         let gaps =
@@ -165,8 +172,9 @@ impl<S: Source, J: Journal> Job<S, J> {
             reader.waiting.push_back(Item { entries, ..item });
         }
         let mut at = reader.start_mark();
-        if at.offset < located.bounds.start {
-            at = Mark::at(located.bounds.start);
+        if at.offset < located.bounds.start || reader.is_kept(at.offset) {
+            // The log's epochs say nothing about this place, or what they say is settled.
+            at = Mark::at(at.offset.max(located.bounds.start));
         }
         reader.agreed = None;
         reader.phase = Phase::Reading;
@@ -258,9 +266,19 @@ fn diverged(reader: &Reader, names: &[&'static str], high: Offset) -> Vec<Gap> {
 }
 
 /// Stops a partition whose stored rows and log differ; what waits is the entries that say so.
-pub(super) fn stop_diverged(reader: &mut Reader, gaps: &[Gap], job: &str, noted_at: Timestamp) {
+pub(super) fn stop_diverged(
+    reader: &mut Reader,
+    gaps: &[Gap],
+    job: &str,
+    (now, noted_at): (Instant, Timestamp),
+) {
     let what: Vec<String> = gaps.iter().map(|gap| gap.describe(&reader.partition)).collect();
-    let what = what.join("; ");
+    let (topic, number) = (&reader.partition.stream.topic, reader.partition.number);
+    let what = format!(
+        "{}; `aion diverged keep {job} {topic} {number}` lets what is stored stand, `aion diverged replace \
+         {job} {topic} {number}` takes it back for what the log has now",
+        what.join("; ")
+    );
     let done = "the partition stops until somebody chooses what to keep";
     for gap in gaps {
         gap.tell(job, &reader.partition, done);
@@ -268,6 +286,23 @@ pub(super) fn stop_diverged(reader: &mut Reader, gaps: &[Gap], job: &str, noted_
     let entry = |gap: &Gap| gap.entry(job, &reader.partition, noted_at);
     let entries = gaps.iter().map(entry).collect();
     reader.stop(what);
+    reader.asks = Some((Question::Divergence, now));
+    reader.waiting.push_back(Item::of_entries(entries));
+}
+
+/// Queues the entry that says how a cut was settled, before anything that is read on the strength of it.
+fn tell_settled(reader: &mut Reader, names: &[&'static str], job: &str, noted_at: Timestamp) {
+    let (kind, range) = match &reader.settled {
+        Some(Settled::Kept(range)) => (GapKind::Kept, range.clone()),
+        Some(Settled::Replaced(range)) => (GapKind::Replaced, range.clone()),
+        None => return,
+    };
+    if std::mem::replace(&mut reader.is_settled_told, true) {
+        return;
+    }
+    let gap = Gap { kind, range, sinks: names.to_vec() };
+    gap.tell(job, &reader.partition, RECORDED);
+    let entries = vec![gap.entry(job, &reader.partition, noted_at)];
     reader.waiting.push_back(Item::of_entries(entries));
 }
 

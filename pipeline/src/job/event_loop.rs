@@ -243,7 +243,9 @@ impl<S: Source, J: Journal> Job<S, J> {
                     self.source.command(Command::Look).await;
                 }
             }
-            Event::Decided { partition, below } => self.decided(&partition, below, now).await,
+            Event::Decided { partition, decision } => {
+                self.decided(&partition, &decision, now).await;
+            }
             Event::WaitsForSchema { partition, run, id } => {
                 if let Some(reader) = self.reading(partition, run) {
                     reader.wanted_schema = id;

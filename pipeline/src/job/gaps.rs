@@ -6,6 +6,8 @@
 //! | `topic_deleted` | the topic went with offsets that were not read, as far as it was known to reach | writes it down, reads the topic that is there now |
 //! | `sink_lost` | a sink had them and has them no more: erased, or lost with a disk | writes it down; the mark is past them already |
 //! | `diverged` | the log was cut below a mark: what is stored there isn't what the log says now | writes it down, stops the partition until a person chooses |
+//! | `diverged_kept` | a person keeps what is stored of a log that was cut | writes it down, reads on from the mark |
+//! | `diverged_replaced` | a person took it back | writes it down, reads the log's records in its place: nothing is missing |
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -29,6 +31,10 @@ pub enum GapKind {
     Diverged,
     /// They were stored once, and are gone.
     SinkLost,
+    /// They stay.
+    Kept,
+    /// They were taken back.
+    Replaced,
 }
 
 impl GapKind {
@@ -39,6 +45,8 @@ impl GapKind {
             GapKind::TopicDeleted => "topic_deleted",
             GapKind::Diverged => "diverged",
             GapKind::SinkLost => "sink_lost",
+            GapKind::Kept => "diverged_kept",
+            GapKind::Replaced => "diverged_replaced",
         }
     }
 }
@@ -81,7 +89,7 @@ impl Gap {
         gaps.into_iter().map(gap).collect()
     }
 
-    /// The record for `aion.gaps`; the key is `job:topic id:partition:first`.
+    /// The record for `aion.gaps`; the key is `job:topic id:partition:first:reason`.
     pub(super) fn entry(&self, job: &str, partition: &Partition, recorded_at: Timestamp) -> Entry {
         let Partition { stream, number } = partition;
         let value = json!({
@@ -97,7 +105,7 @@ impl Gap {
         });
         Entry {
             ledger: Ledger::Gaps,
-            key: format!("{job}:{}:{number}:{}", stream.id, self.range.start),
+            key: format!("{job}:{}:{number}:{}:{}", stream.id, self.range.start, self.kind.word()),
             value: Some(Bytes::from(value.to_string())),
             headers: vec![("sinks", Bytes::from(self.sinks.join(",")))],
         }
@@ -119,6 +127,12 @@ impl Gap {
             }
             GapKind::Diverged => format!(
                 "the log of {partition} was cut below what {sinks} stored: offsets {range} differ"
+            ),
+            GapKind::Kept => format!(
+                "the log of {partition} was cut, and an operator keeps what {sinks} stored of {range}"
+            ),
+            GapKind::Replaced => format!(
+                "the log of {partition} was cut, and an operator took back what {sinks} stored of {range}"
             ),
         }
     }

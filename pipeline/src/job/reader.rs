@@ -9,6 +9,7 @@ use aion_schemas::{
 use aion_sinks::batch::Batch;
 
 use super::{
+    appeal::{Question, Settled},
     backoff::Backoff,
     journal::Entry,
     marks::Progress,
@@ -51,8 +52,12 @@ pub(super) struct Reader {
     pub(super) reject_share: RejectShare,
     /// What sinks had and have no more, to be written down.
     pub(super) lost: Vec<(&'static str, Range<Offset>)>,
-    /// It stopped since too much was rejected: when to look whether somebody has decided that it goes on.
-    pub(super) asks_at: Option<Instant>,
+    /// It stopped and a person is asked something: when to look whether somebody has decided.
+    pub(super) asks: Option<(Question, Instant)>,
+    /// What somebody decided about the log's having been cut.
+    pub(super) settled: Option<Settled>,
+    /// Whether that is written down in `aion.gaps`, or waits to be.
+    pub(super) is_settled_told: bool,
     /// What is rejected below was accepted by somebody, and isn't counted.
     pub(super) accepted_below: Offset,
     pub(super) high: Option<Offset>,
@@ -158,7 +163,9 @@ impl Reader {
             looks_left: 0,
             reject_share: RejectShare::default(),
             lost: Vec::new(),
-            asks_at: None,
+            asks: None,
+            settled: None,
+            is_settled_told: false,
             accepted_below: Offset::ZERO,
             high: None,
             end: None,
@@ -174,7 +181,8 @@ impl Reader {
         self.is_busy = false;
         self.told = Told::Go;
         self.is_unrecorded = false;
-        self.asks_at = None;
+        self.asks = None;
+        self.is_settled_told = false;
         self.wanted_schema = None;
         self.once_drained.take_if(|then| *then == OnceDrained::StartOver);
     }
@@ -268,6 +276,32 @@ impl Reader {
         stored.unwrap_or(Mark::at(offset))
     }
 
+    /// Whether a mark is where somebody said that what is stored below it stays.
+    pub(super) fn is_kept(&self, mark: Offset) -> bool {
+        matches!(&self.settled, Some(Settled::Kept(kept)) if mark <= kept.end)
+    }
+
+    /// Takes the marks below which everything is kept for proven; whether these are all.
+    pub(super) fn trust_kept(&mut self) -> bool {
+        let Some(Settled::Kept(kept)) = &self.settled else { return false };
+        let mut all = true;
+        for sink in &mut self.sinks {
+            match sink.stored {
+                Some(mark) if mark.offset <= kept.end => sink.unproven = None,
+                Some(_) => all = false,
+                None => {}
+            }
+        }
+        all
+    }
+
+    /// Whether the log has yet to reach what was kept of it when it was cut.
+    pub(super) fn waits_for_the_log(&self) -> bool {
+        let Some(Settled::Kept(kept)) = &self.settled else { return false };
+        let at = self.start_mark().offset;
+        at <= kept.end && self.high.is_some_and(|high| high < at)
+    }
+
     /// The bytes of the batches that wait.
     pub(super) fn bytes(&self) -> usize {
         self.waiting.iter().filter_map(|item| item.batch.as_ref()).map(Batch::bytes).sum()
@@ -278,6 +312,9 @@ impl Reader {
         let state = match &self.phase {
             Phase::Assigning | Phase::Locating { .. } if self.backoff.is_failing() => {
                 PartitionState::Paused("a sink can't say what it has")
+            }
+            Phase::Locating { .. } if self.waits_for_the_log() => {
+                PartitionState::Paused("what was kept of a cut log reaches beyond its end")
             }
             Phase::Assigning | Phase::Locating { .. } => PartitionState::Starting,
             Phase::Absent => PartitionState::Paused("the topic has no such partition"),

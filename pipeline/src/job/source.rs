@@ -17,6 +17,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::appeal::Decision;
+
 /// Reads one topic for one job.
 #[async_trait]
 pub trait Source: Send {
@@ -79,12 +81,12 @@ pub enum Event {
         /// The schema's id; `None` when it goes on.
         id: Option<SchemaId>,
     },
-    /// Answers [`Command::Consult`] where somebody has decided: what is rejected below the offset stops nothing.
+    /// Answers [`Command::Consult`] where somebody has decided.
     Decided {
         /// The partition that was asked about.
         partition: Partition,
-        /// The first offset that the decision doesn't cover.
-        below: Offset,
+        /// What.
+        decision: Decision,
     },
     /// A report of marks did not reach Kafka, for these partitions.
     CommitFailed(Vec<i32>),

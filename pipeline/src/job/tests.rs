@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use super::{
     JobError, SystemClock,
+    appeal::Decision,
     event_loop::{Job, Plan},
     journal::{Entry, Journal, NotAcknowledged, Recorded},
     rules::Rules,
@@ -44,6 +45,8 @@ struct Script {
     events: Arc<Mutex<VecDeque<Event>>>,
     said: Arc<Mutex<Vec<Command>>>,
     news: Arc<Notify>,
+    /// Where the logs end, if not at 100.
+    end: Arc<Mutex<Option<i64>>>,
 }
 
 impl Script {
@@ -92,7 +95,7 @@ impl Source for Script {
         let mut events = self.events.lock().unwrap();
         match &command {
             Command::Locate { partition, run } if *partition < 9 => {
-                let bounds = Offset(0)..Offset(100);
+                let bounds = Offset(0)..Offset(self.end.lock().unwrap().unwrap_or(100));
                 let topic_id = Some(TOPIC_ID);
                 let located = Located { partition: *partition, run: *run, topic_id, bounds };
                 events.push_front(Event::Located(located));
@@ -382,8 +385,8 @@ async fn a_partition_that_stopped_goes_on_by_a_decision_that_covers_what_it_reje
     let mut run = 1;
     let mut reads = async |decided: Option<i64>, stops: bool| {
         if let Some(below) = decided {
-            let (partition, below) = (partition(0), Offset(below));
-            script.tell(Event::Decided { partition, below });
+            let decision = Decision::Accept { below };
+            script.tell(Event::Decided { partition: partition(0), decision });
             let runs = |said: &Vec<Command>| {
                 said.iter()
                     .filter_map(|one| match one {
@@ -414,8 +417,11 @@ async fn a_partition_that_stopped_goes_on_by_a_decision_that_covers_what_it_reje
     assert!(why.contains("`aion dead-letters accept test events 0`"), "{why}");
     // Half of them isn't enough, and what was heard before is no news.
     reads(Some(700), true).await;
-    script.tell(Event::Decided { partition: partition(0), below: Offset(700) });
-    script.tell(Event::Decided { partition: partition(3), below: Offset(9000) });
+    let accept = |below| Decision::Accept { below };
+    script.tell(Event::Decided { partition: partition(0), decision: accept(700) });
+    script.tell(Event::Decided { partition: partition(3), decision: accept(9000) });
+    let other = Decision::Keep { first: 0, below: 9000 };
+    script.tell(Event::Decided { partition: partition(0), decision: other });
     reads(Some(3000), false).await;
     job.script.stop(Duration::from_secs(10));
     job.end().await.unwrap();
@@ -427,6 +433,65 @@ async fn a_partition_that_stopped_goes_on_by_a_decision_that_covers_what_it_reje
     assert_eq!(store.offsets(&partition(0)).len(), 5);
     let letters: usize = letters.lock().unwrap().iter().map(Vec::len).sum();
     assert!(letters >= 3000, "{letters}");
+}
+
+#[tokio::test]
+async fn a_cut_log_stops_until_a_person_keeps_what_is_stored_of_it() {
+    let store = Store::new();
+    let mut job = start(lazy(&store), Open);
+    job.script.give(&[0], 120);
+    job.until_taken(120).await;
+    job.script.stop(Duration::from_secs(10));
+    job.end().await.unwrap();
+    assert_eq!(store.offsets(&partition(0)).len(), 120);
+
+    // The log ends at 100 now.
+    let journal = Balking::default();
+    let entries = Arc::clone(&journal.calls);
+    let mut job = start(lazy(&store), journal);
+    let script = job.script.clone();
+    script.tell(Event::Assigned { stream: stream(), partitions: vec![0] });
+    let stopped = job.status.wait_for(|status| status.stopped().next().is_some());
+    let status = tokio::time::timeout(PATIENCE, stopped).await.unwrap().unwrap();
+    let (_, why) = status.stopped().next().unwrap();
+    assert!(why.contains("`aion diverged keep test events 0`"), "{why}");
+    let asked = format!("test:{TOPIC_ID}:0:diverged");
+    let deadline = Instant::now() + PATIENCE;
+    let is_asked = || {
+        let said = script.said.lock().unwrap();
+        said.iter().any(|one| matches!(one, Command::Consult { key, .. } if *key == asked))
+    };
+    while !is_asked() {
+        assert!(Instant::now() < deadline, "nobody is asked");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Accepting rejects is another matter.
+    let decided = |decision| script.tell(Event::Decided { partition: partition(0), decision });
+    decided(Decision::Accept { below: 500 });
+    *script.end.lock().unwrap() = Some(130);
+    decided(Decision::Keep { first: 100, below: 120 });
+    let started = || {
+        let said = script.said.lock().unwrap();
+        said.iter().find_map(|one| match one {
+            Command::Start { at, run, .. } => Some((*at, *run)),
+            _ => None,
+        })
+    };
+    while started().is_none() {
+        assert!(Instant::now() < deadline, "it doesn't go on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (at, run) = started().unwrap();
+    assert_eq!((at.offset, at.epoch), (Offset(120), -1), "the log's epochs are settled");
+    script.tell(Event::Chunk(chunk(0, run, 115..130)));
+    job.until_taken(130).await;
+    script.stop(Duration::from_secs(10));
+    job.end().await.unwrap();
+    assert_eq!(store.offsets(&partition(0)), (0..130).collect::<Vec<i64>>());
+    let keys: Vec<String> = entries.lock().unwrap().concat();
+    let entry = |first: i64, word: &str| format!("test:{TOPIC_ID}:0:{first}:{word}");
+    assert!(keys.contains(&entry(100, "diverged")), "{keys:?}");
+    assert_eq!(keys.last(), Some(&entry(100, "diverged_kept")), "{keys:?}");
 }
 
 /// A sink with a fault of the program.

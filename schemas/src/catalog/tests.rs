@@ -53,7 +53,7 @@ fn the_builtin_catalog_has_the_topics_of_the_platform() {
             "aion.metrics.runtime component metrics_runtime metrics false",
             "aion.audit.activity actor_id audit_activity audit false",
             "aion.dead-letters job+topic_id+partition+offset dead_letter dead_letters true",
-            "aion.gaps job+topic_id+partition+first gap gaps true",
+            "aion.gaps job+topic_id+partition+first+reason gap gaps true",
             "aion.commands actor_id command commands true",
             "aion.operator-decisions job+topic_id+partition operator_decision operator_decisions true",
             "aion.webhooks.attempts endpoint+event_id webhook_attempt deliveries true",
@@ -358,9 +358,9 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ),
     (
         CATALOG,
-        ":first\"",
-        ":next\"",
-        "topic aion.gaps, key: must be `job:topic_id:partition:first`",
+        ":first:reason\"",
+        ":next:reason\"",
+        "topic aion.gaps, key: must be `job:topic_id:partition:first:reason`",
     ),
     (
         CATALOG,

@@ -63,6 +63,21 @@ pub(crate) struct Log {
     read_at: Moment,
 }
 
+/// An application transaction that is to have another version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) app_id: String,
+    pub(crate) before: i64,
+    pub(crate) after: i64,
+}
+
+impl Change {
+    /// The change that undoes this one.
+    pub(crate) fn back(&self) -> Change {
+        Change { app_id: self.app_id.clone(), before: self.after, after: self.before }
+    }
+}
+
 /// What reading the next entry found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -186,6 +201,28 @@ impl Log {
             }
         }
         lines
+    }
+
+    /// Whether a transaction has the version that a change begins with.
+    pub(crate) fn stands(&self, change: &Change) -> bool {
+        self.txns.get(&change.app_id) == Some(&change.before)
+    }
+
+    /// What sets a partition's mark back to an offset. Nothing is known of the epoch before it, and no record from
+    /// there on counts as retried any more.
+    pub(crate) fn set_back(&self, partition: &Partition, to: Offset) -> Vec<Change> {
+        let prefix = origins::retried(partition.stream.id, partition.number);
+        let retried = self.txns.range(prefix.clone()..);
+        let retried = retried.take_while(|(id, _)| id.starts_with(&prefix));
+        let retried = retried.filter(|(_, at)| **at >= to.get());
+        let mark = (partition.key(), to.get());
+        let marks = [mark, (epoch_key(partition), -1)].into_iter();
+        let all = marks.chain(retried.map(|(id, _)| (id.clone(), -1)));
+        all.filter_map(|(app_id, after)| {
+            let before = *self.txns.get(&app_id)?;
+            (before != after).then_some(Change { app_id, before, after })
+        })
+        .collect()
     }
 
     fn epoch(&self, partition: &Partition) -> i32 {

@@ -6,26 +6,31 @@
 //! | [`Upkeep::expire`] | rows whose event date is too old leave the table |
 //! | [`Upkeep::checkpoint`] | nothing: readers replay a shorter log |
 //! | [`Upkeep::vacuum`] | files that no version within the table's retention uses |
+//! | [`Upkeep::take_back`] | rows of records that the log doesn't have any more, and the mark above them |
 //! | [`Upkeep::clean_log`] | entries of the log that a checkpoint has stood for long enough |
 //!
 //! Any number of processes may do any of it at the same time, beside any number of writers.
 //!
 //! **Invariant:** what changes which files make up the table goes through the log like a flush, and is given
 //! up when another entry has removed one of its inputs: two compactors double nothing.
-//! **Invariant:** marks are never touched here, so a writer notices nothing.
+//! **Invariant:** marks are never touched here, so a writer notices nothing; taking back is the exception, and is
+//! given up when the mark isn't the expected one.
 //! **Invariant:** an age is never taken greater than the storage's own times and this machine's clock both say; and
 //! how old rows are is measured against the newest append time, which is the broker's.
 
 mod compact;
 mod swap;
 mod sweep;
+mod take_back;
 
 use std::sync::Arc;
 
+use aion_schemas::log::{Mark, Partition};
 use arrow::{compute::kernels::cast_utils::Parser, datatypes::Date32Type};
 
 pub use compact::{Compacted, Compaction};
 pub use sweep::Swept;
+pub use take_back::TakenBack;
 
 use self::swap::{Swap, Swapped};
 use super::{
@@ -100,6 +105,11 @@ impl Upkeep {
             rows: files.iter().map(compact::rows).sum(),
             dates: first.zip(last),
         })
+    }
+
+    /// A partition's mark, as of the version read last.
+    pub fn mark(&self, partition: &Partition) -> Option<Mark> {
+        self.log.mark(partition)
     }
 
     /// Takes every row out of the table whose event date is older than so many days, today included, by whole

@@ -25,6 +25,8 @@ pub(in crate::audit) struct Tally {
     pub(in crate::audit) gaps: u64,
     pub(in crate::audit) other_job: u64,
     pub(in crate::audit) doubtful: u64,
+    /// Not what the log has, and a person said that it stays.
+    pub(in crate::audit) kept: u64,
     pub(in crate::audit) missing: u64,
     pub(in crate::audit) stored_twice: u64,
     pub(in crate::audit) not_in_log: u64,
@@ -77,6 +79,7 @@ impl Tally {
             Fate::Gap => &mut self.gaps,
             Fate::OtherJob => &mut self.other_job,
             Fate::Doubtful => &mut self.doubtful,
+            Fate::Kept => &mut self.kept,
             Fate::Wrong(Wrong::StoredTwice) if is_unread => &mut self.expired_twice,
             Fate::Wrong(Wrong::StoredTwice) => &mut self.stored_twice,
             Fate::Wrong(Wrong::NotInLog) => &mut self.not_in_log,
@@ -104,7 +107,7 @@ impl Tally {
 
     /// Rows and records of which nobody can say whether they are right.
     pub(in crate::audit) fn unprovable(&self) -> u64 {
-        self.other_job + self.doubtful + self.expired
+        self.other_job + self.doubtful + self.kept + self.expired
     }
 }
 

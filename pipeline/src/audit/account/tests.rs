@@ -74,6 +74,7 @@ impl Case {
         let sum = whole.exact()
             + whole.other_job
             + whole.doubtful
+            + whole.kept
             + whole.missing
             + whole.stored_twice
             + whole.not_in_log
@@ -100,7 +101,7 @@ fn ranges(tally: &Tally, wrong: Wrong) -> Vec<[i64; 2]> {
 }
 
 fn gap(run: Run, diverged: bool) -> Gap {
-    Gap { run, diverged }
+    Gap { run, kind: if diverged { GapKind::Diverged } else { GapKind::Lost } }
 }
 
 #[test]
@@ -195,6 +196,10 @@ fn where_the_log_was_cut_rows_are_wrong() {
     let tally = case.tally();
     assert_eq!(ranges(&tally, Wrong::Diverged), [[7, 10]]);
     assert_eq!((tally.diverged, tally.missing, tally.stored), (3, 0, 7));
+    let mut case = Case::exact().without(9);
+    case.gaps = vec![gap(7..10, true), Gap { run: 7..9, kind: GapKind::Kept }];
+    let tally = case.tally();
+    assert_eq!((tally.kept, tally.diverged, tally.unprovable()), (2, 1, 2));
 }
 
 #[test]

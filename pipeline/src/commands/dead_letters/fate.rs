@@ -17,8 +17,8 @@ use uuid::Uuid;
 use super::{
     columns::{integers, texts},
     letters::{Case, Record, State, each},
-    place::Place,
 };
+use crate::args::jobs::Place;
 use crate::{job::retries, small_topic};
 
 /// Where a job's rows are.

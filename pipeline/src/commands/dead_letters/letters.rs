@@ -27,9 +27,9 @@ use super::{
     Filter,
     columns::{integers, texts, times},
     fate::settle,
-    place::Place,
 };
 use crate::{
+    args::jobs::Place,
     exit::{Exit, Failure},
     job::{journal, times::rfc3339},
 };

@@ -17,9 +17,11 @@ use indicatif::HumanCount;
 use super::{
     Filter,
     letters::{self, Case, State},
-    place::PlaceArgs,
 };
-use crate::commands::sql::format::{Format, Printer};
+use crate::{
+    args::jobs::PlaceArgs,
+    commands::sql::format::{Format, Printer},
+};
 
 /// What is shown of a detail in a table.
 const DETAIL_CHARS: usize = 60;

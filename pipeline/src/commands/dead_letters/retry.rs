@@ -23,9 +23,9 @@ use super::{
     Filter,
     columns::{bytes, integers, texts},
     letters::{self, Case, State, each, parse_key, quoted},
-    place::{Place, PlaceArgs},
 };
 use crate::{
+    args::jobs::{Place, PlaceArgs},
     config::JobConfig,
     exit::{Exit, Failure},
     job::retries,

@@ -12,9 +12,9 @@ use anyhow::Context;
 use super::{
     columns::bytes,
     letters::{self, Case, Letter, each, parse_key, quoted},
-    place::{Place, PlaceArgs},
 };
 use crate::{
+    args::jobs::{Place, PlaceArgs},
     commands::sql::format::harmless_lines,
     exit::{Exit, Failure},
     job::times::rfc3339,

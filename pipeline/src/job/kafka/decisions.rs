@@ -1,26 +1,18 @@
 //! What a person has decided about a partition: the last word in `aion.operator-decisions`.
 
 use aion_kafka::{Admin, Connection, Error};
-use aion_schemas::{catalog::DECISIONS, log::Offset};
-use serde::Deserialize;
+use aion_schemas::catalog::DECISIONS;
 
-use crate::small_topic;
+use crate::{job::appeal::Decision, small_topic};
 
-/// The part of a decision that is heeded.
-#[derive(Deserialize)]
-struct Decision {
-    decision: String,
-    below: i64,
-}
-
-/// The offset below which what is rejected was accepted, by the newest decision under a key; none where
-/// nobody has decided so, or there is no such topic. The topic is compacted and small: it is read as a whole.
-pub(super) fn accepted_below(
+/// The newest decision under a key; none where nobody has decided, where what is there isn't understood, or there
+/// is no such topic. The topic is compacted and small: it is read as a whole.
+pub(super) fn newest(
     connection: &Connection,
     admin: &Admin,
     key: &str,
-) -> Result<Option<Offset>, Error> {
-    let mut newest: Option<Decision> = None;
+) -> Result<Option<Decision>, Error> {
+    let mut newest = None;
     small_topic::each(
         connection,
         admin,
@@ -32,6 +24,5 @@ pub(super) fn accepted_below(
             }
         },
     )?;
-    let accepted = newest.filter(|decision| decision.decision == "accept");
-    Ok(accepted.map(|decision| Offset(decision.below)))
+    Ok(newest)
 }

@@ -18,7 +18,8 @@ use aion_kafka::{Admin, Connection, Error, TopicPartition};
 use aion_schemas::log::{Offset, Partition};
 use uuid::Uuid;
 
-use super::decisions::accepted_below;
+use super::decisions::newest;
+use crate::job::appeal::Decision;
 
 /// An answer.
 #[derive(Debug)]
@@ -43,8 +44,8 @@ pub(super) enum Answer {
     Decision {
         /// The partition.
         partition: Partition,
-        /// The first offset that it doesn't cover; none where nobody has decided.
-        found: Result<Option<Offset>, Error>,
+        /// None where nobody has decided.
+        found: Result<Option<Decision>, Error>,
     },
 }
 
@@ -96,7 +97,7 @@ impl Lookups {
         let connection = connection.clone();
         let decisions = answering(format!("word {topic}"), answers_in, move |(partition, key)| {
             let key: String = key;
-            Answer::Decision { partition, found: accepted_below(&connection, &admin, &key) }
+            Answer::Decision { partition, found: newest(&connection, &admin, &key) }
         });
         let failed = |error| format!("start the look-ups of {topic}: {error}");
         Ok(Lookups {

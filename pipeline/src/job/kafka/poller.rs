@@ -232,8 +232,9 @@ impl Poller {
                         self.outbox.push_back(Event::Located(located));
                     }
                 }
-                Answer::Decision { partition, found: Ok(below) } => {
-                    self.outbox.extend(below.map(|below| Event::Decided { partition, below }));
+                Answer::Decision { partition, found: Ok(decision) } => {
+                    let decided = decision.map(|decision| Event::Decided { partition, decision });
+                    self.outbox.extend(decided);
                 }
                 Answer::Decision { found: Err(error), .. } => self.trouble(&error),
                 Answer::Bounds { partition, found: Err(error), .. } => {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, new_null_array},
+    array::{BooleanArray, RecordBatch, new_null_array},
     compute::{self, CastOptions},
     datatypes::Schema,
 };
@@ -67,8 +67,9 @@ impl Upkeep {
         for (number, group) in groups.into_iter().enumerate() {
             progress(number, count);
             let written = self.log.table.clock.now();
-            let file = match merge(&self.log.table, &group).await {
-                Ok(file) => file,
+            let file = match merge(&self.log.table, &group, None).await {
+                Ok(Some(file)) => file,
+                Ok(None) => continue, // there were no rows
                 Err(error @ SinkError::Retry { .. }) => return Err(error),
                 Err(error) => {
                     unreadable.get_or_insert(error);
@@ -127,12 +128,20 @@ pub(super) fn rows(file: &Add) -> Option<u64> {
     serde_json::from_str::<Stats>(file.stats.as_deref()?).ok()?.num_records
 }
 
-/// Reads files one after the other into a new one, and makes sure that no row was lost on the way.
-async fn merge(table: &Arc<Table>, group: &[Add]) -> Result<File, SinkError> {
+/// Which of a file's rows go into the new one.
+pub(super) type Keeps = Arc<dyn Fn(&RecordBatch) -> BooleanArray + Send + Sync>;
+
+/// Reads files one after the other into a new one, all rows or those that `keeps` says, and makes sure that no
+/// other was lost on the way. Without rows there is no file.
+pub(super) async fn merge(
+    table: &Arc<Table>,
+    group: &[Add],
+    keeps: Option<Keeps>,
+) -> Result<Option<File>, SinkError> {
     let date = date(&group[0]).ok_or_else(|| failed(table, "a file's date can't be read"))?;
     let file = |file: &Add| Ok((table.store.locate(&file.path)?, rows(file)));
     let files = group.iter().map(file).collect::<Result<_, SinkError>>()?;
-    let merging = Merging { table: Arc::clone(table), date, files };
+    let merging = Merging { table: Arc::clone(table), date, files, keeps };
     let runtime = Handle::current();
     crate::lake::blocking(move || merging.run(&runtime)).await
 }
@@ -142,11 +151,12 @@ struct Merging {
     date: i32,
     /// Where they are, and the rows that the log says they have.
     files: Vec<(ObjectPath, Option<u64>)>,
+    keeps: Option<Keeps>,
 }
 
 impl Merging {
     /// Holds one file at a time, and the new one.
-    fn run(self, runtime: &Handle) -> Result<File, SinkError> {
+    fn run(self, runtime: &Handle) -> Result<Option<File>, SinkError> {
         let spec = &nullable(&self.table.contract.spec);
         let fault = |e: &dyn std::fmt::Display| failed(&self.table, &e.to_string());
         let mut merged = None;
@@ -159,6 +169,15 @@ impl Merging {
             for rows in reader.map_err(|e| fault(&e))? {
                 let rows = as_table(spec, &rows.map_err(|e| fault(&e))?).map_err(|e| fault(&e))?;
                 count += rows.num_rows() as u64;
+                let rows = match &self.keeps {
+                    Some(keeps) => {
+                        compute::filter_record_batch(&rows, &keeps(&rows)).map_err(|e| fault(&e))?
+                    }
+                    None => rows,
+                };
+                if rows.num_rows() == 0 {
+                    continue;
+                }
                 let file = match &mut merged {
                     Some(file) => file,
                     none => none.insert(Encoder::new(spec, self.date, &rows)?),
@@ -169,7 +188,7 @@ impl Merging {
                 return Err(fault(&format!("{location} has {count} rows, the log says {stated}")));
             }
         }
-        merged.ok_or_else(|| fault(&"no file has rows"))?.finish()
+        merged.map(Encoder::finish).transpose()
     }
 }
 
@@ -201,7 +220,7 @@ fn as_table(spec: &TableSpec, rows: &RecordBatch) -> Result<RecordBatch, arrow::
 
 fn failed(table: &Table, cause: &str) -> SinkError {
     SinkError::Fatal {
-        doing: format!("compact table {}", table.contract.spec.name),
+        doing: format!("write files of table {} anew", table.contract.spec.name),
         cause: cause.to_owned(),
         hint: "its files were left as they are; run the version that wrote them, or look at them"
             .to_owned(),

@@ -7,16 +7,16 @@ use uuid::Uuid;
 use crate::{
     fault,
     lake::{
-        actions::{self, Add, Line, Remove, entry_path, wall_clock_ms},
+        actions::{self, Add, Line, Remove, Txn, entry_path, wall_clock_ms},
         clock::Moment,
         kernel,
-        log::{Log, SLOW_PUT},
+        log::{Change, Log, SLOW_PUT},
         store::Put,
     },
     sink::SinkError,
 };
 
-/// Files out, and files in.
+/// Files out, and files in; marks with them only where rows are taken back.
 #[derive(Debug)]
 pub(super) struct Swap {
     id: Uuid,
@@ -25,6 +25,8 @@ pub(super) struct Swap {
     seen: i64,
     inputs: Vec<Add>,
     adds: Vec<Add>,
+    /// Application transactions that change with the files; they must stand as they did.
+    changes: Vec<Change>,
     /// No added file is older than this.
     written: Moment,
 }
@@ -34,7 +36,8 @@ pub(super) struct Swap {
 pub(super) enum Swapped {
     /// It is in the log.
     Done,
-    /// An input isn't part of the table any more, or the new files have grown old. Nothing was changed.
+    /// An input isn't part of the table any more, a transaction has changed, or the new files have grown old.
+    /// Nothing was changed.
     GivenUp,
 }
 
@@ -47,7 +50,12 @@ impl Swap {
         adds: Vec<Add>,
         written: Moment,
     ) -> Swap {
-        Swap { id: Uuid::new_v4(), operation, seen, inputs, adds, written }
+        Swap { id: Uuid::new_v4(), operation, seen, inputs, adds, changes: Vec::new(), written }
+    }
+
+    /// Changes application transactions in the same entry.
+    pub(super) fn with(self, changes: Vec<Change>) -> Swap {
+        Swap { changes, ..self }
     }
 
     /// Puts the swap as the version after the newest. After an error nobody knows whether it is there: plan anew.
@@ -63,6 +71,9 @@ impl Swap {
                     return Ok(Swapped::GivenUp);
                 }
                 seen = log.version;
+            }
+            if !self.changes.iter().all(|change| log.stands(change)) {
+                return Ok(Swapped::GivenUp);
             }
             let put_at = log.table.clock.now();
             if put_at.since(self.written) > log.rules.retention / 2 {
@@ -98,12 +109,15 @@ impl Swap {
             let remove = Remove {
                 path: input.path.clone(),
                 deletion_timestamp: Some(removed_at),
-                data_change: self.adds.is_empty(),
+                data_change: self.adds.is_empty() || !self.changes.is_empty(),
             };
             Line { remove: Some(remove), ..Line::default() }
         }));
         let adds = self.adds.iter().cloned();
         lines.extend(adds.map(|add| Line { add: Some(add), ..Line::default() }));
+        let txn = |change: &Change| Txn { app_id: change.app_id.clone(), version: change.after };
+        let txns = self.changes.iter().map(txn);
+        lines.extend(txns.map(|txn| Line { txn: Some(txn), ..Line::default() }));
         lines
     }
 
@@ -153,6 +167,7 @@ impl Swap {
                 let (adds, inputs) = (self.adds.clone(), self.inputs.clone());
                 let now = log.table.clock.now();
                 let back = Swap::new("RESTORE FILES", log.version, adds, unchanged(inputs), now);
+                let back = back.with(self.changes.iter().map(Change::back).collect());
                 tracing::warn!("a file vanished during a long put; the ones it replaced come back");
                 Box::pin(back.put(log)).await?;
                 return Ok(Swapped::GivenUp);

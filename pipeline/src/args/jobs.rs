@@ -8,7 +8,8 @@ use aion_schemas::{
     catalog::{Catalog, RETRIES, Topic},
     suggest::nearest,
 };
-use aion_sinks::clickhouse::ClickHouse;
+use aion_sinks::{clickhouse::ClickHouse, lake::StoreOptions};
+use url::Url;
 
 use crate::{
     args::{kafka::KafkaArgs, lake::LakeArgs},
@@ -21,7 +22,7 @@ use crate::{
 
 /// The arguments that say where everything is.
 #[derive(Debug, clap::Args)]
-pub(super) struct PlaceArgs {
+pub(crate) struct PlaceArgs {
     /// The configuration of the jobs: it says where Kafka and the lake are.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "lake", "catalog", "brokers", "client_config", "properties"])]
     config: Option<PathBuf>,
@@ -35,61 +36,57 @@ pub(super) struct PlaceArgs {
 }
 
 /// A lake, its jobs, and the brokers where they are known.
-pub(super) struct Place {
-    pub(super) engine: Engine,
-    pub(super) catalog: Arc<Catalog>,
-    pub(super) jobs: Vec<JobConfig>,
+pub(crate) struct Place {
+    pub(crate) engine: Engine,
+    pub(crate) lake: Url,
+    pub(crate) lake_options: StoreOptions,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) jobs: Vec<JobConfig>,
     /// The ClickHouse database, where there is one.
-    pub(super) house: Option<ClickHouse>,
+    pub(crate) house: Option<ClickHouse>,
     connection: Option<Connection>,
 }
 
 impl PlaceArgs {
     /// Opens the lake; nothing is asked of brokers.
-    pub(super) fn open(&self) -> anyhow::Result<Place> {
+    pub(crate) fn open(&self) -> anyhow::Result<Place> {
         if let Some(path) = &self.config {
-            let config = Config::load(path)?;
-            let catalog = Arc::new(config.catalog);
-            let mut settings = Settings::new(config.lake.url, Arc::clone(&catalog));
-            settings.lake_options = config.lake.options;
-            let engine = open(settings)?;
-            let house = config.clickhouse.map(|house| ClickHouse::new(house.server)).transpose();
-            return Ok(Place {
-                engine,
-                catalog,
-                house: house.map_err(|cause| sink_failure(&cause))?,
-                jobs: config.jobs,
-                connection: Some(config.kafka),
-            });
+            let Config { catalog, kafka, lake, jobs, clickhouse, .. } = Config::load(path)?;
+            let lake = (lake.url, lake.options);
+            let place = Place::over(Arc::new(catalog), lake, jobs, Some(kafka))?;
+            let house = clickhouse.map(|house| ClickHouse::new(house.server)).transpose();
+            return Ok(Place { house: house.map_err(|cause| sink_failure(&cause))?, ..place });
         }
         let catalog = Arc::new(self.lake.catalog()?);
-        let mut settings = Settings::new(self.lake.url()?, Arc::clone(&catalog));
-        settings.lake_options = storage::from_environment();
+        let lake = (self.lake.url()?, storage::from_environment());
         let running = running_broker(&self.lake.data).filter(|_| self.lake.lake.is_none());
         let brokers = self.brokers.clone().or(running);
         let connection = self.kafka.connection(brokers.as_deref())?;
-        Ok(Place {
-            engine: open(settings)?,
-            jobs: default_jobs(&catalog, SinkKind::Lake),
-            house: None,
-            catalog,
-            connection,
-        })
+        let jobs = default_jobs(&catalog, SinkKind::Lake);
+        Place::over(catalog, lake, jobs, connection)
     }
 }
 
-fn open(settings: Settings) -> Result<Engine, Failure> {
-    Engine::open(settings).map_err(|cause| Failure::new(Exit::Data, cause.to_string()))
-}
-
 impl Place {
+    fn over(
+        catalog: Arc<Catalog>,
+        (lake, lake_options): (Url, StoreOptions),
+        jobs: Vec<JobConfig>,
+        connection: Option<Connection>,
+    ) -> anyhow::Result<Place> {
+        let mut settings = Settings::new(lake.clone(), Arc::clone(&catalog));
+        settings.lake_options = lake_options.clone();
+        let engine =
+            Engine::open(settings).map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?;
+        Ok(Place { engine, lake, lake_options, catalog, jobs, house: None, connection })
+    }
     /// The brokers, where they are known.
-    pub(super) fn connection(&self) -> Option<&Connection> {
+    pub(crate) fn connection(&self) -> Option<&Connection> {
         self.connection.as_ref()
     }
 
     /// The brokers, or what to say so that they are known.
-    pub(super) fn brokers(&self, what_for: &str) -> Result<&Connection, Failure> {
+    pub(crate) fn brokers(&self, what_for: &str) -> Result<&Connection, Failure> {
         self.connection.as_ref().ok_or_else(|| {
             let message = format!(
                 "{what_for} needs a broker, and none runs here: start `aion dev` in another \
@@ -100,7 +97,7 @@ impl Place {
     }
 
     /// The topic whose records a letter's topic has: its own, or that of which it has the retries.
-    pub(super) fn topic(&self, name: &str) -> Option<&Topic> {
+    pub(crate) fn topic(&self, name: &str) -> Option<&Topic> {
         match name.strip_prefix(RETRIES) {
             Some(table) => self.catalog.table(table),
             None => self.catalog.topic(name),
@@ -108,13 +105,13 @@ impl Place {
     }
 
     /// The database to which a job writes, where the lake isn't what it writes to.
-    pub(super) fn house_of(&self, job: &str) -> Option<&ClickHouse> {
+    pub(crate) fn house_of(&self, job: &str) -> Option<&ClickHouse> {
         let job = self.jobs.iter().find(|one| one.name == job)?;
         self.house.as_ref().filter(|_| !job.sinks.contains(&SinkKind::Lake))
     }
 
     /// The job of that name.
-    pub(super) fn job(&self, name: &str) -> Result<&JobConfig, Failure> {
+    pub(crate) fn job(&self, name: &str) -> Result<&JobConfig, Failure> {
         let named = self.jobs.iter().find(|job| job.name == name);
         named.ok_or_else(|| {
             let known = || self.jobs.iter().map(|job| job.name.as_str());
