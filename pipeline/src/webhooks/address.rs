@@ -85,8 +85,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         .any(|(net, length)| (bits ^ Ipv4Addr::from(*net).to_bits()) >> (32 - length) == 0)
 }
 
-/// Global unicast is 2000::/3; in it, 2001::/23 is for protocols (Teredo among them), 2001:db8::/32 and
-/// 3fff::/20 for documentation, 2002::/16 carries IPv4.
+/// Global unicast is `2000::/3`; in it, `2001::/23` is for protocols (Teredo among them), `2001:db8::/32` and
+/// `3fff::/20` for documentation, `2002::/16` carries IPv4.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, ..] = address.segments();
     let is_global = (a & 0xe000) == 0x2000;

@@ -282,7 +282,10 @@ mod tests {
         let mut controls = Controls::default();
         let range = RedoRange { topic_id: OLD, partition: 1, from: 3, to: 5 };
         controls.take(4, Control::Redo { endpoint: "e".into(), ranges: vec![range] });
-        assert_eq!(controls.orders("e", (OLD, 1), 0), [(4, Order::Redo(vec![3..5]))]);
+        assert_eq!(
+            controls.orders("e", (OLD, 1), 0),
+            [(4, Order::Redo(std::iter::once(3..5).collect()))]
+        );
         assert!(controls.orders("e", (OLD, 1), 5).is_empty(), "it was obeyed");
         assert!(controls.orders("e", (OLD, 0), 0).is_empty());
         assert!(controls.orders("f", (OLD, 1), 0).is_empty());

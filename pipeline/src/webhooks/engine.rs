@@ -283,7 +283,7 @@ impl Engine {
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Answered(answered) => self.answered(answered),
+            Done::Answered(answered) => self.answered(&answered),
             Done::Buried { uid, offset, outcome } => self.buried(uid, offset, outcome),
             Done::GapWritten { uid, gap, outcome } => self.gap_written(uid, &gap, outcome),
             Done::Stored { uid, outcome } => self.stored(uid, outcome),

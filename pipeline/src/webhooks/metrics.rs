@@ -24,12 +24,14 @@ const GAUGES: [Gauge; 4] = [
     ("aion_webhook_in_flight", "Deliveries under way.", |one| one.in_flight as f64),
 ];
 
+type Value = fn(&EndpointStatus) -> u64;
+
 /// Counters of attempts: the value of the label `outcome`, value.
-const ATTEMPTS: [(&str, fn(&EndpointStatus) -> u64); 2] =
+const ATTEMPTS: [(&str, Value); 2] =
     [("delivered", |one| one.counters.delivered), ("failed", |one| one.counters.failed)];
 
 /// A counter of an endpoint: name, help, value.
-type Counter = (&'static str, &'static str, fn(&EndpointStatus) -> u64);
+type Counter = (&'static str, &'static str, Value);
 
 const COUNTERS: [Counter; 2] = [
     ("aion_webhook_dead_letters_total", "Events that were given up.", |one| one.counters.buried),
@@ -61,17 +63,17 @@ pub(crate) fn families(status: &Status) -> prometheus::Result<Vec<MetricFamily>>
         "aion_webhook_state",
         "1 for the state that the endpoint is in, 0 for the others.",
     );
-    let states = GaugeVec::new(opts, &["endpoint", "state"])?;
+    let by_state = GaugeVec::new(opts, &["endpoint", "state"])?;
     for one in &status.endpoints {
         for (outcome, value) in ATTEMPTS {
             attempts.with_label_values(&[&*one.id, outcome]).inc_by(value(one));
         }
         for state in State::ALL {
             let is_it = f64::from(u8::from(one.state == state));
-            states.with_label_values(&[&*one.id, state.word()]).set(is_it);
+            by_state.with_label_values(&[&*one.id, state.word()]).set(is_it);
         }
     }
-    all.extend([attempts.collect(), states.collect()].concat());
+    all.extend([attempts.collect(), by_state.collect()].concat());
     if !status.endpoints.is_empty() {
         all.push(latencies(&status.endpoints));
     }

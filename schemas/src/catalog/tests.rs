@@ -91,7 +91,8 @@ fn each_topic_of_producers_has_one_for_its_retries() {
     let wanted =
         ["decisions", "tasks", "metrics", "audit"].map(|table| format!("{RETRIES}{table}"));
     assert_eq!(names, wanted);
-    assert_eq!(all.len(), catalog.topics.len() + 4);
+    // Two more hold the state of webhooks.
+    assert_eq!(all.len(), catalog.topics.len() + 4 + 2);
     for topic in retries {
         let of = catalog.table(&topic.table).unwrap();
         assert_eq!((&topic.schema, topic.retention), (&of.schema, of.retention));

@@ -28,6 +28,7 @@ pub(super) struct DeliveriesArgs {
 }
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "they are those of the topic's schema")]
 struct Attempt {
     endpoint: String,
     event_id: String,

@@ -90,7 +90,7 @@ async fn what_a_sink_has_lost_is_written_down_as_a_gap() {
     job.script.give(&[0], 0);
     let counted = tokio::time::timeout(PATIENCE, job.status.wait_for(|status| status.gaps == 1));
     assert!(matches!(counted.await, Ok(Some(_))), "{:#?}", job.status.now());
-    let key = format!("test:{}:0:10", partition(0).stream.id);
+    let key = format!("test:{}:0:10:sink_lost", partition(0).stream.id);
     assert!(calls.lock().unwrap().concat().contains(&key), "{:?}", calls.lock().unwrap());
     job.script.stop(Duration::from_secs(5));
     drop(job.end().await);

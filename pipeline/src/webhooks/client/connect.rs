@@ -80,7 +80,7 @@ impl VettedConnector {
                     return Ok(stream);
                 }
                 Ok(Err(cause)) => {
-                    last = io::Error::new(cause.kind(), format!("connect to {address}: {cause}"))
+                    last = io::Error::new(cause.kind(), format!("connect to {address}: {cause}"));
                 }
                 Err(_) => last = late(format!("connect to {address}: no answer in time")),
             }

@@ -121,6 +121,7 @@ impl Run {
 
     fn command(&mut self) {
         self.world.command = Some(RECORDS / 2);
+        self.world.since_command.clear();
     }
 
     fn step(&mut self, process: &mut Process, is_calm: bool) {
@@ -140,7 +141,6 @@ impl Run {
                 let Lane { cursor, .. } = &mut process.lane;
                 self.world.store.control = cursor.control;
             }
-            self.world.since_command.clear();
         }
     }
 
@@ -237,7 +237,7 @@ impl Run {
         match self.mutation {
             Mutation::NoHoles => cursor.holes.clear(),
             Mutation::ForgetfulSettling => {
-                cursor.holes.retain(|offset, _| !process.sending.contains(offset))
+                cursor.holes.retain(|offset, _| !process.sending.contains(offset));
             }
             _ => {}
         }

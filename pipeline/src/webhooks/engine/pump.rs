@@ -38,7 +38,7 @@ impl Engine {
         while let Some((uid, next, permit)) = self.pick(id, now) {
             match next {
                 Next::Send(offset, event) => {
-                    self.send(uid, offset, event, permit == Permit::Probe, now)
+                    self.send(uid, offset, event, permit == Permit::Probe, now);
                 }
                 Next::Bury(offset, event, reason) => self.bury(uid, offset, &event, (reason, None)),
                 Next::Lost(offset) => self.lose_hole(uid, offset),
@@ -131,7 +131,7 @@ impl Engine {
         });
     }
 
-    pub(super) fn answered(&mut self, answered: Answered) {
+    pub(super) fn answered(&mut self, answered: &Answered) {
         let Some(working) = self.lanes.get_mut(&answered.uid) else { return };
         working.sending = working.sending.saturating_sub(1);
         let id = working.endpoint;
@@ -139,8 +139,8 @@ impl Engine {
             endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
         }
         match &answered.outcome {
-            Ok(answer) => self.took(id, &answered, answer),
-            Err(why) => self.unsendable(id, &answered, why),
+            Ok(answer) => self.took(id, answered, answer),
+            Err(why) => self.unsendable(id, answered, why),
         }
         self.pump(id);
     }

@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_IN_FLIGHT: usize = 32;
 /// Bounds of what an entry may say.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(120);
+    Duration::from_millis(100)..=Duration::from_mins(2);
 const IN_FLIGHT: std::ops::RangeInclusive<usize> = 1..=512;
 const MOST_ATTEMPTS: u32 = 1_000;
 const MOST_SECRETS: usize = 2;
@@ -387,6 +387,6 @@ pub(super) fn id_of(url: &Url, patterns: &[String]) -> String {
     patterns.dedup();
     let text = format!("{url}\n{}", patterns.join("\n"));
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
-    let hex: String = hash.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("ep-{hex}")
+    let [a, b, c, d, e, f, ..] = *hash.as_ref() else { return String::new() };
+    format!("ep-{:012x}", u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
 }
