@@ -316,7 +316,7 @@ def test_kcat_lists_and_reads_as_a_group(address, topic):
 
 def test_bootstrap_without_an_authorizer(address):
     """Topics are made, access rules can't be, and that is said; again nothing is left to do."""
-    for changed in (12, 0):
+    for changed in (16, 0):
         done = subprocess.run(
             [binary(), "bootstrap", "--brokers", address],
             capture_output=True,

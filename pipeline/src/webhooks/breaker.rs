@@ -3,7 +3,7 @@
 //!
 //! | state | new deliveries | ends with |
 //! |---|---|---|
-//! | closed | as many as the window has room for | [`FAILURES`] failures without a success between them |
+//! | closed | as many as the window has room for | `FAILURES` failures without a success between them |
 //! | open | none | its pause, which grows with each probe that fails |
 //! | half open | one, the probe | its answer |
 

@@ -136,11 +136,9 @@ impl Run {
         if let Some(end) = self.world.command
             && process.lane.cursor().control == 0
             && process.lane.redo(0, std::slice::from_ref(&(0..end)))
+            && self.mutation == Mutation::ControlAlone
         {
-            if self.mutation == Mutation::ControlAlone {
-                let Lane { cursor, .. } = &mut process.lane;
-                self.world.store.control = cursor.control;
-            }
+            self.world.store.control = process.lane.cursor().control;
         }
     }
 

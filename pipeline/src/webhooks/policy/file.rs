@@ -387,6 +387,7 @@ pub(super) fn id_of(url: &Url, patterns: &[String]) -> String {
     patterns.dedup();
     let text = format!("{url}\n{}", patterns.join("\n"));
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
-    let [a, b, c, d, e, f, ..] = *hash.as_ref() else { return String::new() };
-    format!("ep-{:012x}", u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+    let mut short = [0; 8];
+    short[2..].copy_from_slice(&hash.as_ref()[..6]);
+    format!("ep-{:012x}", u64::from_be_bytes(short))
 }
