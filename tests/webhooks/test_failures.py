@@ -186,6 +186,7 @@ name = "other"
     )
     other.launch("run", "--config", config)
     try:
+        other.wait_ready()
         hooks.send("test.a", range(3_000))
         wait(
             lambda: (
