@@ -10,6 +10,7 @@ mod jobs;
 mod overrides;
 mod registry;
 pub(crate) mod secret;
+mod sql;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ pub use self::{
     clickhouse::ClickHouseConfig,
     jobs::{JobConfig, SinkKind, defaults as default_jobs},
     registry::RegistryConfig,
+    sql::SqlConfig,
 };
 use crate::{
     exit::{Exit, Failure},
@@ -57,6 +59,8 @@ pub struct Config {
     pub http_keys: Keys,
     /// With which certificate; without one HTTP isn't encrypted.
     pub http_tls: Option<Tls>,
+    /// What questions may use, and where PostgreSQL's clients are answered.
+    pub sql: SqlConfig,
     /// The bound on bytes in memory, decoded rows and librdkafka's queues together.
     pub memory_bytes: usize,
     /// How long a stopping process may take to write what it holds.
@@ -131,6 +135,8 @@ struct File {
     clickhouse: Option<clickhouse::ClickHouseFile>,
     #[serde(default)]
     http: HttpFile,
+    #[serde(default)]
+    sql: sql::SqlFile,
     #[serde(default)]
     memory: MemoryFile,
     #[serde(default = "default_drain_s")]
@@ -270,6 +276,7 @@ fn check(file: File) -> Result<Config, String> {
         http: place::address(&file.http.listen).map_err(|cause| format!("http.listen: {cause}"))?,
         http_keys: keys(&file.http.keys)?,
         http_tls: http_tls(&file.http)?,
+        sql: sql::check(file.sql)?,
         memory_bytes: mib("memory.budget_mib", file.memory.budget_mib)?,
         drain: Duration::from_secs(file.drain_s),
         log: file.log,

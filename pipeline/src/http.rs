@@ -1,13 +1,15 @@
-//! The process's own HTTP surface: `/livez`, `/readyz`, `/metrics`.
+//! The process's own HTTP surface: `/livez`, `/readyz`, `/metrics`, `/v1`.
 //!
 //! | path | answers |
 //! |---|---|
 //! | `/livez` | 200 while the process can answer at all |
 //! | `/readyz` | 200 when every job has heard from Kafka and from its sinks; else 503 and, line by line, who hasn't and why |
 //! | `/metrics` | the process's own numbers in Prometheus' text format |
+//! | `/v1/sql`, `/v1/tables` | [`sql`]: questions over live and stored rows |
 //! | `/v1/...` | [`v1`]: events held against the contract, and published |
 
 pub mod keys;
+pub mod sql;
 pub mod tls;
 pub mod v1;
 
@@ -24,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    sql::Sql,
     tls::{Tls, TlsListener},
     v1::Api,
 };
@@ -53,14 +56,15 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Serves until `shutdown`; with `tls`, over HTTPS only.
 pub async fn serve(
     (listener, tls): (TcpListener, Option<Tls>),
-    (health, metrics, api): (Arc<Health>, Arc<Metrics>, Arc<Api>),
+    (health, metrics, api, sql): (Arc<Health>, Arc<Metrics>, Arc<Api>, Arc<Sql>),
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready).with_state(health))
         .route("/metrics", get(exposition).with_state(metrics))
-        .merge(v1::routes(api));
+        .merge(v1::routes(api))
+        .merge(sql::routes(sql));
     let closed = shutdown.cancelled_owned();
     match tls {
         None => axum::serve(listener, app).with_graceful_shutdown(closed).await,

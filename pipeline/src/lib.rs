@@ -10,6 +10,7 @@ pub mod exit;
 pub mod health;
 pub mod http;
 pub mod job;
+mod live_sql;
 pub mod logging;
 pub mod metrics;
 pub mod place;

@@ -5,4 +5,6 @@ mod bounds;
 mod control;
 mod errors;
 mod lake;
+mod live;
 mod reading;
+mod views;

@@ -4,7 +4,13 @@
 
 mod screen;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use aion_embedded::{Broker, Registry, Settings};
 use aion_kafka::Connection;
@@ -25,7 +31,8 @@ use crate::{
         generate::Feed,
     },
     config::{
-        Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig, SinkKind, default_jobs,
+        Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig, SinkKind, SqlConfig,
+        default_jobs,
     },
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
@@ -43,6 +50,8 @@ const FLUSH_BYTES: usize = 64 << 20;
 const UPKEEP: Duration = Duration::from_mins(10);
 /// The registry is in this process: an id that it doesn't have is nobody's.
 const GRACE: Duration = Duration::from_secs(2);
+/// Beside PostgreSQL's own port, which may be taken.
+const POSTGRES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5433);
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Arguments of `aion dev`.
@@ -60,6 +69,9 @@ pub struct DevArgs {
     /// Where /livez, /readyz and /metrics are served; this machine only.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", value_parser = place::address)]
     http: SocketAddr,
+    /// Where PostgreSQL's clients are answered; this machine only. Without it 127.0.0.1:5433, unless another has that.
+    #[arg(long, value_name = "HOST:PORT", value_parser = place::address)]
+    postgres: Option<SocketAddr>,
     /// Believable events a second, over all topics.
     #[arg(long, value_name = "EVENTS_PER_S", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
@@ -77,7 +89,8 @@ pub struct DevArgs {
 /// Runs until SIGINT or SIGTERM.
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let addresses = [(args.kafka, "--kafka"), (args.registry, "--registry"), (args.http, "--http")];
-    for (address, flag) in addresses {
+    let postgres = args.postgres.map(|address| (address, "--postgres"));
+    for (address, flag) in addresses.into_iter().chain(postgres) {
         if !address.ip().is_loopback() {
             let message =
                 format!("{flag} {address}: only addresses of this machine (127.0.0.1) are served");
@@ -103,6 +116,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     let registry = registry.map_err(|cause| embedded_failure("schema registry", &cause))?;
     folder.announce(broker.address())?;
     folder.announce_registry(registry.address())?;
+    folder.announce_http(http)?;
     let config = config(args, folder, broker.address(), registry.address())?;
     let connection = config.kafka.clone();
     let tables = config.catalog.topics.iter().map(|topic| Arc::clone(&topic.table)).collect();
@@ -111,12 +125,14 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
         register_schemas(settings, &config.catalog).await?;
     }
 
+    let postgres = config.sql.postgres;
     let platform = Platform::start(config, listener, &shutdown).await?;
     let feed = if args.no_generator { None } else { Some(Feed::start(&connection, args.rate)?) };
     let screen = Screen {
         kafka: broker.address(),
         registry: registry.address(),
         http,
+        postgres,
         catalog: args.catalog.clone(),
         data: folder.path().to_path_buf(),
         tables,
@@ -167,11 +183,18 @@ fn config(
         http: args.http,
         http_keys: Keys::Everybody,
         http_tls: None,
+        sql: SqlConfig { postgres: postgres(args), ..SqlConfig::default() },
         memory_bytes: (args.memory_mib as usize) << 20,
         drain: DRAIN,
         log: LogConfig::default(),
         audit: None,
     })
+}
+
+/// Where PostgreSQL's clients are answered.
+fn postgres(args: &DevArgs) -> Option<SocketAddr> {
+    let is_free = |address: &SocketAddr| std::net::TcpListener::bind(address).is_ok();
+    args.postgres.or_else(|| Some(POSTGRES).filter(is_free))
 }
 
 async fn create_topics(connection: Connection, catalog: Catalog) -> anyhow::Result<()> {

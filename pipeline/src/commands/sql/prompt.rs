@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use aion_analytics::{Engine, statements};
+use aion_analytics::{statements, tables::TableInfo};
 use rustyline::{
     Config, Context, Editor, Helper, completion::Completer, error::ReadlineError,
     highlight::Highlighter, hint::Hinter, history::DefaultHistory, validate::Validator,
@@ -58,13 +58,13 @@ const KEYWORDS: [&str; 32] = [
 
 /// Runs the prompt until the person leaves. What failed is said at once, so leaving is a success.
 pub(super) fn run<W: Write>(shell: &mut Shell<W>, runtime: &Runtime) -> io::Result<Outcome> {
-    let mut editor = editor(&shell.engine).map_err(io_error)?;
+    let mut editor = editor(shell.answering.tables()).map_err(io_error)?;
     let history = history_file();
     if let Some(file) = &history {
         // The first session has none yet.
         editor.load_history(file).ok();
     }
-    writeln!(shell.out, "{HELP}")?;
+    writeln!(shell.out, "{HELP}\n{}", shell.answering.rows_are())?;
     let outcome = converse(shell, runtime, &mut editor);
     if let Some(file) = &history
         && let Err(cause) = editor.save_history(file)
@@ -134,7 +134,7 @@ fn remember(editor: &mut Editor<Names, DefaultHistory>, line: &str) {
     editor.add_history_entry(line).ok();
 }
 
-fn editor(engine: &Engine) -> Result<Editor<Names, DefaultHistory>, ReadlineError> {
+fn editor(tables: &[TableInfo]) -> Result<Editor<Names, DefaultHistory>, ReadlineError> {
     let config = Config::builder()
         .max_history_size(HISTORY_LINES)?
         .history_ignore_dups(true)?
@@ -142,7 +142,7 @@ fn editor(engine: &Engine) -> Result<Editor<Names, DefaultHistory>, ReadlineErro
         .completion_type(rustyline::CompletionType::List)
         .build();
     let mut editor = Editor::with_config(config)?;
-    editor.set_helper(Some(Names::of(engine)));
+    editor.set_helper(Some(Names::of(tables)));
     Ok(editor)
 }
 
@@ -166,8 +166,7 @@ fn io_error(error: ReadlineError) -> io::Error {
 struct Names(Vec<String>);
 
 impl Names {
-    fn of(engine: &Engine) -> Names {
-        let tables = engine.tables();
+    fn of(tables: &[TableInfo]) -> Names {
         let columns = tables.iter().flat_map(|table| &table.columns).map(|column| &column.name);
         let mut names: Vec<String> =
             tables.iter().map(|table| &table.name).chain(columns).cloned().collect();
