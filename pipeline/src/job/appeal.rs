@@ -117,21 +117,17 @@ impl<S: Source, J: Journal> Job<S, J> {
                 reader.accepted_below = below;
                 format!("accepts what is rejected below {below}")
             }
-            Decision::Keep { first, below } => {
-                let settled = Settled::Kept(Offset(first)..Offset(below));
+            Decision::Keep { first, below } | Decision::Replace { first, below } => {
+                let range = Offset(first)..Offset(below);
+                let (settled, does) = match decision {
+                    Decision::Keep { .. } => (Settled::Kept(range), "keeps"),
+                    _ => (Settled::Replaced(range), "has taken back"),
+                };
                 if question != Question::Divergence || reader.settled.as_ref() == Some(&settled) {
                     return;
                 }
                 reader.settled = Some(settled);
-                format!("keeps what is stored of {first}..{below}")
-            }
-            Decision::Replace { first, below } => {
-                let settled = Settled::Replaced(Offset(first)..Offset(below));
-                if question != Question::Divergence || reader.settled.as_ref() == Some(&settled) {
-                    return;
-                }
-                reader.settled = Some(settled);
-                format!("has taken back what was stored of {first}..{below}")
+                format!("{does} what is stored of {first}..{below}")
             }
         };
         tracing::warn!(
