@@ -12,7 +12,6 @@
 //! | `checkpoint`, `kernel` | checkpoints and opening, through the Delta kernel |
 //! | [`read`] | snapshots for readers: version, files, marks |
 //! | [`upkeep`] | compaction, retention, checkpoints, vacuum, clean-up of the log |
-//! | `store` | a local folder (synced) or an object store |
 //! | `testing` | what tests do to a writer (feature `testing`) |
 //!
 //! A flush is one log entry: the files, and for each Kafka partition an application transaction
@@ -23,12 +22,16 @@
 //! **Invariant:** the format is Delta's in full; its optimizer, vacuum and writers of this kind can work on one table.
 //! Only the commit loop is ours, because no library checks that a mark is the expected one.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use object_store::ObjectStore;
 use url::Url;
 
-use crate::sink::SinkError;
+pub use crate::store::StoreOptions;
+use crate::{
+    sink::SinkError,
+    store::{self, Store},
+};
 
 mod actions;
 mod checkpoint;
@@ -42,7 +45,6 @@ mod origins;
 mod peek;
 pub mod read;
 mod sink;
-mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod upkeep;
@@ -77,23 +79,6 @@ impl Default for Settings {
             checkpoint_every: 100,
             patience: Duration::from_mins(1),
         }
-    }
-}
-
-/// Options of an object store by their names: `region`, `endpoint`, `access_key_id` and so on, as the crate
-/// `object_store` has them. A folder has none. Values may be secrets and are never shown.
-#[derive(Clone, Default)]
-pub struct StoreOptions(HashMap<String, String>);
-
-impl FromIterator<(String, String)> for StoreOptions {
-    fn from_iter<T: IntoIterator<Item = (String, String)>>(options: T) -> StoreOptions {
-        StoreOptions(options.into_iter().collect())
-    }
-}
-
-impl fmt::Debug for StoreOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
@@ -133,7 +118,7 @@ impl Lake {
     /// Makes sure that of two writers who put an object of the same name only one succeeds: all that a table's log
     /// rests on. A folder's file system is known by its errors.
     pub async fn probe(&self) -> Result<(), SinkError> {
-        store::Store::new(&self.root, Arc::clone(&self.objects))?.probe().await
+        Store::new(&self.root, Arc::clone(&self.objects))?.probe().await
     }
 
     /// The table of that name, for reading; it need not exist yet.
@@ -163,7 +148,7 @@ impl Lake {
         }))
     }
 
-    fn store(&self, name: &str) -> Result<store::Store, SinkError> {
+    fn store(&self, name: &str) -> Result<Store, SinkError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         let named = !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
         let root = self.root.join(&format!("{name}/")).ok().filter(|_| named);
@@ -172,7 +157,7 @@ impl Lake {
             cause: "the name can't be a folder's".to_owned(),
             hint: "use letters, digits, '_', '-' and '.'".to_owned(),
         })?;
-        store::Store::new(&root, Arc::clone(&self.objects))
+        Store::new(&root, Arc::clone(&self.objects))
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`sink`] | the contract: assign, write, flush, revoke |
 //! | [`lake`] | Delta Lake tables of Parquet files |
 //! | [`clickhouse`] | ClickHouse tables |
+//! | [`store`] | files that last, in a folder or an object store |
 //! | [`fault`] | places where a crash test kills the process |
 //! | `memory` | a sink for tests of what stands above it (feature `testing`) |
 //! | `conformance` | the suite that every sink must pass (feature `testing`) |
@@ -25,3 +26,4 @@ pub mod lake;
 pub mod memory;
 mod origins;
 pub mod sink;
+pub mod store;

@@ -29,9 +29,8 @@ use super::{
     kernel,
     log::{Log, Next, SLOW_PUT},
     origins::Origins,
-    store::Put,
 };
-use crate::{buffer::Chunks, fault, sink::SinkError};
+use crate::{buffer::Chunks, fault, sink::SinkError, store::Put};
 
 /// Batches on their way into the log.
 #[derive(Debug, Default)]

@@ -21,9 +21,11 @@ use super::{
     contract::{Contract, Rules},
     kernel::{self, Engine},
     origins,
+};
+use crate::{
+    sink::SinkError,
     store::{Put, Store},
 };
-use crate::sink::SinkError;
 
 /// How long what was read of a log may be relied on without reading it anew.
 const FRESH: Duration = Duration::from_hours(1);

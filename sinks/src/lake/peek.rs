@@ -15,8 +15,8 @@ use parquet::{
     file::metadata::{ParquetMetaData, ParquetMetaDataReader},
 };
 
-use super::{actions::Add, store::Store};
-use crate::sink::SinkError;
+use super::actions::Add;
+use crate::{sink::SinkError, store::Store};
 
 /// The columns to read.
 #[derive(Clone, Copy, Debug)]

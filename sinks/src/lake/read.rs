@@ -24,9 +24,8 @@ use super::{
     clock::{Clock, Moment},
     contract::{DATE_COLUMN, DeltaSchema, arrow_type},
     kernel::{self, Engine},
-    store::Store,
 };
-use crate::sink::SinkError;
+use crate::{sink::SinkError, store::Store};
 
 /// After this long the log is read from its checkpoint again: entries in between may have been cleaned up.
 const FRESH: Duration = Duration::from_hours(1);
@@ -76,13 +75,9 @@ pub struct LiveFile {
 impl Table {
     /// Opens the table at `url` (the table's own folder) with the options of its object store.
     pub fn open(url: &Url, options: &StoreOptions) -> Result<Table, SinkError> {
-        let mut root = url.clone();
-        if !root.path().ends_with('/') {
-            root.set_path(&format!("{}/", url.path()));
-        }
-        let objects = super::store::object_store(&root, options)?;
-        let engine = Arc::new(kernel::engine(Arc::clone(&objects)));
-        Ok(Table::new(Store::new(&root, objects)?, engine))
+        let store = Store::open(url, options)?;
+        let engine = Arc::new(kernel::engine(Arc::clone(store.objects())));
+        Ok(Table::new(store, engine))
     }
 
     pub(super) fn new(store: Store, engine: Arc<Engine>) -> Table {

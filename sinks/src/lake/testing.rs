@@ -12,7 +12,8 @@ use std::{
 
 use futures::future::BoxFuture;
 
-use super::{clock::Clock, store::Put};
+use super::clock::Clock;
+use crate::store::Put;
 
 /// A protection that a negative control takes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,9 +11,9 @@ use crate::{
         clock::Moment,
         kernel,
         log::{Change, Log, SLOW_PUT},
-        store::Put,
     },
     sink::SinkError,
+    store::Put,
 };
 
 /// Files out, and files in; marks with them only where rows are taken back.

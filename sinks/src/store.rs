@@ -1,6 +1,6 @@
-//! Where a table's files and log live: a local folder, or anything that `object_store` reaches by URL.
+//! Where files live that must last: a local folder, or anything that `object_store` reaches by URL.
 //!
-//! Paths are relative to the table's folder, with `/` between parts.
+//! Paths are relative to the root of the store (of a table: its folder), with `/` between parts.
 //!
 //! **Invariant:** when a put has returned, a power failure doesn't take it back. On a local disk that means:
 //! the file is synced, then its folder; a log entry is staged, synced, linked, and the folder synced.
@@ -9,7 +9,7 @@
 
 mod local;
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, fmt, fs, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use object_store::{
@@ -18,26 +18,25 @@ use object_store::{
 use url::Url;
 use uuid::Uuid;
 
-use super::StoreOptions;
 use crate::{fault, sink::SinkError};
 
 /// What became of a put if absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Put {
+pub enum Put {
     /// The name was free and is now ours.
     Created,
     /// Somebody has put it before, possibly an earlier try of our own.
     Exists,
 }
 
-/// The files of one table.
+/// The files under one root: of a table, of exports.
 #[derive(Clone, Debug)]
-pub(crate) struct Store {
+pub struct Store {
     root: Url,
     objects: Arc<dyn ObjectStore>,
     place: Place,
     #[cfg(feature = "testing")]
-    pub(crate) rig: Arc<super::testing::Rig>,
+    pub(crate) rig: Arc<crate::lake::testing::Rig>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,9 +45,35 @@ enum Place {
     Objects(ObjectPath),
 }
 
+/// Options of an object store by their names: `region`, `endpoint`, `access_key_id` and so on, as the crate
+/// `object_store` has them. A folder has none. Values may be secrets and are never shown.
+#[derive(Clone, Default)]
+pub struct StoreOptions(HashMap<String, String>);
+
+impl FromIterator<(String, String)> for StoreOptions {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(options: T) -> StoreOptions {
+        StoreOptions(options.into_iter().collect())
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 impl Store {
-    /// Reaches the table at `root`; nothing is read or made.
-    pub(crate) fn new(root: &Url, objects: Arc<dyn ObjectStore>) -> Result<Store, SinkError> {
+    /// Opens the store at `url`, with its options; nothing is read or made.
+    pub fn open(url: &Url, options: &StoreOptions) -> Result<Store, SinkError> {
+        let mut root = url.clone();
+        if !root.path().ends_with('/') {
+            root.set_path(&format!("{}/", url.path()));
+        }
+        Store::new(&root, object_store(&root, options)?)
+    }
+
+    /// Reaches the store at `root`; nothing is read or made.
+    pub fn new(root: &Url, objects: Arc<dyn ObjectStore>) -> Result<Store, SinkError> {
         let place = match root.scheme() {
             "file" => root.to_file_path().ok().map(Place::Folder),
             _ => ObjectPath::from_url_path(root.path()).ok().map(Place::Objects),
@@ -63,18 +88,26 @@ impl Store {
         })
     }
 
-    /// The table's URL, which ends in `/`.
-    pub(crate) fn root(&self) -> &Url {
+    /// Its URL, which ends in `/`.
+    pub fn root(&self) -> &Url {
         &self.root
     }
 
-    /// The object store that holds the table, for readers.
-    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+    /// The object store that holds it, for readers.
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.objects
     }
 
-    /// Makes the table's folders; object stores have none.
-    pub(crate) async fn prepare(&self) -> Result<(), SinkError> {
+    /// Makes a folder with those that lead to it; object stores have none.
+    pub async fn make_folder(&self, path: &str) -> Result<(), SinkError> {
+        let Place::Folder(root) = &self.place else { return Ok(()) };
+        let folder = root.join(path);
+        let made = blocking(move || local::make_folders(&folder)).await;
+        made.map_err(|e| failed(format!("make folder {}{path}", self.root), &e))
+    }
+
+    /// Makes the folders of a table; object stores have none.
+    pub async fn prepare(&self) -> Result<(), SinkError> {
         let Place::Folder(root) = &self.place else { return Ok(()) };
         let folder = root.clone();
         let made = blocking(move || local::prepare(&folder)).await;
@@ -83,7 +116,7 @@ impl Store {
 
     /// Puts files under names that nobody has used; all are durable when it returns. After a failure none
     /// of them is left, as far as the disk lets us: a full disk must not fill up with the remains of retries.
-    pub(crate) async fn put_files(&self, files: Vec<(String, Bytes)>) -> Result<(), SinkError> {
+    pub async fn put_files(&self, files: Vec<(String, Bytes)>) -> Result<(), SinkError> {
         let doing = || format!("write {} data files to {}", files.len(), self.root);
         match &self.place {
             Place::Folder(root) => {
@@ -105,8 +138,8 @@ impl Store {
         }
     }
 
-    /// Puts a log entry if its name is free. An error says nothing about whether it is there now.
-    pub(crate) async fn put_entry(&self, path: &str, bytes: Bytes) -> Result<Put, SinkError> {
+    /// Puts a file, such as a log entry, if its name is free. An error says nothing about whether it is there now.
+    pub async fn put_entry(&self, path: &str, bytes: Bytes) -> Result<Put, SinkError> {
         let doing = || format!("put {path} of {}", self.root);
         #[cfg(feature = "testing")]
         self.rig.before_put(path).await.map_err(|e| failed(doing(), &e))?;
@@ -130,7 +163,7 @@ impl Store {
     }
 
     /// Puts a file, replacing one that is there.
-    pub(crate) async fn replace(&self, path: &str, bytes: Bytes) -> Result<(), SinkError> {
+    pub async fn replace(&self, path: &str, bytes: Bytes) -> Result<(), SinkError> {
         let put = match &self.place {
             Place::Folder(root) => {
                 let (root, path) = (root.clone(), path.to_owned());
@@ -145,7 +178,7 @@ impl Store {
     }
 
     /// Makes durable what somebody else wrote at `path`.
-    pub(crate) async fn sync(&self, path: &str) -> Result<(), SinkError> {
+    pub async fn sync(&self, path: &str) -> Result<(), SinkError> {
         let Place::Folder(root) = &self.place else { return Ok(()) };
         let file = root.join(path);
         let synced = blocking(move || local::sync(&file)).await;
@@ -153,7 +186,7 @@ impl Store {
     }
 
     /// Reads a file; `None` where there is none.
-    pub(crate) async fn get(&self, path: &str) -> Result<Option<Bytes>, SinkError> {
+    pub async fn get(&self, path: &str) -> Result<Option<Bytes>, SinkError> {
         let got = match &self.place {
             Place::Folder(root) => {
                 let file = root.join(path);
@@ -172,7 +205,7 @@ impl Store {
     }
 
     /// Whether a file is there.
-    pub(crate) async fn exists(&self, path: &str) -> Result<bool, SinkError> {
+    pub async fn exists(&self, path: &str) -> Result<bool, SinkError> {
         let found = match &self.place {
             Place::Folder(root) => {
                 let file = root.join(path);
@@ -190,20 +223,20 @@ impl Store {
     }
 
     /// Where a path of the log (percent-encoded, relative) is in [`Store::objects`].
-    pub(crate) fn locate(&self, path: &str) -> Result<ObjectPath, SinkError> {
+    pub fn locate(&self, path: &str) -> Result<ObjectPath, SinkError> {
         let url = self.root.join(path).ok();
         let location = url.and_then(|url| ObjectPath::from_url_path(url.path()).ok());
         location.ok_or_else(|| unusable(&self.root, &format!("{path} is no path of a file")))
     }
 
-    /// Reads a file of the table.
-    pub(crate) async fn read(&self, location: &ObjectPath) -> Result<Bytes, SinkError> {
+    /// Reads a file where it was found.
+    pub async fn read(&self, location: &ObjectPath) -> Result<Bytes, SinkError> {
         let read = async { self.objects.get(location).await?.bytes().await };
         read.await.map_err(|e| failed(format!("read {location}"), &io_error(e)))
     }
 
-    /// Everything under a folder of the table, in no order.
-    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, SinkError> {
+    /// Everything under a folder, in no order.
+    pub async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, SinkError> {
         use futures::TryStreamExt;
         let folder = self.locate(folder)?;
         let listed = self.objects.list(Some(&folder)).try_collect().await;
@@ -211,15 +244,16 @@ impl Store {
     }
 
     /// Removes a file; one that is gone already is as good.
-    pub(crate) async fn remove(&self, location: &ObjectPath) -> Result<(), SinkError> {
+    pub async fn remove(&self, location: &ObjectPath) -> Result<(), SinkError> {
         match self.objects.delete(location).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(failed(format!("remove {location}"), &io_error(e))),
         }
     }
 
-    /// See [`super::Lake::probe`].
-    pub(crate) async fn probe(&self) -> Result<(), SinkError> {
+    /// Makes sure that of two writers who put an object of the same name only one succeeds. A folder's file system is
+    /// known by its errors.
+    pub async fn probe(&self) -> Result<(), SinkError> {
         let Place::Objects(root) = &self.place else { return Ok(()) };
         let object = join(root, &format!("_aion_probe/{}", Uuid::new_v4()));
         let put = async |text: &'static str| {
@@ -243,7 +277,7 @@ impl Store {
     }
 
     /// Whether anything is in a folder.
-    pub(crate) async fn has_any(&self, folder: &str) -> Result<bool, SinkError> {
+    pub async fn has_any(&self, folder: &str) -> Result<bool, SinkError> {
         use futures::TryStreamExt;
         let found = match &self.place {
             Place::Folder(root) => {
@@ -322,7 +356,7 @@ fn failed(doing: String, error: &io::Error) -> SinkError {
 
 fn unusable(url: &Url, cause: &str) -> SinkError {
     SinkError::Fatal {
-        doing: format!("open the lake at {url}"),
+        doing: format!("open {url}"),
         cause: cause.to_owned(),
         hint: "give a folder as file:///path or an object store's URL".to_owned(),
     }

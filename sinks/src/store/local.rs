@@ -1,4 +1,4 @@
-//! A table's folder on a local disk: each step that makes something last, in the order that a loss of power needs.
+//! A folder on a local disk: each step that makes something last, in the order that a loss of power needs.
 //!
 //! | what | is there for sure after |
 //! |---|---|
@@ -119,7 +119,8 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn make_folders(folder: &Path) -> io::Result<()> {
+/// Makes a folder and those that lead to it, each synced.
+pub(super) fn make_folders(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
