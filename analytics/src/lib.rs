@@ -1,5 +1,5 @@
 //! SQL over what the sinks stored: one table per table of the catalog, read from the lake, and
-//! `lag`.
+//! `lag`; and exports of it.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -26,16 +26,20 @@
 //! | `views` | tables of at-least-once topics without their repetitions |
 //! | [`filter`] | a condition over batches that aren't stored |
 //! | [`lag`] | how far the lake is behind the logs |
+//! | [`exports`] | rows of a time interval as files, provable |
+//! | [`digest`] | what rows say, as one number |
 //! | [`statements`] | where one statement ends and the next begins |
 //!
-//! **Invariant:** nothing here writes: every plan passes DataFusion's `SQLOptions`, and the only
+//! **Invariant:** queries write nothing: every plan passes DataFusion's `SQLOptions`, and the only
 //! object store that a plan can name is the lake's.
 //! **Invariant:** a query sees one snapshot of each table, whatever writers do meanwhile.
 //!
 //! Text columns are `Utf8View`: filters and groups then copy no text. `Binary` stays `Binary`.
 
+pub mod digest;
 pub mod engine;
 pub mod error;
+pub mod exports;
 pub mod filter;
 pub mod lag;
 mod lake;

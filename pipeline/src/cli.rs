@@ -12,6 +12,7 @@ use crate::{
         dead_letters::{self, DeadLettersCommand},
         dev::{self, DevArgs},
         diverged::{self, DivergedCommand},
+        export::{self, ExportCommand},
         generate::{self, GenerateArgs},
         lake::{self, LakeCommand},
         run, schemas,
@@ -59,6 +60,8 @@ enum Command {
     Diverged(DivergedCommand),
     /// Events sent to others over HTTP: how that goes, try it, deliver once more, stop it.
     Webhooks(WebhooksCommand),
+    /// Make a training export: rows of a time interval as Parquet, with a manifest that proves them; or prove one.
+    Export(ExportCommand),
     /// Look after a lake: how its tables stand, compaction, retention, vacuum.
     Lake(LakeCommand),
     /// Look after the tables of a ClickHouse database: what they lack, adding it, filling old breaks.
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Diverged(command) => diverged::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Webhooks(command) => webhooks::run(&command),
+        Command::Export(command) => export::run(command),
         Command::Lake(command) => lake::run(&command).map(|()| ExitCode::SUCCESS),
         Command::ClickHouse(command) => clickhouse::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),

@@ -9,6 +9,7 @@ pub mod dead_letters;
 mod decision;
 pub mod dev;
 pub mod diverged;
+pub mod export;
 pub mod generate;
 pub mod lake;
 pub mod run;

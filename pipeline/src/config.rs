@@ -6,6 +6,7 @@
 //! **Invariant:** a secret is never in the file: it is a reference, `env:NAME` or `file:PATH`.
 
 mod clickhouse;
+mod exports;
 mod jobs;
 mod overrides;
 mod registry;
@@ -30,6 +31,7 @@ pub use self::{
 };
 use crate::{
     exit::{Exit, Failure},
+    exports::service::Settings,
     http::{
         keys::{Key, Keys},
         tls::{self, Tls},
@@ -68,6 +70,8 @@ pub struct Config {
     pub audit: Option<AuditConfig>,
     /// By which policy webhooks are sent; none are without it.
     pub webhooks: Option<WebhooksConfig>,
+    /// Where training exports go; none are made without it.
+    pub exports: Option<Settings>,
     /// The jobs, at least one.
     pub jobs: Vec<JobConfig>,
 }
@@ -142,6 +146,7 @@ struct File {
     log: LogConfig,
     audit: Option<AuditFile>,
     webhooks: Option<WebhooksFile>,
+    exports: Option<exports::ExportsFile>,
     #[serde(default, rename = "job")]
     jobs: Vec<jobs::JobFile>,
 }
@@ -273,6 +278,7 @@ fn check(file: File) -> Result<Config, String> {
         flush_age: Duration::from_secs(lake.flush_age_s),
         upkeep: upkeep(&lake, &catalog)?,
     };
+    let exports = file.exports.map(|file| exports::check(file, &lake.options)).transpose()?;
     let clickhouse = file.clickhouse.map(|file| clickhouse::check(file, &catalog)).transpose()?;
     let mut places = vec![SinkKind::Lake];
     places.extend(clickhouse.as_ref().map(|_| SinkKind::ClickHouse));
@@ -291,6 +297,7 @@ fn check(file: File) -> Result<Config, String> {
         log: file.log,
         audit: file.audit.map(audit).transpose()?,
         webhooks: file.webhooks.map(webhooks).transpose()?,
+        exports,
         jobs,
     })
 }

@@ -9,6 +9,7 @@
 //!   kafka/          the embedded broker's log
 //!   registry/       the embedded schema registry's log
 //!   lake/           one Delta table per topic
+//!   exports/        training exports
 //! ```
 //!
 //! **Invariant:** a folder that isn't ours is never written to.
@@ -92,6 +93,16 @@ impl DataFolder {
     pub fn lake(&self) -> PathBuf {
         self.path.join("lake")
     }
+
+    /// Where exports go.
+    pub fn exports(&self) -> PathBuf {
+        exports(&self.path)
+    }
+}
+
+/// Where the exports of a data folder are.
+pub fn exports(path: &Path) -> PathBuf {
+    path.join("exports")
 }
 
 /// The address of the broker that runs on a data folder; `None` when none runs.

@@ -23,6 +23,10 @@ pub enum Exit {
     NotProvable = 8,
     /// Events break the contract and were not sent.
     Refused = 9,
+    /// Not now; the same may work later.
+    TryAgain = 75,
+    /// It worked, and there is nothing in it.
+    NoData = 99,
 }
 
 impl From<Exit> for ExitCode {

@@ -6,7 +6,9 @@
 //! | `/readyz` | 200 when every job has heard from Kafka and from its sinks; else 503 and, line by line, who hasn't and why |
 //! | `/metrics` | the process's own numbers in Prometheus' text format |
 //! | `/v1/...` | [`v1`]: events held against the contract, and published |
+//! | `/v1/exports` | [`exports`]: training exports |
 
+pub mod exports;
 pub mod keys;
 pub mod tls;
 pub mod v1;
@@ -24,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    exports::ExportsApi,
     tls::{Tls, TlsListener},
     v1::Api,
 };
@@ -54,13 +57,15 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 pub async fn serve(
     (listener, tls): (TcpListener, Option<Tls>),
     (health, metrics, api): (Arc<Health>, Arc<Metrics>, Arc<Api>),
+    exports: Option<Arc<ExportsApi>>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready).with_state(health))
         .route("/metrics", get(exposition).with_state(metrics))
-        .merge(v1::routes(api));
+        .merge(v1::routes(api))
+        .merge(exports.map(exports::routes).unwrap_or_default());
     let closed = shutdown.cancelled_owned();
     match tls {
         None => axum::serve(listener, app).with_graceful_shutdown(closed).await,

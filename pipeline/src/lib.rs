@@ -8,6 +8,7 @@ pub mod config;
 pub mod data_folder;
 mod event_text;
 pub mod exit;
+pub mod exports;
 pub mod health;
 pub mod http;
 pub mod job;

@@ -19,8 +19,9 @@ use crate::{
     audit::{Audits, schedule},
     config::{ClickHouseConfig, Config, JobConfig, SinkKind},
     exit::{Exit, Failure},
+    exports::service::{Exports, Stores},
     health::Health,
-    http::{self, v1::Api},
+    http::{self, exports::ExportsApi, v1::Api},
     job::{self, JobError, JobSpec},
     metrics::Metrics,
     preflight::{self, Partitions},
@@ -43,6 +44,8 @@ pub struct Platform {
     pub health: Arc<Health>,
     jobs: Vec<JoinHandle<Result<(), JobError>>>,
     webhooks: Option<Webhooks>,
+    /// The task that makes exports.
+    making: Option<JoinHandle<()>>,
     http: JoinHandle<std::io::Result<()>>,
     close_http: CancellationToken,
     /// Stops what isn't a job, with `shutdown` or once every job has ended.
@@ -66,6 +69,7 @@ impl Platform {
         let registry = config.registry.as_ref().map(|one| open_registry(&one.settings));
         let registry = registry.transpose()?;
         let places = Places { lake, clickhouse: house(&config)?, partitions };
+        let exports = exports(&config, &places).await?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         let topics = |job: &JobConfig| {
             let topics: Vec<_> = job.topics().map(Arc::clone).collect();
@@ -93,6 +97,7 @@ impl Platform {
         let told = webhooks.as_ref().map(|webhooks| webhooks.statuses.clone());
         let health = Arc::new(Health::new(statuses, told));
         let tls = config.http_tls.clone();
+        let keys = config.http_keys.clone();
         let (catalog, connection) = (config.catalog.clone(), config.kafka.clone());
         let api = Arc::new(Api::new(catalog, connection, registry, config.http_keys.clone()));
         let in_lake = config.jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
@@ -107,8 +112,11 @@ impl Platform {
         let metrics = Arc::new(Metrics::new(Arc::clone(&health), budget, audits));
         let close_http = CancellationToken::new();
         let pages = (Arc::clone(&health), metrics, api);
-        let serving = http::serve((listener, tls), pages, close_http.clone());
-        Ok(Platform { health, jobs, webhooks, http: tokio::spawn(serving), close_http, close })
+        let making = exports.as_ref().map(|exports| exports.start(&close));
+        let exports = exports.map(|exports| Arc::new(ExportsApi::new(exports, keys)));
+        let serving = http::serve((listener, tls), pages, exports, close_http.clone());
+        let http = tokio::spawn(serving);
+        Ok(Platform { health, jobs, webhooks, making, http, close_http, close })
     }
 
     /// Waits until every job ended: because of `shutdown`, or because a person has to act.
@@ -118,10 +126,27 @@ impl Platform {
         if let Some(webhooks) = self.webhooks {
             webhooks.ended().await;
         }
+        if let Some(making) = self.making {
+            making.await.context("the task of exports broke")?;
+        }
         self.close_http.cancel();
         self.http.await.context("the HTTP task broke")?.context("serve HTTP")?;
         failed.map_or(Ok(()), |failure| Err(failure.into()))
     }
+}
+
+/// Opens the exports, where the configuration says so.
+async fn exports(config: &Config, places: &Places) -> anyhow::Result<Option<Arc<Exports>>> {
+    let Some(settings) = config.exports.clone() else { return Ok(None) };
+    let stores = Stores {
+        lake: config.lake.url.clone(),
+        lake_options: config.lake.options.clone(),
+        clickhouse: places.clickhouse.as_ref().map(|(house, _)| house.clone()),
+        catalog: Arc::new(config.catalog.clone()),
+        connection: config.kafka.clone(),
+    };
+    let opened = Exports::open(settings, stores).await;
+    Ok(Some(Arc::new(opened.context("open the place of exports")?)))
 }
 
 /// Starts to deliver webhooks, where the configuration says so.

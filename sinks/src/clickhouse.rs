@@ -54,6 +54,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 
 use crate::sink::SinkError;
 
@@ -150,6 +151,33 @@ impl ClickHouse {
     pub async fn query(&self, sql: &str, within: Duration) -> Result<Vec<RecordBatch>, SinkError> {
         let answer = self.client.columns(sql, within).await;
         answer.map_err(|failure| failure.error("ask ClickHouse"))
+    }
+
+    /// The same, with the rows as they come: an answer may be larger than memory. One that breaks off is an error.
+    pub async fn stream(
+        &self,
+        sql: &str,
+        within: Duration,
+    ) -> Result<BoxStream<'static, Result<RecordBatch, SinkError>>, SinkError> {
+        let error = |failure: failure::Failure| failure.error("ask ClickHouse");
+        let answer = self.client.stream(sql, within).await.map_err(error)?;
+        Ok(answer.map_err(error).boxed())
+    }
+
+    /// The question how far a table has each partition: topic id, partition, next offset.
+    pub fn marks(&self, table: &str) -> String {
+        let database = self.database();
+        format!(
+            "select id, number, max(mark) from (
+                select toString(_topic_id) as id, _partition as number, max(_batch_last) + 1 as mark
+                from {database}.{table} group by id, number
+                union all
+                select topic_id as id, partition as number, toInt64(max(next)) as mark
+                from {database}.{} where table_name = '{table}' and kind in ('reached', 'opened')
+                group by id, number)
+            group by id, number",
+            aion_schemas::clickhouse::MARKS
+        )
     }
 
     /// The database.

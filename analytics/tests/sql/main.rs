@@ -4,5 +4,6 @@
 mod bounds;
 mod control;
 mod errors;
+mod exports;
 mod lake;
 mod reading;

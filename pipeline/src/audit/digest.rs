@@ -1,34 +1,18 @@
-//! What a row says, as one number: the same from every store, whatever engine reads it.
-//!
-//! A row is written as bytes, field after field as the contract has them, then its append time:
-//!
-//! | value | bytes |
-//! |---|---|
-//! | null | 0 |
-//! | text, or an object's text | 1, its length in bytes (8, little endian), its bytes |
-//! | integer, time in microseconds since 1970 | 1, its 8 bytes, little endian |
-//! | number | 1, the 8 bytes of the double, little endian; -0 as 0 |
-//! | boolean | 1, then 0 or 1 |
-//!
-//! The number is FNV-1a of those bytes, 128 bits wide. A range of offsets has the sum of its rows, modulo 2^128: the
-//! order in which a store keeps them doesn't count.
-//!
-//! **Invariant:** pure: it knows no store.
+//! What a row says, as one number: the same from every store ([`aion_analytics::digest`]). Of an event that is each field
+//! as the contract has them, then its append time.
 
-use aion_schemas::schema::{Field, Kind, Schema};
+use aion_analytics::digest::Layout;
+use aion_schemas::schema::{Kind, Schema};
 use anyhow::Context;
 use arrow::{
-    array::{Array, ArrayRef, AsArray, types},
+    array::{AsArray, types},
     compute::cast,
-    datatypes::{DataType, TimeUnit},
+    datatypes::DataType,
     record_batch::RecordBatch,
 };
 
 /// A row's offset, and the number.
 pub(super) type Row = (i64, u128);
-
-const FNV_OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-const FNV_PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
 /// The columns that [`rows`] wants, as SQL names them.
 pub(super) fn columns(schema: &Schema) -> String {
@@ -41,72 +25,9 @@ pub(super) fn columns(schema: &Schema) -> String {
 pub(super) fn rows(schema: &Schema, batch: &RecordBatch) -> anyhow::Result<Vec<Row>> {
     let offsets = cast(batch.column(0), &DataType::Int64).context("read the offsets")?;
     let offsets = offsets.as_primitive::<types::Int64Type>();
-    let mut numbers = vec![FNV_OFFSET; batch.num_rows()];
-    let kinds =
-        schema.fields.iter().map(|field: &Field| field.kind).chain(std::iter::once(Kind::Time));
-    for (kind, column) in kinds.zip(&batch.columns()[1..]) {
-        add(kind, column, &mut numbers)?;
-    }
+    let kinds = schema.fields.iter().map(|field| field.kind).chain(std::iter::once(Kind::Time));
+    let numbers = Layout::new(kinds).numbers(&batch.columns()[1..]).context("read the rows")?;
     Ok(offsets.values().iter().copied().zip(numbers).collect())
-}
-
-fn add(kind: Kind, column: &ArrayRef, numbers: &mut [u128]) -> anyhow::Result<()> {
-    let plain = match kind {
-        Kind::Text | Kind::Object => DataType::Utf8,
-        Kind::Bytes => DataType::Binary,
-        Kind::Integer => DataType::Int64,
-        Kind::Number => DataType::Float64,
-        Kind::Boolean => DataType::Boolean,
-        Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-    };
-    let column = cast(column, &plain).with_context(|| format!("read a column as {plain}"))?;
-    let each = |numbers: &mut [u128], write: &dyn Fn(usize, &mut u128)| {
-        for (row, number) in numbers.iter_mut().enumerate() {
-            if column.is_null(row) {
-                mix(number, &[0]);
-            } else {
-                mix(number, &[1]);
-                write(row, number);
-            }
-        }
-    };
-    let long = |number: &mut u128, bytes: &[u8]| {
-        mix(number, &(bytes.len() as u64).to_le_bytes());
-        mix(number, bytes);
-    };
-    match kind {
-        Kind::Text | Kind::Object => {
-            let texts = column.as_string::<i32>();
-            each(numbers, &|row, number| long(number, texts.value(row).as_bytes()));
-        }
-        Kind::Bytes => {
-            let bytes = column.as_binary::<i32>();
-            each(numbers, &|row, number| long(number, bytes.value(row)));
-        }
-        Kind::Integer => {
-            let values = column.as_primitive::<types::Int64Type>();
-            each(numbers, &|row, number| mix(number, &values.value(row).to_le_bytes()));
-        }
-        Kind::Number => {
-            let values = column.as_primitive::<types::Float64Type>();
-            each(numbers, &|row, number| mix(number, &(values.value(row) + 0.0).to_le_bytes()));
-        }
-        Kind::Boolean => {
-            let values = column.as_boolean();
-            each(numbers, &|row, number| mix(number, &[u8::from(values.value(row))]));
-        }
-        Kind::Time => {
-            let values = column.as_primitive::<types::TimestampMicrosecondType>();
-            each(numbers, &|row, number| mix(number, &values.value(row).to_le_bytes()));
-        }
-    }
-    Ok(())
-}
-
-fn mix(number: &mut u128, bytes: &[u8]) {
-    for byte in bytes {
-        *number = (*number ^ u128::from(*byte)).wrapping_mul(FNV_PRIME);
-    }
 }
 
 #[cfg(test)]
@@ -115,8 +36,9 @@ mod tests {
 
     use std::sync::Arc;
 
+    use aion_schemas::schema::Field;
     use arrow::array::{
-        DictionaryArray, Float64Array, Int32Array, Int64Array, StringArray,
+        ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array, StringArray,
         TimestampMicrosecondArray, TimestampMillisecondArray,
     };
 
@@ -192,13 +114,5 @@ mod tests {
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
-    }
-
-    /// FNV-1a as others compute it: of nothing, and of `a`.
-    #[test]
-    fn it_is_fnv() {
-        let mut number = FNV_OFFSET;
-        mix(&mut number, b"a");
-        assert_eq!(number, 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
     }
 }

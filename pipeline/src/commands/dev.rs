@@ -37,6 +37,7 @@ use crate::{
     },
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
+    exports::service as exports,
     http::{self, keys::Keys},
     logging, place,
     platform::Platform,
@@ -54,6 +55,8 @@ const UPKEEP: Duration = Duration::from_mins(10);
 const GRACE: Duration = Duration::from_secs(2);
 /// The policy that is taken where none is named.
 const POLICY: &str = "policies/webhooks.yaml";
+/// The policy of exports, where it is there.
+const EXPORTS_POLICY: &str = "policies/exports.yaml";
 /// The broker in this process doesn't compact: cursors are stored seldom.
 const WEBHOOKS_FLUSH: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(30);
@@ -208,7 +211,16 @@ fn config(
         log: LogConfig::default(),
         audit: None,
         webhooks: webhooks(args),
+        exports: Some(exports(folder)?),
     })
+}
+
+/// Exports into the data folder, by the policy that is there.
+fn exports(folder: &DataFolder) -> anyhow::Result<exports::Settings> {
+    let url = place::folder_url(&folder.exports()).map_err(anyhow::Error::msg)?;
+    let policy = Path::new(EXPORTS_POLICY);
+    let policy = policy.exists().then(|| policy.to_owned());
+    Ok(exports::Settings { policy, ..exports::Settings::at(url) })
 }
 
 /// The policy that is there. One that is named and isn't there is said by the platform.

@@ -10,9 +10,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use arrow::array::RecordBatch;
+use arrow::{array::RecordBatch, buffer::Buffer, error::ArrowError, ipc::reader::StreamDecoder};
 use bytes::Bytes;
-use reqwest::{Certificate, StatusCode};
+use futures::{Stream, stream};
+use reqwest::{Certificate, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -120,17 +121,43 @@ impl Client {
         sql: &str,
         within: Duration,
     ) -> Result<Vec<RecordBatch>, Failure> {
-        let settings = [
+        let body = Bytes::from(sql.to_owned());
+        let stream = self.post(&self.as_columns(), body, within).await?;
+        insert::batches(&stream).map_err(|cause| Failure::Unread(cause.to_string()))
+    }
+
+    /// The same, with the rows as they come.
+    pub(crate) async fn stream(
+        &self,
+        sql: &str,
+        within: Duration,
+    ) -> Result<impl Stream<Item = Result<RecordBatch, Failure>> + Send + use<>, Failure> {
+        let body = Bytes::from(sql.to_owned());
+        let answer = self.send(&self.as_columns(), body, within).await?;
+        let state = (answer, StreamDecoder::new(), Buffer::from(Vec::<u8>::new()));
+        Ok(stream::try_unfold(state, |(mut answer, mut decoder, mut bytes)| async move {
+            let unread = |cause: ArrowError| Failure::Unread(cause.to_string());
+            loop {
+                if let Some(rows) = decoder.decode(&mut bytes).map_err(unread)? {
+                    return Ok(Some((rows, (answer, decoder, bytes))));
+                }
+                match answer.chunk().await.map_err(Failure::unanswered)? {
+                    Some(more) => bytes = Buffer::from(more),
+                    None => return decoder.finish().map(|()| None).map_err(unread),
+                }
+            }
+        }))
+    }
+
+    fn as_columns(&self) -> [(&str, &str); 5] {
+        [
             ("database", self.server.database.as_str()),
             ("default_format", "ArrowStream"),
             ("output_format_arrow_string_as_string", "1"),
             ("output_format_arrow_low_cardinality_as_dictionary", "0"),
             // The least of no rows is null, as elsewhere.
             ("aggregate_functions_null_for_empty", "1"),
-        ];
-        let body = Bytes::from(sql.to_owned());
-        let stream = self.post(&settings, body, within).await?;
-        insert::batches(&stream).map_err(|cause| Failure::Unread(cause.to_string()))
+        ]
     }
 
     /// Inserts rows as one block, which becomes one part.
@@ -165,6 +192,17 @@ impl Client {
         body: Bytes,
         within: Duration,
     ) -> Result<Bytes, Failure> {
+        let answer = self.send(settings, body, within).await?;
+        answer.bytes().await.map_err(Failure::unanswered)
+    }
+
+    /// Sends a statement; its answer is one that says well.
+    async fn send(
+        &self,
+        settings: &[(&str, &str)],
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Response, Failure> {
         let mut url = self.server.url.clone();
         url.query_pairs_mut().extend_pairs(settings).append_pair("wait_end_of_query", "1");
         let mut request = self.http.post(url).body(body).timeout(within);
@@ -178,10 +216,10 @@ impl Client {
         let status = answer.status();
         let code = answer.headers().get("X-ClickHouse-Exception-Code");
         let code = code.and_then(|code| code.to_str().ok()?.parse().ok());
-        let body = answer.bytes().await.map_err(Failure::unanswered)?;
         if status == StatusCode::OK && code.is_none() {
-            return Ok(body);
+            return Ok(answer);
         }
+        let body = answer.bytes().await.map_err(Failure::unanswered)?;
         Err(Failure::refused(status, code, &body))
     }
 }

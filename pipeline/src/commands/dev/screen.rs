@@ -79,7 +79,8 @@ impl Screen {
   Kafka   {kafka}
   Schemas http://{registry}   a schema registry, with the topics' schemas
   HTTP    http://{http}   /livez /readyz /metrics
-  Lake    {data}/lake   Delta tables {tables}{webhooks}
+  Lake    {data}/lake   Delta tables {tables}
+  Exports http://{http}/v1/exports   into {data}/exports (docs/exports.md){webhooks}
 
 Try, in a second terminal:
 
