@@ -97,7 +97,7 @@ pub fn main() -> ExitCode {
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Diverged(command) => diverged::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Webhooks(command) => webhooks::run(&command),
-        Command::Export(command) => export::run(command),
+        Command::Export(command) => export::run(&command),
         Command::Lake(command) => lake::run(&command).map(|()| ExitCode::SUCCESS),
         Command::ClickHouse(command) => clickhouse::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),

@@ -17,7 +17,7 @@
 //! _jobs/<id>/request.json                      what was asked for
 //! _jobs/<id>/000001.json ...                   its states: queued, running, succeeded ...
 //! _jobs/<id>/progress.json                     written again while it runs
-//! <dataset>/<id>/attempt-1/                    files, manifest.json, _SUCCESS
+//! <dataset>/<id>/attempt-1/                    data/part-00000.parquet ..., manifest.json, _SUCCESS
 //! ```
 //!
 //! **Invariant:** a state follows on the one that was read, or isn't put: of two processes one goes on.

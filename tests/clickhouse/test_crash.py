@@ -118,9 +118,6 @@ def test_the_engine_dies_in_the_middle_of_an_insert(
     assert writers.all[0].stop() == 0
 
 
-@pytest.mark.xfail(
-    reason="not explained: rows at the log's end were there twice after the thaw"
-)
 @pytest.mark.parametrize("writers", [2], indirect=True)
 def test_a_writer_that_stands_before_its_insert_for_long_lands_nothing(
     writers: Writers, dev: Dev, engine: Engine

@@ -11,7 +11,10 @@ from airflow.dag_processing.dagbag import DagBag
 
 
 def main() -> None:
-    bag = DagBag(conf.get("core", "dags_folder"))
+    folder = conf.get("core", "dags_folder")
+    # As the processes of Airflow have it.
+    sys.path.insert(0, folder)
+    bag = DagBag(folder)
     if len(sys.argv) == 1:
         shown = {
             name: {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import json
 import random
 import uuid
@@ -91,7 +92,7 @@ class Story:
             # What comes after the horizon of the whole interval isn't looked at.
             line = [one for one in line if start <= one[0] < end + horizon]
             line.sort(key=lambda one: one[:2])
-            for now, after in zip(line, [*line[1:], None], strict=True):
+            for now, after in itertools.pairwise([*line, None]):
                 at, is_end, event = now
                 if is_end or at >= end or event["tier"] not in tiers:
                     continue

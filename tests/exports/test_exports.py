@@ -127,10 +127,12 @@ def test_a_topic_s_hour_has_each_event_once_whoever_reads_it(dev: Dev):
     assert Counter(rows) == wanted
     assert [at for _, at, _ in rows] == sorted(at for _, at, _ in rows)
     # Readers of other makers, by the folder alone.
-    assert pandas.read_parquet(folder).shape[0] == count
-    assert pyarrow.dataset.dataset(folder).count_rows() == count
-    glob = f"{folder}/*.parquet"
-    assert duckdb.sql(f"select count(*) from '{glob}'").fetchone() == (count,)
+    data = folder / "data"
+    assert status["data_uri"] == f"file://{data}"
+    assert pandas.read_parquet(data).shape[0] == count
+    assert pyarrow.dataset.dataset(data).count_rows() == count
+    glob = f"{data}/*.parquet"
+    assert duckdb.sql(f"select count(*) from '{glob}'").fetchall() == [(count,)]
     counted = chdb.query(f"SELECT count() FROM file('{glob}', Parquet)", "CSV")
     assert int(str(counted)) == count
     done = proven(dev, folder)
@@ -244,7 +246,8 @@ def command(dev: Dev, seed: int) -> list[object]:
     rules = ["--horizon", HORIZON_S, "--lateness", lateness(dev, HORIZON_S)]
     rules += ["--seed", seed, "--rows-per-file", 1000]
     where = ["--data", dev.data, "--wait", "--wait-for-close"]
-    return ["export", "--dataset", "router_training", *interval, *rules, *where]
+    options = ["--dataset", "router_training", *interval, *rules, *where]
+    return ["export", *map(str, options)]
 
 
 def first_to_begin(dev: Dev, log: Path, has_begun, **plan: str) -> tuple[Process, list]:
@@ -276,7 +279,7 @@ def runs(process: Process) -> bool:
 def ended(arguments: list) -> dict:
     """The same asked for by another process."""
     done = subprocess.run(
-        [binary(), *map(str, arguments)],
+        [binary(), *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -328,7 +331,7 @@ def test_a_frozen_process_that_wakes_changes_nothing(dev: Dev, tmp_path: Path):
         zombie.end()
     check_whole(dev, status, 2)
     folder = Path(status["manifest_uri"].removeprefix("file://")).parent
-    assert not list(folder.parent.glob("attempt-1/*.parquet")), "it took its files away"
+    assert not list(folder.parent.glob("attempt-1/data/*")), "it took its files away"
 
 
 def test_a_platform_that_is_killed_goes_on_with_what_it_was_asked_for(dev: Dev):
@@ -343,7 +346,7 @@ def test_a_platform_that_is_killed_goes_on_with_what_it_was_asked_for(dev: Dev):
 
 
 def test_of_several_processes_one_makes_it(dev: Dev):
-    arguments = [str(part) for part in command(dev, next(SEEDS))]
+    arguments = command(dev, next(SEEDS))
     several = [
         subprocess.Popen([binary(), *arguments], stdout=subprocess.PIPE, text=True)
         for _ in range(3)

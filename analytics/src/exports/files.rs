@@ -32,6 +32,8 @@ use super::{
 use crate::digest::{Digest, Layout as RowLayout};
 
 const DAY_US: i64 = 86_400_000_000;
+/// The folder of the files: readers that take all of a folder find nothing else in it.
+pub const DATA: &str = "data";
 
 /// What writing comes to.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +87,7 @@ impl Writer {
         folder: &str,
         request: &Request,
     ) -> Result<Writer, WriteError> {
-        store.make_folder(folder).await?;
+        store.make_folder(&format!("{folder}/{DATA}")).await?;
         let dataset = &request.dataset;
         let schema = dataset.schema();
         let event_time = schema.index_of(dataset.event_time()).map_err(encode)?;
@@ -197,12 +199,12 @@ impl Writer {
     async fn end_file(&mut self) -> Result<(), WriteError> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let bytes = open.encoder.into_inner().map_err(encode)?;
-        let name = format!("part-{:05}.parquet", self.written.len());
+        let name = format!("{DATA}/part-{:05}.parquet", self.written.len());
         let path = if self.layout.by_date {
             let day = rfc3339(Timestamp(open.times.0));
-            let folder = format!("date={}", &day[..10]);
+            let folder = format!("{DATA}/date={}", &day[..10]);
             self.store.make_folder(&format!("{}/{folder}", self.folder)).await?;
-            format!("{folder}/{name}")
+            name.replace(DATA, &folder)
         } else {
             name
         };

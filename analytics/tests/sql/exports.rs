@@ -304,7 +304,10 @@ async fn each_day_can_have_a_folder() {
     let paths: Vec<_> = made.files.iter().map(|file| (file.path.as_str(), file.rows)).collect();
     assert_eq!(
         paths,
-        [("date=2026-11-24/part-00000.parquet", 1), ("date=2026-11-25/part-00001.parquet", 2)]
+        [
+            ("data/date=2026-11-24/part-00000.parquet", 1),
+            ("data/date=2026-11-25/part-00001.parquet", 2)
+        ]
     );
 }
 

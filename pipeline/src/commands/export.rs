@@ -45,12 +45,12 @@ const SHOW: Duration = Duration::from_secs(1);
 
 /// The arguments of `aion export`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct ExportCommand {
     #[command(subcommand)]
     task: Option<Task>,
     #[command(flatten)]
-    args: Option<ExportArgs>,
+    args: ExportArgs,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -78,14 +78,14 @@ struct ExportArgs {
     #[command(flatten)]
     place: PlaceArgs,
     /// The table, such as `decisions`, or `router_training`.
-    #[arg(long, value_name = "NAME")]
-    dataset: String,
+    #[arg(long, value_name = "NAME", required = true)]
+    dataset: Option<String>,
     /// From then on, in RFC 3339.
-    #[arg(long, value_name = "TIME")]
-    start: String,
+    #[arg(long, value_name = "TIME", required = true)]
+    start: Option<String>,
     /// Up to then, not included.
-    #[arg(long, value_name = "TIME")]
-    end: String,
+    #[arg(long, value_name = "TIME", required = true)]
+    end: Option<String>,
     /// So many seconds after the end an event may still arrive [default: 300].
     #[arg(long, value_name = "SECONDS")]
     lateness: Option<u32>,
@@ -122,16 +122,12 @@ struct ExportArgs {
 }
 
 /// Runs `aion export`.
-pub fn run(command: ExportCommand) -> anyhow::Result<ExitCode> {
+pub fn run(command: &ExportCommand) -> anyhow::Result<ExitCode> {
     logging::start(&LogConfig { filter: "warn".into(), ..LogConfig::default() })?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    match (command.task, command.args) {
-        (Some(Task::Verify(args)), _) => runtime.block_on(verify::run(&args)),
-        (None, Some(args)) => runtime.block_on(make(&args)),
-        (None, None) => {
-            let what = "say what: --dataset, --start and --end, or `verify` and a manifest";
-            Err(Failure::new(Exit::Usage, what).into())
-        }
+    match &command.task {
+        Some(Task::Verify(args)) => runtime.block_on(verify::run(args)),
+        None => runtime.block_on(make(&command.args)),
     }
 }
 
@@ -219,9 +215,11 @@ fn refusal(refused: &Refusal) -> ExitCode {
 
 fn asked(args: &ExportArgs) -> Asked {
     let layout = Layout::default();
+    // Those are required where there is no subcommand.
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
     Asked {
-        dataset: args.dataset.clone(),
-        interval: Interval { start: args.start.clone(), end: args.end.clone() },
+        dataset: text(&args.dataset),
+        interval: Interval { start: text(&args.start), end: text(&args.end) },
         lateness_s: args.lateness,
         horizon_s: args.horizon,
         tiers: (!args.tiers.is_empty())

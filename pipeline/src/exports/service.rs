@@ -10,6 +10,7 @@ use std::{
 use aion_analytics::{
     Engine, Settings as EngineSettings,
     exports::{
+        files::DATA,
         manifest::MANIFEST,
         request::{Asked, Request, Wrong},
         time::rfc3339,
@@ -167,7 +168,10 @@ pub struct Status {
     /// The digest of the rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Where the manifest is; the files lie beside it.
+    /// The folder of its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_uri: Option<String>,
+    /// Where the manifest is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest_uri: Option<String>,
     /// Why it failed.
@@ -386,9 +390,11 @@ impl Exports {
             }
             _ => None,
         };
-        let manifest = format!("{}/{MANIFEST}", job.folder(last.attempt));
-        let manifest_uri = self.store.root().join(&manifest).map(String::from).ok();
         let result = last.result.clone();
+        let uri = |name: &str| {
+            let place = self.store.root().join(&format!("{}/{name}", job.folder(last.attempt)));
+            place.map(String::from).ok().filter(|_| result.is_some())
+        };
         Ok(Status {
             id: job.id.clone(),
             dataset: job.order.request.dataset.clone(),
@@ -399,7 +405,8 @@ impl Exports {
             files: result.as_ref().map(|result| result.files),
             bytes: result.as_ref().map(|result| result.bytes),
             digest: result.as_ref().map(|result| result.digest.clone()),
-            manifest_uri: manifest_uri.filter(|_| result.is_some()),
+            data_uri: uri(DATA),
+            manifest_uri: uri(MANIFEST),
             error: last.error.clone(),
             request: job.order.request.clone(),
             source: job.order.source.clone(),

@@ -18,7 +18,7 @@ from aion_provider.hook import OVER, WAIT_S, AionHook
 from aion_provider.trigger import AionExportTrigger, shown
 
 # What goes on to other tasks; the rest stands in the manifest.
-TOLD = ("id", "dataset", "state", "rows", "files", "digest", "manifest_uri")
+TOLD = ("id", "dataset", "state", "rows", "files", "digest", "data_uri", "manifest_uri")
 
 
 class AionExportOperator(BaseOperator):
