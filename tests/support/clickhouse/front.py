@@ -27,7 +27,9 @@ from chdb.state.sqlitelike import Connection
 
 # What the interface itself takes; every other parameter of a URL is a setting.
 OWN = {"query", "database", "query_id", "default_format", "user", "password"}
-OWN |= {"wait_end_of_query"}
+OWN |= {"wait_end_of_query", "client_protocol_version", "quota_key"}
+# There are no sessions here: each query has a connection of its own.
+OWN |= {"session_id", "session_timeout", "session_check"}
 # As the server maps its codes to HTTP; any other is 500.
 STATUS = {60: 404, 81: 404, 516: 403, 497: 403, 159: 408, 241: 507, 202: 503}
 STATUS |= dict.fromkeys([6, 27, 36, 43, 46, 47, 53, 62, 386], 400)

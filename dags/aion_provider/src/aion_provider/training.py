@@ -41,7 +41,8 @@ def train(manifest_uri: str) -> dict[str, Any]:
         [pandas.read_parquet(file) for file in files], ignore_index=True
     )
     # Of a decision that was superseded, or whose end isn't known, there is nothing to learn.
-    rows = rows[rows["outcome"].notna()]
+    rows = rows[rows["outcome"].notna()].copy()
+    rows[WORDS] = rows[WORDS].astype(object).fillna("")
     rows["label"] = (rows["outcome"] == "succeeded").astype(int)
     seen, unseen = rows[rows["split"] == "train"], rows[rows["split"] == "test"]
     if seen["label"].nunique() < 2 or unseen["label"].nunique() < 2:
@@ -77,10 +78,7 @@ def pipeline() -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    words = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value="", missing_values=None),
-        OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5),
-    )
+    words = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5)
     numbers = make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True), StandardScaler()
     )
