@@ -45,7 +45,7 @@ impl Layout {
             let what = format!("{} columns, {} are wanted", columns.len(), self.0.len());
             return Err(ArrowError::SchemaError(what));
         }
-        let mut numbers = vec![FNV_OFFSET; columns.first().map_or(0, |column| column.len())];
+        let mut numbers = vec![FNV_OFFSET; columns.first().map_or(0, Array::len)];
         for (kind, column) in self.0.iter().zip(columns) {
             add(*kind, column, &mut numbers)?;
         }

@@ -163,8 +163,8 @@ mod tests {
     const BOUNDARY: Timestamp = Timestamp(1_000_000_000);
     const LATER: Timestamp = Timestamp(1_060_000_000);
 
-    fn log(start: i64, stable: i64, end: i64) -> Option<LogSeen> {
-        Some(LogSeen { start: Offset(start), stable_end: Offset(stable), end: Offset(end) })
+    fn log(start: i64, stable: i64, end: i64) -> LogSeen {
+        LogSeen { start: Offset(start), stable_end: Offset(stable), end: Offset(end) }
     }
 
     fn judge(now: Timestamp, seen: Seen) -> Result<i64, Open> {
@@ -176,33 +176,33 @@ mod tests {
     #[test]
     fn a_later_row_closes_at_once() {
         let seen =
-            Seen { first_after: Some(Offset(7)), mark: Some(Offset(9)), log: log(0, 20, 25) };
+            Seen { first_after: Some(Offset(7)), mark: Some(Offset(9)), log: Some(log(0, 20, 25)) };
         assert_eq!(judge(Timestamp(0), seen), Ok(7));
     }
 
     #[test]
     fn an_idle_partition_closes_at_its_end_once_clocks_agree() {
-        let idle = Seen { mark: Some(Offset(20)), log: log(0, 20, 20), ..Seen::default() };
+        let idle = Seen { mark: Some(Offset(20)), log: Some(log(0, 20, 20)), ..Seen::default() };
         assert_eq!(judge(LATER, idle.clone()), Ok(20));
         assert!(matches!(judge(Timestamp(LATER.0 - 1), idle), Err(Open::Early { .. })));
     }
 
     #[test]
     fn a_partition_that_never_had_anything_closes() {
-        assert_eq!(judge(LATER, Seen { log: log(0, 0, 0), ..Seen::default() }), Ok(0));
-        let lost = Seen { log: log(50, 50, 50), ..Seen::default() };
+        assert_eq!(judge(LATER, Seen { log: Some(log(0, 0, 0)), ..Seen::default() }), Ok(0));
+        let lost = Seen { log: Some(log(50, 50, 50)), ..Seen::default() };
         assert_eq!(judge(LATER, lost), Ok(50), "retention took all of it");
     }
 
     #[test]
     fn a_store_behind_the_log_keeps_it_open() {
-        let behind = Seen { mark: Some(Offset(18)), log: log(0, 20, 20), ..Seen::default() };
+        let behind = Seen { mark: Some(Offset(18)), log: Some(log(0, 20, 20)), ..Seen::default() };
         assert!(matches!(judge(LATER, behind), Err(Open::Behind { by: 2, .. })));
     }
 
     #[test]
     fn an_open_transaction_keeps_it_open() {
-        let hidden = Seen { mark: Some(Offset(20)), log: log(0, 20, 22), ..Seen::default() };
+        let hidden = Seen { mark: Some(Offset(20)), log: Some(log(0, 20, 22)), ..Seen::default() };
         assert!(matches!(judge(LATER, hidden), Err(Open::Transaction { .. })));
     }
 

@@ -172,28 +172,19 @@ impl Dataset {
              sum(case when {below} then 0 else 1 end) as late from {} \
              where {within_time}{}",
             within.table(topic),
-            self.of_tiers(request)
+            of_tiers(request)
         )
     }
 
     fn kept(&self, topic: &Topic, request: &Request, within: &Within<'_>) -> String {
         let time = self.of_interval(request, within.dialect);
-        format!("{time} and {}{}", within.below(topic), self.of_tiers(request))
+        format!("{time} and {}{}", within.below(topic), of_tiers(request))
     }
 
     fn of_interval(&self, request: &Request, dialect: Dialect) -> String {
         let time = quoted(self.event_time());
         let (start, end) = (dialect.time(request.start), dialect.time(request.end));
         format!("{time} >= {start} and {time} < {end}")
-    }
-
-    /// ` and tier in (...)`, where rows have one.
-    fn of_tiers(&self, request: &Request) -> String {
-        let Some(tiers) = &request.tiers else { return String::new() };
-        if tiers.is_empty() {
-            return " and false".to_owned();
-        }
-        format!(" and tier in ({})", list(tiers.iter().map(|tier| literal(tier))))
     }
 
     fn order(&self) -> String {
@@ -278,6 +269,15 @@ impl Dialect {
         };
         format!("cast(null as {name})")
     }
+}
+
+/// ` and tier in (...)`, where rows have one.
+fn of_tiers(request: &Request) -> String {
+    let Some(tiers) = &request.tiers else { return String::new() };
+    if tiers.is_empty() {
+        return " and false".to_owned();
+    }
+    format!(" and tier in ({})", list(tiers.iter().map(|tier| literal(tier))))
 }
 
 /// Which of the events with one `event_id` a row is, the first that arrived being 1; one without an id is its own.

@@ -74,6 +74,7 @@ struct PlaceArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 struct ExportArgs {
     #[command(flatten)]
     place: PlaceArgs,
@@ -145,9 +146,12 @@ async fn make(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         Err(refused) => return Ok(refusal(&refused)),
     };
     if args.wait {
-        let exports = exports.start_one(&status.id, &shutdown);
-        status = wait(&exports, status, &shutdown).await?;
+        let (exports, making) = exports.start_one(&status.id, &shutdown);
+        let waited = wait(&exports, status, &shutdown).await;
         shutdown.cancel();
+        // What it has begun and somebody else has made, it takes away.
+        making.await.context("the task of the export broke")?;
+        status = waited?;
     }
     let line = serde_json::to_string(&status).context("write how it stands")?;
     if let Some(path) = &args.result {

@@ -122,6 +122,12 @@ pub enum Refusal {
     Failed(anyhow::Error),
 }
 
+impl From<SinkError> for Refusal {
+    fn from(cause: SinkError) -> Refusal {
+        Refusal::Unavailable(cause.to_string())
+    }
+}
+
 /// How a request is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -238,11 +244,15 @@ impl Exports {
     }
 
     /// Makes one export only, and removes nothing.
-    pub fn start_one(mut self, id: &str, shutdown: &CancellationToken) -> Arc<Exports> {
+    pub fn start_one(
+        mut self,
+        id: &str,
+        shutdown: &CancellationToken,
+    ) -> (Arc<Exports>, tokio::task::JoinHandle<()>) {
         self.only = Some(id.to_owned());
         let exports = Arc::new(self);
-        tokio::spawn(runner::run(Arc::clone(&exports), shutdown.clone()));
-        exports
+        let making = tokio::spawn(runner::run(Arc::clone(&exports), shutdown.clone()));
+        (exports, making)
     }
 
     /// Checks what is asked for against the contract and the policy, which is read anew.
@@ -261,11 +271,11 @@ impl Exports {
         let store = self
             .source(source)
             .map_err(|reason| Refusal::Wrong(vec![Wrong { field: "source".to_owned(), reason }]))?;
-        let tables = self.tables(&request).await.map_err(refusal_of)?;
+        let tables = self.tables(&request).await.map_err(|cause| refusal_of(&cause))?;
         let topic_ids: BTreeSet<Uuid> =
             tables.iter().flat_map(|(_, logs)| logs.topic_ids.iter().copied()).collect();
         let id = request.id(&topic_ids);
-        let known = self.journal.job(&id).await.map_err(store_failed)?;
+        let known = self.journal.job(&id).await?;
         let is_new = known.as_ref().is_none_or(|job| match job.last().state {
             State::Succeeded => how.force,
             state => state.is_over(),
@@ -288,16 +298,16 @@ impl Exports {
                     source: store.name().to_owned(),
                     created_at: rfc3339(now()),
                 };
-                self.journal.order(&id, &order).await.map_err(store_failed)?;
+                self.journal.order(&id, &order).await?;
             }
             Some(job) => {
                 let again = entry(State::Queued, job.last().attempt, rfc3339(now()));
                 // Where somebody else was first, that is as good.
-                self.journal.put(&id, job.next(), &again).await.map_err(store_failed)?;
+                self.journal.put(&id, job.next(), &again).await?;
             }
         }
         self.asked.notify_one();
-        let job = self.journal.job(&id).await.map_err(store_failed)?;
+        let job = self.journal.job(&id).await?;
         let gone = || Refusal::Failed(anyhow::anyhow!("export {id} was removed just now"));
         self.answer(&job.ok_or_else(gone)?).await
     }
@@ -491,16 +501,12 @@ fn line(entry: &Entry) -> String {
     format!("{at} {state}{}", more.or(made).unwrap_or_default())
 }
 
-fn refusal_of(cause: AskError) -> Refusal {
+fn refusal_of(cause: &AskError) -> Refusal {
     match cause {
-        AskError::Unavailable(cause) => Refusal::Unavailable(cause),
+        AskError::Unavailable(cause) => Refusal::Unavailable(cause.clone()),
         other => {
             let reason = other.to_string();
             Refusal::Wrong(vec![Wrong { field: "dataset".to_owned(), reason }])
         }
     }
-}
-
-fn store_failed(cause: SinkError) -> Refusal {
-    Refusal::Unavailable(cause.to_string())
 }

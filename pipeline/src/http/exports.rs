@@ -52,6 +52,7 @@ impl ExportsApi {
         ExportsApi { exports, keys }
     }
 
+    #[expect(clippy::result_large_err, reason = "the error is the answer, which is sent at once")]
     fn admit(&self, headers: &HeaderMap) -> Result<(), Response> {
         self.keys.admit(headers).map_err(|(status, what)| problem(status, what, &[]))
     }
@@ -114,6 +115,7 @@ async fn ask(State(api): State<Arc<ExportsApi>>, request: Request) -> Response {
 }
 
 /// Reads a body: fields that say how to go about it are taken out, the rest is what is asked for.
+#[expect(clippy::result_large_err, reason = "the error is the answer, which is sent at once")]
 async fn read(request: Request) -> Result<Reading, Response> {
     let wrong = |field: &str, reason: String| {
         let wrong = Wrong { field: field.to_owned(), reason };
@@ -255,7 +257,10 @@ fn follow_log(
                 .map(str::to_owned)
                 .collect();
             if !new.is_empty() || is_over {
-                let lines = new.iter().map(|line| format!("{line}\n")).collect::<String>();
+                let mut lines = new.join("\n");
+                if !lines.is_empty() {
+                    lines.push('\n');
+                }
                 told.extend(new);
                 return Some((Ok(lines), (exports, id, told, is_over)));
             }

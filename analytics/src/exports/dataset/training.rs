@@ -20,8 +20,8 @@ use std::sync::Arc;
 use aion_schemas::{catalog::Catalog, schema::Kind};
 
 use super::{
-    Column, DECISIONS, Dataset, TASKS, TRAINING, Within, column, first_copies, list, place_columns,
-    quoted,
+    Column, DECISIONS, Dataset, TASKS, TRAINING, Within, column, first_copies, list, of_tiers,
+    place_columns, quoted,
 };
 use crate::exports::request::Request;
 
@@ -107,7 +107,7 @@ pub(super) fn rows(dataset: &Dataset, request: &Request, within: &Within<'_>) ->
             .iter()
             .map(|(name, ..)| format!("case when {ended} then next_{name} end as {name}")),
     );
-    let tiers = dataset.of_tiers(request);
+    let tiers = of_tiers(request);
     let order = dataset.order();
     let before_end = dialect.time(request.end);
     format!(

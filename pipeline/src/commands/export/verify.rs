@@ -131,18 +131,15 @@ fn stores(
     manifest: &Manifest,
 ) -> anyhow::Result<(Source, Arc<aion_schemas::catalog::Catalog>)> {
     let name = args.source.as_deref().unwrap_or(&manifest.source);
-    let (lake, options, catalog, house) = match &args.config {
-        Some(path) => {
-            let config = Config::load(path)?;
-            let house = config.clickhouse.map(|house| house.server);
-            (config.lake.url, config.lake.options, Arc::new(config.catalog), house)
-        }
-        None => {
-            let lake = place::folder_url(&args.data.join("lake"));
-            let lake = lake.map_err(|cause| Failure::new(Exit::Data, cause))?;
-            let catalog = Arc::new(crate::args::lake::catalog(None)?);
-            (lake, storage::from_environment(), catalog, None)
-        }
+    let (lake, options, catalog, house) = if let Some(path) = &args.config {
+        let config = Config::load(path)?;
+        let house = config.clickhouse.map(|house| house.server);
+        (config.lake.url, config.lake.options, Arc::new(config.catalog), house)
+    } else {
+        let lake = place::folder_url(&args.data.join("lake"));
+        let lake = lake.map_err(|cause| Failure::new(Exit::Data, cause))?;
+        let catalog = Arc::new(crate::args::lake::catalog(None)?);
+        (lake, storage::from_environment(), catalog, None)
     };
     let source = match (name, house) {
         ("lake", _) => {
