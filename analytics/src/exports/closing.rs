@@ -123,8 +123,9 @@ fn partition(
     if log.stable_end < log.end {
         return Err(Open::Transaction { table: Arc::clone(table), place });
     }
-    // What the log lost before anybody read it isn't waited for.
-    let reached = seen.mark.unwrap_or(log.start).max(log.start);
+    // A store without a mark begins where the log does. One that has a mark moves it over what the log lost; until then
+    // it may hold rows from there that aren't durable.
+    let reached = seen.mark.unwrap_or(log.start);
     if reached < log.end {
         return Err(Open::Behind { table: Arc::clone(table), place, by: log.end - reached });
     }
@@ -192,6 +193,11 @@ mod tests {
         assert_eq!(judge(LATER, Seen { log: Some(log(0, 0, 0)), ..Seen::default() }), Ok(0));
         let lost = Seen { log: Some(log(50, 50, 50)), ..Seen::default() };
         assert_eq!(judge(LATER, lost), Ok(50), "retention took all of it");
+        let half = Seen { mark: Some(Offset(40)), log: Some(log(50, 50, 50)), ..Seen::default() };
+        assert!(
+            matches!(judge(LATER, half), Err(Open::Behind { by: 10, .. })),
+            "its mark has to move"
+        );
     }
 
     #[test]

@@ -149,8 +149,8 @@ pub async fn reached(
         let marks = source.marks(topic).await?;
         for (place, end) in &vector.0 {
             let start = logs.partitions.get(place).map_or(*end, |log| log.start);
-            // What was lost before it was read isn't waited for.
-            let mark = marks.get(place).copied().unwrap_or(start).max(start);
+            // A store without a mark begins where the log does. One that has a mark moves it over what was lost.
+            let mark = marks.get(place).copied().unwrap_or(start);
             if mark < *end {
                 let (table, by) = (Arc::clone(&topic.table), *end - mark);
                 return Ok(Err(Open::Behind { table, place: *place, by }));

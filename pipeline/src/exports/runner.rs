@@ -59,7 +59,7 @@ pub async fn run(exports: Arc<Exports>, shutdown: CancellationToken) {
                     let (exports, stop) = (Arc::clone(&exports), shutdown.child_token());
                     running.spawn(async move {
                         let id = job.id.clone();
-                        attempt(&exports, job, stop).await;
+                        attempt(Arc::clone(&exports), job, stop).await;
                         exports.changed.notify_waiters();
                         id
                     });
@@ -191,27 +191,48 @@ enum Ended {
     Failed(Fault),
 }
 
-/// One attempt, to its state.
-async fn attempt(exports: &Exports, job: Job, shutdown: CancellationToken) {
-    let number = job.last().attempt;
+/// One attempt, to its state. Rows are sorted and encoded on a thread for that: whoever shares the runtime isn't held up,
+/// and the attempt shows that it lives meanwhile.
+async fn attempt(exports: Arc<Exports>, job: Job, shutdown: CancellationToken) {
     let shared = Arc::new(Mutex::new(Progress {
-        attempt: number,
+        attempt: job.last().attempt,
         phase: "looking how far the store is".to_owned(),
         ..Progress::default()
     }));
     let stop = shutdown.child_token();
-    let beats = beat(exports, &job, &shared, &stop);
-    let made = make(exports, &job, &shared);
+    let mut worker = {
+        let (exports, job) = (Arc::clone(&exports), job.clone());
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let made = make(&exports, &job, &shared);
+            runtime.block_on(stop.run_until_cancelled(made))
+        })
+    };
     let ended = tokio::select! {
         biased;
         () = shutdown.cancelled() => Err(Ended::Stopping),
-        () = beats => Err(Ended::Lost),
-        made = made => made.map_err(|cause| Ended::Failed(fault_of(&cause))),
+        () = beat(&exports, &job, &shared, &stop) => Err(Ended::Lost),
+        made = &mut worker => ended(made),
     };
     stop.cancel();
-    if let Err(cause) = settle(exports, &job, ended).await {
+    if !worker.is_finished() {
+        // It must not write any more when its folder is cleaned up.
+        worker.await.ok();
+    }
+    if let Err(cause) = settle(&exports, &job, ended).await {
         // The next look finds it running and silent, and takes it up.
         tracing::warn!(export = job.id, "its state can't be written: {cause:#}");
+    }
+}
+
+fn ended(
+    made: Result<Option<anyhow::Result<Outcome>>, tokio::task::JoinError>,
+) -> Result<Outcome, Ended> {
+    match made {
+        Ok(Some(made)) => made.map_err(|cause| Ended::Failed(fault_of(&cause))),
+        Ok(None) => Err(Ended::Stopping),
+        Err(cause) => Err(Ended::Failed(fault_of(&cause.into()))),
     }
 }
 
