@@ -49,6 +49,7 @@ mod sink;
 pub mod testing;
 pub mod upkeep;
 
+pub(crate) use clock::{Clock, Moment};
 pub use contract::{DATE_COLUMN, TableSpec};
 pub use sink::LakeSink;
 
@@ -124,6 +125,16 @@ impl Lake {
     /// The table of that name, for reading; it need not exist yet.
     pub fn table(&self, name: &str) -> Result<read::Table, SinkError> {
         Ok(read::Table::new(self.store(name)?, Arc::clone(&self.engine)))
+    }
+
+    /// A folder beside the tables, for what belongs to the lake and is no table.
+    pub(crate) fn beside(&self, folder: &str) -> Result<Store, SinkError> {
+        let root = self.root.join(&format!("{folder}/")).map_err(|e| SinkError::Fatal {
+            doing: format!("open folder {folder} of the lake at {}", self.root),
+            cause: e.to_string(),
+            hint: "use letters, digits, '_', '-' and '.'".to_owned(),
+        })?;
+        Store::new(&root, Arc::clone(&self.objects))
     }
 
     /// A table as those see it who change it.

@@ -7,6 +7,7 @@
 //! | [`sink`] | the contract: assign, write, flush, revoke |
 //! | [`lake`] | Delta Lake tables of Parquet files |
 //! | [`clickhouse`] | ClickHouse tables |
+//! | [`prometheus`] | series that Prometheus reads |
 //! | [`store`] | files that last, in a folder or an object store |
 //! | [`fault`] | places where a crash test kills the process |
 //! | `memory` | a sink for tests of what stands above it (feature `testing`) |
@@ -25,5 +26,6 @@ pub mod lake;
 #[cfg(feature = "testing")]
 pub mod memory;
 mod origins;
+pub mod prometheus;
 pub mod sink;
 pub mod store;

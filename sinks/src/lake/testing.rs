@@ -34,12 +34,16 @@ pub enum Protection {
     Origins,
     /// Before a swap of files is put, no other entry may have removed one of them.
     Inputs,
+    /// A checkpoint of series is named by the number after that of the one it builds on; without it, by its mark.
+    Number,
+    /// Series are shown once they are checkpointed; without it, as soon as they are added up.
+    Checkpointed,
 }
 
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 impl Protection {
-    const ALL: [Protection; 7] = [
+    const ALL: [Protection; 9] = [
         Protection::Marks,
         Protection::OwnEntry,
         Protection::Rules,
@@ -47,6 +51,8 @@ impl Protection {
         Protection::FileAge,
         Protection::SlowPut,
         Protection::Inputs,
+        Protection::Number,
+        Protection::Checkpointed,
     ];
 
     /// What `AION_TAKE_OUT` names: for controls with a process of its own.

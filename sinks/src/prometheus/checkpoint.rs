@@ -1,0 +1,194 @@
+//! Checkpoints: what a partition adds up to and its mark, in one object, numbered from 1.
+//!
+//! `<topic id>/<partition>/<number>.json.gz` below the topic's folder. The newest is the one with the greatest number.
+//!
+//! **Invariant:** a number is put only if it is free, and is the one after that which the series build on. So of two
+//! that go on from the same checkpoint one is refused. By any other name, as the mark, both would be let in, and a
+//! series could fall.
+//! **Invariant:** checkpoints are removed only when they are [`KEPT`] older than the newest, by the store's own times,
+//! and a writer that has not looked for half as long looks before it puts: a number that was free because its
+//! object was removed is never taken for a new one.
+
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
+
+use aion_schemas::log::{Mark, Offset, Partition};
+use bytes::Bytes;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::state::State;
+use crate::{
+    sink::SinkError,
+    store::{Put, Store},
+};
+
+/// How long older checkpoints stay.
+pub(super) const KEPT: Duration = Duration::from_mins(15);
+
+/// The form of what is stored.
+const VERSION: u32 = 1;
+
+/// One checkpoint as stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Checkpoint {
+    v: u32,
+    topic: String,
+    partition: String,
+    offset: i64,
+    epoch: i32,
+    /// Which flush wrote it.
+    pub(super) flush: Uuid,
+    pub(super) state: State,
+}
+
+/// A checkpoint and its number.
+#[derive(Debug)]
+pub(super) struct Numbered {
+    pub(super) number: u64,
+    pub(super) checkpoint: Checkpoint,
+}
+
+impl Checkpoint {
+    pub(super) fn mark(&self) -> Mark {
+        Mark { offset: Offset(self.offset), epoch: self.epoch }
+    }
+}
+
+/// What a flush stores of a partition: compressed text.
+pub(super) fn encode(
+    partition: &Partition,
+    (mark, flush): (Mark, Uuid),
+    state: &State,
+) -> Result<Bytes, SinkError> {
+    #[derive(Serialize)]
+    struct Borrowed<'a> {
+        v: u32,
+        topic: &'a str,
+        partition: String,
+        offset: i64,
+        epoch: i32,
+        flush: Uuid,
+        state: &'a State,
+    }
+    let whole = Borrowed {
+        v: VERSION,
+        topic: &partition.stream.topic,
+        partition: partition.key(),
+        offset: mark.offset.get(),
+        epoch: mark.epoch,
+        flush,
+        state,
+    };
+    let failed = |cause: String| SinkError::Fatal {
+        doing: format!("write the series of {partition} as text"),
+        cause,
+        hint: "this is a fault of the program, please report it".to_owned(),
+    };
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    serde_json::to_writer(&mut out, &whole).map_err(|e| failed(e.to_string()))?;
+    out.write_all(b"\n").map_err(|e| failed(e.to_string()))?;
+    out.finish().map(Bytes::from).map_err(|e| failed(e.to_string()))
+}
+
+fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
+    let mut text = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut text).map_err(|e| e.to_string())?;
+    let checkpoint: Checkpoint = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    if checkpoint.v != VERSION {
+        return Err(format!("it has version {}, and this program knows {VERSION}", checkpoint.v));
+    }
+    Ok(checkpoint)
+}
+
+/// The checkpoints of one topic.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    pub(super) store: Store,
+}
+
+impl Checkpoints {
+    pub(super) fn new(store: Store) -> Checkpoints {
+        Checkpoints { store }
+    }
+
+    /// Makes the place of a partition.
+    pub(super) async fn prepare(&self, partition: &Partition) -> Result<(), SinkError> {
+        self.store.make_folder(&partition.key()).await
+    }
+
+    /// The number of the newest checkpoint of a partition, 0 where there is none.
+    pub(super) async fn newest(&self, partition: &Partition) -> Result<u64, SinkError> {
+        let listed = self.store.list(&format!("{}/", partition.key())).await?;
+        Ok(listed.iter().filter_map(|one| number(one.location.filename()?)).max().unwrap_or(0))
+    }
+
+    /// The newest checkpoint of a partition.
+    pub(super) async fn load(&self, partition: &Partition) -> Result<Option<Numbered>, SinkError> {
+        loop {
+            let number = self.newest(partition).await?;
+            if number == 0 {
+                return Ok(None);
+            }
+            // Gone: so much newer ones are there by now that it was removed.
+            if let Some(checkpoint) = self.read(partition, number).await? {
+                return Ok(Some(Numbered { number, checkpoint }));
+            }
+        }
+    }
+
+    /// One checkpoint, where it is there.
+    pub(super) async fn read(
+        &self,
+        partition: &Partition,
+        number: u64,
+    ) -> Result<Option<Checkpoint>, SinkError> {
+        let path = path(partition, number);
+        let Some(bytes) = self.store.get(&path).await? else { return Ok(None) };
+        decode(&bytes).map(Some).map_err(|cause| SinkError::Fatal {
+            doing: format!("read {path} of {}", self.store.root()),
+            cause,
+            hint: "start the release that wrote it, or move it away: the series then go on from the one before it"
+                .to_owned(),
+        })
+    }
+
+    /// Puts a checkpoint if its number is free.
+    pub(super) async fn put(
+        &self,
+        partition: &Partition,
+        number: u64,
+        bytes: Bytes,
+    ) -> Result<Put, SinkError> {
+        self.store.put_entry(&path(partition, number), bytes).await
+    }
+
+    /// Removes checkpoints that nobody needs any more.
+    pub(super) async fn clean(&self, partition: &Partition) -> Result<(), SinkError> {
+        let listed = self.store.list(&format!("{}/", partition.key())).await?;
+        let is_one = |one: &&object_store::ObjectMeta| {
+            one.location.filename().is_some_and(|name| number(name).is_some())
+        };
+        let Some(newest) = listed.iter().filter(is_one).map(|one| one.last_modified).max() else {
+            return Ok(());
+        };
+        for one in listed.iter().filter(is_one) {
+            let age = (newest - one.last_modified).to_std().unwrap_or_default();
+            if age > KEPT {
+                self.store.remove(&one.location).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path(partition: &Partition, number: u64) -> String {
+    format!("{}/{number:020}.json.gz", partition.key())
+}
+
+fn number(name: &str) -> Option<u64> {
+    name.strip_suffix(".json.gz")?.parse().ok()
+}

@@ -1,0 +1,315 @@
+//! Adding events up: which series an event belongs to, and what it does to it.
+//!
+//! An event finds its series by the text that it says of itself, unchanged; only the first of a kind is made valid,
+//! sorted and looked for by what it becomes.
+
+use std::{borrow::Cow, collections::HashMap, fmt::Write, sync::Arc};
+
+use super::{
+    Kind, Preset, Settings, buckets, names,
+    source::{Listed, Source},
+    state::{Family, Outcome, Series, State, Value},
+};
+
+/// One value that an event has for a series.
+pub(super) struct Seen<'a> {
+    pub(super) what: What<'a>,
+    pub(super) value: f64,
+    /// When it was so, in microseconds.
+    pub(super) at: i64,
+}
+
+/// Which series it is for.
+pub(super) enum What<'a> {
+    Reported {
+        component: &'a str,
+        metric: &'a str,
+        kind: Kind,
+        unit: Option<&'a str>,
+        /// Canonical JSON.
+        labels: Option<&'a str>,
+    },
+    Listed {
+        metric: &'static Listed,
+        labels: &'a [&'a str],
+    },
+}
+
+/// Where a series is in the state.
+#[derive(Clone, Copy, Debug)]
+enum Spot {
+    Series(usize, usize),
+    /// In the overflow of its family.
+    Overflow(usize),
+    /// Nowhere.
+    None,
+}
+
+/// The state of a partition while events are added to it.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) state: State,
+    limits: Limits,
+    families: HashMap<Arc<str>, usize>,
+    series: Vec<HashMap<Arc<str>, usize>>,
+    /// By what events say of themselves.
+    spots: HashMap<Box<str>, Spot>,
+    count: usize,
+    key: String,
+}
+
+#[derive(Debug)]
+struct Limits {
+    per_metric: usize,
+    series: usize,
+    metrics: usize,
+    buckets: std::collections::BTreeMap<String, Vec<f64>>,
+}
+
+impl Tally {
+    /// Goes on from a state, in which what is known beforehand is there at 0.
+    pub(super) fn new(state: State, source: Source, settings: &Settings) -> Tally {
+        let limits = Limits {
+            per_metric: settings.max_series_per_metric,
+            series: settings.max_series,
+            metrics: settings.max_metrics,
+            buckets: settings.buckets.clone(),
+        };
+        let mut tally = Tally {
+            state,
+            limits,
+            families: HashMap::new(),
+            series: Vec::new(),
+            spots: HashMap::new(),
+            count: 0,
+            key: String::new(),
+        };
+        tally.index();
+        match source {
+            Source::Runtime => settings.preset.iter().for_each(|one| tally.preset(one)),
+            Source::Listed(metrics) => {
+                for metric in metrics {
+                    for labels in metric.known {
+                        tally.find(&What::Listed { metric, labels });
+                    }
+                }
+            }
+        }
+        tally
+    }
+
+    fn preset(&mut self, one: &Preset) {
+        let Preset { component, metric, kind, unit, labels } = one;
+        if *kind == Kind::Gauge {
+            return; // nobody knows its level
+        }
+        let labels = serde_json::to_string(labels).ok();
+        self.find(&What::Reported {
+            component,
+            metric,
+            kind: *kind,
+            unit: unit.as_deref(),
+            labels: labels.as_deref(),
+        });
+    }
+
+    /// Builds anew what finds series in the state.
+    fn index(&mut self) {
+        let families = self.state.families.iter().enumerate();
+        self.families = families.map(|(at, family)| (Arc::clone(&family.name), at)).collect();
+        let of = |family: &Family| {
+            let series = family.series.iter().enumerate();
+            series.map(|(at, one)| (Arc::clone(&one.labels), at)).collect()
+        };
+        self.series = self.state.families.iter().map(of).collect();
+        self.spots.clear();
+        self.count = self.state.series();
+    }
+
+    /// Notes that the log is read up to a record of this append time.
+    pub(super) fn reaches(&mut self, appended: i64) {
+        self.state.newest = self.state.newest.max(appended);
+    }
+
+    /// Whether nothing was counted before of the record that a retry is of.
+    pub(super) fn is_first(&mut self, origin: &str) -> bool {
+        let is_first = self.state.origins.insert(origin.to_owned());
+        if !is_first {
+            self.note(Outcome::Repeated);
+        }
+        is_first
+    }
+
+    /// Forgets levels that nobody reports any more.
+    pub(super) fn forget_levels(&mut self, older_than_us: i64) {
+        if self.state.forget_levels(older_than_us) {
+            self.index();
+        }
+    }
+
+    /// Adds one value.
+    pub(super) fn add(&mut self, seen: &Seen<'_>) {
+        let spot = self.find(&seen.what);
+        let outcome = match spot {
+            Spot::None => Outcome::Dropped,
+            Spot::Series(at, series) => {
+                let family = &mut self.state.families[at];
+                let added = family.series[series].value.add(seen.value, seen.at, &family.bounds);
+                added.err().unwrap_or(Outcome::Counted)
+            }
+            Spot::Overflow(at) => self.fold(at, seen),
+        };
+        self.note(outcome);
+    }
+
+    fn fold(&mut self, at: usize, seen: &Seen<'_>) -> Outcome {
+        let family = &mut self.state.families[at];
+        family.folded += 1;
+        if family.kind == Kind::Gauge {
+            return Outcome::Dropped; // one level says nothing of another
+        }
+        let fresh = || Value::new(family.kind, &family.bounds);
+        let value = family.overflow.get_or_insert_with(fresh);
+        value.add(seen.value, seen.at, &family.bounds).err().unwrap_or(Outcome::Folded)
+    }
+
+    fn note(&mut self, outcome: Outcome) {
+        *self.state.outcomes.entry(outcome).or_default() += 1;
+    }
+
+    /// Where the series is, made if there is room.
+    fn find(&mut self, what: &What<'_>) -> Spot {
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        what.write(&mut key);
+        let known = self.spots.get(&*key).copied();
+        let spot = known.unwrap_or_else(|| {
+            let spot = self.make(what);
+            // Texts that differ and mean the same are many only where somebody makes them so.
+            if self.spots.len() > 4 * self.limits.series {
+                self.spots.clear();
+            }
+            self.spots.insert(key.as_str().into(), spot);
+            spot
+        });
+        self.key = key;
+        spot
+    }
+
+    fn make(&mut self, what: &What<'_>) -> Spot {
+        let Some(at) = self.family(what) else { return Spot::None };
+        let Some(labels) = what.labels() else { return Spot::Overflow(at) };
+        if let Some(series) = self.series[at].get(&*labels) {
+            return Spot::Series(at, *series);
+        }
+        let family = &mut self.state.families[at];
+        let (here, all) = (family.series.len(), self.count);
+        if here >= self.limits.per_metric || all >= self.limits.series {
+            return Spot::Overflow(at);
+        }
+        let labels: Arc<str> = labels.into();
+        let value = Value::new(family.kind, &family.bounds);
+        family.series.push(Series { labels: Arc::clone(&labels), value });
+        self.series[at].insert(labels, here);
+        self.count += 1;
+        Spot::Series(at, here)
+    }
+
+    fn family(&mut self, what: &What<'_>) -> Option<usize> {
+        let name = what.family();
+        if let Some(at) = self.families.get(&*name) {
+            let family = &mut self.state.families[*at];
+            if let What::Reported { metric, .. } = what {
+                let is_known = family.written.iter().any(|one| **one == **metric);
+                if !is_known && family.written.len() < MAX_WRITTEN {
+                    tracing::warn!("metrics {:?} and {metric:?} are both {name}", family.written);
+                    family.written.push((*metric).into());
+                }
+            }
+            return Some(*at);
+        }
+        if self.state.families.len() >= self.limits.metrics {
+            return None;
+        }
+        let (name, at): (Arc<str>, usize) = (name.into(), self.state.families.len());
+        self.state.families.push(what.new_family(&name, &self.limits));
+        self.series.push(HashMap::new());
+        self.families.insert(name, at);
+        Some(at)
+    }
+}
+
+/// How many of the names that become one are kept.
+const MAX_WRITTEN: usize = 8;
+
+impl What<'_> {
+    /// What the event says of itself, as one text.
+    fn write(&self, key: &mut String) {
+        match self {
+            What::Reported { component, metric, kind, labels, .. } => {
+                let labels = labels.unwrap_or_default();
+                let kind = match kind {
+                    Kind::Counter => 'c',
+                    Kind::Gauge => 'g',
+                    Kind::Histogram => 'h',
+                };
+                // Lengths, so that no two events have one text by their content.
+                write!(key, "{kind}{},{},", component.len(), metric.len()).ok();
+                for part in [*component, *metric, labels] {
+                    key.push_str(part);
+                }
+            }
+            What::Listed { metric, labels } => {
+                key.push_str(metric.name);
+                for label in *labels {
+                    write!(key, ",{},{label}", label.len()).ok();
+                }
+            }
+        }
+    }
+
+    fn family(&self) -> Cow<'static, str> {
+        match self {
+            What::Reported { metric, kind, .. } => names::family(metric, *kind).into(),
+            What::Listed { metric, .. } => metric.name.into(),
+        }
+    }
+
+    fn labels(&self) -> Option<String> {
+        match self {
+            What::Reported { component, labels, .. } => {
+                names::labels(Some(component), names::of_json(*labels))
+            }
+            What::Listed { metric, labels } => {
+                let pairs = metric.labels.iter().zip(*labels);
+                names::labels(None, pairs.map(|(name, value)| ((*name).into(), (*value).into())))
+            }
+        }
+    }
+
+    fn new_family(&self, name: &Arc<str>, limits: &Limits) -> Family {
+        let (kind, help, written, bounds) = match self {
+            What::Reported { metric, kind, unit, .. } => {
+                let unit_text = unit.map_or_else(String::new, |unit| format!(", in {unit}"));
+                let help = format!("{metric:?} as components report it{unit_text}.");
+                let bounds = buckets::bounds(metric, *unit, &limits.buckets);
+                (*kind, help.into(), vec![(*metric).into()], bounds)
+            }
+            What::Listed { metric, .. } => {
+                let bounds = buckets::bounds(metric.name, metric.unit, &limits.buckets);
+                (metric.kind, metric.help.into(), Vec::new(), bounds)
+            }
+        };
+        let bounds = if kind == Kind::Histogram { bounds } else { Arc::default() };
+        Family {
+            name: Arc::clone(name),
+            kind,
+            help,
+            bounds,
+            written,
+            series: Vec::new(),
+            overflow: None,
+            folded: 0,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The sink of series: the suite of all sinks, then what is its own: what is shown, by whom, and what it adds up to.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "prometheus/conformance.rs"]
+mod conformance;
+#[path = "prometheus/owners.rs"]
+mod owners;
+#[path = "prometheus/page.rs"]
+mod page;
+#[path = "prometheus/series.rs"]
+mod series;
+#[path = "prometheus/shared.rs"]
+mod shared;
