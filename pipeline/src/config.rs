@@ -8,6 +8,7 @@
 mod clickhouse;
 mod exports;
 mod jobs;
+mod metrics;
 mod overrides;
 mod registry;
 pub(crate) mod secret;
@@ -27,6 +28,7 @@ use url::Url;
 pub use self::{
     clickhouse::ClickHouseConfig,
     jobs::{JobConfig, SinkKind, defaults as default_jobs},
+    metrics::MetricsConfig,
     registry::RegistryConfig,
 };
 use crate::{
@@ -54,6 +56,8 @@ pub struct Config {
     pub lake: LakeConfig,
     /// The ClickHouse database, where there is one.
     pub clickhouse: Option<ClickHouseConfig>,
+    /// The platform's series, which `/metrics/platform` shows; there are none without it.
+    pub metrics: Option<MetricsConfig>,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub http: SocketAddr,
     /// Who may use `/v1`.
@@ -136,6 +140,7 @@ struct File {
     registry: Option<registry::RegistryFile>,
     lake: Option<LakeFile>,
     clickhouse: Option<clickhouse::ClickHouseFile>,
+    metrics: Option<metrics::MetricsFile>,
     #[serde(default)]
     http: HttpFile,
     #[serde(default)]
@@ -282,6 +287,7 @@ fn check(file: File) -> Result<Config, String> {
     let clickhouse = file.clickhouse.map(|file| clickhouse::check(file, &catalog)).transpose()?;
     let mut places = vec![SinkKind::Lake];
     places.extend(clickhouse.as_ref().map(|_| SinkKind::ClickHouse));
+    places.extend(file.metrics.as_ref().map(|_| SinkKind::Prometheus));
     let jobs = jobs::check(file.jobs, &catalog, &places)?;
     Ok(Config {
         kafka: connection(file.kafka)?,
@@ -289,6 +295,7 @@ fn check(file: File) -> Result<Config, String> {
         catalog,
         lake,
         clickhouse,
+        metrics: file.metrics.map(metrics::check).transpose()?,
         http: place::address(&file.http.listen).map_err(|cause| format!("http.listen: {cause}"))?,
         http_keys: keys(&file.http.keys)?,
         http_tls: http_tls(&file.http)?,

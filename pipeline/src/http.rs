@@ -1,13 +1,15 @@
-//! The process's own HTTP surface: `/livez`, `/readyz`, `/metrics`.
+//! The process's own HTTP surface: `/livez`, `/readyz`, `/metrics`, `/metrics/platform`.
 //!
 //! | path | answers |
 //! |---|---|
 //! | `/livez` | 200 while the process can answer at all |
 //! | `/readyz` | 200 when every job has heard from Kafka and from its sinks; else 503 and, line by line, who hasn't and why |
 //! | `/metrics` | the process's own numbers in Prometheus' text format |
+//! | `/metrics/platform` | what the platform's events add up to, in the same |
 //! | `/v1/...` | [`v1`]: events held against the contract, and published |
 //! | `/v1/exports` | [`exports`]: training exports |
 
+mod exposition;
 pub mod exports;
 pub mod keys;
 pub mod tls;
@@ -18,7 +20,7 @@ use std::{net::SocketAddr, sync::Arc};
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -63,7 +65,7 @@ pub async fn serve(
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready).with_state(health))
-        .route("/metrics", get(exposition).with_state(metrics))
+        .merge(exposition::routes(&metrics))
         .merge(v1::routes(api))
         .merge(exports.map(exports::routes).unwrap_or_default());
     let closed = shutdown.cancelled_owned();
@@ -84,11 +86,4 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     let mut lines = missing.join("\n");
     lines.push('\n');
     (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
-}
-
-async fn exposition(State(metrics): State<Arc<Metrics>>) -> Response {
-    match metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(cause) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{cause}\n")).into_response(),
-    }
 }

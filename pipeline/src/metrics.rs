@@ -1,12 +1,13 @@
-//! The process's own numbers, read from the jobs' status at each scrape; nothing is counted twice.
+//! The process's own numbers, read from the jobs' status at each scrape; nothing is counted twice. And those of the
+//! platform, as they are checkpointed.
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use aion_schemas::log::Timestamp;
-use aion_sinks::budget::Budget;
+use aion_sinks::{budget::Budget, prometheus::board::Board};
 use prometheus::{
     Encoder, Gauge, GaugeVec, IntCounterVec, Opts, TextEncoder, core::Collector,
     proto::MetricFamily,
@@ -26,32 +27,52 @@ pub struct Metrics {
     health: Arc<Health>,
     budget: Budget,
     audits: Audits,
+    platform: Board,
+    stale_after: Duration,
 }
 
 impl Metrics {
     /// Shows these jobs, the byte budget and the last audit of this process.
     pub fn new(health: Arc<Health>, budget: Budget, audits: Audits) -> Metrics {
-        Metrics { health, budget, audits }
+        let (platform, stale_after) = (Board::default(), Duration::MAX);
+        Metrics { health, budget, audits, platform, stale_after }
+    }
+
+    /// Shows these series of the platform too; levels that nobody has reported for so long are left out.
+    #[must_use]
+    pub fn with_platform(self, platform: Board, stale_after: Duration) -> Metrics {
+        Metrics { platform, stale_after, ..self }
+    }
+
+    /// What the platform's events add up to.
+    pub fn platform(&self) -> String {
+        self.platform.page(Timestamp((unix_now() * 1e6) as i64), self.stale_after)
     }
 
     /// The text exposition format, version 0.0.4.
     pub fn encode(&self) -> prometheus::Result<String> {
         let jobs: Vec<Arc<JobStatus>> = self.health.jobs().collect();
-        let mut families = job_families(&jobs)?;
-        families.extend(unknown_fields(&jobs)?);
-        families.extend(memory_families(&self.budget)?);
-        if let Some(last) = self.audits.last() {
-            families.extend(audit_families(&last)?);
-        }
-        if let Some(status) = self.health.webhooks() {
-            families.extend(webhooks::families(&status)?);
-        }
-        // A family without series is refused by the encoder.
-        families.retain(|family| !family.get_metric().is_empty());
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&families, &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        let (last, webhooks) = (self.audits.last(), self.health.webhooks());
+        text(&jobs, &self.budget, last.as_ref(), webhooks.as_ref())
     }
+}
+
+fn text(
+    jobs: &[Arc<JobStatus>],
+    budget: &Budget,
+    last: Option<&Last>,
+    webhooks: Option<&webhooks::status::Status>,
+) -> prometheus::Result<String> {
+    let mut families = job_families(jobs)?;
+    families.extend(unknown_fields(jobs)?);
+    families.extend(process_families(budget)?);
+    families.extend(last.map(audit_families).transpose()?.into_iter().flatten());
+    families.extend(webhooks.map(webhooks::families).transpose()?.into_iter().flatten());
+    // A family without series is refused by the encoder.
+    families.retain(|family| !family.get_metric().is_empty());
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families, &mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// A counter of a job: name, help, value.
@@ -69,10 +90,13 @@ const JOB_COUNTERS: [JobCounter; 4] = [
 /// A gauge of a job: name, help, value.
 type JobGauge = (&'static str, &'static str, fn(&JobStatus) -> Option<f64>);
 
-const JOB_GAUGES: [JobGauge; 3] = [
+const JOB_GAUGES: [JobGauge; 4] = [
     ("aion_job_up", "1 while the job works, 0 when a person has to act.", |job| {
         let failed = matches!(job.state, JobState::Failed(_) | JobState::Ended) || !job.is_well();
         Some(if failed { 0.0 } else { 1.0 })
+    }),
+    ("aion_job_trouble", "1 while something fails that is tried again.", |job| {
+        Some(f64::from(u8::from(job.trouble.is_some())))
     }),
     ("aion_job_buffered_bytes", "Bytes of rows read and not yet taken by every sink.", |job| {
         Some(job.buffered_bytes as f64)
@@ -180,12 +204,15 @@ fn job_families(jobs: &[Arc<JobStatus>]) -> prometheus::Result<Vec<MetricFamily>
     Ok(all)
 }
 
-fn memory_families(budget: &Budget) -> prometheus::Result<Vec<MetricFamily>> {
+fn process_families(budget: &Budget) -> prometheus::Result<Vec<MetricFamily>> {
+    let opts = Opts::new("aion_build_info", "1, with the version of this program.");
+    let build = GaugeVec::new(opts, &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
     let held = Gauge::new("aion_memory_held_bytes", "Bytes that decoded rows hold.")?;
     held.set(budget.held() as f64);
     let limit = Gauge::new("aion_memory_budget_bytes", "The bound on those bytes.")?;
     limit.set(budget.limit() as f64);
-    Ok([held.collect(), limit.collect()].concat())
+    Ok([build.collect(), held.collect(), limit.collect()].concat())
 }
 
 /// Offsets that an audit counts: outcome, value.
@@ -236,3 +263,6 @@ fn audit_families(last: &Last) -> prometheus::Result<Vec<MetricFamily>> {
     );
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use aion_sinks::{
     budget::Budget,
     clickhouse::{self, ClickHouse},
     lake::{Lake, Settings, TableSpec, upkeep::Compaction},
+    prometheus::{self, Series, board::Board, source::Source},
     sink::{Sink, SinkError},
 };
 use anyhow::Context;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{Audits, schedule},
-    config::{ClickHouseConfig, Config, JobConfig, SinkKind},
+    config::{ClickHouseConfig, Config, JobConfig, MetricsConfig, SinkKind},
     exit::{Exit, Failure},
     exports::service::{Exports, Stores},
     health::Health,
@@ -68,7 +69,7 @@ impl Platform {
         lake.probe().await.map_err(|cause| sink_failure(&cause))?;
         let registry = config.registry.as_ref().map(|one| open_registry(&one.settings));
         let registry = registry.transpose()?;
-        let places = Places { lake, clickhouse: house(&config)?, partitions };
+        let places = Places::open(lake, partitions, &config).await?;
         let exports = exports(&config, &places).await?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         let topics = |job: &JobConfig| {
@@ -76,7 +77,7 @@ impl Platform {
             topics.into_iter().map(|topic| (job.clone(), topic)).collect::<Vec<_>>()
         };
         for (job, topic) in config.jobs.iter().flat_map(topics) {
-            let sinks = sinks(&job, &places, &config).await?;
+            let sinks = sinks(&job, &topic, &places, &config).await?;
             // A person has asked for each retry: those that fail again stop nothing.
             let max_reject_share = if topic.is_retries() { 1.0 } else { job.max_reject_share };
             let spec = JobSpec {
@@ -92,6 +93,7 @@ impl Platform {
             statuses.push(handle.status);
             jobs.push(handle.done);
         }
+        let stale_after = config.metrics.clone().unwrap_or_default().stale_after;
         let close = shutdown.child_token();
         let webhooks = webhooks(&config, registry.as_ref(), &close).await?;
         let told = webhooks.as_ref().map(|webhooks| webhooks.statuses.clone());
@@ -109,7 +111,8 @@ impl Platform {
             let (audits, shutdown) = (audits.clone(), shutdown.clone());
             tokio::spawn(schedule::run(config, audit, audits, shutdown));
         }
-        let metrics = Arc::new(Metrics::new(Arc::clone(&health), budget, audits));
+        let metrics = Metrics::new(Arc::clone(&health), budget, audits);
+        let metrics = Arc::new(metrics.with_platform(places.board, stale_after));
         let close_http = CancellationToken::new();
         let pages = (Arc::clone(&health), metrics, api);
         let making = exports.as_ref().map(|exports| exports.start(&close));
@@ -227,7 +230,37 @@ fn queue_limits(jobs: &[JobConfig], found: &Partitions, queues_bytes: usize) -> 
 struct Places {
     lake: Lake,
     clickhouse: Option<(ClickHouse, ClickHouseConfig)>,
+    series: Option<(Series, MetricsConfig)>,
+    board: Board,
     partitions: Partitions,
+}
+
+impl Places {
+    async fn open(lake: Lake, partitions: Partitions, config: &Config) -> anyhow::Result<Places> {
+        let series = match &config.metrics {
+            None => None,
+            Some(metrics) => {
+                let series = Series::open(&lake).await.map_err(|cause| sink_failure(&cause))?;
+                Some((series, metrics.clone()))
+            }
+        };
+        Ok(Places { lake, clickhouse: house(config)?, series, board: Board::default(), partitions })
+    }
+
+    /// The series that a topic, or its topic of retries, makes.
+    fn series_of(
+        &self,
+        topic: &Topic,
+        rows_bytes: usize,
+    ) -> Result<Option<Box<dyn Sink>>, Failure> {
+        let source = Source::of(&topic.schema.name);
+        let (Some((series, config)), Some(source)) = (&self.series, source) else {
+            return Ok(None);
+        };
+        let settings = series_settings(config, rows_bytes);
+        let sink = series.sink(&topic.name, source, settings, &self.board);
+        Ok(Some(Box::new(sink.map_err(|cause| sink_failure(&cause))?)))
+    }
 }
 
 fn house(config: &Config) -> anyhow::Result<Option<(ClickHouse, ClickHouseConfig)>> {
@@ -238,6 +271,7 @@ fn house(config: &Config) -> anyhow::Result<Option<(ClickHouse, ClickHouseConfig
 
 async fn sinks(
     job: &JobConfig,
+    topic: &Topic,
     places: &Places,
     config: &Config,
 ) -> anyhow::Result<Vec<Box<dyn Sink>>> {
@@ -259,6 +293,7 @@ async fn sinks(
                 let settings = house_settings(settings, rows_bytes(config));
                 sinks.push(Box::new(house.sink(spec, settings)));
             }
+            SinkKind::Prometheus => sinks.extend(places.series_of(topic, rows_bytes(config))?),
         }
     }
     Ok(sinks)
@@ -283,6 +318,23 @@ pub(crate) fn house_settings(config: &ClickHouseConfig, rows_bytes: usize) -> cl
         flush_age: config.flush_age,
         hold_bytes: (4 * flush_bytes).min(rows_bytes / 2),
         ..clickhouse::Settings::default()
+    }
+}
+
+/// Series hold their rows for seconds only.
+fn series_settings(config: &MetricsConfig, rows_bytes: usize) -> prometheus::Settings {
+    let usual = prometheus::Settings::default();
+    let flush_bytes = usual.flush_bytes.min(rows_bytes / 8);
+    prometheus::Settings {
+        flush_bytes,
+        hold_bytes: 3 * flush_bytes,
+        flush_age: config.flush_age,
+        max_series_per_metric: config.max_series_per_metric,
+        max_series: config.max_series,
+        stale_after: config.stale_after,
+        buckets: config.buckets.clone(),
+        preset: config.preset.clone(),
+        ..usual
     }
 }
 

@@ -54,6 +54,27 @@ pub struct Report {
 }
 
 impl Report {
+    /// One that has something of everything.
+    #[cfg(test)]
+    pub(crate) fn sample() -> Report {
+        let topic = TopicReport {
+            topic: "topic".into(),
+            table: "table".into(),
+            job: "job".into(),
+            sink: "lake",
+            verdict: Verdict::Exact,
+            partitions: Vec::new(),
+        };
+        Report {
+            audited_at: String::new(),
+            seconds: 1.0,
+            since: None,
+            verdict: Verdict::Exact,
+            topics: vec![topic],
+            compared: Vec::new(),
+        }
+    }
+
     /// The offsets of which two stores say different things.
     pub fn differing(&self) -> u64 {
         self.compared.iter().map(|one| one.differing.offsets).sum()

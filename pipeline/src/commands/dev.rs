@@ -32,8 +32,8 @@ use crate::{
         generate::{Feed, Proposals},
     },
     config::{
-        ClickHouseConfig, Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, RegistryConfig,
-        SinkKind, default_jobs,
+        ClickHouseConfig, Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, MetricsConfig,
+        RegistryConfig, SinkKind, default_jobs,
     },
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
@@ -49,6 +49,8 @@ use crate::{
 /// Rows are in the lake after this time: short enough to watch, long enough for files worth having.
 const FLUSH_AGE: Duration = Duration::from_secs(5);
 const FLUSH_BYTES: usize = 64 << 20;
+/// Series are shown after this time.
+const SERIES_AGE: Duration = Duration::from_secs(2);
 /// Flushes are small here, so their files are many.
 const UPKEEP: Duration = Duration::from_mins(10);
 /// The registry is in this process: an id that it doesn't have is nobody's.
@@ -182,6 +184,13 @@ fn config(
     let lake = folder.lake();
     let url = place::folder_url(&lake).map_err(|cause| anyhow::anyhow!("lake folder {cause}"))?;
     let mut jobs = default_jobs(&catalog, SinkKind::Lake);
+    // They share the lake's jobs: one reader less for each topic, and one dead letter.
+    let series = default_jobs(&catalog, SinkKind::Prometheus);
+    for job in &mut jobs {
+        if series.iter().any(|other| other.topic.name == job.topic.name) {
+            job.sinks.push(SinkKind::Prometheus);
+        }
+    }
     let clickhouse = clickhouse_of(args)?;
     if clickhouse.is_some() {
         jobs.extend(default_jobs(&catalog, SinkKind::ClickHouse));
@@ -196,6 +205,7 @@ fn config(
         kafka: Connection::to(broker.to_string()),
         registry: Some(RegistryConfig { grace: GRACE, ..RegistryConfig::at(registry) }),
         clickhouse,
+        metrics: Some(MetricsConfig { flush_age: SERIES_AGE, ..MetricsConfig::default() }),
         lake: LakeConfig {
             url,
             options: StoreOptions::default(),

@@ -109,6 +109,7 @@ fn promised(config: &Config) -> Vec<Line> {
             SinkKind::ClickHouse => {
                 "one row per offset, by MergeTree's token, lease and ledger".to_owned()
             }
+            SinkKind::Prometheus => "series and mark are one checkpoint".to_owned(),
         })
     })
 }
@@ -130,6 +131,7 @@ fn name(kind: SinkKind) -> &'static str {
     match kind {
         SinkKind::Lake => "lake",
         SinkKind::ClickHouse => "clickhouse",
+        SinkKind::Prometheus => "prometheus",
     }
 }
 

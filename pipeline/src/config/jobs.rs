@@ -6,6 +6,7 @@ use aion_schemas::{
     catalog::{Catalog, Topic},
     suggest::nearest,
 };
+use aion_sinks::prometheus::source::Source;
 use serde::Deserialize;
 
 /// One job: a topic, and the sinks that share its decode.
@@ -31,6 +32,8 @@ pub enum SinkKind {
     Lake,
     /// The ClickHouse database.
     ClickHouse,
+    /// The series that Prometheus reads.
+    Prometheus,
 }
 
 impl JobConfig {
@@ -45,7 +48,22 @@ impl SinkKind {
         match self {
             SinkKind::Lake => "lake",
             SinkKind::ClickHouse => "clickhouse",
+            SinkKind::Prometheus => "prometheus",
         }
+    }
+
+    /// The table of the configuration that says that there is such a place.
+    fn table(self) -> &'static str {
+        match self {
+            SinkKind::Lake => "[lake] with its url",
+            SinkKind::ClickHouse => "[clickhouse] with its url",
+            SinkKind::Prometheus => "[metrics]",
+        }
+    }
+
+    /// Whether a topic has anything for it.
+    fn takes(self, topic: &Topic) -> bool {
+        self != SinkKind::Prometheus || Source::of(&topic.schema.name).is_some()
     }
 }
 
@@ -83,9 +101,13 @@ pub(super) fn check(
         }
         for sink in &job.sinks {
             if !places.contains(sink) {
-                let name = sink.name();
+                let (name, table) = (sink.name(), sink.table());
+                return Err(format!("job {:?} writes to {name}: add a {table}", job.name));
+            }
+            if !sink.takes(&job.topic) {
+                let topic = &job.topic.name;
                 return Err(format!(
-                    "job {:?} writes to {name}: add a [{name}] with its url",
+                    "job {:?} writes to prometheus: no series are made of {topic}",
                     job.name
                 ));
             }
@@ -131,7 +153,7 @@ pub fn defaults(catalog: &Catalog, place: SinkKind) -> Vec<JobConfig> {
         sinks: vec![place],
         max_reject_share: default_max_reject_share(),
     };
-    catalog.topics.iter().map(job).collect()
+    catalog.topics.iter().filter(|topic| place.takes(topic)).map(job).collect()
 }
 
 fn unknown_topic(name: &str, catalog: &Catalog) -> String {

@@ -20,6 +20,30 @@ fn a_minimal_file_lands_every_topic_in_the_lake() {
 }
 
 #[test]
+fn series_are_switched_on_by_their_table_and_made_of_topics_that_have_some() {
+    let of = |text: &str| parse(&format!("{MINIMAL}\n{text}"));
+    let config = of("[metrics]").unwrap();
+    let series = config.jobs.iter().filter(|job| job.sinks == [SinkKind::Prometheus]);
+    let names: Vec<&str> = series.map(|job| &*job.name).collect();
+    assert_eq!(names, ["decisions-prometheus", "tasks-prometheus", "metrics-prometheus"]);
+    let job = |topic: &str| format!("[[job]]\ntopic = \"{topic}\"\nsinks = [\"prometheus\"]");
+    let error = of(&job("aion.metrics.runtime")).unwrap_err();
+    assert!(error.contains("add a [metrics]"), "{error}");
+    let error = of(&format!("[metrics]\n{}", job("aion.audit.activity"))).unwrap_err();
+    assert!(error.contains("no series are made of aion.audit.activity"), "{error}");
+    for (text, what) in [
+        ("buckets.wait = [1, 1]", "rising"),
+        ("buckets.wait = []", "rising"),
+        ("stale_s = 0", "above 0"),
+        ("preset = [{ component = \"c\", metric = \"m\", kind = \"gauge\" }]", "gauge"),
+        ("flush_age = 3", "flush_age_s"),
+    ] {
+        let error = of(&format!("[metrics]\n{text}")).unwrap_err();
+        assert!(error.contains(what), "{text}: {error}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_refused_by_name() {
     let error = parse(&format!("{MINIMAL}\nlake.flush_mb = 3")).unwrap_err();
     assert!(error.contains("flush_mb") && error.contains("flush_mib"), "{error}");

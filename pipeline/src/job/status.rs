@@ -46,6 +46,30 @@ pub struct JobStatus {
     pub trouble: Option<String>,
 }
 
+#[cfg(test)]
+impl JobStatus {
+    /// One that has something of everything.
+    pub(crate) fn sample() -> JobStatus {
+        let partition = PartitionStatus {
+            partition: 0,
+            state: PartitionState::Reading,
+            position: Some(Offset(1)),
+            high: Some(Offset(2)),
+            marks: Vec::new(),
+            lag: Some(1),
+            newest: Some(Timestamp(1)),
+            committed_at: Some(Instant::now()),
+            wanted_schema: None,
+        };
+        JobStatus {
+            partitions: vec![partition],
+            unknown_fields: Arc::new(BTreeMap::from([("field".to_owned(), 1)])),
+            last_poll: Some(Instant::now()),
+            ..JobStatus::starting("job".into(), "topic".into())
+        }
+    }
+}
+
 /// How a job is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {

@@ -78,7 +78,7 @@ impl Screen {
 
   Kafka   {kafka}
   Schemas http://{registry}   a schema registry, with the topics' schemas
-  HTTP    http://{http}   /livez /readyz /metrics
+  HTTP    http://{http}   /livez /readyz /metrics /metrics/platform
   Lake    {data}/lake   Delta tables {tables}
   Exports http://{http}/v1/exports   into {data}/exports (docs/exports.md){webhooks}
 

@@ -1,0 +1,80 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    path::Path,
+};
+
+use aion_sinks::prometheus::described;
+
+use super::*;
+use crate::{
+    audit::Report,
+    webhooks::status::{EndpointStatus, Status},
+};
+
+/// A page with every family that there is.
+fn whole() -> String {
+    let jobs = [Arc::new(JobStatus::sample())];
+    let report = Some(Arc::new(Report::sample()));
+    let last = Last { at: Timestamp(1), succeeded: true, report };
+    let webhooks = Status { endpoints: vec![EndpointStatus::default()], ..Status::default() };
+    text(&jobs, &Budget::new(1), Some(&last), Some(&webhooks)).unwrap()
+}
+
+/// The rows of the table in docs/metrics.md: name, type, labels, help.
+fn rows(page: &str) -> String {
+    let (mut help, mut kinds) = (BTreeMap::new(), BTreeMap::new());
+    let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help.extend(rest.split_once(' '));
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            kinds.extend(rest.split_once(' '));
+        } else {
+            let (name, inner) =
+                line.split_once('{').unwrap_or((line.split_once(' ').unwrap().0, ""));
+            let ends = ["_bucket", "_sum", "_count"].into_iter();
+            let family =
+                ends.filter_map(|end| name.strip_suffix(end)).find(|one| kinds.contains_key(one));
+            let names = inner.split(',').filter_map(|pair| Some(pair.split_once('=')?.0));
+            labels.entry(family.unwrap_or(name)).or_default().extend(names);
+        }
+    }
+    let mut rows = String::new();
+    for (name, kind) in kinds {
+        let of = labels.get(name).into_iter().flatten().filter(|label| **label != "le");
+        let of: Vec<String> = of.map(|label| format!("`{label}`")).collect();
+        writeln!(rows, "| `{name}` | {kind} | {} | {} |", of.join(", "), help[name]).unwrap();
+    }
+    rows
+}
+
+/// `AION_UPDATE=1 cargo test` writes the tables anew.
+#[test]
+fn the_page_of_metrics_lists_all_of_them() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut platform = String::new();
+    for one in described() {
+        let labels: Vec<String> = one.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = labels.join(", ");
+        writeln!(platform, "| `{}` | {} | {labels} | {} |", one.name, one.kind, one.help).unwrap();
+    }
+    let mut wanted = text.clone();
+    for (name, rows) in [("process", rows(&whole())), ("platform", platform)] {
+        let (begin, end) = (format!("<!-- {name}: generated -->\n"), format!("<!-- /{name} -->"));
+        let (before, rest) = wanted.split_once(&begin).unwrap();
+        let (_, after) = rest.split_once(&end).unwrap();
+        let head = "| metric | type | labels | what it is |\n|---|---|---|---|\n";
+        wanted = format!("{before}{begin}{head}{rows}{end}{after}");
+    }
+    if std::env::var_os("AION_UPDATE").is_some() {
+        std::fs::write(&file, &wanted).unwrap();
+    }
+    assert!(
+        text == wanted || std::env::var_os("AION_UPDATE").is_some(),
+        "docs/metrics.md isn't what the program shows: AION_UPDATE=1 cargo test --release -- the_page_of_metrics"
+    );
+}
