@@ -1,0 +1,193 @@
+"""Draws a dashboard from its file and real results of its queries. It isn't Grafana, and says so on each picture."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import subprocess
+import time
+from pathlib import Path
+
+from monitoring import Prometheus
+
+CELL_W, CELL_H = 60, 32
+COLOURS = [
+    "#73bf69",
+    "#f2cc0c",
+    "#8ab8ff",
+    "#ff780a",
+    "#f2495c",
+    "#5794f2",
+    "#b877d9",
+    "#705da0",
+    "#37872d",
+    "#fade2a",
+]
+STYLE = """
+body{margin:0;background:#111217;color:#ccccdc;font:13px 'DejaVu Sans',sans-serif;position:relative}
+h1{font-size:18px;margin:0;padding:14px 12px 2px}
+.note{padding:0 12px 8px;color:#f2cc0c}
+.panel{position:absolute;background:#181b1f;border:1px solid #2a2d33;border-radius:3px;overflow:hidden}
+.row{position:absolute;font-size:15px;padding:6px 10px}
+.title{padding:5px 9px;font-weight:bold;white-space:nowrap}
+.stat{font-size:30px;text-align:center;line-height:68px}
+.legend{font-size:10px;padding:0 9px;line-height:15px;height:30px;overflow:hidden}
+.legend b{display:inline-block;width:10px;height:3px;margin:0 4px 3px 8px}
+"""
+HEAD_H = 64
+
+
+def shown(value: float, unit: str) -> str:
+    if unit == "percentunit":
+        return f"{value * 100:.3g} %"
+    if unit == "s":
+        return f"{value * 1e3:.3g} ms" if 0 < value < 1 else f"{value:.3g} s"
+    if unit == "bytes":
+        for name in ("B", "KiB", "MiB", "GiB"):
+            if value < 1024 or name == "GiB":
+                return f"{value:.3g} {name}"
+            value /= 1024
+    suffix = {"reqps": " req/s", "ops": "/s", "rps": "/s"}.get(unit, "")
+    for size, name in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if name == 'k' else size):.3g} {name}{suffix}"
+    return f"{value:.4g}{suffix}"
+
+
+class Drawing:
+    """One dashboard over the last so many seconds."""
+
+    def __init__(
+        self, prometheus: Prometheus, seconds: float, rate_interval: str
+    ) -> None:
+        self.prometheus, self.seconds = prometheus, seconds
+        self.rate_interval, self.now = rate_interval, time.time()
+
+    def page(self, board: dict) -> tuple[str, int]:
+        parts, bottom = [], 0
+        for panel in board["panels"]:
+            at = panel["gridPos"]
+            left, top = at["x"] * CELL_W, at["y"] * CELL_H + HEAD_H
+            width, height = at["w"] * CELL_W - 6, at["h"] * CELL_H - 6
+            place = (
+                f"left:{left + 3}px;top:{top + 3}px;width:{width}px;height:{height}px"
+            )
+            title = html.escape(panel["title"])
+            if panel["type"] == "row":
+                parts.append(f'<div class="row" style="{place}">{title}</div>')
+            else:
+                inner = self.panel(panel, width, height)
+                head = f'<div class="title">{title}</div>'
+                parts.append(f'<div class="panel" style="{place}">{head}{inner}</div>')
+            bottom = max(bottom, top + height + 12)
+        note = "Preview: drawn by the project's test tool from real results, not by Grafana."
+        head = f'<h1>{html.escape(board["title"])}</h1><div class="note">{note}</div>'
+        page = f'<meta charset="utf-8"><style>{STYLE}</style>{head}{"".join(parts)}'
+        return page, bottom
+
+    def panel(self, panel: dict, width: int, height: int) -> str:
+        unit = panel["fieldConfig"]["defaults"]["unit"]
+        series = [one for target in panel["targets"] for one in self.series(target)]
+        if panel["type"] == "stat":
+            value = series[0][1][-1][1] if series else math.nan
+            steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+            colour = "#73bf69"
+            for step in steps[1:]:
+                if value >= step["value"]:
+                    colour = {"orange": "#ff9830", "red": "#f2495c"}[step["color"]]
+            return (
+                f'<div class="stat" style="color:{colour}">{shown(value, unit)}</div>'
+            )
+        stacking = panel["fieldConfig"]["defaults"]["custom"].get("stacking", {})
+        return self.graph(series, unit, stacking.get("mode") == "normal", width, height)
+
+    def series(self, target: dict) -> list[tuple[str, list[tuple[float, float]]]]:
+        query = target["expr"].replace("$__rate_interval", self.rate_interval)
+        query = query.replace("$instance", ".*")
+        step = max(1, self.seconds / 120)
+        if target.get("instant"):
+            answer = self.prometheus.get("/api/v1/query", query=query)
+        else:
+            span = {"start": self.now - self.seconds, "end": self.now, "step": step}
+            answer = self.prometheus.get("/api/v1/query_range", query=query, **span)
+        found = []
+        for one in answer["data"]["result"]:
+            pairs = one.get("values") or [one["value"]]
+            points = [(float(at), float(value)) for at, value in pairs]
+            points = [point for point in points if not math.isnan(point[1])]
+            name = target["legendFormat"]
+            for label, value in one["metric"].items():
+                name = name.replace("{{" + label + "}}", value)
+            if points:
+                found.append((name, points))
+        return found
+
+    def graph(self, series, unit: str, stacked: bool, width: int, height: int) -> str:
+        left, top, right, bottom = 74, 6, 10, 22
+        w, h = width - left - right, height - 28 - 34 - top - bottom
+        if stacked:
+            base: dict[float, float] = {}
+            lifted = []
+            for name, points in series:
+                raised = [(at, value + base.get(at, 0)) for at, value in points]
+                base.update(raised)
+                lifted.append((name, raised))
+            series = lifted
+        highest = max((v for _, points in series for _, v in points), default=1) or 1
+        highest *= 1.1
+
+        def place(at: float, value: float) -> str:
+            x = left + w * (1 - (self.now - at) / self.seconds)
+            return f"{x:.1f},{top + h * (1 - value / highest):.1f}"
+
+        lines = []
+        for part in range(5):
+            y = top + h * part / 4
+            text = shown(highest * (1 - part / 4), unit)
+            lines.append(
+                f'<line x1="{left}" x2="{left + w}" y1="{y}" y2="{y}" stroke="#2a2d33"/>'
+            )
+            lines.append(
+                f'<text x="{left - 6}" y="{y + 4}" fill="#9a9aa8" font-size="10" text-anchor="end">{text}</text>'
+            )
+        for number, (_, points) in reversed(list(enumerate(series))):
+            colour = COLOURS[number % len(COLOURS)]
+            path = " ".join(place(*point) for point in points)
+            fill = "none"
+            if stacked:
+                ends = [place(points[-1][0], 0), place(points[0][0], 0)]
+                lines.append(
+                    f'<polygon points="{path} {" ".join(ends)}" fill="{colour}" opacity="0.35"/>'
+                )
+            lines.append(
+                f'<polyline points="{path}" fill="{fill}" stroke="{colour}" stroke-width="1.6"/>'
+            )
+        for part in range(5):
+            x, at = left + w * part / 4, self.now - self.seconds * (1 - part / 4)
+            text = time.strftime("%H:%M:%S", time.gmtime(at))
+            lines.append(
+                f'<text x="{x}" y="{top + h + 15}" fill="#9a9aa8" font-size="10" text-anchor="middle">{text}</text>'
+            )
+        legend = "".join(
+            f'<b style="background:{COLOURS[n % len(COLOURS)]}"></b>{html.escape(name)}'
+            for n, (name, _) in enumerate(series)
+        )
+        svg = f'<svg width="{width}" height="{height - 62}">{"".join(lines)}</svg>'
+        return f'{svg}<div class="legend">{legend}</div>'
+
+
+def picture(drawing: Drawing, file: Path, out: Path, work: Path) -> None:
+    """Writes a picture of a dashboard's file, by Chromium."""
+    page, height = drawing.page(json.loads(file.read_text()))
+    source = work / f"{file.stem}.html"
+    source.write_text(page)
+    subprocess.run(
+        ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu"]
+        + ["--hide-scrollbars", f"--window-size={24 * CELL_W + 8},{height}"]
+        + [f"--user-data-dir={work / 'chromium'}", f"--screenshot={out}"]
+        + [f"file://{source}"],
+        check=True,
+        stderr=subprocess.DEVNULL,
+        timeout=120,
+    )
