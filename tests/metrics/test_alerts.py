@@ -1,0 +1,143 @@
+"""The alerts: each is tried, each has its part in the runbook, and one goes all the way to a receiver."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from monitoring import Prometheus, Server, promtool, scrape_config
+from processes import ROOT, Dev, wait
+
+DASHBOARDS = ROOT / "dashboards"
+RULES = DASHBOARDS / "rules"
+ALERTS = (RULES / "aion.alerts.yml").read_text()
+NAMES = re.findall(r"- alert: (\w+)", ALERTS)
+
+
+def test_each_alert_fires_when_it_should_and_not_before():
+    tried = promtool("test", "rules", RULES / "aion_test.yml")
+    assert tried.returncode == 0, tried.stdout + tried.stderr
+    tests = re.findall(r"- name: (Aion\w+)", (RULES / "aion_test.yml").read_text())
+    assert sorted(tests) == sorted(NAMES)
+
+
+def test_a_wrong_rule_is_found(tmp_path: Path):
+    """Negative control: with a metric's name misspelt its test fails."""
+    for file in RULES.iterdir():
+        text = file.read_text()
+        if file.name == "aion.alerts.yml":
+            text = text.replace("expr: aion_job_up == 0", "expr: aion_job_is_up == 0")
+        (tmp_path / file.name).write_text(text)
+    tried = promtool("test", "rules", tmp_path / "aion_test.yml")
+    assert tried.returncode != 0 and "AionJobDown" in tried.stdout + tried.stderr
+
+
+def test_what_is_shipped_can_be_loaded():
+    checked = promtool("check", "config", DASHBOARDS / "prometheus.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_alert_has_its_part_in_the_runbook(name: str):
+    alert = ALERTS.split(f"- alert: {name}\n")[1].split("- alert:")[0]
+    assert f"runbook_url: docs/runbook.md#{name.lower()}" in alert
+    assert "summary: " in alert and "description: " in alert
+    assert re.search(r"severity: (page|ticket)", alert)
+    part = (ROOT / "docs" / "runbook.md").read_text().split(f"\n## {name}\n")[1]
+    part = part.split("\n## ")[0]
+    commands = part.split("```sh\n")[1].split("```")[0].strip().splitlines()
+    assert len(commands) == 3, commands
+    assert "\nEnds " in part or " Ends " in part
+
+
+class Receiver:
+    """Whoever is on call."""
+
+    def __init__(self) -> None:
+        self.got: list[dict] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.got += json.loads(body)["alerts"]
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def has(self, name: str, status: str) -> bool:
+        return any(
+            one["labels"]["alertname"] == name and one["status"] == status
+            for one in self.got
+        )
+
+
+@pytest.fixture
+def on_call():
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
+
+
+def test_a_pipeline_that_stops_wakes_somebody(
+    dev: Dev, tmp_path: Path, on_call: Receiver
+):
+    """Pipeline stopped -> Prometheus -> Alertmanager -> a receiver; and once it is back, that it is over."""
+    alertmanager = Server(tmp_path / "alertmanager", "prometheus-alertmanager")
+    prometheus = Prometheus(tmp_path / "prometheus")
+    url = f"http://127.0.0.1:{on_call.server.server_port}/"
+    config = {
+        "route": {
+            "receiver": "on-call",
+            "group_wait": "0s",
+            "group_interval": "1s",
+            "group_by": ["alertname"],
+        },
+        "receivers": [{"name": "on-call", "webhook_configs": [{"url": url}]}],
+    }
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(json.dumps(config))
+    for rules in RULES.glob("aion.*.yml"):
+        # Nobody waits here for minutes; all else is what is shipped.
+        text = re.sub(r"for: \w+", "for: 2s", rules.read_text())
+        (prometheus.folder / rules.name).write_text(text)
+    whole = json.loads(scrape_config([dev.http], ("/metrics", "/metrics/platform")))
+    whole["rule_files"] = ["aion.*.yml"]
+    whole["alerting"] = {
+        "alertmanagers": [{"static_configs": [{"targets": [alertmanager.address]}]}]
+    }
+    try:
+        alertmanager.launch(
+            f"--config.file={file}",
+            f"--storage.path={tmp_path / 'alertmanager-data'}",
+            f"--web.listen-address={alertmanager.address}",
+            "--cluster.listen-address=",
+        )
+        dev.start("--rate", "500")
+        prometheus.start(json.dumps(whole))
+        up = 'sum(up{job="aion"})'
+        wait(lambda: prometheus.value(up) == 1, "the pipeline is scraped", 30)
+        assert not [one for one in on_call.got if one["status"] == "firing"]
+
+        dev.kill()
+        wait(lambda: on_call.has("AionDown", "firing"), "somebody is woken", 60)
+        (page, *_) = [
+            one for one in on_call.got if one["labels"]["alertname"] == "AionDown"
+        ]
+        assert page["annotations"]["summary"] == f"{dev.http} doesn't answer"
+        assert page["labels"]["severity"] == "page"
+
+        dev.start("--rate", "500")
+        wait(lambda: on_call.has("AionDown", "resolved"), "it is over", 60)
+    finally:
+        prometheus.stop()
+        alertmanager.stop()
