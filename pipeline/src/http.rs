@@ -9,8 +9,8 @@
 //! | `/v1/...` | [`v1`]: events held against the contract, and published |
 //! | `/v1/exports` | [`exports`]: training exports |
 
-mod exposition;
 pub mod exports;
+mod exposition;
 pub mod keys;
 pub mod tls;
 pub mod v1;
