@@ -107,7 +107,9 @@ Try, in a second terminal:
     fn status(&self, counters: Option<&Counters>, rate: &mut Rate) -> String {
         let (mut stored, mut rejected, mut gaps, mut lag) = (0, 0, 0, 0);
         for job in self.health.jobs() {
-            stored += job.rows_stored;
+            // A row that is in the lake and in the series is one row.
+            let places = job.partitions.iter().map(|one| one.marks.len()).max().unwrap_or(1);
+            stored += job.rows_stored / places.max(1) as u64;
             rejected += job.rejected;
             gaps += job.gaps;
             lag += job.lag();
