@@ -1,15 +1,17 @@
-//! The process's own HTTP surface: `/livez`, `/readyz`, `/metrics`.
+//! The process's own HTTP surface: `/livez`, `/readyz`, `/metrics`, `/v1`.
 //!
 //! | path | answers |
 //! |---|---|
 //! | `/livez` | 200 while the process can answer at all |
 //! | `/readyz` | 200 when every job has heard from Kafka and from its sinks; else 503 and, line by line, who hasn't and why |
 //! | `/metrics` | the process's own numbers in Prometheus' text format |
+//! | `/v1/sql`, `/v1/tables` | [`sql`]: questions over live and stored rows |
 //! | `/v1/...` | [`v1`]: events held against the contract, and published |
 //! | `/v1/exports` | [`exports`]: training exports |
 
 pub mod exports;
 pub mod keys;
+pub mod sql;
 pub mod tls;
 pub mod v1;
 
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     exports::ExportsApi,
+    sql::Sql,
     tls::{Tls, TlsListener},
     v1::Api,
 };
@@ -56,7 +59,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Serves until `shutdown`; with `tls`, over HTTPS only.
 pub async fn serve(
     (listener, tls): (TcpListener, Option<Tls>),
-    (health, metrics, api): (Arc<Health>, Arc<Metrics>, Arc<Api>),
+    (health, metrics, api, sql): (Arc<Health>, Arc<Metrics>, Arc<Api>, Arc<Sql>),
     exports: Option<Arc<ExportsApi>>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
@@ -65,7 +68,29 @@ pub async fn serve(
         .route("/readyz", get(ready).with_state(health))
         .route("/metrics", get(exposition).with_state(metrics))
         .merge(v1::routes(api))
-        .merge(exports.map(exports::routes).unwrap_or_default());
+        .merge(exports.map(exports::routes).unwrap_or_default())
+        .merge(sql::routes(sql));
+    serve_app((listener, tls), app, shutdown).await
+}
+
+/// Serves a process that only answers questions: `/v1/sql`, `/v1/tables`, `/livez`, `/readyz`.
+pub async fn serve_reader(
+    (listener, tls): (TcpListener, Option<Tls>),
+    sql: Arc<Sql>,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(sql::ready).with_state(Arc::clone(&sql)))
+        .merge(sql::routes(sql));
+    serve_app((listener, tls), app, shutdown).await
+}
+
+async fn serve_app(
+    (listener, tls): (TcpListener, Option<Tls>),
+    app: Router,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
     let closed = shutdown.cancelled_owned();
     match tls {
         None => axum::serve(listener, app).with_graceful_shutdown(closed).await,

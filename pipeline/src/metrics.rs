@@ -8,7 +8,7 @@ use std::{
 use aion_schemas::log::Timestamp;
 use aion_sinks::budget::Budget;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, IntCounterVec, Opts, TextEncoder, core::Collector,
+    Encoder, Gauge, GaugeVec, HistogramVec, IntCounterVec, Opts, TextEncoder, core::Collector,
     proto::MetricFamily,
 };
 
@@ -26,12 +26,18 @@ pub struct Metrics {
     health: Arc<Health>,
     budget: Budget,
     audits: Audits,
+    freshness: HistogramVec,
 }
 
 impl Metrics {
-    /// Shows these jobs, the byte budget and the last audit of this process.
-    pub fn new(health: Arc<Health>, budget: Budget, audits: Audits) -> Metrics {
-        Metrics { health, budget, audits }
+    /// Shows these jobs, the byte budget, the last audit of this process, and how soon rows can be seen.
+    pub fn new(
+        health: Arc<Health>,
+        budget: Budget,
+        audits: Audits,
+        freshness: HistogramVec,
+    ) -> Metrics {
+        Metrics { health, budget, audits, freshness }
     }
 
     /// The text exposition format, version 0.0.4.
@@ -40,6 +46,7 @@ impl Metrics {
         let mut families = job_families(&jobs)?;
         families.extend(unknown_fields(&jobs)?);
         families.extend(memory_families(&self.budget)?);
+        families.extend(self.freshness.collect());
         if let Some(last) = self.audits.last() {
             families.extend(audit_families(&last)?);
         }
