@@ -1,8 +1,10 @@
 //! The engine: opens a lake once, then plans and runs any number of queries at the same time.
 //!
-//! A query runs on the engine's own threads, so that it can't starve whoever asks, and within three
+//! A query runs on the engine's own threads, so that it can't starve whoever asks, and within these
 //! bounds: bytes of memory (shared by all queries of the engine, beyond which sorts, joins and
-//! groups spill to a bounded temporary folder), time, and read-only plans.
+//! groups spill to a bounded temporary folder), time, a number of queries at once, and read-only plans.
+//!
+//! Beside jobs those threads give way, by [`Settings::on_thread`]: they get what others leave of the processors.
 
 mod answer;
 
@@ -10,30 +12,34 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use aion_schemas::{catalog::Catalog, suggest::nearest};
 use aion_sinks::lake::StoreOptions;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
-    catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList},
-    error::Result as PlanResult,
+    common::ParamValues,
+    error::{DataFusionError, Result as PlanResult},
     execution::{
-        SessionState, SessionStateBuilder,
+        FunctionRegistry, SessionState, SessionStateBuilder,
         context::{SQLOptions, SessionContext},
         memory_pool::FairSpillPool,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
+    logical_expr::LogicalPlan,
     prelude::{DataFrame, SessionConfig},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::Semaphore};
 use url::Url;
 
 pub use self::answer::Answer;
 use crate::{
     error::{Error, explain},
+    holdings::Holdings,
     lag::LogEnds,
     lake::Lake,
-    tables::{QueryTables, TableInfo, Tables},
+    parameters::Parameters,
+    postgres::catalog,
+    stored::Sources,
+    tables::{CATALOG, QueryTables, SCHEMA, TableInfo, Tables},
+    tail::Tail,
 };
-
-const CATALOG: &str = "aion";
-const SCHEMA: &str = "public";
 
 /// Where the lake is, and what queries may use.
 #[derive(Clone, Debug)]
@@ -52,13 +58,19 @@ pub struct Settings {
     pub threads: usize,
     /// How long one query may take, until its last row is taken.
     pub deadline: Duration,
+    /// Queries that run at a time; others wait, within their own time.
+    pub queries: usize,
+    /// What each of those threads does first.
+    pub on_thread: Option<fn()>,
     /// Whom to ask for the ends of the logs; without it `lag` shows the lake's side only.
     pub ends: Option<LogEnds>,
+    /// What this process's jobs have and the lake doesn't yet; empty where there are no jobs.
+    pub tail: Tail,
 }
 
 impl Settings {
-    /// Half a GiB of memory, ten of temporary files, a thread per processor, ten minutes, no
-    /// broker.
+    /// Half a GiB of memory, ten of temporary files, a thread per processor, ten minutes, eight queries
+    /// at a time, no broker, no jobs.
     pub fn new(lake_url: Url, catalog: Arc<Catalog>) -> Settings {
         Settings {
             lake_url,
@@ -68,7 +80,10 @@ impl Settings {
             spill_bytes: 10 << 30,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             deadline: Duration::from_mins(10),
+            queries: 8,
+            on_thread: None,
             ends: None,
+            tail: Tail::default(),
         }
     }
 }
@@ -77,9 +92,11 @@ impl Settings {
 pub struct Engine {
     base: SessionState,
     lake: Arc<Lake>,
+    tail: Tail,
     tables: Arc<Tables>,
     ends: Option<LogEnds>,
     bounds: Bounds,
+    turns: Arc<Semaphore>,
     /// `None` only while it is dropped.
     threads: Option<Runtime>,
 }
@@ -88,6 +105,15 @@ pub struct Engine {
 struct Bounds {
     memory_bytes: usize,
     deadline: Duration,
+}
+
+/// What a statement needs and gives.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// The types of `$1`, `$2` and so on, where the planner knows what they have to be.
+    pub parameters: Vec<Option<DataType>>,
+    /// The columns of its rows.
+    pub columns: SchemaRef,
 }
 
 impl fmt::Debug for Engine {
@@ -99,20 +125,18 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// Opens a lake. Tables that it doesn't have yet are empty.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
-        let tables = Tables::of(&settings.catalog);
+        let internal = |cause: DataFusionError| Error::Internal(cause.strip_backtrace());
+        let tables = Tables::of(&settings.catalog).map_err(internal)?;
         let lake =
             Arc::new(Lake::open(&settings.lake_url, &settings.lake_options, tables.stored())?);
-        let base = base_state(&settings, &lake)
-            .map_err(|cause| Error::Internal(cause.strip_backtrace()))?;
-        let threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(settings.threads.max(1))
-            .thread_name("aion-sql")
-            .enable_all()
-            .build()
-            .map_err(|cause| Error::Internal(format!("start threads: {cause}")))?;
+        let base = base_state(&settings, &lake, tables.infos()).map_err(internal)?;
+        let threads =
+            threads(&settings).map_err(|e| Error::Internal(format!("start threads: {e}")))?;
         Ok(Engine {
             base,
             lake,
+            tail: settings.tail,
+            turns: Arc::new(Semaphore::new(settings.queries.max(1))),
             tables: Arc::new(tables),
             ends: settings.ends,
             bounds: Bounds { memory_bytes: settings.memory_bytes, deadline: settings.deadline },
@@ -127,18 +151,49 @@ impl Engine {
 
     /// Plans one statement and starts it. Dropping the answer, or this future, stops it.
     pub async fn query(&self, sql: &str) -> Result<Answer, Error> {
+        self.query_with(sql, Parameters::none()).await
+    }
+
+    /// The same with values for the statement's parameters.
+    pub async fn query_with(&self, sql: &str, parameters: Parameters) -> Result<Answer, Error> {
         let Some(threads) = &self.threads else {
             return Err(Error::Internal("the engine is closing".into()));
         };
-        let query = Query {
+        answer::start(threads.handle(), self.statement(sql, parameters)).await
+    }
+
+    fn statement(&self, sql: &str, parameters: Parameters) -> Query {
+        Query {
             state: self.base.clone(),
-            lake: Arc::clone(&self.lake),
+            sources: Sources {
+                lake: Arc::clone(&self.lake),
+                tail: self.tail.clone(),
+                holdings: Arc::new(Holdings::default()),
+            },
             tables: Arc::clone(&self.tables),
             ends: self.ends.clone(),
             bounds: self.bounds,
+            turns: Arc::clone(&self.turns),
             sql: sql.to_owned(),
+            parameters: parameters.into(),
+        }
+    }
+
+    /// Looks at a statement without running it.
+    pub async fn describe(&self, sql: &str) -> Result<Description, Error> {
+        let Some(threads) = &self.threads else {
+            return Err(Error::Internal("the engine is closing".into()));
         };
-        answer::start(threads.handle(), query).await
+        let query = self.statement(sql, Parameters::none());
+        let described = threads.spawn(async move { query.describe().await });
+        described.await.unwrap_or_else(|_| Err(Error::Internal("its planner panicked".into())))
+    }
+
+    /// Runs what goes with a query, such as writing its rows down, on the engine's threads.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(threads) = &self.threads {
+            threads.spawn(task);
+        }
     }
 }
 
@@ -151,8 +206,17 @@ impl Drop for Engine {
     }
 }
 
+fn threads(settings: &Settings) -> std::io::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(settings.threads.max(1)).thread_name("aion-sql").enable_all();
+    if let Some(first) = settings.on_thread {
+        builder.on_thread_start(first);
+    }
+    builder.build()
+}
+
 /// What all queries share: functions, rules, bounds, and the lake as the only object store.
-fn base_state(settings: &Settings, lake: &Lake) -> PlanResult<SessionState> {
+fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanResult<SessionState> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(settings.memory_bytes)))
         .with_max_temp_directory_size(settings.spill_bytes)
@@ -164,10 +228,16 @@ fn base_state(settings: &Settings, lake: &Lake) -> PlanResult<SessionState> {
         .with_information_schema(true)
         .with_target_partitions(settings.threads.max(1));
     let options = config.options_mut();
+    // Else `timestamptz '..'` would be a time without a zone.
+    options.execution.time_zone = Some("UTC".to_owned());
     // Columns that no filter needs are decoded only for rows that pass: events carry long objects.
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
-    Ok(session(runtime, config))
+    let mut state = session(runtime, config);
+    for function in catalog::functions(tables) {
+        state.register_udf(Arc::new(function))?;
+    }
+    Ok(state)
 }
 
 fn session(runtime: Arc<RuntimeEnv>, config: SessionConfig) -> SessionState {
@@ -181,19 +251,40 @@ fn session(runtime: Arc<RuntimeEnv>, config: SessionConfig) -> SessionState {
 /// One statement, before it is planned.
 struct Query {
     state: SessionState,
-    lake: Arc<Lake>,
+    sources: Sources,
     tables: Arc<Tables>,
     ends: Option<LogEnds>,
     bounds: Bounds,
+    turns: Arc<Semaphore>,
     sql: String,
+    parameters: Option<ParamValues>,
 }
 
 impl Query {
+    /// What the statement needs and gives; nothing of it is carried out.
+    async fn describe(&self) -> Result<Description, Error> {
+        let (_, plan) = self.logical().await?;
+        let named = plan.get_parameter_types().map_err(|cause| self.explain(cause, None))?;
+        let places = named.keys().filter_map(|name| name.strip_prefix('$')?.parse().ok());
+        let count = places.max().unwrap_or(0);
+        let parameter = |place: usize| named.get(&format!("${place}")).cloned().flatten();
+        Ok(Description {
+            parameters: (1..=count).map(parameter).collect(),
+            columns: Arc::new(plan.schema().as_arrow().clone()),
+        })
+    }
+
     /// Plans the statement over tables of its own.
     async fn plan(&self) -> Result<DataFrame, Error> {
+        let (context, plan) = self.logical().await?;
+        context.execute_logical_plan(plan).await.map_err(|cause| self.explain(cause, None))
+    }
+
+    /// The statement's plan, which passed the check, and where it runs.
+    async fn logical(&self) -> Result<(SessionContext, LogicalPlan), Error> {
         let tables = self
             .tables
-            .for_query(&self.lake, self.ends.as_ref())
+            .for_query(&self.state, &self.sources, self.ends.as_ref())
             .map(Arc::new)
             .map_err(|cause| self.explain(cause, None))?;
         let context = self.context(&tables).map_err(|cause| self.explain(cause, None))?;
@@ -202,32 +293,21 @@ impl Query {
             .create_logical_plan(&self.sql)
             .await
             .map_err(|cause| self.explain(cause, Some(&tables)))?;
+        let plan = match &self.parameters {
+            Some(values) => plan.with_param_values(values.clone()),
+            None => Ok(plan),
+        };
+        let plan = plan.map_err(|cause| self.explain(cause, None))?;
         // The plan is checked before anything of it is carried out.
         read_only().verify_plan(&plan).map_err(|cause| refused(&cause.message()))?;
-        context.execute_logical_plan(plan).await.map_err(|cause| self.explain(cause, None))
+        Ok((context, plan))
     }
 
     fn context(&self, tables: &Arc<QueryTables>) -> PlanResult<SessionContext> {
-        let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema(SCHEMA, Arc::clone(tables) as _)?;
-        let catalogs = MemoryCatalogProviderList::new();
-        // A list of its own: the one in the base state is shared by all clones.
-        datafusion::catalog::CatalogProviderList::register_catalog(
-            &catalogs,
-            CATALOG.into(),
-            Arc::new(catalog),
-        );
-        let state = SessionStateBuilder::new_from_existing(self.state.clone())
-            .with_catalog_list(Arc::new(catalogs))
-            .build();
-        Ok(SessionContext::new_with_state(state))
+        Ok(SessionContext::new_with_state(tables.session(&self.state)?))
     }
 
-    fn explain(
-        &self,
-        cause: datafusion::error::DataFusionError,
-        tables: Option<&QueryTables>,
-    ) -> Error {
+    fn explain(&self, cause: DataFusionError, tables: Option<&QueryTables>) -> Error {
         if let Some(name) = tables.and_then(QueryTables::missing) {
             let names = || self.tables.infos().iter().map(|table| table.name.as_str());
             return Error::UnknownTable {

@@ -45,9 +45,18 @@ pub enum Error {
         /// All names that exist at that place.
         columns: Vec<String>,
     },
-    /// The statement isn't SQL, or means nothing.
+    /// The statement isn't SQL.
+    #[error("{0}")]
+    Syntax(String),
+    /// The statement means nothing.
     #[error("{0}")]
     Query(String),
+    /// The statement met values that it can't work with.
+    #[error("{0}")]
+    Data(String),
+    /// The statement means something that isn't there.
+    #[error("{0}")]
+    Unsupported(String),
     /// The query wanted more memory than it may have.
     #[error(
         "the query needs more than the {} MiB of memory it may have ({cause}); \
@@ -112,7 +121,11 @@ pub(crate) fn explain(error: DataFusionError, memory_bytes: usize) -> Error {
         | DataFusionError::IoError(_)) => {
             Error::Read { what: "the lake's files".into(), cause: root.message().into_owned() }
         }
-        DataFusionError::SQL(cause, _) => Error::Query(cause.to_string()),
+        DataFusionError::SQL(cause, _) => Error::Syntax(cause.to_string()),
+        DataFusionError::ArrowError(cause, _) => Error::Data(cause.to_string()),
+        root @ DataFusionError::NotImplemented(_) => {
+            Error::Unsupported(root.message().into_owned())
+        }
         root @ (DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_)) => {
             Error::Internal(first_line(&root.message()))
         }

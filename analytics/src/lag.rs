@@ -69,7 +69,7 @@ const COLUMNS: [(&str, DataType, bool, &str); 6] = [
 pub(crate) fn info() -> TableInfo {
     let columns = COLUMNS.map(|(name, data_type, nullable, doc)| ColumnInfo {
         name: name.to_owned(),
-        sql_type: sql_type(&data_type),
+        sql_type: sql_type(&data_type).to_owned(),
         nullable,
         doc: doc.to_owned(),
     });

@@ -1,5 +1,5 @@
-//! SQL over what the sinks stored: one table per table of the catalog, read from the lake, and
-//! `lag`; and exports of it.
+//! SQL over what the sinks stored, and what this process's jobs are about to store: one table per table of
+//! the catalog, `lag`, and views; and exports of what is stored.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -23,6 +23,12 @@
 //! | [`engine`] | opens a lake, plans and runs queries within their bounds |
 //! | [`tables`] | which tables there are, with columns and their docs |
 //! | `stored` | a table of the lake for DataFusion: one snapshot, pruned by date and statistics |
+//! | [`tail`] | rows of this process's jobs that are not committed yet |
+//! | `holdings` | the memory that a query's share of them takes |
+//! | [`parameters`] | values for `$1` or `$name` |
+//! | [`parquet`] | an answer as a Parquet file |
+//! | [`postgres`] | the same over PostgreSQL's protocol |
+//! | `derived` | views: `task_latency`, `decision_outcomes` |
 //! | `views` | tables of at-least-once topics without their repetitions |
 //! | [`filter`] | a condition over batches that aren't stored |
 //! | [`lag`] | how far the lake is behind the logs |
@@ -32,25 +38,34 @@
 //!
 //! **Invariant:** queries write nothing: every plan passes DataFusion's `SQLOptions`, and the only
 //! object store that a plan can name is the lake's.
-//! **Invariant:** a query sees one snapshot of each table, whatever writers do meanwhile.
+//! **Invariant:** a query sees one snapshot of each table, whatever writers do meanwhile: each row that this
+//! process has decoded or the lake has committed once, and none twice.
 //!
 //! Text columns are `Utf8View`: filters and groups then copy no text. `Binary` stays `Binary`.
 
+mod derived;
 pub mod digest;
 pub mod engine;
 pub mod error;
 pub mod exports;
 pub mod filter;
+mod holdings;
 pub mod lag;
 mod lake;
+pub mod parameters;
+pub mod parquet;
+pub mod postgres;
 pub mod statements;
 mod stored;
 pub mod tables;
+pub mod tail;
 mod views;
 
 pub use self::{
-    engine::{Answer, Engine, Settings},
+    engine::{Answer, Description, Engine, Settings},
     error::Error,
     filter::Filter,
     lag::LogEnds,
+    parameters::Parameters,
+    tail::Tail,
 };

@@ -38,6 +38,33 @@ pub fn split(text: &str) -> Split<'_> {
     Split { complete, rest: text[start..].trim() }
 }
 
+/// The text in pieces, in order: quoted text and comments whole, and what stands between them, for which the
+/// second is true.
+pub(crate) fn pieces(text: &str) -> impl Iterator<Item = (&str, bool)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at;
+        while at < text.len() {
+            let length = token_len(&text[at..]);
+            let is_plain = length == text[at..].chars().next().map_or(0, char::len_utf8);
+            if !is_plain && at > start {
+                break;
+            }
+            at += length;
+            if !is_plain {
+                return Some((&text[start..at], false));
+            }
+        }
+        (at > start).then(|| (&text[start..at], true))
+    })
+}
+
+/// The text with a blank for each comment.
+pub(crate) fn without_comments(text: &str) -> String {
+    let is_comment = |piece: &str| piece.starts_with("--") || piece.starts_with("/*");
+    pieces(text).map(|(piece, _)| if is_comment(piece) { " " } else { piece }).collect()
+}
+
 /// Whether there is nothing but white space and comments.
 pub fn is_blank(text: &str) -> bool {
     let mut rest = text.trim_start();
@@ -133,6 +160,16 @@ mod tests {
             assert!(split(open).complete.is_empty(), "{open}");
             assert_eq!(split(open).rest, open);
         }
+    }
+
+    #[test]
+    fn pieces_are_the_whole_text() {
+        let text = "a 'b''c' -- d\n\"e\" $1 /* f */ g";
+        let all: Vec<_> = super::pieces(text).collect();
+        assert_eq!(all.iter().map(|(piece, _)| *piece).collect::<String>(), text);
+        let plain = all.iter().filter(|(_, is_plain)| *is_plain).map(|(piece, _)| *piece);
+        assert_eq!(plain.collect::<Vec<_>>(), ["a ", " ", " $1 ", " g"]);
+        assert_eq!(super::without_comments("-- x\nselect/* y */1"), " select 1");
     }
 
     #[test]

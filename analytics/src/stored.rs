@@ -4,18 +4,18 @@
 //! settled for good, and by what the table's log says about each file's columns. What remains
 //! carries its row count, so that `count(*)` reads no file.
 //!
-//! **Invariant:** the snapshot is taken once, at the first look, and serves the whole query.
-//! Absent: rows that were decoded and not committed yet. Who adds them here clones them before the
-//! snapshot is taken, then drops those below its marks; the other order loses rows while a commit
-//! lands.
+//! Rows of this process that are decoded and not committed yet stand beside those files: see `tail`.
+//!
+//! **Invariant:** tail and version are taken once, in that order, at the first look, and serve the whole query.
 
+mod live;
 mod prune;
 
 use std::sync::Arc;
 
 use aion_schemas::log::{Offset, Partition, Stream};
 use aion_sinks::lake::read::{LiveFile, Snapshot};
-use arrow::datatypes::SchemaRef;
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
@@ -31,28 +31,49 @@ use datafusion::{
     },
     error::{DataFusionError, Result},
     logical_expr::{Expr, TableProviderFilterPushDown, TableType},
-    physical_plan::{ExecutionPlan, empty::EmptyExec},
+    physical_plan::{ExecutionPlan, empty::EmptyExec, union::UnionExec},
     scalar::ScalarValue,
 };
 use tokio::sync::OnceCell;
 
 use crate::{
+    holdings::Holdings,
     lake::{Lake, store_url},
     tables::{DATE_COLUMN, Definition},
+    tail::{self, Tail},
 };
 
-/// A table of the lake, for one query.
+/// Where a query's rows come from, and what it holds of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    /// What is committed.
+    pub(crate) lake: Arc<Lake>,
+    /// What this process has beyond that.
+    pub(crate) tail: Tail,
+    /// The memory of what was cloned from the tail, until the query ends.
+    pub(crate) holdings: Arc<Holdings>,
+}
+
+/// A table, for one query.
 #[derive(Debug)]
 pub(crate) struct Stored {
     definition: Arc<Definition>,
-    lake: Arc<Lake>,
-    snapshot: OnceCell<Option<Arc<Snapshot>>>,
+    sources: Sources,
+    look: OnceCell<Look>,
+}
+
+/// A table at one moment.
+#[derive(Debug)]
+struct Look {
+    snapshot: Option<Arc<Snapshot>>,
+    /// Rows above the snapshot's marks, as they came from the decoder.
+    live: Vec<RecordBatch>,
 }
 
 impl Stored {
     /// The table, not looked at yet.
-    pub(crate) fn new(definition: Arc<Definition>, lake: Arc<Lake>) -> Stored {
-        Stored { definition, lake, snapshot: OnceCell::new() }
+    pub(crate) fn new(definition: Arc<Definition>, sources: Sources) -> Stored {
+        Stored { definition, sources, look: OnceCell::new() }
     }
 
     /// What the table is called and made of.
@@ -62,7 +83,7 @@ impl Stored {
 
     /// The marks of the snapshot: the next offset that the table wants of each partition.
     pub(crate) async fn marks(&self) -> Result<Vec<(Partition, Offset)>> {
-        let Some(snapshot) = self.snapshot().await? else { return Ok(Vec::new()) };
+        let Some(snapshot) = &self.look().await?.snapshot else { return Ok(Vec::new()) };
         let topic = &self.definition.topic;
         let marks = snapshot.marks.iter().map(|((id, number), mark)| {
             let stream = Stream { topic: Arc::clone(topic), id: *id };
@@ -71,9 +92,42 @@ impl Stored {
         Ok(marks.collect())
     }
 
-    async fn snapshot(&self) -> Result<Option<&Arc<Snapshot>>> {
-        let take = || self.lake.snapshot(&self.definition.table);
-        Ok(self.snapshot.get_or_try_init(take).await?.as_ref())
+    async fn look(&self) -> Result<&Look> {
+        let look = async || {
+            let table = &self.definition.table;
+            // In this order: what lands in between is in the snapshot, and dropped from the tail.
+            let tail = self.sources.tail.batches(table);
+            let snapshot = self.sources.lake.snapshot(table).await?;
+            let mark = |partition: &Partition| {
+                let mark = snapshot.as_ref()?.mark(partition.stream.id, partition.number)?;
+                Some(mark.offset)
+            };
+            let live = tail::beyond(tail, mark).into_iter().map(|batch| batch.rows).collect();
+            Ok::<_, DataFusionError>(Look { snapshot, live })
+        };
+        self.look.get_or_try_init(look).await
+    }
+
+    /// The files that may hold rows which pass the filters; `None` where there are none.
+    fn scan_stored(
+        &self,
+        state: &dyn Session,
+        snapshot: &Snapshot,
+        (projection, filters): (Option<&Vec<usize>>, &[Expr]),
+        limit: Option<usize>,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let files = prune::kept(state, &self.definition.schema, filters, &snapshot.files)?;
+        tracing::debug!(
+            table = %self.definition.table,
+            version = snapshot.version,
+            files = snapshot.files.len(),
+            kept = files.len(),
+            "scan"
+        );
+        if files.is_empty() {
+            return Ok(None);
+        }
+        self.scan_files(state, &files, projection, limit).map(Some)
     }
 
     fn scan_files(
@@ -166,21 +220,20 @@ impl TableProvider for Stored {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let schema = project_schema(&self.schema(), projection)?;
-        let Some(snapshot) = self.snapshot().await? else {
-            return Ok(Arc::new(EmptyExec::new(schema)));
-        };
-        let files = prune::kept(state, &self.definition.schema, filters, &snapshot.files)?;
-        tracing::debug!(
-            table = %self.definition.table,
-            version = snapshot.version,
-            files = snapshot.files.len(),
-            kept = files.len(),
-            "scan"
-        );
-        if files.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(schema)));
+        let look = self.look().await?;
+        let mut parts = Vec::with_capacity(2);
+        if let Some(snapshot) = &look.snapshot {
+            parts.extend(self.scan_stored(state, snapshot, (projection, filters), limit)?);
         }
-        self.scan_files(state, &files, projection, limit)
+        parts.extend(live::scan(
+            state,
+            (&self.definition, &self.sources.holdings),
+            (&look.live, projection, filters),
+        )?);
+        match parts.len() {
+            0 => Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?))),
+            1 => Ok(parts.swap_remove(0)),
+            _ => UnionExec::try_new(parts),
+        }
     }
 }

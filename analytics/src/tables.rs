@@ -1,5 +1,5 @@
 //! Which tables there are: one per table of the catalog, `<name>_raw` beside those that are shown
-//! without repetitions, and `lag`.
+//! without repetitions, `lag`, and views.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +13,25 @@ use aion_schemas::{
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
-    catalog::{SchemaProvider, TableProvider},
+    catalog::{
+        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+        SchemaProvider, TableProvider,
+    },
     error::{DataFusionError, Result},
+    execution::{SessionState, SessionStateBuilder},
 };
 
 use crate::{
+    derived,
     lag::{self, Lag, LogEnds},
-    lake::Lake,
-    stored::Stored,
+    postgres::catalog as pg,
+    stored::{Sources, Stored},
     views,
 };
+
+/// The catalog and the schema that all tables are in.
+pub(crate) const CATALOG: &str = "aion";
+pub(crate) const SCHEMA: &str = "public";
 
 /// The column by which the lake is cut into folders: the UTC day of the event time.
 pub(crate) const DATE_COLUMN: &str = "_date";
@@ -44,7 +53,7 @@ pub struct ColumnInfo {
     /// The name to ask for.
     pub name: String,
     /// Its type, in SQL's words.
-    pub sql_type: &'static str,
+    pub sql_type: String,
     /// Whether it can be null.
     pub nullable: bool,
     /// One sentence for people.
@@ -60,6 +69,8 @@ pub(crate) struct Definition {
     pub(crate) topic: Arc<str>,
     /// The topic of its retries, where it has one.
     pub(crate) retries: Option<Arc<str>>,
+    /// The column that says when an event happened.
+    pub(crate) event_time: String,
     /// The columns that make rows one and the same; `None` where each row stands for itself.
     pub(crate) key: Option<Vec<String>>,
     /// What a Parquet file holds: the schema's fields, then the position columns.
@@ -78,6 +89,7 @@ impl Definition {
             table: topic.table.to_string(),
             topic: Arc::clone(&topic.name),
             retries: retries.map(|topic| topic.name),
+            event_time: topic.schema.fields[topic.schema.event_time].name.to_string(),
             key: views::key(topic),
             file_schema: Arc::new(ArrowSchema::new(fields)),
             schema: Arc::new(ArrowSchema::new(all)),
@@ -100,16 +112,22 @@ fn viewed(field: &Arc<Field>) -> Field {
 #[derive(Debug)]
 pub(crate) struct Tables {
     definitions: Vec<Arc<Definition>>,
+    views: Vec<&'static derived::Statement>,
     infos: Vec<TableInfo>,
+    /// What PostgreSQL's clients ask about them.
+    pg_catalog: Arc<dyn SchemaProvider>,
 }
 
 impl Tables {
     /// The tables that the topics of the catalog fill.
-    pub(crate) fn of(catalog: &Catalog) -> Tables {
+    pub(crate) fn of(catalog: &Catalog) -> Result<Tables> {
         let definition = |topic| Arc::new(Definition::new(topic, catalog.retries_of(topic)));
         let definitions: Vec<_> = catalog.topics.iter().map(definition).collect();
-        let infos = infos(&definitions);
-        Tables { definitions, infos }
+        let mut infos = infos(&definitions);
+        let views: Vec<_> = derived::over(&infos).collect();
+        infos.extend(views.iter().map(|view| view.info()));
+        let pg_catalog = pg::schema(&infos)?;
+        Ok(Tables { definitions, views, infos, pg_catalog })
     }
 
     /// The names of the tables that the lake holds.
@@ -125,14 +143,12 @@ impl Tables {
     /// The tables for one query: each takes its snapshot when it is first read.
     pub(crate) fn for_query(
         &self,
-        lake: &Arc<Lake>,
+        base: &SessionState,
+        sources: &Sources,
         ends: Option<&LogEnds>,
     ) -> Result<QueryTables> {
-        let stored: Vec<_> = self
-            .definitions
-            .iter()
-            .map(|definition| Arc::new(Stored::new(Arc::clone(definition), Arc::clone(lake))))
-            .collect();
+        let stored = |definition| Arc::new(Stored::new(Arc::clone(definition), sources.clone()));
+        let stored: Vec<_> = self.definitions.iter().map(stored).collect();
         let mut named: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
         for table in &stored {
             let name = table.definition().table.clone();
@@ -145,7 +161,12 @@ impl Tables {
             }
         }
         named.insert(lag::TABLE.into(), Arc::new(Lag::new(stored, ends.cloned())));
-        Ok(QueryTables { named, missing: Mutex::new(None) })
+        let below = Arc::new(Named(named.clone()));
+        for view in &self.views {
+            named.insert(view.name().to_owned(), view.provider(base, &below));
+        }
+        let pg_catalog = Arc::clone(&self.pg_catalog);
+        Ok(QueryTables { named: Named(named), pg_catalog, missing: Mutex::new(None) })
     }
 }
 
@@ -169,21 +190,25 @@ fn info(table: &str, schema: &Schema) -> TableInfo {
         .iter()
         .map(|field| ColumnInfo {
             name: field.name.to_string(),
-            sql_type: sql_type(&field.kind.arrow()),
+            sql_type: sql_type(&field.kind.arrow()).to_owned(),
             nullable: !field.required,
             doc: field.doc.to_string(),
         })
         .collect();
     let arrow = schema.arrow();
-    columns.extend(POSITION_COLUMNS.iter().zip(POSITION_DOCS).map(|(name, doc)| ColumnInfo {
-        name: (*name).to_owned(),
-        sql_type: arrow.field_with_name(name).map_or("", |field| sql_type(field.data_type())),
-        nullable: arrow.field_with_name(name).is_ok_and(Field::is_nullable),
-        doc: doc.to_owned(),
+    columns.extend(POSITION_COLUMNS.iter().zip(POSITION_DOCS).map(|(name, doc)| {
+        ColumnInfo {
+            name: (*name).to_owned(),
+            sql_type: arrow
+                .field_with_name(name)
+                .map_or_else(|_| String::new(), |field| sql_type(field.data_type()).to_owned()),
+            nullable: arrow.field_with_name(name).is_ok_and(Field::is_nullable),
+            doc: doc.to_owned(),
+        }
     }));
     columns.push(ColumnInfo {
         name: DATE_COLUMN.to_owned(),
-        sql_type: sql_type(&DataType::Date32),
+        sql_type: sql_type(&DataType::Date32).to_owned(),
         nullable: true,
         doc: "Day of the event time (UTC); a filter on it skips whole folders.".to_owned(),
     });
@@ -200,24 +225,50 @@ const POSITION_DOCS: [&str; 6] = [
 ];
 
 /// The name that SQL has for a type of the contract.
-pub(crate) fn sql_type(data_type: &DataType) -> &'static str {
+pub fn sql_type(data_type: &DataType) -> &'static str {
     match data_type {
-        DataType::Utf8 | DataType::Utf8View => "varchar",
-        DataType::Int32 => "integer",
-        DataType::Int64 => "bigint",
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => "varchar",
+        DataType::Int32 | DataType::UInt16 => "integer",
+        DataType::Int64 | DataType::UInt32 => "bigint",
         DataType::Float64 => "double",
         DataType::Boolean => "boolean",
-        DataType::Timestamp(..) => "timestamptz",
+        DataType::Timestamp(_, Some(_)) => "timestamptz",
+        DataType::Timestamp(_, None) => "timestamp",
         DataType::Date32 => "date",
-        DataType::Binary => "bytea",
+        DataType::Binary | DataType::BinaryView => "bytea",
+        DataType::Interval(_) | DataType::Duration(_) => "interval",
+        DataType::List(_) | DataType::LargeList(_) => "array",
+        DataType::Decimal128(..) | DataType::Decimal256(..) | DataType::UInt64 => "numeric",
+        DataType::Float32 => "real",
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "smallint",
         _ => "other",
+    }
+}
+
+/// Tables by name.
+#[derive(Debug)]
+pub(crate) struct Named(BTreeMap<String, Arc<dyn TableProvider>>);
+
+#[async_trait]
+impl SchemaProvider for Named {
+    fn table_names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        Ok(self.0.get(name).map(Arc::clone))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 }
 
 /// The tables of one query.
 #[derive(Debug)]
 pub(crate) struct QueryTables {
-    named: BTreeMap<String, Arc<dyn TableProvider>>,
+    named: Named,
+    pg_catalog: Arc<dyn SchemaProvider>,
     missing: Mutex<Option<String>>,
 }
 
@@ -226,16 +277,25 @@ impl QueryTables {
     pub(crate) fn missing(&self) -> Option<String> {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// The state of a session over these tables.
+    pub(crate) fn session(self: &Arc<Self>, base: &SessionState) -> Result<SessionState> {
+        let tables = Arc::clone(self) as Arc<dyn SchemaProvider>;
+        session_over(base, [(SCHEMA, tables), (pg::SCHEMA, Arc::clone(&self.pg_catalog))])
+    }
 }
 
 #[async_trait]
 impl SchemaProvider for QueryTables {
     fn table_names(&self) -> Vec<String> {
-        self.named.keys().cloned().collect()
+        self.named.table_names()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let found = self.named.get(name).map(Arc::clone);
+        let mut found = self.named.table(name).await?;
+        if found.is_none() && name.starts_with("pg_") {
+            found = self.pg_catalog.table(name).await?;
+        }
         if found.is_none() {
             let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
             missing.get_or_insert_with(|| name.to_owned());
@@ -244,6 +304,22 @@ impl SchemaProvider for QueryTables {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.named.contains_key(name)
+        self.named.table_exist(name)
     }
+}
+
+/// The state of a session over these schemas and no others.
+pub(crate) fn session_over<const N: usize>(
+    base: &SessionState,
+    schemas: [(&str, Arc<dyn SchemaProvider>); N],
+) -> Result<SessionState> {
+    let catalog = MemoryCatalogProvider::new();
+    for (name, tables) in schemas {
+        catalog.register_schema(name, tables)?;
+    }
+    // A list of its own: the one in the base state is shared by all clones.
+    let catalogs = MemoryCatalogProviderList::new();
+    catalogs.register_catalog(CATALOG.into(), Arc::new(catalog));
+    let state = SessionStateBuilder::new_from_existing(base.clone());
+    Ok(state.with_catalog_list(Arc::new(catalogs)).build())
 }

@@ -37,7 +37,7 @@ pub use advice::Purpose;
 pub use connection::{Connection, Limits, is_secret};
 pub use consumer::{Consumer, Event, Fetched, Wait};
 pub use error::Error;
-pub use native::bound_arenas;
+pub use native::{bound_arenas, give_way};
 pub use producer::{Outgoing, Placed, Producer};
 pub use reader::{Reader, Reading, Unread};
 pub use receipts::Receipts;

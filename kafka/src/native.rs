@@ -14,6 +14,7 @@ mod list;
 mod message;
 #[cfg(any(test, feature = "testing"))]
 mod mock;
+mod priority;
 mod queue;
 mod request;
 mod started;
@@ -25,6 +26,7 @@ pub(crate) use list::{Entry, PartitionList};
 pub(crate) use message::{Buffer, HeaderSource, Message, NewMessage, Report};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use mock::Mock;
+pub use priority::give_way;
 pub(crate) use queue::Queue;
 pub(crate) use request::{AdminRequest, NewTopicSpec, Rule, TopicResult};
 pub(crate) use started::Started;

@@ -17,6 +17,7 @@ use crate::{
         lake::{self, LakeCommand},
         run, schemas,
         sql::{self, SqlArgs},
+        sql_server::{self, SqlServerArgs},
         tap::{self, TapArgs},
         validate::{self, ValidateArgs},
         webhooks::{self, WebhooksCommand},
@@ -52,6 +53,8 @@ enum Command {
     Tap(TapArgs),
     /// Ask the lake in SQL: one query, a file, or a prompt.
     Sql(SqlArgs),
+    /// Answer questions about a lake to many readers, over HTTP and PostgreSQL's protocol, without a broker.
+    SqlServer(SqlServerArgs),
     /// Prove that the lake, and ClickHouse, have every record of the logs once: offset by offset, or say what is wrong.
     Audit(AuditArgs),
     /// Records that could not become rows: look at them, send them again, let a partition go on.
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Publish(args) => publish::run(args),
         Command::Tap(args) => tap::run(args).map(|()| ExitCode::SUCCESS),
         Command::Sql(args) => sql::run(args),
+        Command::SqlServer(args) => sql_server::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Audit(args) => audit::run(args),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Diverged(command) => diverged::run(&command).map(|()| ExitCode::SUCCESS),

@@ -15,6 +15,7 @@ pub mod lake;
 pub mod run;
 pub mod schemas;
 pub mod sql;
+pub mod sql_server;
 pub mod sr_cli;
 pub mod tap;
 pub mod validate;

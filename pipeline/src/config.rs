@@ -8,10 +8,13 @@
 mod clickhouse;
 mod exports;
 mod jobs;
+mod lake;
 mod metrics;
 mod overrides;
+mod reader;
 mod registry;
 pub(crate) mod secret;
+mod sql;
 
 use std::{
     collections::BTreeMap,
@@ -21,15 +24,16 @@ use std::{
 };
 
 use aion_schemas::catalog::Catalog;
-use aion_sinks::lake::StoreOptions;
 use serde::Deserialize;
-use url::Url;
 
 pub use self::{
     clickhouse::ClickHouseConfig,
     jobs::{JobConfig, SinkKind, defaults as default_jobs},
+    lake::{LakeConfig, url as lake_url},
     metrics::MetricsConfig,
+    reader::ReaderConfig,
     registry::RegistryConfig,
+    sql::{PostgresConfig, SqlConfig},
 };
 use crate::{
     exit::{Exit, Failure},
@@ -38,8 +42,7 @@ use crate::{
         keys::{Key, Keys},
         tls::{self, Tls},
     },
-    place, storage,
-    upkeep::UpkeepConfig,
+    place,
     webhooks::WebhooksConfig,
 };
 
@@ -64,6 +67,8 @@ pub struct Config {
     pub http_keys: Keys,
     /// With which certificate; without one HTTP isn't encrypted.
     pub http_tls: Option<Tls>,
+    /// What questions may use, and where PostgreSQL's clients are answered.
+    pub sql: SqlConfig,
     /// The bound on bytes in memory, decoded rows and librdkafka's queues together.
     pub memory_bytes: usize,
     /// How long a stopping process may take to write what it holds.
@@ -78,21 +83,6 @@ pub struct Config {
     pub exports: Option<Settings>,
     /// The jobs, at least one.
     pub jobs: Vec<JobConfig>,
-}
-
-/// Where the lake is, and when it writes.
-#[derive(Clone, Debug)]
-pub struct LakeConfig {
-    /// Folder (`file://`) or object store that holds one Delta table per topic.
-    pub url: Url,
-    /// The options of its object store.
-    pub options: StoreOptions,
-    /// A table's rows are written when they hold this many bytes in memory.
-    pub flush_bytes: usize,
-    /// A table's rows are written when the oldest is this old.
-    pub flush_age: Duration,
-    /// What is done to keep tables small in files and short in logs.
-    pub upkeep: UpkeepConfig,
 }
 
 /// How often a process audits what it stores.
@@ -136,13 +126,15 @@ impl Default for LogConfig {
 #[serde(deny_unknown_fields)]
 struct File {
     catalog: Option<PathBuf>,
-    kafka: KafkaFile,
+    kafka: Option<KafkaFile>,
     registry: Option<registry::RegistryFile>,
-    lake: Option<LakeFile>,
+    lake: Option<lake::LakeFile>,
     clickhouse: Option<clickhouse::ClickHouseFile>,
     metrics: Option<metrics::MetricsFile>,
     #[serde(default)]
     http: HttpFile,
+    #[serde(default)]
+    sql: sql::SqlFile,
     #[serde(default)]
     memory: MemoryFile,
     #[serde(default = "default_drain_s")]
@@ -162,22 +154,6 @@ struct KafkaFile {
     brokers: String,
     #[serde(default)]
     properties: BTreeMap<String, toml::Value>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LakeFile {
-    url: String,
-    #[serde(default)]
-    storage: BTreeMap<String, toml::Value>,
-    #[serde(default = "default_flush_mib")]
-    flush_mib: usize,
-    #[serde(default = "default_flush_age_s")]
-    flush_age_s: u64,
-    #[serde(default = "default_upkeep_every_m")]
-    upkeep_every_m: u64,
-    #[serde(default)]
-    keep_days: BTreeMap<String, u32>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -225,36 +201,20 @@ impl Default for MemoryFile {
 
 /// The byte budget where none is configured.
 pub const DEFAULT_BUDGET_MIB: usize = 512;
-const DEFAULT_FLUSH_MIB: usize = 64;
 const MIB: usize = 1 << 20;
 
 const fn default_drain_s() -> u64 {
     30
 }
 
-const fn default_flush_mib() -> usize {
-    DEFAULT_FLUSH_MIB
-}
-
-const fn default_flush_age_s() -> u64 {
-    60
-}
-
 const fn default_flush_ms() -> u64 {
     1_000
-}
-
-const fn default_upkeep_every_m() -> u64 {
-    60
 }
 
 impl Config {
     /// Reads and checks a file, with overrides from this process's environment.
     pub fn load(path: &Path) -> anyhow::Result<Config> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| usage(format!("read configuration {}: {cause}", path.display())))?;
-        Config::parse(&text, std::env::vars())
-            .map_err(|cause| usage(format!("configuration {}: {cause}", path.display())).into())
+        load(path, |text| Config::parse(text, std::env::vars()))
     }
 
     /// Checks the text of a file, with the given environment.
@@ -262,27 +222,33 @@ impl Config {
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, String> {
-        let mut tree: toml::Table =
-            text.parse().map_err(|cause: toml::de::Error| cause.to_string())?;
-        overrides::apply(&mut tree, environment)?;
-        let file: File = tree.try_into().map_err(|cause: toml::de::Error| cause.to_string())?;
-        check(file)
+        check(file(text, environment)?)
+    }
+}
+
+/// Reads a file and has it checked.
+fn load<T>(path: &Path, check: impl FnOnce(&str) -> Result<T, String>) -> anyhow::Result<T> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|cause| usage(format!("read configuration {}: {cause}", path.display())))?;
+    check(&text).map_err(|cause| usage(format!("configuration {}: {cause}", path.display())).into())
+}
+
+fn file(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<File, String> {
+    let mut tree: toml::Table = text.parse().map_err(|cause: toml::de::Error| cause.to_string())?;
+    overrides::apply(&mut tree, environment)?;
+    tree.try_into().map_err(|cause: toml::de::Error| cause.to_string())
+}
+
+fn catalog(folder: Option<&Path>) -> Result<Catalog, String> {
+    match folder {
+        None => Ok(Catalog::builtin()),
+        Some(folder) => Catalog::load(folder).map_err(|cause| cause.to_string()),
     }
 }
 
 fn check(file: File) -> Result<Config, String> {
-    let catalog = match &file.catalog {
-        None => Catalog::builtin(),
-        Some(dir) => Catalog::load(dir).map_err(|cause| cause.to_string())?,
-    };
-    let lake = file.lake.ok_or("no place to write to: add a [lake] with its url")?;
-    let lake = LakeConfig {
-        url: lake_url(&lake.url)?,
-        options: storage::options(&lake.storage)?,
-        flush_bytes: mib("lake.flush_mib", lake.flush_mib)?,
-        flush_age: Duration::from_secs(lake.flush_age_s),
-        upkeep: upkeep(&lake, &catalog)?,
-    };
+    let catalog = catalog(file.catalog.as_deref())?;
+    let lake = lake::check(file.lake, &catalog)?;
     let exports = file.exports.map(|file| exports::check(file, &lake.options)).transpose()?;
     let clickhouse = file.clickhouse.map(|file| clickhouse::check(file, &catalog)).transpose()?;
     let mut places = vec![SinkKind::Lake];
@@ -290,7 +256,7 @@ fn check(file: File) -> Result<Config, String> {
     places.extend(file.metrics.as_ref().map(|_| SinkKind::Prometheus));
     let jobs = jobs::check(file.jobs, &catalog, &places)?;
     Ok(Config {
-        kafka: connection(file.kafka)?,
+        kafka: connection(file.kafka.ok_or("no log to read: add a [kafka] with its brokers")?)?,
         registry: file.registry.map(registry::check).transpose()?,
         catalog,
         lake,
@@ -299,6 +265,7 @@ fn check(file: File) -> Result<Config, String> {
         http: place::address(&file.http.listen).map_err(|cause| format!("http.listen: {cause}"))?,
         http_keys: keys(&file.http.keys)?,
         http_tls: http_tls(&file.http)?,
+        sql: sql::check(file.sql)?,
         memory_bytes: mib("memory.budget_mib", file.memory.budget_mib)?,
         drain: Duration::from_secs(file.drain_s),
         log: file.log,
@@ -347,22 +314,6 @@ fn webhooks(file: WebhooksFile) -> Result<WebhooksConfig, String> {
     Ok(WebhooksConfig { policy: file.policy, flush: Duration::from_millis(file.flush_ms) })
 }
 
-fn upkeep(lake: &LakeFile, catalog: &Catalog) -> Result<UpkeepConfig, String> {
-    for (table, days) in &lake.keep_days {
-        if catalog.table(table).is_none() {
-            return Err(format!("lake.keep_days: there is no table {table} in the catalog"));
-        }
-        if *days == 0 {
-            return Err(format!("lake.keep_days.{table}: a day is the least"));
-        }
-    }
-    let every = Duration::from_secs(lake.upkeep_every_m.saturating_mul(60));
-    Ok(UpkeepConfig {
-        every: (!every.is_zero()).then_some(every),
-        keep_days: lake.keep_days.clone(),
-    })
-}
-
 fn connection(file: KafkaFile) -> Result<aion_kafka::Connection, String> {
     let mut properties = BTreeMap::new();
     for (name, value) in file.properties {
@@ -383,20 +334,6 @@ fn connection(file: KafkaFile) -> Result<aion_kafka::Connection, String> {
     let connection = aion_kafka::Connection { brokers: file.brokers, properties };
     connection.check().map_err(|cause| cause.to_string())?;
     Ok(connection)
-}
-
-/// A lake may be written as a folder or as a URL.
-pub fn lake_url(text: &str) -> Result<Url, String> {
-    if let Ok(url) = Url::parse(text) {
-        return match url.scheme() {
-            "file" | "s3" | "s3a" | "gs" | "az" | "abfs" | "abfss" => Ok(url),
-            other => Err(format!(
-                "lake {text:?}: a folder, or a URL that begins with s3://, gs:// or abfss:// is wanted, not \
-                 {other}://"
-            )),
-        };
-    }
-    place::folder_url(Path::new(text)).map_err(|cause| format!("lake {cause}"))
 }
 
 /// Bytes of a number of MiB.

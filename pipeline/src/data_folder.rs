@@ -6,6 +6,7 @@
 //!   lock            held while a process uses the folder
 //!   kafka.address   where its broker listens, while the lock is held
 //!   registry.address   the same of its schema registry
+//!   http.address    the same of its HTTP surface
 //!   kafka/          the embedded broker's log
 //!   registry/       the embedded schema registry's log
 //!   lake/           one Delta table per topic
@@ -32,6 +33,7 @@ const MARKER: &str = "aion-dev.json";
 const LOCK: &str = "lock";
 const ADDRESS: &str = "kafka.address";
 const REGISTRY_ADDRESS: &str = "registry.address";
+const HTTP_ADDRESS: &str = "http.address";
 const FORMAT: u32 = 1;
 
 /// An open data folder; the lock is held until this is dropped.
@@ -67,6 +69,11 @@ impl DataFolder {
     /// Says where the schema registry on this folder listens, to [`running_registry`].
     pub fn announce_registry(&self, registry: SocketAddr) -> anyhow::Result<()> {
         self.write_address(REGISTRY_ADDRESS, registry)
+    }
+
+    /// Says where the process on this folder answers over HTTP, to [`running_http`].
+    pub fn announce_http(&self, http: SocketAddr) -> anyhow::Result<()> {
+        self.write_address(HTTP_ADDRESS, http)
     }
 
     fn write_address(&self, file: &str, address: SocketAddr) -> anyhow::Result<()> {
@@ -113,6 +120,11 @@ pub fn running_broker(path: &Path) -> Option<String> {
 /// The URL of the schema registry that runs on a data folder; `None` when none runs.
 pub fn running_registry(path: &Path) -> Option<String> {
     running(path, REGISTRY_ADDRESS).map(|address| format!("http://{address}"))
+}
+
+/// The URL at which the process on a data folder answers; `None` when none runs.
+pub fn running_http(path: &Path) -> Option<String> {
+    running(path, HTTP_ADDRESS).map(|address| format!("http://{address}/"))
 }
 
 fn running(path: &Path, file: &str) -> Option<String> {

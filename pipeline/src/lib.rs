@@ -12,6 +12,8 @@ pub mod exports;
 pub mod health;
 pub mod http;
 pub mod job;
+mod live_sql;
+mod log_ends;
 pub mod logging;
 pub mod metrics;
 pub mod place;

@@ -9,7 +9,7 @@ use std::{
 use aion_schemas::log::Timestamp;
 use aion_sinks::{budget::Budget, prometheus::board::Board};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, IntCounterVec, Opts, TextEncoder, core::Collector,
+    Encoder, Gauge, GaugeVec, HistogramVec, IntCounterVec, Opts, TextEncoder, core::Collector,
     proto::MetricFamily,
 };
 
@@ -27,15 +27,21 @@ pub struct Metrics {
     health: Arc<Health>,
     budget: Budget,
     audits: Audits,
+    freshness: HistogramVec,
     platform: Board,
     stale_after: Duration,
 }
 
 impl Metrics {
-    /// Shows these jobs, the byte budget and the last audit of this process.
-    pub fn new(health: Arc<Health>, budget: Budget, audits: Audits) -> Metrics {
+    /// Shows these jobs, the byte budget, the last audit of this process, and how soon rows can be seen.
+    pub fn new(
+        health: Arc<Health>,
+        budget: Budget,
+        audits: Audits,
+        freshness: HistogramVec,
+    ) -> Metrics {
         let (platform, stale_after) = (Board::default(), Duration::MAX);
-        Metrics { health, budget, audits, platform, stale_after }
+        Metrics { health, budget, audits, freshness, platform, stale_after }
     }
 
     /// Shows these series of the platform too; levels that nobody has reported for so long are left out.
@@ -53,19 +59,21 @@ impl Metrics {
     pub fn encode(&self) -> prometheus::Result<String> {
         let jobs: Vec<Arc<JobStatus>> = self.health.jobs().collect();
         let (last, webhooks) = (self.audits.last(), self.health.webhooks());
-        text(&jobs, &self.budget, last.as_ref(), webhooks.as_ref())
+        let freshness = self.freshness.collect();
+        text(&jobs, &self.budget, freshness, (last.as_ref(), webhooks.as_ref()))
     }
 }
 
 fn text(
     jobs: &[Arc<JobStatus>],
     budget: &Budget,
-    last: Option<&Last>,
-    webhooks: Option<&webhooks::status::Status>,
+    freshness: Vec<MetricFamily>,
+    (last, webhooks): (Option<&Last>, Option<&webhooks::status::Status>),
 ) -> prometheus::Result<String> {
     let mut families = job_families(jobs)?;
     families.extend(unknown_fields(jobs)?);
     families.extend(process_families(budget)?);
+    families.extend(freshness);
     families.extend(last.map(audit_families).transpose()?.into_iter().flatten());
     families.extend(webhooks.map(webhooks::families).transpose()?.into_iter().flatten());
     // A family without series is refused by the encoder.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aion_analytics::Tail;
 use aion_kafka::Limits;
 use aion_schemas::catalog::Topic;
 use aion_sinks::{
@@ -22,8 +23,9 @@ use crate::{
     exit::{Exit, Failure},
     exports::service::{Exports, Stores},
     health::Health,
-    http::{self, exports::ExportsApi, v1::Api},
+    http::{self, exports::ExportsApi, sql::Sql, v1::Api},
     job::{self, JobError, JobSpec},
+    live_sql::{LiveSql, serve_postgres},
     metrics::Metrics,
     preflight::{self, Partitions},
     registry::{self, Registry},
@@ -51,6 +53,8 @@ pub struct Platform {
     close_http: CancellationToken,
     /// Stops what isn't a job, with `shutdown` or once every job has ended.
     close: CancellationToken,
+    /// Answers PostgreSQL's clients, where that is configured.
+    postgres: Option<JoinHandle<()>>,
 }
 
 impl Platform {
@@ -69,7 +73,9 @@ impl Platform {
         lake.probe().await.map_err(|cause| sink_failure(&cause))?;
         let registry = config.registry.as_ref().map(|one| open_registry(&one.settings));
         let registry = registry.transpose()?;
-        let places = Places::open(lake, partitions, &config).await?;
+        let live = LiveSql::new()?;
+        let tail = live.tail.clone();
+        let places = Places::open(lake, tail, partitions, &config).await?;
         let exports = exports(&config, &places).await?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         let topics = |job: &JobConfig| {
@@ -102,6 +108,13 @@ impl Platform {
         let keys = config.http_keys.clone();
         let (catalog, connection) = (config.catalog.clone(), config.kafka.clone());
         let api = Arc::new(Api::new(catalog, connection, registry, config.http_keys.clone()));
+        let max_rows = config.sql.max_rows;
+        let engine = live.engine(&config)?;
+        let postgres = match config.sql.postgres.clone() {
+            Some(config) => Some(serve_postgres(config, Arc::clone(&engine)).await?),
+            None => None,
+        };
+        let sql = Arc::new(Sql::new(engine, keys.clone(), max_rows));
         let in_lake = config.jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
         let topics = in_lake.map(|job| Arc::clone(&job.topic)).collect();
         let rounds = config.lake.upkeep.clone();
@@ -111,15 +124,15 @@ impl Platform {
             let (audits, shutdown) = (audits.clone(), shutdown.clone());
             tokio::spawn(schedule::run(config, audit, audits, shutdown));
         }
-        let metrics = Metrics::new(Arc::clone(&health), budget, audits);
+        let metrics = Metrics::new(Arc::clone(&health), budget, audits, live.freshness);
         let metrics = Arc::new(metrics.with_platform(places.board, stale_after));
         let close_http = CancellationToken::new();
-        let pages = (Arc::clone(&health), metrics, api);
+        let pages = (Arc::clone(&health), metrics, api, sql);
         let making = exports.as_ref().map(|exports| exports.start(&close));
         let exports = exports.map(|exports| Arc::new(ExportsApi::new(exports, keys)));
         let serving = http::serve((listener, tls), pages, exports, close_http.clone());
         let http = tokio::spawn(serving);
-        Ok(Platform { health, jobs, webhooks, making, http, close_http, close })
+        Ok(Platform { health, jobs, webhooks, making, http, close_http, close, postgres })
     }
 
     /// Waits until every job ended: because of `shutdown`, or because a person has to act.
@@ -133,6 +146,9 @@ impl Platform {
             making.await.context("the task of exports broke")?;
         }
         self.close_http.cancel();
+        if let Some(postgres) = self.postgres {
+            postgres.abort();
+        }
         self.http.await.context("the HTTP task broke")?.context("serve HTTP")?;
         failed.map_or(Ok(()), |failure| Err(failure.into()))
     }
@@ -229,6 +245,8 @@ fn queue_limits(jobs: &[JobConfig], found: &Partitions, queues_bytes: usize) -> 
 /// Where rows go.
 struct Places {
     lake: Lake,
+    /// Where what the lake's sinks hold can be seen.
+    tail: Tail,
     clickhouse: Option<(ClickHouse, ClickHouseConfig)>,
     series: Option<(Series, MetricsConfig)>,
     board: Board,
@@ -236,7 +254,12 @@ struct Places {
 }
 
 impl Places {
-    async fn open(lake: Lake, partitions: Partitions, config: &Config) -> anyhow::Result<Places> {
+    async fn open(
+        lake: Lake,
+        tail: Tail,
+        partitions: Partitions,
+        config: &Config,
+    ) -> anyhow::Result<Places> {
         let series = match &config.metrics {
             None => None,
             Some(metrics) => {
@@ -244,7 +267,8 @@ impl Places {
                 Some((series, metrics.clone()))
             }
         };
-        Ok(Places { lake, clickhouse: house(config)?, series, board: Board::default(), partitions })
+        let (clickhouse, board) = (house(config)?, Board::default());
+        Ok(Places { lake, tail, clickhouse, series, board, partitions })
     }
 
     /// The series that a topic, or its topic of retries, makes.
@@ -281,9 +305,14 @@ async fn sinks(
             SinkKind::Lake => {
                 let spec = table_spec(&job.topic);
                 let settings = lake_settings(config);
-                sinks.push(Box::new(
-                    places.lake.sink(spec, settings).await.map_err(|cause| sink_failure(&cause))?,
-                ));
+                let sink = places.lake.sink(spec, settings).await;
+                let sink = Box::new(sink.map_err(|cause| sink_failure(&cause))?);
+                // Whether a retry is stored is known only afterwards.
+                sinks.push(if topic.is_retries() {
+                    sink
+                } else {
+                    Box::new(places.tail.of(&job.topic.table, sink))
+                });
             }
             SinkKind::ClickHouse => {
                 // The configuration was checked: who writes there has said where it is.

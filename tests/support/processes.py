@@ -167,18 +167,19 @@ class Dev(Process):
         self.data = folder / "data"
         self.kafka = f"127.0.0.1:{free_port()}"
         self.registry = f"127.0.0.1:{free_port()}"
+        self.postgres = f"127.0.0.1:{free_port()}"
 
     def start(self, *arguments: str) -> None:
         addresses = ["--kafka", self.kafka, "--http", self.http]
-        addresses += ["--registry", self.registry]
+        addresses += ["--registry", self.registry, "--postgres", self.postgres]
         if "--webhooks" not in arguments:
             addresses += ["--no-webhooks"]  # nobody listens where the sample sends
         self.launch("dev", "--data", self.data, *addresses, *arguments)
         self.wait_ready()
 
     def sql(self, query: str) -> list[dict]:
-        """Rows of a query by `aion sql`, whether `aion dev` runs or not."""
-        return sql(query, "--data", self.data)
+        """Rows of a query over what is stored, by `aion sql`, whether `aion dev` runs or not."""
+        return sql(query, "--data", self.data, "--stored")
 
     def count(self, table: str) -> int:
         return self.sql(f"select count(*) as n from {table}")[0]["n"]

@@ -5,15 +5,21 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::{
+    common::tree_node::{Transformed, TreeNode},
+    error::Result as PlanResult,
+    execution::SendableRecordBatchStream,
+    physical_plan::{ExecutionPlan, coop::CooperativeExec, execute_stream},
+};
 use futures::{Stream, StreamExt};
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -93,8 +99,8 @@ async fn run(
     let deadline = Instant::now() + limit;
     let begun = timeout_at(deadline, begin(&query)).await;
     // Whoever asked may be gone; then this task is being aborted too.
-    let stream = match begun.unwrap_or(Err(Error::Deadline { limit })) {
-        Ok(stream) => stream,
+    let (stream, _turn) = match begun.unwrap_or(Err(Error::Deadline { limit })) {
+        Ok(begun) => begun,
         Err(error) => return drop(planned.send(Err(error))),
     };
     if planned.send(Ok(stream.schema())).is_err() {
@@ -109,9 +115,30 @@ async fn run(
     drop(rows.send(last).await);
 }
 
-async fn begin(query: &Query) -> Result<SendableRecordBatchStream, Error> {
-    let plan = query.plan().await?;
-    plan.execute_stream().await.map_err(|cause| query.explain(cause, None))
+async fn begin(query: &Query) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), Error> {
+    let turn = Arc::clone(&query.turns).acquire_owned().await;
+    let turn = turn.map_err(|_| Error::Internal("the engine is closing".into()))?;
+    let explain = |cause| query.explain(cause, None);
+    let frame = query.plan().await?;
+    let context = Arc::new(frame.task_ctx());
+    let plan = frame.create_physical_plan().await.map_err(explain)?;
+    let plan = yielding(plan).map_err(explain)?;
+    let rows = execute_stream(plan, context).map_err(explain)?;
+    Ok((rows, turn))
+}
+
+/// Has every join let others run after some batches. A few rows become many there, and what takes them all
+/// without giving any would never look up: neither its deadline nor its client could stop it, and its thread
+/// would be nobody else's.
+fn yielding(plan: Arc<dyn ExecutionPlan>) -> PlanResult<Arc<dyn ExecutionPlan>> {
+    let wrapped = plan.transform_up(|node| {
+        Ok(if node.name().ends_with("JoinExec") {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)) as _)
+        } else {
+            Transformed::no(node)
+        })
+    });
+    wrapped.map(|wrapped| wrapped.data)
 }
 
 async fn pass_on(

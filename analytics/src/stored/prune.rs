@@ -36,7 +36,8 @@ pub(super) fn kept<'a>(
     let (by_date, others): (Vec<_>, Vec<_>) = filters.iter().cloned().partition(is_by_date);
     let mut kept: Vec<&LiveFile> = files.iter().map(|file| &**file).collect();
     if let Some(filter) = conjunction(by_date) {
-        let mask = by_dates(state, schema, filter, &kept)?;
+        let dates = kept.iter().map(|file| file.date).collect();
+        let mask = by_dates(state, schema, filter, dates)?;
         keep(&mut kept, |file| mask.value(file) && mask.is_valid(file));
     }
     if let Some(filter) = conjunction(others) {
@@ -57,17 +58,16 @@ fn keep(files: &mut Vec<&LiveFile>, wanted: impl Fn(usize) -> bool) {
     files.retain(|_| index.next().is_some_and(&wanted));
 }
 
-/// Evaluates a filter on the date as if each file were one row.
-fn by_dates(
+/// Evaluates a filter on the date alone.
+pub(super) fn by_dates(
     state: &dyn Session,
     schema: &SchemaRef,
     filter: Expr,
-    files: &[&LiveFile],
+    dates: Date32Array,
 ) -> Result<BooleanArray> {
     let date = schema.field_with_name(DATE_COLUMN)?.clone();
     let schema = Arc::new(Schema::new(vec![date]));
     let physical = state.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(&schema))?)?;
-    let dates: Date32Array = files.iter().map(|file| file.date).collect();
     let batch = RecordBatch::try_new(schema, vec![Arc::new(dates)])?;
     let answer = physical.evaluate(&batch)?.into_array(batch.num_rows())?;
     Ok(answer.as_boolean().clone())

@@ -57,17 +57,29 @@ impl TestLake {
         Partition { stream, number: 0 }
     }
 
+    /// The lake, for writers.
+    pub(crate) fn open(&self) -> Lake {
+        Lake::open(&self.url(), &StoreOptions::default()).unwrap()
+    }
+
+    pub(crate) fn spec(&self, table: &str) -> TableSpec {
+        let schema = &self.topic(table).schema;
+        TableSpec {
+            name: table.to_owned(),
+            schema: schema.arrow(),
+            event_time: schema.fields[schema.event_time].name.to_string(),
+        }
+    }
+
+    /// Rows as the decoder makes them, at offsets from `first`.
+    pub(crate) fn rows(&self, table: &str, first: i64, rows: &[Value]) -> RecordBatch {
+        batch(self.topic(table).schema.arrow(), first, rows)
+    }
+
     /// Commits one flush: the rows, at offsets from `first`, and the mark behind them.
     pub(crate) async fn append(&self, table: &str, first: i64, rows: &[Value]) {
-        let schema = self.topic(table).schema.arrow();
-        let event_time = &self.topic(table).schema.fields[self.topic(table).schema.event_time];
-        let spec = TableSpec {
-            name: table.to_owned(),
-            schema: Arc::clone(&schema),
-            event_time: event_time.name.to_string(),
-        };
-        let lake = Lake::open(&self.url(), &StoreOptions::default()).unwrap();
-        let mut sink = lake.sink(spec, aion_sinks::lake::Settings::default()).await.unwrap();
+        let settings = aion_sinks::lake::Settings::default();
+        let mut sink = self.open().sink(self.spec(table), settings).await.unwrap();
         let partition = self.partition(table);
         sink.assign(std::slice::from_ref(&partition)).await.unwrap();
         let appended = Timestamp(1_764_072_000_000_000);
@@ -76,7 +88,7 @@ impl TestLake {
             range: Offset(first)..Offset(first + rows.len() as i64),
             epoch: 0,
             appended: Some((appended, appended)),
-            rows: batch(schema, first, rows),
+            rows: self.rows(table, first, rows),
             memory: Reservation::none(),
         };
         assert!(matches!(sink.write(batch).await.unwrap(), Accepted::Taken));

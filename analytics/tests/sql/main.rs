@@ -6,4 +6,6 @@ mod control;
 mod errors;
 mod exports;
 mod lake;
+mod live;
 mod reading;
+mod views;

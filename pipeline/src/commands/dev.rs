@@ -6,7 +6,7 @@ mod screen;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -33,7 +33,7 @@ use crate::{
     },
     config::{
         ClickHouseConfig, Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, MetricsConfig,
-        RegistryConfig, SinkKind, default_jobs,
+        PostgresConfig, RegistryConfig, SinkKind, SqlConfig, default_jobs,
     },
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
@@ -61,6 +61,8 @@ const POLICY: &str = "policies/webhooks.yaml";
 const EXPORTS_POLICY: &str = "policies/exports.yaml";
 /// The broker in this process doesn't compact: cursors are stored seldom.
 const WEBHOOKS_FLUSH: Duration = Duration::from_secs(2);
+/// Beside PostgreSQL's own port, which may be taken.
+const POSTGRES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5433);
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Arguments of `aion dev`.
@@ -78,6 +80,9 @@ pub struct DevArgs {
     /// Where /livez, /readyz and /metrics are served; this machine only.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", value_parser = place::address)]
     http: SocketAddr,
+    /// Where PostgreSQL's clients are answered; this machine only. Without it 127.0.0.1:5433, unless another has that.
+    #[arg(long, value_name = "HOST:PORT", value_parser = place::address)]
+    postgres: Option<SocketAddr>,
     /// Believable events a second, over all topics.
     #[arg(long, value_name = "EVENTS_PER_S", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
@@ -107,7 +112,8 @@ pub struct DevArgs {
 /// Runs until SIGINT or SIGTERM.
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let addresses = [(args.kafka, "--kafka"), (args.registry, "--registry"), (args.http, "--http")];
-    for (address, flag) in addresses {
+    let postgres = args.postgres.map(|address| (address, "--postgres"));
+    for (address, flag) in addresses.into_iter().chain(postgres) {
         if !address.ip().is_loopback() {
             let message =
                 format!("{flag} {address}: only addresses of this machine (127.0.0.1) are served");
@@ -133,6 +139,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     let registry = registry.map_err(|cause| embedded_failure("schema registry", &cause))?;
     folder.announce(broker.address())?;
     folder.announce_registry(registry.address())?;
+    folder.announce_http(http)?;
     let config = config(args, folder, broker.address(), registry.address())?;
     clickhouse::make_tables(&config).await?;
     let connection = config.kafka.clone();
@@ -143,6 +150,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
         register_schemas(settings, &config.catalog).await?;
     }
 
+    let postgres = config.sql.postgres.as_ref().map(|served| served.listen);
     let platform = Platform::start(config, listener, &shutdown).await?;
     let feed = if args.no_generator { None } else { Some(Feed::start(&connection, args.rate)?) };
     let proposals = if args.no_generator { None } else { Some(Proposals::start(&connection)?) };
@@ -150,6 +158,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
         kafka: broker.address(),
         registry: registry.address(),
         http,
+        postgres,
         catalog: args.catalog.clone(),
         data: folder.path().to_path_buf(),
         tables,
@@ -216,6 +225,7 @@ fn config(
         http: args.http,
         http_keys: Keys::Everybody,
         http_tls: None,
+        sql: SqlConfig { postgres: postgres(args), ..SqlConfig::default() },
         memory_bytes: (args.memory_mib as usize) << 20,
         drain: DRAIN,
         log: LogConfig::default(),
@@ -246,6 +256,13 @@ fn clickhouse_of(args: &DevArgs) -> Result<Option<ClickHouseConfig>, Failure> {
     let password = std::env::var("CLICKHOUSE_PASSWORD").ok();
     let config = ClickHouseConfig::to_try(url, args.clickhouse_user.clone(), password);
     config.map(Some).map_err(|cause| Failure::new(Exit::Usage, cause))
+}
+
+/// Where PostgreSQL's clients are answered.
+fn postgres(args: &DevArgs) -> Option<PostgresConfig> {
+    let is_free = |address: &SocketAddr| std::net::TcpListener::bind(address).is_ok();
+    let address = args.postgres.or_else(|| Some(POSTGRES).filter(is_free));
+    address.map(PostgresConfig::everybody)
 }
 
 async fn create_topics(connection: Connection, catalog: Catalog) -> anyhow::Result<()> {

@@ -10,10 +10,11 @@
 //! **Invariant:** what was stored comes from outside: on a terminal none of its characters can do
 //! more than be seen.
 
+mod answering;
 mod command;
-mod ends;
 pub(crate) mod format;
 mod prompt;
+mod remote;
 mod shell;
 
 use std::{
@@ -29,12 +30,17 @@ use aion_analytics::{Engine, Settings, statements};
 use anyhow::Context;
 
 pub use self::format::Format;
-use self::shell::{Outcome, Shell};
+use self::{
+    answering::Answering,
+    remote::Remote,
+    shell::{Outcome, Shell},
+};
 use crate::{
     args::lake::LakeArgs,
-    data_folder::running_broker,
+    config::secret,
+    data_folder::{running_broker, running_http},
     exit::{Exit, Failure},
-    storage,
+    log_ends, storage,
 };
 
 /// The arguments of `aion sql`.
@@ -52,17 +58,27 @@ pub struct SqlArgs {
     format: Format,
     #[command(flatten)]
     lake: LakeArgs,
-    /// A broker to ask for the ends of the logs, for table `lag`; that of a running `aion dev` is
-    /// found by itself.
+    /// A running process to ask, such as `http://127.0.0.1:8080`; that of a running `aion dev` is found
+    /// by itself.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["stored", "lake"])]
+    url: Option<String>,
+    /// A key of that process: `env:NAME` or `file:PATH`.
+    #[arg(long, value_name = "REFERENCE", requires = "url")]
+    key: Option<String>,
+    /// Only what is stored, also where a process runs that has more.
+    #[arg(long)]
+    stored: bool,
+    /// With stored rows, a broker to ask for the ends of the logs, for table `lag`; that of a running
+    /// `aion dev` is found by itself.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
-    /// Memory that a query may use, such as 512MiB or 4GiB; beyond it large sorts and joins go to
-    /// disk.
-    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = bytes)]
-    memory: usize,
-    /// Seconds that a query may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    timeout: u64,
+    /// With stored rows, memory that a query may use, such as 512MiB (the default) or 4GiB; beyond it
+    /// large sorts and joins go to disk.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    memory: Option<usize>,
+    /// With stored rows, seconds that a query may take; 600 without it.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
 }
 
 /// Where statements come from.
@@ -82,12 +98,15 @@ pub fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn answer(args: &SqlArgs, out: impl Write, terminal: bool) -> anyhow::Result<Outcome> {
-    let engine = open(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the runtime of the prompt")?;
-    let mut shell = Shell::new(engine, out, args.format, terminal);
+    let answering = runtime.block_on(open(args))?;
+    if terminal && args.query.is_some() && matches!(answering, Answering::Here(_)) {
+        eprintln!("aion: {}", answering.rows_are());
+    }
+    let mut shell = Shell::new(answering, out, args.format, terminal);
     let outcome = match source(args)? {
         Source::Text(text) => runtime.block_on(shell.run(statements::split(&text).all())),
         Source::Prompt => prompt::run(&mut shell, &runtime),
@@ -117,13 +136,29 @@ fn source(args: &SqlArgs) -> anyhow::Result<Source> {
     Ok(Source::Text(text))
 }
 
-fn open(args: &SqlArgs) -> anyhow::Result<Engine> {
+/// A running process where there is one, else the lake.
+async fn open(args: &SqlArgs) -> anyhow::Result<Answering> {
+    let found = || running_http(&args.lake.data).filter(|_| args.lake.lake.is_none());
+    let running = args.url.clone().or_else(|| found().filter(|_| !args.stored));
+    let Some(url) = running else { return open_lake(args).map(Box::new).map(Answering::Here) };
+    if args.kafka.is_some() || args.memory.is_some() || args.timeout.is_some() {
+        let what = format!(
+            "the process at {url} has bounds and a broker of its own; --stored asks the lake alone, with these"
+        );
+        return Err(Failure::new(Exit::Usage, what).into());
+    }
+    let key = args.key.as_deref().map(secret::required).transpose();
+    let key = key.map_err(|cause| Failure::new(Exit::Usage, format!("--key: {cause}")))?;
+    Ok(Answering::There(Box::new(Remote::open(&url, key).await?)))
+}
+
+fn open_lake(args: &SqlArgs) -> anyhow::Result<Engine> {
     let mut settings = Settings::new(args.lake.url()?, Arc::new(args.lake.catalog()?));
     settings.lake_options = storage::from_environment();
-    settings.memory_bytes = args.memory;
-    settings.deadline = Duration::from_secs(args.timeout);
+    settings.memory_bytes = args.memory.unwrap_or(settings.memory_bytes);
+    settings.deadline = args.timeout.map_or(settings.deadline, Duration::from_secs);
     let running = || running_broker(&args.lake.data).filter(|_| args.lake.lake.is_none());
-    settings.ends = args.kafka.clone().or_else(running).as_deref().map(ends::of_broker);
+    settings.ends = args.kafka.clone().or_else(running).as_deref().map(log_ends::of_broker);
     let opened = Engine::open(settings);
     Ok(opened.map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?)
 }

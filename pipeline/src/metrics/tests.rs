@@ -11,6 +11,7 @@ use aion_sinks::prometheus::described;
 use super::*;
 use crate::{
     audit::Report,
+    live_sql::LiveSql,
     webhooks::status::{EndpointStatus, Status},
 };
 
@@ -20,7 +21,9 @@ fn whole() -> String {
     let report = Some(Arc::new(Report::sample()));
     let last = Last { at: Timestamp(1), succeeded: true, report };
     let webhooks = Status { endpoints: vec![EndpointStatus::default()], ..Status::default() };
-    text(&jobs, &Budget::new(1), Some(&last), Some(&webhooks)).unwrap()
+    let sql = LiveSql::new().unwrap();
+    sql.freshness.with_label_values(&["decisions"]).observe(1.0);
+    text(&jobs, &Budget::new(1), sql.freshness.collect(), (Some(&last), Some(&webhooks))).unwrap()
 }
 
 /// The rows of the table in docs/metrics.md: name, type, labels, help.

@@ -29,6 +29,7 @@ pub(super) struct Screen {
     pub(super) kafka: SocketAddr,
     pub(super) registry: SocketAddr,
     pub(super) http: SocketAddr,
+    pub(super) postgres: Option<SocketAddr>,
     pub(super) data: PathBuf,
     pub(super) catalog: Option<PathBuf>,
     pub(super) tables: Vec<Arc<str>>,
@@ -73,12 +74,17 @@ impl Screen {
         let data = self.data.display();
         let (aion, sr_cli) = (program("aion"), program("sr-cli"));
         let tables = self.tables.join(", ");
+        let psql = self.postgres.map_or_else(
+            || "not served: 127.0.0.1:5433 is taken, --postgres names another".to_owned(),
+            |address| format!("psql -h {} -p {} -U me aion", address.ip(), address.port()),
+        );
         println!(
             "\nAION is running; everything is kept in {data}. Ctrl-C stops it, starting again goes on.
 
   Kafka   {kafka}
   Schemas http://{registry}   a schema registry, with the topics' schemas
-  HTTP    http://{http}   /livez /readyz /metrics /metrics/platform
+  HTTP    http://{http}   /livez /readyz /metrics /metrics/platform /v1/sql
+  SQL     {psql}
   Lake    {data}/lake   Delta tables {tables}
   Exports http://{http}/v1/exports   into {data}/exports (docs/exports.md){webhooks}
 

@@ -40,8 +40,8 @@ pub(super) fn run<W: Write>(line: &str, shell: &mut Shell<W>) -> io::Result<Next
     match (command, argument) {
         (r"\q" | "quit" | "exit", _) => return Ok(Next::Leave),
         (r"\?" | r"\h" | "help", _) => shell.out.write_all(HELP.as_bytes())?,
-        (r"\d" | r"\dt", None) => list(shell.engine.tables(), &mut shell.out)?,
-        (r"\d", Some(name)) => describe(shell.engine.tables(), name, &mut shell.out)?,
+        (r"\d" | r"\dt", None) => list(shell.answering.tables(), &mut shell.out)?,
+        (r"\d", Some(name)) => describe(shell.answering.tables(), name, &mut shell.out)?,
         (r"\timing", _) => {
             shell.timing = !shell.timing;
             let state = if shell.timing { "shown" } else { "hidden" };
@@ -76,7 +76,7 @@ fn describe(tables: &[TableInfo], name: &str, out: &mut impl Write) -> io::Resul
     let width = |text: fn(&ColumnInfo) -> &str| {
         table.columns.iter().map(|column| text(column).width()).max().unwrap_or_default()
     };
-    let (names, types) = (width(|column| &column.name), width(|column| column.sql_type));
+    let (names, types) = (width(|column| &column.name), width(|column| &column.sql_type));
     writeln!(out, "{}: {}", table.name, table.doc)?;
     for column in &table.columns {
         let null = if column.nullable { "null" } else { "" };

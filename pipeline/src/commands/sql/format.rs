@@ -22,8 +22,8 @@ use arrow::{
     record_batch::RecordBatch,
 };
 
-pub(crate) use self::cell::harmless_lines;
-use self::{csv::Csv, table::Table};
+use self::table::Table;
+pub(crate) use self::{cell::harmless_lines, csv::Csv};
 
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

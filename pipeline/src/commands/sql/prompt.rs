@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use aion_analytics::{Engine, statements};
+use aion_analytics::{statements, tables::TableInfo};
 use rustyline::{
     Config, Context, Editor, Helper, completion::Completer, error::ReadlineError,
     highlight::Highlighter, hint::Hinter, history::DefaultHistory, validate::Validator,
@@ -58,13 +58,13 @@ const KEYWORDS: [&str; 32] = [
 
 /// Runs the prompt until the person leaves. What failed is said at once, so leaving is a success.
 pub(super) fn run<W: Write>(shell: &mut Shell<W>, runtime: &Runtime) -> io::Result<Outcome> {
-    let mut editor = editor(&shell.engine).map_err(io_error)?;
+    let mut editor = editor(shell.answering.tables()).map_err(io_error)?;
     let history = history_file();
     if let Some(file) = &history {
         // The first session has none yet.
         editor.load_history(file).ok();
     }
-    writeln!(shell.out, "{HELP}")?;
+    writeln!(shell.out, "{HELP}\n{}", shell.answering.rows_are())?;
     let outcome = converse(shell, runtime, &mut editor);
     if let Some(file) = &history
         && let Err(cause) = editor.save_history(file)
@@ -134,7 +134,7 @@ fn remember(editor: &mut Editor<Names, DefaultHistory>, line: &str) {
     editor.add_history_entry(line).ok();
 }
 
-fn editor(engine: &Engine) -> Result<Editor<Names, DefaultHistory>, ReadlineError> {
+fn editor(tables: &[TableInfo]) -> Result<Editor<Names, DefaultHistory>, ReadlineError> {
     let config = Config::builder()
         .max_history_size(HISTORY_LINES)?
         .history_ignore_dups(true)?
@@ -142,7 +142,7 @@ fn editor(engine: &Engine) -> Result<Editor<Names, DefaultHistory>, ReadlineErro
         .completion_type(rustyline::CompletionType::List)
         .build();
     let mut editor = Editor::with_config(config)?;
-    editor.set_helper(Some(Names::of(engine)));
+    editor.set_helper(Some(Names::of(tables)));
     Ok(editor)
 }
 
@@ -163,30 +163,57 @@ fn io_error(error: ReadlineError) -> io::Error {
 }
 
 /// Completes the names of tables and columns, and the words of SQL.
-struct Names(Vec<String>);
+struct Names {
+    /// Each table with its columns.
+    tables: Vec<(String, Vec<String>)>,
+    /// All of those, and the words.
+    all: Vec<String>,
+}
 
 impl Names {
-    fn of(engine: &Engine) -> Names {
-        let tables = engine.tables();
-        let columns = tables.iter().flat_map(|table| &table.columns).map(|column| &column.name);
-        let mut names: Vec<String> =
-            tables.iter().map(|table| &table.name).chain(columns).cloned().collect();
-        names.extend(KEYWORDS.map(str::to_owned));
-        names.sort();
-        names.dedup();
-        Names(names)
+    fn of(tables: &[TableInfo]) -> Names {
+        let columns =
+            |table: &TableInfo| table.columns.iter().map(|one| one.name.clone()).collect();
+        let tables: Vec<(String, Vec<String>)> =
+            tables.iter().map(|table| (table.name.clone(), columns(table))).collect();
+        let names = tables.iter().flat_map(|(table, columns)| columns.iter().chain([table]));
+        let mut all: Vec<String> = names.cloned().chain(KEYWORDS.map(str::to_owned)).collect();
+        all.sort();
+        all.dedup();
+        Names { tables, all }
     }
 
-    /// Where the word before the cursor starts, and the names that it may become.
+    /// Where the word before the cursor starts, and the names that it may become: after `from` and `join`
+    /// tables, after the name of a table and a dot its columns.
     fn candidates(&self, line: &str, cursor: usize) -> (usize, Vec<String>) {
         let typed = &line[..cursor];
-        let start = typed
-            .rfind(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .map_or(0, |at| at + typed[at..].chars().next().map_or(1, char::len_utf8));
-        let word = typed[start..].to_lowercase();
-        let fits = |name: &&String| !word.is_empty() && name.starts_with(&word);
-        (start, self.0.iter().filter(fits).cloned().collect())
+        let start = word_start(typed);
+        let (before, word) = (&typed[..start], typed[start..].to_lowercase());
+        let asked = |name: &&String| name.starts_with(&word);
+        let only =
+            |names: &mut dyn Iterator<Item = &String>| names.filter(asked).cloned().collect();
+        if let Some(owner) = before.strip_suffix('.') {
+            let owner = owner[word_start(owner)..].to_lowercase();
+            if let Some((_, columns)) = self.tables.iter().find(|(name, _)| *name == owner) {
+                return (start, only(&mut columns.iter()));
+            }
+        }
+        let previous = before.trim_end();
+        let previous = previous[word_start(previous)..].to_lowercase();
+        if matches!(&*previous, "from" | "join" | r"\d") {
+            return (start, only(&mut self.tables.iter().map(|(name, _)| name)));
+        }
+        if word.is_empty() {
+            return (start, Vec::new());
+        }
+        (start, only(&mut self.all.iter()))
     }
+}
+
+/// Where the last word begins.
+fn word_start(text: &str) -> usize {
+    let between = |c: char| !(c.is_alphanumeric() || matches!(c, '_' | '\\'));
+    text.rfind(between).map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8))
 }
 
 impl Completer for Names {
@@ -214,13 +241,33 @@ impl Helper for Names {}
 mod tests {
     use super::Names;
 
+    fn names() -> Names {
+        let table = |name: &str, columns: &[&str]| {
+            (name.to_owned(), columns.iter().map(|&column| column.to_owned()).collect())
+        };
+        let tables = vec![table("decisions", &["task_id", "tier"]), table("tasks", &["task_id"])];
+        let all = ["decisions", "describe", "task_id", "tasks", "tier"].map(str::to_owned).into();
+        Names { tables, all }
+    }
+
     #[test]
     fn the_word_before_the_cursor_is_completed() {
-        let names = Names(["decisions", "describe", "task_id", "tasks"].map(str::to_owned).into());
+        let names = names();
         let complete = |line: &str| names.candidates(line, line.len());
         assert_eq!(complete("select TA"), (7, vec!["task_id".into(), "tasks".into()]));
         assert_eq!(complete("select d.task_"), (9, vec!["task_id".into()]));
         assert_eq!(complete("é·de").1.len(), 2);
         assert_eq!(complete("select ").1.len(), 0);
+    }
+
+    #[test]
+    fn a_place_that_wants_a_table_or_its_column_gets_no_other_name() {
+        let names = names();
+        let complete = |line: &str| names.candidates(line, line.len()).1;
+        assert_eq!(complete("select 1 from "), ["decisions", "tasks"]);
+        assert_eq!(complete("select 1 FROM t"), ["tasks"]);
+        assert_eq!(complete(r"\d d"), ["decisions"]);
+        assert_eq!(complete("select decisions."), ["task_id", "tier"]);
+        assert_eq!(complete("select tasks.ti"), Vec::<String>::new());
     }
 }

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion_analytics::{Answer, Engine, Error};
-use futures::TryStreamExt;
-
-use super::format::{Format, Printer, harmless_lines};
+use super::{
+    answering::{Answering, Rows},
+    format::{Format, Printer, harmless_lines},
+};
 
 /// What became of statements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +19,9 @@ pub(super) enum Outcome {
     Failed,
 }
 
-/// An engine and where its answers go.
+/// Who answers, and where answers go.
 pub(super) struct Shell<W> {
-    pub(super) engine: Engine,
+    pub(super) answering: Answering,
     pub(super) out: W,
     pub(super) format: Format,
     /// Whether tables end with the time that the answer took.
@@ -31,8 +31,8 @@ pub(super) struct Shell<W> {
 
 impl<W: Write> Shell<W> {
     /// Prints to `out`, which is a terminal or not.
-    pub(super) fn new(engine: Engine, out: W, format: Format, terminal: bool) -> Shell<W> {
-        Shell { engine, out, format, timing: true, terminal }
+    pub(super) fn new(answering: Answering, out: W, format: Format, terminal: bool) -> Shell<W> {
+        Shell { answering, out, format, timing: true, terminal }
     }
 
     /// Runs statements one after the other, until one fails. An error is one of printing.
@@ -51,7 +51,7 @@ impl<W: Write> Shell<W> {
     /// Runs one statement and prints its answer, or why there is none.
     pub(super) async fn statement(&mut self, statement: &str) -> io::Result<Outcome> {
         let begun = Instant::now();
-        let answer = match self.engine.query(statement).await {
+        let answer = match self.answering.query(statement).await {
             Ok(answer) => answer,
             Err(error) => return Ok(failed(&error)),
         };
@@ -72,11 +72,14 @@ impl<W: Write> Shell<W> {
         }
     }
 
-    async fn print(&mut self, mut answer: Answer) -> io::Result<Result<usize, Error>> {
-        let schema = answer.schema().clone();
+    async fn print(&mut self, mut answer: Rows) -> io::Result<anyhow::Result<usize>> {
+        let schema = match answer.schema() {
+            Ok(schema) => schema,
+            Err(error) => return Ok(Err(error)),
+        };
         let mut printer = Printer::new(&mut self.out, self.format, self.terminal, schema);
         loop {
-            match answer.try_next().await {
+            match answer.next().await {
                 Ok(Some(rows)) => printer.rows(&rows)?,
                 Ok(None) => return printer.end().map(Ok),
                 Err(error) => return Ok(Err(error)),
@@ -85,14 +88,14 @@ impl<W: Write> Shell<W> {
     }
 }
 
-fn failed(error: &Error) -> Outcome {
+fn failed(error: &anyhow::Error) -> Outcome {
     eprintln!("error: {}", said(error));
     Outcome::Failed
 }
 
 /// An error as it is said. It may quote stored text: a value that can't be cast, for one.
-fn said(error: &Error) -> String {
-    harmless_lines(&error.to_string()).into_owned()
+fn said(error: &anyhow::Error) -> String {
+    harmless_lines(&format!("{error:#}")).into_owned()
 }
 
 fn count(rows: usize) -> String {
@@ -109,11 +112,13 @@ fn took(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, said};
+    use aion_analytics::Error;
+
+    use super::said;
 
     #[test]
     fn an_error_can_not_command_a_terminal() {
         let error = Error::Query("can't cast '\u{1b}]0;owned\u{7}'\nto Int32".into());
-        assert_eq!(said(&error), "can't cast '\\u{1b}]0;owned\\u{7}'\nto Int32");
+        assert_eq!(said(&error.into()), "can't cast '\\u{1b}]0;owned\\u{7}'\nto Int32");
     }
 }

@@ -230,8 +230,9 @@ fn memory_and_time_are_bounded_by_the_command_line() {
 #[test]
 fn commands_describe_tables_and_change_the_format() {
     let data = data();
-    let engine = open(&args(&["--data", path(&data)])).unwrap();
-    let mut shell = Shell::new(engine, Vec::new(), Format::Table, false);
+    let engine = open_lake(&args(&["--data", path(&data)])).unwrap();
+    let answering = Answering::Here(Box::new(engine));
+    let mut shell = Shell::new(answering, Vec::new(), Format::Table, false);
     let mut say = |line: &str| {
         shell.out.clear();
         let next = command::run(line, &mut shell).unwrap();

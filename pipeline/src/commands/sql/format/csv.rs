@@ -5,19 +5,19 @@ use arrow::{datatypes::SchemaRef, error::ArrowError, record_batch::RecordBatch};
 use super::cell::Cells;
 
 /// An answer as CSV.
-pub(super) struct Csv {
+pub(crate) struct Csv {
     schema: SchemaRef,
     headed: bool,
 }
 
 impl Csv {
     /// Of these columns.
-    pub(super) fn new(schema: SchemaRef) -> Csv {
+    pub(crate) fn new(schema: SchemaRef) -> Csv {
         Csv { schema, headed: false }
     }
 
     /// Adds rows.
-    pub(super) fn rows(&mut self, rows: &RecordBatch, text: &mut String) -> Result<(), ArrowError> {
+    pub(crate) fn rows(&mut self, rows: &RecordBatch, text: &mut String) -> Result<(), ArrowError> {
         self.end(text);
         let columns: Vec<_> =
             rows.columns().iter().map(|column| Cells::new(column)).collect::<Result<_, _>>()?;
@@ -28,7 +28,7 @@ impl Csv {
     }
 
     /// Makes sure that the header stands, also over no rows.
-    pub(super) fn end(&mut self, text: &mut String) {
+    pub(crate) fn end(&mut self, text: &mut String) {
         if !std::mem::replace(&mut self.headed, true) {
             line(self.schema.fields().iter().map(|field| Some(field.name().clone())), text);
         }

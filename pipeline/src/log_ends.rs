@@ -3,15 +3,22 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aion_analytics::{LogEnds, lag::Ends};
-use aion_kafka::{Admin, Connection, Isolation, Spot, TopicPartition};
+use aion_kafka::{Admin, Connection, Isolation, Purpose, Spot, TopicPartition};
 use aion_schemas::log::{Partition, Stream};
 
 /// How long a broker may take to answer.
 const WAIT: Duration = Duration::from_secs(5);
 
+/// Asks over a connection.
+pub(crate) fn of(connection: Connection) -> LogEnds {
+    LogEnds::new(move |topics| {
+        ask(&connection, topics).map_err(|cause| connection.explain(&cause, Purpose::Administer))
+    })
+}
+
 /// Asks the brokers at `host:port`. One that can't be asked is said on standard error, and the
 /// query goes on without.
-pub(super) fn of_broker(brokers: &str) -> LogEnds {
+pub(crate) fn of_broker(brokers: &str) -> LogEnds {
     let connection = Connection::to(brokers);
     LogEnds::new(move |topics| {
         ask(&connection, topics)

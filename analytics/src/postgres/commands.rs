@@ -1,0 +1,165 @@
+//! Statements that are about the session, not about rows: what clients send before they ask anything.
+//!
+//! Every statement sees its own snapshot, in a transaction too, as at isolation level `read committed`; so
+//! beginning and ending one needs no more than saying so.
+
+use crate::statements;
+
+/// What to do with a statement.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    /// Ask the engine.
+    Ask,
+    /// Begin a transaction.
+    Begin,
+    /// End one, with this tag.
+    End(&'static str),
+    /// Nothing but this tag.
+    Done(&'static str),
+    /// One row with the value of a setting.
+    Show { name: String, value: String },
+    /// Refused: SQLSTATE, message.
+    Refuse(&'static str, String),
+}
+
+/// Settings that a client may set, since no value of theirs changes an answer.
+const SETTABLE: [&str; 14] = [
+    "application_name",
+    "bytea_output",
+    "client_encoding",
+    "client_min_messages",
+    "datestyle",
+    "default_transaction_read_only",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "intervalstyle",
+    "lock_timeout",
+    "search_path",
+    "standard_conforming_strings",
+    "timezone",
+    "transaction",
+];
+
+/// The settings that can be shown, and their values.
+pub(super) const SETTINGS: [(&str, &str); 12] = [
+    ("application_name", ""),
+    ("client_encoding", "UTF8"),
+    ("datestyle", "ISO, YMD"),
+    ("default_transaction_read_only", "on"),
+    ("integer_datetimes", "on"),
+    ("intervalstyle", "postgres"),
+    ("search_path", "public"),
+    ("server_encoding", "UTF8"),
+    ("server_version", super::VERSION),
+    ("server_version_num", super::VERSION_NUM),
+    ("standard_conforming_strings", "on"),
+    ("timezone", "UTC"),
+];
+
+/// What to do with one statement.
+pub(super) fn of(sql: &str) -> Command {
+    let bare = statements::without_comments(sql);
+    let words: Vec<String> = bare
+        .split(|c: char| c.is_whitespace() || matches!(c, ';' | '=' | '(' | ')'))
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect();
+    let word = |at: usize| words.get(at).map_or("", String::as_str);
+    match word(0) {
+        "begin" => Command::Begin,
+        "start" if word(1) == "transaction" => Command::Begin,
+        "commit" | "end" => Command::End("COMMIT"),
+        "rollback" | "abort" if word(1) == "to" || word(2) == "to" => Command::Done("ROLLBACK"),
+        "rollback" | "abort" => Command::End("ROLLBACK"),
+        "savepoint" => Command::Done("SAVEPOINT"),
+        "release" => Command::Done("RELEASE"),
+        "deallocate" => Command::Done("DEALLOCATE"),
+        "discard" => Command::Done("DISCARD"),
+        "close" => Command::Done("CLOSE CURSOR"),
+        "reset" => Command::Done("RESET"),
+        "set" => set(&words[1..]),
+        "show" => show(&words[1..]),
+        "copy" | "declare" | "fetch" | "listen" | "notify" | "lock" | "call" | "do" | "vacuum"
+        | "grant" | "revoke" | "comment" | "truncate" | "prepare" | "execute" => Command::Refuse(
+            "0A000",
+            format!(
+                "{} is refused: this is read-only; ask with select, show, describe or explain",
+                word(0).to_uppercase()
+            ),
+        ),
+        _ => Command::Ask,
+    }
+}
+
+fn set(words: &[String]) -> Command {
+    let words = match words.first().map(String::as_str) {
+        Some("session" | "local") => &words[1..],
+        _ => words,
+    };
+    let name = match words.first().map(String::as_str) {
+        Some("time") => "timezone",
+        Some("names") => "client_encoding",
+        Some("characteristics") => "transaction",
+        Some(name) => name,
+        None => "",
+    };
+    if SETTABLE.contains(&name) {
+        Command::Done("SET")
+    } else {
+        let what = format!("{name:?} can't be set here; these can: {}", SETTABLE.join(", "));
+        Command::Refuse("42704", what)
+    }
+}
+
+fn show(words: &[String]) -> Command {
+    let name = words.join(" ");
+    let name = match name.as_str() {
+        "time zone" => "timezone",
+        "transaction isolation level" | "transaction_isolation" => {
+            return Command::Show {
+                name: "transaction_isolation".into(),
+                value: "read committed".into(),
+            };
+        }
+        name => name,
+    };
+    match SETTINGS.iter().find(|(known, _)| *known == name) {
+        Some((name, value)) => Command::Show { name: (*name).into(), value: (*value).into() },
+        // `show tables` and the like are the engine's.
+        None => Command::Ask,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_told_from_questions() {
+        for (sql, wanted) in [
+            ("select 1", Command::Ask),
+            ("-- begin\nselect 1", Command::Ask),
+            ("/* x */ BEGIN READ ONLY;", Command::Begin),
+            ("start transaction isolation level repeatable read", Command::Begin),
+            ("COMMIT", Command::End("COMMIT")),
+            ("rollback", Command::End("ROLLBACK")),
+            ("rollback to savepoint a", Command::Done("ROLLBACK")),
+            ("SET extra_float_digits = 3", Command::Done("SET")),
+            ("set session characteristics as transaction read only", Command::Done("SET")),
+            ("SET TIME ZONE 'UTC'", Command::Done("SET")),
+            ("set client_encoding to 'UTF8'", Command::Done("SET")),
+            ("show tables", Command::Ask),
+            (
+                "SHOW standard_conforming_strings",
+                Command::Show { name: "standard_conforming_strings".into(), value: "on".into() },
+            ),
+        ] {
+            assert_eq!(of(sql), wanted, "{sql}");
+        }
+        for refused in
+            ["set datafusion.execution.batch_size = 1", "copy t to stdout", "vacuum", "lock t"]
+        {
+            assert!(matches!(of(refused), Command::Refuse(..)), "{refused}");
+        }
+    }
+}

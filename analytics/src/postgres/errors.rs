@@ -1,0 +1,38 @@
+//! Errors with the codes that PostgreSQL's clients know them by.
+
+use pgwire::error::{ErrorInfo, PgWireError};
+
+use crate::error::Error;
+
+/// The error as it is sent.
+pub(super) fn of(error: &Error) -> PgWireError {
+    user(state(error), error.to_string())
+}
+
+/// An error with an SQLSTATE.
+pub(super) fn user(state: &str, message: impl Into<String>) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".into(), state.into(), message.into())))
+}
+
+/// The query was stopped because its client asked for that.
+pub(super) fn cancelled() -> PgWireError {
+    user("57014", "the query was stopped, as its client asked")
+}
+
+fn state(error: &Error) -> &'static str {
+    match error {
+        Error::Syntax(_) => "42601",
+        Error::UnknownTable { .. } => "42P01",
+        Error::UnknownColumn { .. } => "42703",
+        Error::Query(what) if what.starts_with("Invalid function") => "42883",
+        Error::Query(_) => "42000",
+        Error::Data(what) if what.contains("ivide by zero") => "22012",
+        Error::Data(_) => "22000",
+        Error::Unsupported(_) => "0A000",
+        Error::ReadOnly { .. } => "25006",
+        Error::Memory { .. } => "53200",
+        Error::Deadline { .. } => "57014",
+        Error::Open { .. } | Error::Read { .. } => "58030",
+        Error::Internal(_) => "XX000",
+    }
+}

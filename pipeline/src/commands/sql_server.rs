@@ -1,0 +1,60 @@
+//! `aion sql-server`: what is stored in a lake, for many readers, without jobs and without a broker.
+//!
+//! It needs `[lake]` of the configuration and serves what `[http]` and `[sql]` say; the file may be that of
+//! `aion run`. Any number of these may read one lake, beside the processes that write it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use aion_analytics::Tail;
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::ReaderConfig,
+    http::{self, sql::Sql},
+    live_sql::{self, serve_postgres},
+    log_ends, logging, signals,
+};
+
+/// The arguments of `aion sql-server`.
+#[derive(Debug, clap::Args)]
+pub struct SqlServerArgs {
+    /// The configuration file; `aion.toml` in the repository is a commented example.
+    #[arg(long, value_name = "FILE", default_value = "aion.toml")]
+    config: PathBuf,
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub fn run(args: &SqlServerArgs) -> anyhow::Result<()> {
+    let config = ReaderConfig::load(&args.config)?;
+    logging::start(&config.log)?;
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: ReaderConfig) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    signals::listen(shutdown.clone()).context("listen for signals")?;
+    let listener = http::bind(config.http).await?;
+    let settings = live_sql::settings(&config.lake, &config.catalog, &config.sql, Tail::default());
+    let engine = live_sql::open(aion_analytics::Settings {
+        ends: config.kafka.map(log_ends::of),
+        ..settings
+    })?;
+    tracing::info!(
+        lake = %config.lake.url,
+        http = %config.http,
+        postgres = config.sql.postgres.as_ref().map(|served| tracing::field::display(served.listen)),
+        "started"
+    );
+    let postgres = match config.sql.postgres {
+        Some(served) => Some(serve_postgres(served, Arc::clone(&engine)).await?),
+        None => None,
+    };
+    let sql = Arc::new(Sql::new(engine, config.http_keys, config.sql.max_rows));
+    let served = http::serve_reader((listener, config.http_tls), sql, shutdown).await;
+    if let Some(postgres) = postgres {
+        postgres.abort();
+    }
+    served.context("serve HTTP")
+}

@@ -1,0 +1,62 @@
+//! What a process needs that only answers questions about a lake: the same file as `aion run`'s, of which
+//! what is about jobs may be missing.
+
+use std::{net::SocketAddr, path::Path};
+
+use aion_schemas::catalog::Catalog;
+
+use super::{
+    LakeConfig, LogConfig, SqlConfig, catalog, connection, file, http_tls, keys, lake, load,
+};
+use crate::{
+    http::{keys::Keys, tls::Tls},
+    place,
+};
+
+/// A configuration that was checked.
+#[derive(Debug)]
+pub struct ReaderConfig {
+    /// The topics and schemas.
+    pub catalog: Catalog,
+    /// Whom to ask for the ends of the logs; nobody without it.
+    pub kafka: Option<aion_kafka::Connection>,
+    /// Where the lake is.
+    pub lake: LakeConfig,
+    /// Where `/v1/sql` is served.
+    pub http: SocketAddr,
+    /// Who may ask there.
+    pub http_keys: Keys,
+    /// With which certificate; without one HTTP isn't encrypted.
+    pub http_tls: Option<Tls>,
+    /// What questions may use, and where PostgreSQL's clients are answered.
+    pub sql: SqlConfig,
+    /// How logs are written.
+    pub log: LogConfig,
+}
+
+impl ReaderConfig {
+    /// Reads and checks a file, with overrides from this process's environment.
+    pub fn load(path: &Path) -> anyhow::Result<ReaderConfig> {
+        load(path, |text| ReaderConfig::parse(text, std::env::vars()))
+    }
+
+    /// Checks the text of a file, with the given environment.
+    pub fn parse(
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<ReaderConfig, String> {
+        let file = file(text, environment)?;
+        let catalog = catalog(file.catalog.as_deref())?;
+        Ok(ReaderConfig {
+            lake: lake::check(file.lake, &catalog)?,
+            catalog,
+            kafka: file.kafka.map(connection).transpose()?,
+            http: place::address(&file.http.listen)
+                .map_err(|cause| format!("http.listen: {cause}"))?,
+            http_keys: keys(&file.http.keys)?,
+            http_tls: http_tls(&file.http)?,
+            sql: super::sql::check(file.sql)?,
+            log: file.log,
+        })
+    }
+}

@@ -1,0 +1,217 @@
+//! `/v1/sql` and `/v1/tables`: questions over live and stored rows, for programs.
+//!
+//! | request | answers |
+//! |---|---|
+//! | `POST /v1/sql` | the rows, as JSON, JSON lines, CSV, an Arrow stream or Parquet |
+//! | `GET /v1/tables` | the tables with their columns and what they mean |
+//!
+//! The body is SQL, or JSON: `{"query": "..", "parameters": [..] or {..}, "format": "csv", "max_rows": 100}`.
+//! The format is that of the body, else of `?format=`, else of `Accept`, else JSON.
+//!
+//! | status | means |
+//! |---|---|
+//! | 200 | the rows; they come as they are found |
+//! | 400 | the query means nothing: syntax, unknown names; `near` is the nearest one |
+//! | 403 | the statement would change something |
+//! | 422 | it needs more memory, or gives more rows, than it may |
+//! | 504 | it took longer than it may |
+//!
+//! **Invariant:** an answer that ends as HTTP says it must is whole. Whatever fails after the first rows were
+//! sent breaks the connection off, so that no part can be taken for the whole.
+//! **Invariant:** a query runs, and its rows are encoded, on the engine's threads; it ends with its client.
+
+mod encode;
+mod problem;
+
+use std::sync::Arc;
+
+use aion_analytics::{Answer, Engine, Error, Parameters};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Query, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+pub(crate) use self::encode::Form;
+use self::{encode::Encoder, problem::Problem};
+use super::keys::Keys;
+
+/// The longest body of a question.
+const MAX_BODY_BYTES: usize = 1 << 20;
+/// A piece of an answer is at least this long, the last one apart. What fails before the first is full has a
+/// status of its own.
+const PIECE_BYTES: usize = 64 << 10;
+/// Pieces that wait for a slow client; the query waits beyond that.
+const PIECES_WAITING: usize = 2;
+
+/// What the surface needs.
+#[derive(Debug)]
+pub struct Sql {
+    engine: Arc<Engine>,
+    keys: Keys,
+    max_rows: u64,
+}
+
+impl Sql {
+    /// Answers from `engine`, to holders of `keys`, with at most so many rows each.
+    pub fn new(engine: Arc<Engine>, keys: Keys, max_rows: u64) -> Sql {
+        Sql { engine, keys, max_rows }
+    }
+}
+
+/// A question, as it came.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    query: String,
+    #[serde(default)]
+    parameters: Value,
+    format: Option<Form>,
+    max_rows: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    format: Option<Form>,
+}
+
+/// The routes.
+pub(super) fn routes(sql: Arc<Sql>) -> Router {
+    Router::new().route("/v1/sql", post(ask)).route("/v1/tables", get(tables)).with_state(sql)
+}
+
+async fn tables(State(sql): State<Arc<Sql>>, headers: HeaderMap) -> Response {
+    if let Err(refused) = sql.keys.admit(&headers) {
+        return Problem::from(refused).into_response();
+    }
+    let column = |column: &aion_analytics::tables::ColumnInfo| json!({"name": column.name, "type": column.sql_type, "nullable": column.nullable, "doc": column.doc});
+    let table = |table: &aion_analytics::tables::TableInfo| {
+        let columns: Vec<_> = table.columns.iter().map(column).collect();
+        json!({"name": table.name, "doc": table.doc, "columns": columns})
+    };
+    let tables: Vec<_> = sql.engine.tables().iter().map(table).collect();
+    Json(json!({ "tables": tables })).into_response()
+}
+
+/// Whether the lake can be read.
+pub(super) async fn ready(State(sql): State<Arc<Sql>>) -> Response {
+    let Some(table) = sql.engine.tables().first() else { return "ready\n".into_response() };
+    match sql.engine.query(&format!("select 1 from \"{}\" limit 1", table.name)).await {
+        Ok(_) => "ready\n".into_response(),
+        Err(cause) => (StatusCode::SERVICE_UNAVAILABLE, format!("{cause}\n")).into_response(),
+    }
+}
+
+async fn ask(
+    State(sql): State<Arc<Sql>>,
+    Query(options): Query<Options>,
+    request: Request,
+) -> Response {
+    answer(&sql, &options, request).await.unwrap_or_else(Problem::into_response)
+}
+
+async fn answer(sql: &Sql, options: &Options, request: Request) -> Result<Response, Problem> {
+    sql.keys.admit(request.headers())?;
+    let (asked, form) = read(request, options).await?;
+    let max_rows = asked.max_rows.unwrap_or(sql.max_rows).min(sql.max_rows);
+    let parameters = Parameters::from_json(&asked.parameters)?;
+    let answer = sql.engine.query_with(&asked.query, parameters).await?;
+    let (pieces, mut waiting) = mpsc::channel(PIECES_WAITING);
+    sql.engine.spawn(send(answer, form, max_rows, pieces));
+    // Nothing comes at all where the engine closes.
+    let first = waiting.recv().await.unwrap_or_else(|| Err(Problem::closing()))?;
+    let rest = stream::poll_fn(move |context| waiting.poll_recv(context));
+    let pieces = stream::iter([Ok(first)]).chain(rest).map(|piece| {
+        piece.map_err(|problem| {
+            tracing::warn!(cause = %problem.detail, "an answer is broken off");
+            std::io::Error::other(problem.detail)
+        })
+    });
+    let headers = [(header::CONTENT_TYPE, form.media_type()), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+/// Reads a question, and how its answer is wanted.
+async fn read(request: Request, options: &Options) -> Result<(Asked, Form), Problem> {
+    let (parts, body) = request.into_parts();
+    let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let accepted = Form::accepted(text(header::ACCEPT).unwrap_or_default());
+    let is_json =
+        text(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
+    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| {
+        let what = format!("the body is cut short, or longer than {} MiB", MAX_BODY_BYTES >> 20);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what)
+    })?;
+    let bad = |what: String| Problem::new(StatusCode::BAD_REQUEST, what);
+    let asked = if is_json {
+        serde_json::from_slice(&body).map_err(|cause| {
+            bad(format!("the body isn't {{\"query\": \"select ..\"}} as JSON: {cause}"))
+        })?
+    } else {
+        let query =
+            String::from_utf8(body.into()).map_err(|_| bad("the query isn't UTF-8".into()))?;
+        Asked { query, parameters: Value::Null, format: None, max_rows: None }
+    };
+    let form = asked.format.or(options.format).or(accepted).unwrap_or(Form::Json);
+    Ok((asked, form))
+}
+
+/// Encodes an answer into pieces, until it ends or its client is gone.
+async fn send(
+    answer: Answer,
+    form: Form,
+    max_rows: u64,
+    pieces: mpsc::Sender<Result<Bytes, Problem>>,
+) {
+    let encoding = encode(answer, form, max_rows, &pieces);
+    tokio::select! {
+        ended = encoding => {
+            if let Err(problem) = ended {
+                // Nobody may be left to hear it.
+                drop(pieces.send(Err(problem)).await);
+            }
+        }
+        () = pieces.closed() => tracing::debug!("a client went before its answer was whole"),
+    }
+}
+
+async fn encode(
+    mut answer: Answer,
+    form: Form,
+    max_rows: u64,
+    pieces: &mpsc::Sender<Result<Bytes, Problem>>,
+) -> Result<(), Problem> {
+    let mut encoder = Encoder::new(form, answer.schema())?;
+    let (mut piece, mut rows) = (Vec::with_capacity(PIECE_BYTES), 0);
+    while let Some(batch) = answer.next().await {
+        let batch = batch?;
+        rows += batch.num_rows() as u64;
+        if rows > max_rows {
+            return Err(Problem::too_many_rows(max_rows));
+        }
+        encoder.rows(&batch, &mut piece)?;
+        if piece.len() >= PIECE_BYTES {
+            let full = Bytes::from(std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES)));
+            if pieces.send(Ok(full)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    encoder.end(&mut piece)?;
+    drop(pieces.send(Ok(piece.into())).await);
+    Ok(())
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        Problem::of(&error)
+    }
+}

@@ -1,0 +1,97 @@
+//! SQL in a running process: over the lake, and what the process's jobs have beyond it.
+
+use std::sync::Arc;
+
+use aion_analytics::{Engine, Settings, Tail, postgres};
+use aion_schemas::catalog::Catalog;
+use prometheus::{HistogramOpts, HistogramVec};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{
+    config::{Config, LakeConfig, PostgresConfig, SqlConfig},
+    exit::{Exit, Failure},
+    log_ends,
+};
+
+/// Upper bounds of freshness, in seconds.
+const BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// What jobs show and queries see.
+#[derive(Debug)]
+pub(crate) struct LiveSql {
+    /// Where jobs show their rows.
+    pub(crate) tail: Tail,
+    /// How old rows are when queries can see them first.
+    pub(crate) freshness: HistogramVec,
+}
+
+impl LiveSql {
+    /// Nothing to see yet.
+    pub(crate) fn new() -> anyhow::Result<LiveSql> {
+        let help = "Time from the append of a batch's oldest row to when queries could see it.";
+        let options = HistogramOpts::new("aion_sql_visible_after_seconds", help);
+        let freshness = HistogramVec::new(options.buckets(BUCKETS.to_vec()), &["table"])?;
+        let seen = freshness.clone();
+        let tail = Tail::new(move |table, age| {
+            seen.with_label_values(&[table]).observe(age.as_secs_f64());
+        });
+        Ok(LiveSql { tail, freshness })
+    }
+
+    /// The engine that answers in this process.
+    pub(crate) fn engine(&self, config: &Config) -> Result<Arc<Engine>, Failure> {
+        let tail = self.tail.clone();
+        open(Settings {
+            // Jobs come first: a query has what they leave of the processors.
+            on_thread: Some(aion_kafka::give_way),
+            ends: Some(log_ends::of(config.kafka.clone())),
+            ..settings(&config.lake, &config.catalog, &config.sql, tail)
+        })
+    }
+}
+
+/// An engine over a lake and a tail, with the bounds of `[sql]`.
+pub(crate) fn settings(
+    lake: &LakeConfig,
+    catalog: &Catalog,
+    bounds: &SqlConfig,
+    tail: Tail,
+) -> Settings {
+    Settings {
+        lake_options: lake.options.clone(),
+        memory_bytes: bounds.memory_bytes,
+        spill_bytes: bounds.spill_bytes,
+        deadline: bounds.timeout,
+        queries: bounds.queries,
+        tail,
+        ..Settings::new(lake.url.clone(), Arc::new(catalog.clone()))
+    }
+}
+
+/// Opens an engine.
+pub(crate) fn open(settings: Settings) -> Result<Arc<Engine>, Failure> {
+    let engine = Engine::open(settings);
+    engine.map(Arc::new).map_err(|cause| Failure::new(Exit::Data, cause.to_string()))
+}
+
+/// Answers PostgreSQL's clients until the task is ended.
+pub(crate) async fn serve_postgres(
+    config: PostgresConfig,
+    engine: Arc<Engine>,
+) -> Result<JoinHandle<()>, Failure> {
+    let address = config.listen;
+    let listener = TcpListener::bind(address).await.map_err(|cause| {
+        let is_busy = cause.kind() == std::io::ErrorKind::AddrInUse;
+        let what = format!(
+            "listen on {address} for PostgreSQL's clients: {cause}; choose another with --postgres or \
+             sql.postgres.listen"
+        );
+        Failure::new(if is_busy { Exit::Address } else { Exit::Failed }, what)
+    })?;
+    Ok(tokio::spawn(async move {
+        if let Err(cause) = postgres::serve(listener, engine, config.access).await {
+            tracing::error!(%address, "PostgreSQL's clients are not answered any more: {cause}");
+        }
+    }))
+}

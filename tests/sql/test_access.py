@@ -1,0 +1,254 @@
+"""Who may ask: passwords and encryption of PostgreSQL's protocol, and a server for readers alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import psycopg
+import pytest
+from processes import Process, binary, free_port
+
+PASSWORD = "pencil pass, ünïcode"
+# The same as PostgreSQL keeps it: of the password `pencil`, from RFC 7677.
+VERIFIER = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+SPEC = {"host": "127.0.0.1", "dbname": "aion", "autocommit": True}
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    pem, key = folder / "sql.pem", folder / "sql.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
+    command += ["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=aion", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(key), "-out", str(pem)]
+    subprocess.run(command, check=True, capture_output=True)
+    return pem, key
+
+
+class Server(Process):
+    """`aion sql-server` on a lake that is empty, or another's."""
+
+    def __init__(self, folder: Path, lake: Path | None = None) -> None:
+        super().__init__(folder / "server.log")
+        self.folder, self.lake = folder, lake or folder / "lake"
+        self.port = free_port()
+
+    def configured(self, postgres: str, sql: str = "") -> Path:
+        config = self.folder / "reader.toml"
+        config.write_text(f"""
+            lake.url = "{self.lake}"
+            http.listen = "{self.http}"
+            {sql}
+            [sql.postgres]
+            listen = "127.0.0.1:{self.port}"
+            {postgres}
+        """)
+        return config
+
+    def start(self, postgres: str = "", sql: str = "") -> None:
+        self.launch("sql-server", "--config", self.configured(postgres, sql))
+        self.wait_ready()
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    (tmp_path / "verifier").write_text(VERIFIER)
+    server = Server(tmp_path)
+    yield server
+    server.end()
+
+
+def users(server: Server) -> str:
+    folder = server.folder
+    return f'users = {{ ann = "file:{folder / "password"}", bob = "file:{folder / "verifier"}" }}'
+
+
+def connect(server: Server, user: str, password: str, **more: object):
+    return psycopg.connect(
+        port=server.port, user=user, password=password, **SPEC, **more
+    )
+
+
+def refused(server: Server, user: str, password: str, **more: object) -> str:
+    with pytest.raises(psycopg.OperationalError) as error:
+        connect(server, user, password, **more)
+    return str(error.value)
+
+
+def test_users_prove_their_passwords(server):
+    server.start(users(server))
+    for name, password in [("ann", PASSWORD), ("bob", "pencil")]:
+        with connect(server, name, password) as connection:
+            assert connection.execute("select count(*) from decisions").fetchall() == [
+                (0,)
+            ]
+            assert connection.pgconn.parameter_status(b"session_authorization") == (
+                name.encode()
+            )
+    messages = {
+        refused(server, name, password).replace(name, "NAME")
+        for name, password in [("ann", "x"), ("bob", PASSWORD), ("eve", PASSWORD)]
+    }
+    assert len(messages) == 1, "who is known can't be told from the answers"
+    assert "password authentication failed for user" in messages.pop()
+    assert "no password supplied" in refused(server, "ann", "")
+    psql = ["psql", "-X", "-At", "-h", "127.0.0.1", "-p", str(server.port), "-U", "ann"]
+    done = subprocess.run(
+        [*psql, "aion", "-c", "select 1"],
+        env={**os.environ, "PGPASSWORD": PASSWORD},
+        check=True,
+        capture_output=True,
+    )
+    assert done.stdout == b"1\n"
+    assert PASSWORD not in server.output()
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def answers(server: Server, *later: bytes) -> bytes:
+    """All that is answered to somebody who says who they are and then these messages."""
+    hello = struct.pack("!i", 196608) + b"user\0ann\0database\0aion\0\0"
+    got = b""
+    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        try:
+            for each in [struct.pack("!i", len(hello) + 4) + hello, *later]:
+                client.sendall(each)
+                got += client.recv(65536)
+        except ConnectionError:
+            pass  # it ended before all was said
+    return got
+
+
+def test_nothing_is_answered_before_the_proof(server):
+    server.start(users(server))
+    ask = message(b"Q", b"select 4242 as secret\0")
+    initial = message(b"p", b"SCRAM-SHA-256\0" + struct.pack("!i", 4) + b"n,,x")
+    other = message(b"p", b"PLAIN\0" + struct.pack("!i", -1))
+    for before in [(), (initial,), (other,), (message(b"p", b""),)]:
+        got = answers(server, *before, ask, ask)
+        assert b"4242" not in got and b"secret" not in got, (before, got)
+        # No `AuthenticationOk`.
+        assert b"R\0\0\0\x08\0\0\0\0" not in got, (before, got)
+        assert b"FATAL" in got, (before, got)
+
+
+def test_with_a_certificate_only_encrypted_clients_come_in(server):
+    pem, key = certificate(server.folder)
+    server.start(f'{users(server)}\ncertificate = "{pem}"\nkey = "{key}"')
+    for more in [
+        {"sslmode": "require"},
+        {"sslmode": "verify-full", "sslrootcert": str(pem)},
+        {"sslmode": "require", "sslnegotiation": "direct"},
+        {"sslmode": "prefer"},
+    ]:
+        with connect(server, "ann", PASSWORD, **more) as connection:
+            assert connection.pgconn.ssl_in_use, more
+            many = connection.execute("select value from range(0, 100000)").fetchall()
+            assert len(many) == 100_000
+            cancelled = connection.execute("select 1")
+            assert cancelled.fetchall() == [(1,)]
+    assert "sslmode=require" in refused(server, "ann", PASSWORD, sslmode="disable")
+    assert "password authentication failed" in refused(
+        server, "ann", "x", sslmode="require"
+    )
+
+
+def test_bytes_before_encryption_are_not_read_as_encrypted(server):
+    pem, key = certificate(server.folder)
+    server.start(f'{users(server)}\ncertificate = "{pem}"\nkey = "{key}"')
+    hello = struct.pack("!i", 196608) + b"user\0ann\0database\0aion\0\0"
+    begin = struct.pack("!ii", 8, 80877103)
+    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        client.sendall(begin + struct.pack("!i", len(hello) + 4) + hello)
+        got = client.recv(1)
+        assert got == b"S"
+        try:
+            rest = client.recv(65536)
+        except ConnectionError:
+            rest = b""
+    # What was smuggled in is no handshake: a TLS alert and the end, never an answer.
+    assert b"SCRAM" not in rest
+
+
+def test_a_cancel_request_is_heard_by_the_right_query_only(server):
+    server.start(users(server))
+    with connect(server, "ann", PASSWORD) as one, connect(server, "bob", "pencil"):
+        pid = one.pgconn.backend_pid
+        forged = struct.pack("!iiii", 16, 80877102, pid, 12345)
+        with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+            client.sendall(forged)
+            assert client.recv(1) == b""
+        assert one.execute(
+            "select count(*) from range(0, 20000000) where value % 7 = 1"
+        ).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("listen", "rest", "part"),
+    [
+        ("0.0.0.0:0", "", "add users, certificate and key"),
+        ("0.0.0.0:0", 'users = { ann = "env:HOME" }', "add users, certificate and key"),
+        ("127.0.0.1:0", 'users = { ann = "secret" }', "env:NAME or file:PATH"),
+        ("127.0.0.1:0", 'certificate = "a"\nkey = "b"', "add users"),
+        ("127.0.0.1:0", 'certificate = "a"', "give both"),
+        ("127.0.0.1:0", 'pasword = "a"', "unknown field `pasword`"),
+    ],
+)
+def test_what_would_let_strangers_in_is_no_configuration(
+    tmp_path: Path, listen: str, rest: str, part: str
+):
+    config = tmp_path / "reader.toml"
+    config.write_text(
+        f'lake.url = "{tmp_path}"\n[sql.postgres]\nlisten = "{listen}"\n{rest}'
+    )
+    for command in ["sql-server", "run"]:
+        done = subprocess.run(
+            [binary(), command, "--config", str(config)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 2
+        if command == "sql-server":
+            assert part in done.stderr, done.stderr
+
+
+def test_readers_of_a_lake_need_no_broker(dev, tmp_path: Path):
+    dev.start("--rate", "500")
+    dev.wait(lambda: dev.count("decisions") > 100, "some rows are stored")
+    assert dev.stop() == 0
+    stored = dev.count("decisions")
+    servers = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        server = Server(folder, dev.data / "lake")
+        server.start()
+        servers.append(server)
+    for server in servers:
+        with connect(server, "anyone", "") as connection:
+            assert connection.execute("select count(*) from decisions").fetchall() == [
+                (stored,)
+            ]
+            assert connection.execute(
+                "select sum(mark) > 0, sum(lag) is null from lag"
+            ).fetchall() == [(True, True)]
+        assert server.get("/livez")[0] == 200
+        request = urllib.request.Request(
+            f"http://{server.http}/v1/sql", b"select 1 as n", method="POST"
+        )
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(request, timeout=10)
+        assert error.value.code == 403, "no keys are configured"
+        assert json.load(error.value)["status"] == 403
+        assert server.stop() == 0

@@ -1,0 +1,191 @@
+"""Questions over live and stored rows by HTTP: forms, parameters, bounds, and what they leave to ingestion."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import polars
+import pytest
+from processes import sql
+
+LARGE = "select a.value from range(0, 3000000) a"
+ENDLESS = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
+
+
+@pytest.fixture
+def live(dev):
+    dev.start("--rate", "500")
+    # Each partition has its first rows: what lies below this offset changes no more.
+    ask = "select count(*) as n from (select _partition from decisions group by 1 having max(_offset) > 20)"
+    dev.wait(lambda: rows(dev, ask)[0]["n"] == 4, "rows can be seen")
+    return dev
+
+
+def post(dev, body: object, **headers: str) -> tuple[int, str, bytes]:
+    data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    kind = "application/sql" if isinstance(body, str) else "application/json"
+    request = urllib.request.Request(
+        f"http://{dev.http}/v1/sql", data, {"Content-Type": kind, **headers}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read()
+    except urllib.error.HTTPError as answer:
+        return answer.code, answer.headers["Content-Type"], answer.read()
+
+
+def rows(dev, query: str, parameters: object = None) -> list[dict]:
+    status, kind, body = post(dev, {"query": query, "parameters": parameters})
+    assert (status, kind) == (200, "application/json"), body
+    answer = json.loads(body)
+    assert answer["count"] == len(answer["rows"])
+    return answer["rows"]
+
+
+def count(dev, where: str = "true") -> int:
+    return rows(dev, f"select count(*) as n from decisions where {where}")[0]["n"]
+
+
+def test_every_form_has_the_same_rows(live):
+    query = "select task_id, route, size, cost_budget, timestamp from decisions where _offset < 20 order by 1, 5"
+    expected = [row["task_id"] for row in rows(live, query)]
+    assert len(expected) > 20
+    status, kind, body = post(live, query, Accept="text/csv")
+    assert (status, kind) == (200, "text/csv")
+    assert [
+        row["task_id"] for row in csv.DictReader(io.StringIO(body.decode()))
+    ] == expected
+    for form, read in [
+        ("arrow", polars.read_ipc_stream),
+        ("parquet", polars.read_parquet),
+    ]:
+        _, _, body = post(live, {"query": query, "format": form})
+        frame = read(io.BytesIO(body))
+        assert frame["task_id"].to_list() == expected
+        assert frame.schema["timestamp"] == polars.Datetime("us", "UTC")
+    _, _, body = post(live, {"query": query, "format": "jsonl"})
+    assert [json.loads(line)["task_id"] for line in body.splitlines()] == expected
+    with urllib.request.urlopen(f"http://{live.http}/v1/tables") as answer:
+        tables = {table["name"]: table for table in json.load(answer)["tables"]}
+    columns = {column["name"]: column for column in tables["decisions"]["columns"]}
+    assert columns["route"]["doc"] == "The route that was chosen: where the task runs."
+    assert columns["timestamp"]["type"] == "timestamptz"
+    assert {"task_latency", "decision_outcomes", "lag"} <= tables.keys()
+
+
+def test_parameters_and_problems(live):
+    (route,) = rows(live, "select route from decisions limit 1")
+    by_place = rows(
+        live,
+        "select count(*) as n from decisions where route = $1 and timestamp > $2",
+        [route["route"], "2020-01-01T00:00:00Z"],
+    )
+    by_name = rows(
+        live, "select count(*) as n from decisions where route = $route", route
+    )
+    assert by_name[0]["n"] >= by_place[0]["n"] > 0
+    assert len(rows(live, "select task_id from decisions limit $1", [3])) == 3
+    for query, status, part in [
+        ("select * from decision", 400, "did you mean `decisions`?"),
+        ("select rout from decisions", 400, "did you mean `route`?"),
+        ("selec 1", 400, "selec"),
+        ("select * from decisions where route = $1", 400, "$1"),
+        ("drop table decisions", 403, "read-only"),
+        ("copy decisions to '/tmp/stolen.csv'", 403, "read-only"),
+        (
+            "create external table e stored as csv location '/etc/passwd'",
+            403,
+            "read-only",
+        ),
+        ("set datafusion.execution.batch_size = 1", 403, "read-only"),
+    ]:
+        answer = post(live, query)
+        assert answer[:2] == (status, "application/problem+json"), (query, answer)
+        problem = json.loads(answer[2])
+        assert problem["status"] == status and part in problem["detail"], (
+            query,
+            problem,
+        )
+    near = json.loads(post(live, "select * from decision")[2])
+    assert (near["name"], near["near"]) == ("decision", "decisions")
+    assert "tasks" in near["names"]
+    assert post(live, "select 1", Origin="https://example.com")[0] == 403
+    assert post(live, {"querry": "select 1"})[0] == 400
+
+
+def test_an_answer_that_is_too_long_is_never_taken_for_a_whole_one(live):
+    status, _, body = post(live, {"query": LARGE, "max_rows": 10})
+    assert status == 422 and b"more than 10 rows" in body
+    # What fails after the first piece was sent breaks the connection off.
+    with pytest.raises(Exception, match="IncompleteRead|ncomplete"):
+        post(live, {"query": LARGE, "max_rows": 2_000_000, "format": "jsonl"})
+
+
+def test_a_client_that_goes_ends_its_query(live):
+    host, port = live.http.split(":")
+    body = ENDLESS.encode()
+    head = f"POST /v1/sql HTTP/1.1\r\nHost: {live.http}\r\nContent-Length: {len(body)}\r\n\r\n"
+    for _ in range(3):
+        # As many as may run at a time, so that any which goes on is in the way.
+        clients = [socket.create_connection((host, int(port))) for _ in range(8)]
+        for client in clients:
+            client.sendall(head.encode() + body)
+        time.sleep(0.5)
+        for client in clients:
+            client.close()
+    begun = time.monotonic()
+    assert count(live) > 0
+    assert time.monotonic() - begun < 20
+
+
+def test_events_flow_on_beside_a_ten_way_cross_join(dev):
+    rate, seconds = 2000, 10
+    dev.start("--rate", str(rate))
+    dev.wait(lambda: count(dev) > rate, "there are rows to multiply")
+    tables = ", ".join(f"decisions t{n}" for n in range(10))
+    stopped: list = []
+
+    def multiply() -> None:
+        try:
+            stopped.append(
+                post(dev, f"select count(*) from {tables} where t0.size + t9.size = 1")
+            )
+        except OSError as cause:
+            stopped.append(cause)
+
+    greedy = threading.Thread(target=multiply, daemon=True)
+    greedy.start()
+    everything = " + ".join(
+        f"(select count(*) from {table})"
+        for table in ["decisions", "tasks", "metrics", "audit"]
+    )
+    before, begun = rows(dev, f"select {everything} as n")[0]["n"], time.monotonic()
+    time.sleep(seconds)
+    after, took = (
+        rows(dev, f"select {everything} as n")[0]["n"],
+        time.monotonic() - begun,
+    )
+    assert not stopped, f"the cross join should still run: {stopped}"
+    assert (after - before) / took > 0.8 * rate, "ingestion keeps its pace"
+    assert dev.get("/readyz")[0] == 200
+
+
+def test_aion_sql_asks_the_running_process(live):
+    ask = "select count(*) as n, max(_append_time) as newest from decisions"
+    before = count(live)
+    (running,) = sql(ask, "--data", live.data)
+    (stored,) = sql(ask, "--data", live.data, "--stored")
+    after = count(live)
+    assert before <= running["n"] <= after
+    assert stored["n"] <= after
+    (by_url,) = sql(ask, "--url", f"http://{live.http}")
+    assert by_url["n"] >= running["n"]
+    visible = live.metric("aion_sql_visible_after_seconds_count")
+    assert visible > 0

@@ -1,0 +1,273 @@
+"""PostgreSQL's protocol: psql, psycopg 3 and what Grafana's source sends."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+import pytest
+from processes import Dev
+
+# As Grafana writes them, with their line breaks.
+SEARCH_PATH = """
+          quote_ident(table_schema) IN (
+          SELECT
+            CASE WHEN trim(s[i]) = '"$user"' THEN user ELSE trim(s[i]) END
+          FROM
+            generate_series(
+              array_lower(string_to_array(current_setting('search_path'),','),1),
+              array_upper(string_to_array(current_setting('search_path'),','),1)
+            ) as i,
+            string_to_array(current_setting('search_path'),',') s
+          )"""
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory):
+    dev = Dev(tmp_path_factory.mktemp("postgres"))
+    try:
+        dev.start("--rate", "300")
+        dev.wait(lambda: ask(dev, "select count(*) from decisions")[0][0] > 50, "rows")
+        yield dev
+    finally:
+        dev.end()
+
+
+def connect(dev, **more: object) -> psycopg.Connection:
+    host, port = dev.postgres.split(":")
+    return psycopg.connect(
+        host=host, port=port, user="anyone", dbname="aion", autocommit=True, **more
+    )
+
+
+def ask(
+    dev, query: str, parameters: object = None, binary: bool = False
+) -> list[tuple]:
+    with connect(dev) as connection:
+        return connection.execute(query, parameters, binary=binary).fetchall()
+
+
+def psql(dev, *arguments: str) -> subprocess.CompletedProcess[str]:
+    host, port = dev.postgres.split(":")
+    return subprocess.run(
+        ["psql", "-X", "-h", host, "-p", port, "-U", "anyone", "aion", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_psql_lists_describes_and_asks(live):
+    listed = psql(live, "-c", r"\d")
+    assert listed.returncode == 0, listed.stderr
+    for name in ["decisions", "tasks", "task_latency", "dead_letters", "lag"]:
+        assert f" {name} " in listed.stdout, listed.stdout
+    assert "decision_outcomes" in psql(live, "-c", r"\dv").stdout
+    described = psql(live, "-c", r"\d decisions")
+    assert described.returncode == 0, described.stderr
+    for line in [
+        "timestamp with time zone",
+        "character varying",
+        "double precision",
+        "not null",
+    ]:
+        assert line in described.stdout, described.stdout
+    assert "The route that was chosen" in psql(live, "-c", r"\d+ decisions").stdout
+    assert "public" in psql(live, "-c", r"\dn").stdout
+    two = psql(live, "-At", "-c", "select 1; select 'b'")
+    assert two.stdout == "1\nb\n", two.stderr
+    broken = psql(live, "-v", "VERBOSITY=verbose", "-c", "select * from decision")
+    assert "42P01" in broken.stderr and "did you mean `decisions`?" in broken.stderr
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_every_type_of_our_tables_round_trips(live, binary):
+    values = {
+        "varchar": ("'a''é\n'", "a'é\n"),
+        "int": ("cast(7 as int)", 7),
+        "bigint": ("9007199254740993", 9007199254740993),
+        "double": ("cast('1.5e300' as double)", 1.5e300),
+        "nan": ("cast('NaN' as double)", None),
+        "boolean": ("1 = 1", True),
+        "date": ("date '2026-11-25'", date(2026, 11, 25)),
+        "timestamptz": (
+            "timestamptz '2026-11-25 10:00:00.5+01'",
+            datetime(2026, 11, 25, 9, 0, 0, 500_000, tzinfo=UTC),
+        ),
+        "timestamp": (
+            "timestamp '2026-11-25 10:00:00'",
+            datetime(2026, 11, 25, 10),
+        ),
+        "bytea": ("x'00ff'", b"\x00\xff"),
+        "null": ("cast(null as bigint)", None),
+    }
+    with connect(live) as connection:
+        for name, (text, wanted) in values.items():
+            (row,) = connection.execute(f"select {text} as v", binary=binary).fetchall()
+            if name == "nan":
+                assert row[0] != row[0]
+                continue
+            assert row[0] == wanted, name
+            if wanted is None:
+                continue
+            # And back, as a parameter that is compared.
+            again = connection.execute(f"select {text} = %s", [wanted], binary=binary)
+            assert again.fetchall() == [(True,)], name
+        (row,) = connection.execute(
+            "select timestamp, _partition, _offset from decisions limit 1",
+            binary=binary,
+        ).fetchall()
+        assert row[0].tzinfo is not None and row[0].utcoffset() == timedelta(0)
+        same = "select count(*) from decisions where timestamp = %s and _partition = %s and _offset = %s"
+        assert connection.execute(same, row, binary=binary).fetchall() == [(1,)]
+        for table in [
+            "decisions",
+            "tasks",
+            "metrics",
+            "audit",
+            "dead_letters",
+            "gaps",
+            "lag",
+        ]:
+            found = connection.execute(
+                f"select * from {table} limit 50", binary=binary
+            ).fetchall()
+            if table in ("decisions", "tasks", "metrics", "audit"):
+                assert found, table
+
+
+def test_statements_prepared_limited_and_in_transactions(live):
+    with connect(live, prepare_threshold=0) as connection:
+        query = "select route, count(*) from decisions where size > %s and timestamp > %s group by route limit %s"
+        since = datetime(2020, 1, 1, tzinfo=UTC)
+        for _ in range(3):
+            assert connection.execute(query, [0, since, 2]).fetchall()
+    host, port = live.postgres.split(":")
+    with psycopg.connect(host=host, port=port, user="u", dbname="aion") as connection:
+        with connection.transaction():
+            assert connection.execute("select 1").fetchall() == [(1,)]
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            connection.execute("select * from nothing")
+        connection.rollback()
+        assert connection.execute("show transaction isolation level").fetchall() == [
+            ("read committed",)
+        ]
+
+
+def test_nothing_can_be_changed(live, tmp_path):
+    stolen = tmp_path / "stolen.csv"
+    with connect(live) as connection:
+        for statement in [
+            "create table t (a int)",
+            "create table t as select 1",
+            "create view v as select 1",
+            "create external table e stored as csv location '/etc/passwd'",
+            "drop table decisions",
+            "insert into decisions (task_id) values ('x')",
+            "update decisions set route = 'x'",
+            "delete from decisions",
+            "truncate decisions",
+            f"copy decisions to '{stolen}'",
+            f"copy (select 1) to '{stolen}' stored as csv",
+            "copy decisions to stdout",
+            "set datafusion.runtime.memory_limit = '100G'",
+            "explain analyze drop table decisions",
+            "select * from '/etc/passwd'",
+            "select * from read_csv('/etc/passwd')",
+            "select pg_read_file('/etc/passwd')",
+        ]:
+            for how in [{}, {"prepare": True}]:
+                with pytest.raises(psycopg.Error) as refused:
+                    connection.execute(statement, **how)
+                assert refused.value.sqlstate, statement
+    assert not stolen.exists()
+    assert ask(live, "select count(*) > 50 from decisions") == [(True,)]
+
+
+def test_errors_have_their_codes(live):
+    with connect(live) as connection:
+        for statement, code in [
+            ("selec 1", "42601"),
+            ("select * from nothing", "42P01"),
+            ("select nothing from decisions", "42703"),
+            ("select nothing(1)", "42883"),
+            ("drop table decisions", "25006"),
+            ("set nothing = 1", "42704"),
+            ("listen x", "0A000"),
+            ("select 1 / (value - value) from range(1, 2)", "22012"),
+        ]:
+            with pytest.raises(psycopg.Error) as failed:
+                connection.execute(statement).fetchall()
+            assert failed.value.sqlstate == code, (statement, failed.value)
+            assert connection.execute("select 1").fetchall() == [(1,)], (
+                "the session goes on"
+            )
+
+
+def test_a_query_can_be_cancelled(live):
+    with connect(live) as connection:
+        threading.Timer(1, connection.cancel).start()
+        begun = time.monotonic()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute(
+                "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
+            )
+        assert time.monotonic() - begun < 15
+        assert connection.execute("select 1").fetchall() == [(1,)]
+
+
+def test_what_grafana_asks(live):
+    tables = f"""SELECT
+    CASE WHEN {SEARCH_PATH}
+      THEN quote_ident(table_name)
+      ELSE quote_ident(table_schema) || '.' || quote_ident(table_name)
+    END AS "table"
+    FROM information_schema.tables
+    WHERE quote_ident(table_schema) NOT IN ('information_schema', 'pg_catalog')
+    ORDER BY CASE WHEN {SEARCH_PATH} THEN 0 ELSE 1 END, 1"""
+    columns = f"""SELECT quote_ident(column_name) AS "column", data_type AS "type"
+    FROM information_schema.columns
+    WHERE
+      CASE WHEN array_length(parse_ident('decisions'),1) = 2
+        THEN quote_ident(table_schema) = (parse_ident('decisions'))[1]
+          AND quote_ident(table_name) = (parse_ident('decisions'))[2]
+        ELSE quote_ident(table_name) = 'decisions'
+          AND {SEARCH_PATH}
+      END"""
+    assert ask(
+        live, "SELECT current_setting('server_version_num')::int/100 as version"
+    ) == [(1600,)]
+    assert (
+        ask(live, "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
+        == []
+    )
+    schemas = "SELECT schema_name AS name FROM information_schema.schemata WHERE schema_name NOT IN ('information_schema', 'pg_catalog') ORDER BY 1"
+    assert ask(live, schemas) == [("public",)]
+    assert {("decisions",), ("task_latency",)} <= set(ask(live, tables))
+    found = dict(ask(live, columns))
+    assert found["timestamp"] == "timestamp with time zone"
+    assert (found["size"], found["cost_budget"]) == ("bigint", "double precision")
+    panel = """SELECT floor(extract(epoch from timestamp)/60)*60 AS time, route AS metric, count(*) AS n
+      FROM decisions WHERE timestamp BETWEEN '2020-01-01T00:00:00Z' AND '2040-01-01T00:00:00Z'
+      GROUP BY 1, 2 ORDER BY 1"""
+    assert ask(live, panel)
+    window = """SELECT window_start AS time, status AS metric, p95_ms FROM task_latency
+      WHERE window_start BETWEEN '2020-01-01T00:00:00Z' AND '2040-01-01T00:00:00Z' ORDER BY 1"""
+    assert ask(live, window)
+
+
+def test_the_same_counts_everywhere(live):
+    (low,) = ask(live, "select count(*) from decisions")[0]
+    mark = ask(live, "select _partition, max(_offset) from decisions group by 1")
+    below = " or ".join(
+        f"(_partition = {p} and _offset <= {offset})" for p, offset in mark
+    )
+    query = f"select count(*) as n from decisions where {below}"
+    (wired,) = ask(live, query)[0]
+    live.wait(lambda: live.sql(query)[0]["n"] == wired, "all of it is stored")
+    assert int(psql(live, "-At", "-c", query).stdout) == wired >= low
+    assert live.sql(query)[0]["n"] == wired
