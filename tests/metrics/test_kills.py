@@ -47,7 +47,7 @@ def test_no_counter_falls_and_the_sum_is_exact(
     for _ in range(KILLS):
         counting.kill_one()
     counting.settle()
-    assert counting.sent > 1_000 and counting.scrapes > 100
+    assert counting.sent > 1_000 and counting.scrapes > 20
 
     # The same as Prometheus has it: the dead show nothing any more, and what the living show adds up.
     wanted = sum(v for series, v in counting.wanted.items() if "requests" in series)

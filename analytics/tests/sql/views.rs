@@ -1,6 +1,6 @@
 //! The views, against the same computed here by hand.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use arrow::{
     array::AsArray,
@@ -54,7 +54,7 @@ async fn task_latency_is_what_a_hand_computes() {
     for ((start, status), (events, values, retries)) in &mut windows {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let p95 = p95(values).unwrap();
-        wanted += &format!("{start} {status} {events} {mean:.6} {p95:.6} {retries}\n");
+        writeln!(wanted, "{start} {status} {events} {mean:.6} {p95:.6} {retries}").unwrap();
     }
     let sql = "select cast(extract(epoch from window_start) - extract(epoch from \
                timestamp '2026-11-25 10:00:00') as bigint) as start, status, events, average_ms, p95_ms, \
@@ -67,14 +67,16 @@ async fn task_latency_is_what_a_hand_computes() {
         let real = |at: usize, row| rows.column(at).as_primitive::<Float64Type>().value(row);
         for row in 0..rows.num_rows() {
             let status = status.as_string::<i32>().value(row);
-            seen += &format!(
-                "{} {status} {} {:.6} {:.6} {}\n",
+            writeln!(
+                seen,
+                "{} {status} {} {:.6} {:.6} {}",
                 whole(0, row),
                 whole(2, row),
                 real(3, row),
                 real(4, row),
                 whole(5, row)
-            );
+            )
+            .unwrap();
             assert!((real(6, row) - 60.0).abs() < 1e-9);
         }
     }
@@ -137,7 +139,7 @@ async fn a_decision_has_the_last_end_of_its_task() {
 | a       | cloud | succeeded | 60000      | 1       | 3       |
 +---------+-------+-----------+------------+---------+---------+";
     assert_eq!(shown(&lake.engine(), &sql).await, expected);
-    let late = "select count(*) from decision_outcomes \
+    let ended = "select count(*) from decision_outcomes \
                 where decided_at >= '2026-11-25T10:00:02Z' and outcome = 'succeeded'";
-    assert_eq!(number(&lake.engine(), late).await, 1);
+    assert_eq!(number(&lake.engine(), ended).await, 1);
 }
