@@ -44,27 +44,6 @@ async fn a_query_beyond_its_time_is_stopped() {
 }
 
 #[tokio::test]
-async fn a_join_that_finds_nothing_is_stopped_too_and_leaves_room_for_others() {
-    let mut settings = TestLake::new().settings();
-    (settings.threads, settings.deadline) = (1, Duration::from_secs(2));
-    let engine = Engine::open(settings).unwrap();
-    let begun = Instant::now();
-    let barren = "select count(*) from range(0, 3000000) a, range(0, 3000000) b \
-                  where a.value + b.value = -1";
-    let other = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let one = number(&engine, "select 1").await;
-        (one, begun.elapsed())
-    };
-    let (stopped, (one, beside)) = futures::future::join(ask(&engine, barren), other).await;
-    let error = stopped.unwrap_err();
-    assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
-    assert_eq!(one, 1);
-    assert!(beside < Duration::from_secs(2), "the other query waited {beside:?}");
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-}
-
-#[tokio::test]
 async fn a_reader_that_goes_away_stops_the_query() {
     let mut settings = TestLake::new().settings();
     settings.threads = 1;
