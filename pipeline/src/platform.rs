@@ -76,7 +76,7 @@ impl Platform {
         let live = LiveSql::new()?;
         let tail = live.tail.clone();
         let places = Places::open(lake, tail, partitions, &config).await?;
-        let exports = exports(&config, &places).await?;
+        let exports = exports(&config).await?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         let topics = |job: &JobConfig| {
             let topics: Vec<_> = job.topics().map(Arc::clone).collect();
@@ -155,15 +155,9 @@ impl Platform {
 }
 
 /// Opens the exports, where the configuration says so.
-async fn exports(config: &Config, places: &Places) -> anyhow::Result<Option<Arc<Exports>>> {
+async fn exports(config: &Config) -> anyhow::Result<Option<Arc<Exports>>> {
     let Some(settings) = config.exports.clone() else { return Ok(None) };
-    let stores = Stores {
-        lake: config.lake.url.clone(),
-        lake_options: config.lake.options.clone(),
-        clickhouse: places.clickhouse.as_ref().map(|(house, _)| house.clone()),
-        catalog: Arc::new(config.catalog.clone()),
-        connection: config.kafka.clone(),
-    };
+    let stores = Stores::of(config).map_err(|cause| sink_failure(&cause))?;
     let opened = Exports::open(settings, stores).await;
     Ok(Some(Arc::new(opened.context("open the place of exports")?)))
 }

@@ -4,14 +4,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use aion_analytics::exports::time::rfc3339;
 use aion_schemas::{catalog::Topic, clickhouse::MARKS, log::Timestamp};
 use aion_sinks::clickhouse::ClickHouse;
 use arrow::record_batch::RecordBatch;
 
-use super::{
-    report::rfc3339,
-    stored::{Place, integers, places},
-};
+use super::stored::{Place, integers, places};
 
 /// How long an answer may take.
 const WITHIN: Duration = Duration::from_mins(30);

@@ -10,6 +10,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use aion_analytics::exports::time::rfc3339;
 use aion_schemas::catalog::{DEAD_LETTERS, RETRIES};
 use anyhow::bail;
 use roaring::RoaringTreemap;
@@ -21,7 +22,7 @@ use super::{
     ledger::Ledger,
     look::{Look, Sweep, looks},
     progress::Progress,
-    report::{Doubt, PartitionReport, Report, TopicReport, Verdict, rfc3339},
+    report::{Doubt, PartitionReport, Report, TopicReport, Verdict},
     retries::compare,
     scope::{Place as Audited, Scope},
     since::now,

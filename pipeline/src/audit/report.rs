@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use aion_schemas::log::Timestamp;
-use arrow::temporal_conversions::timestamp_us_to_datetime;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -243,10 +241,4 @@ impl TopicReport {
         }
         counts
     }
-}
-
-/// A time as RFC 3339 in UTC.
-pub(super) fn rfc3339(time: Timestamp) -> String {
-    let time = timestamp_us_to_datetime(time.0);
-    time.map(|time| time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()).unwrap_or_default()
 }

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use aion_analytics::{Engine, Settings};
+use aion_analytics::{Engine, Settings, exports::time::rfc3339};
 use aion_schemas::{
     catalog::{DEAD_LETTERS, GAPS, Topic},
     log::Timestamp,
@@ -30,7 +30,6 @@ use super::{
     account::{Run, Window},
     digest,
     house::{self, House},
-    report::rfc3339,
     scope::Scope,
 };
 use crate::exit::{Exit, Failure};

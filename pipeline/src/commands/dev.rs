@@ -57,8 +57,6 @@ const UPKEEP: Duration = Duration::from_mins(10);
 const GRACE: Duration = Duration::from_secs(2);
 /// The policy that is taken where none is named.
 const POLICY: &str = "policies/webhooks.yaml";
-/// The policy of exports, where it is there.
-const EXPORTS_POLICY: &str = "policies/exports.yaml";
 /// The broker in this process doesn't compact: cursors are stored seldom.
 const WEBHOOKS_FLUSH: Duration = Duration::from_secs(2);
 /// Beside PostgreSQL's own port, which may be taken.
@@ -238,9 +236,7 @@ fn config(
 /// Exports into the data folder, by the policy that is there.
 fn exports(folder: &DataFolder) -> anyhow::Result<exports::Settings> {
     let url = place::folder_url(&folder.exports()).map_err(anyhow::Error::msg)?;
-    let policy = Path::new(EXPORTS_POLICY);
-    let policy = policy.exists().then(|| policy.to_owned());
-    Ok(exports::Settings { policy, ..exports::Settings::at(url) })
+    Ok(exports::Settings::to_try(url))
 }
 
 /// The policy that is there. One that is named and isn't there is said by the platform.

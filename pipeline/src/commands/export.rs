@@ -38,8 +38,6 @@ use crate::{
     logging, place, signals, storage,
 };
 
-/// The policy that is taken where no configuration names one.
-const POLICY: &str = "policies/exports.yaml";
 /// How often progress is shown.
 const SHOW: Duration = Duration::from_secs(1);
 
@@ -254,17 +252,7 @@ fn of_config(path: &Path) -> anyhow::Result<(Settings, Stores)> {
     let settings = config.exports.clone().ok_or_else(|| {
         Failure::new(Exit::Usage, format!("{} has no [exports]: give it a url", path.display()))
     })?;
-    let clickhouse = config
-        .clickhouse
-        .as_ref()
-        .map(|house| aion_sinks::clickhouse::ClickHouse::new(house.server.clone()));
-    let stores = Stores {
-        lake: config.lake.url.clone(),
-        lake_options: config.lake.options.clone(),
-        clickhouse: clickhouse.transpose()?,
-        catalog: Arc::new(config.catalog),
-        connection: config.kafka,
-    };
+    let stores = Stores::of(&config)?;
     Ok((settings, stores))
 }
 
@@ -278,11 +266,7 @@ fn of_dev(data: &Path) -> anyhow::Result<(Settings, Stores)> {
     })?;
     let url =
         |path: PathBuf| place::folder_url(&path).map_err(|cause| Failure::new(Exit::Data, cause));
-    let policy = Path::new(POLICY);
-    let settings = Settings {
-        policy: policy.exists().then(|| policy.to_owned()),
-        ..Settings::at(url(data_folder::exports(data))?)
-    };
+    let settings = Settings::to_try(url(data_folder::exports(data))?);
     let stores = Stores {
         lake: url(data.join("lake"))?,
         lake_options: storage::from_environment(),

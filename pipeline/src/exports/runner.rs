@@ -85,7 +85,8 @@ pub async fn run(exports: Arc<Exports>, shutdown: CancellationToken) {
 /// What others were seen to do.
 #[derive(Debug, Default)]
 struct Watch {
-    over: BTreeSet<(String, usize)>,
+    /// How many states those have that were over.
+    over: BTreeMap<String, usize>,
     /// When it was looked last whether the interval of a queued one is complete.
     asked: BTreeMap<String, Instant>,
     seen: BTreeMap<String, (Option<Progress>, usize, Instant)>,
@@ -137,21 +138,21 @@ async fn claim(
     if room == 0 {
         return Ok(claimed);
     }
-    for id in exports.journal.ids().await? {
+    let ids = match &exports.only {
+        Some(only) => vec![only.clone()],
+        None => exports.journal.ids().await?,
+    };
+    for id in ids {
         if claimed.len() == room || mine.contains(&id) {
             continue;
         }
         // What is over is asked for once; a further state makes it another.
-        if let Some((_, count)) =
-            watch.over.range((id.clone(), 0)..).next().filter(|(one, _)| *one == id)
+        if let Some(count) = watch.over.get(&id)
             && !exports.journal.has(&id, *count + 1).await?
         {
             continue;
         }
         let Some(mut job) = exports.journal.job(&id).await? else { continue };
-        if exports.only.as_ref().is_some_and(|only| *only != id) {
-            continue;
-        }
         let last = job.last().clone();
         let is_wanted = match last.state {
             State::Queued => watch.is_closed(exports, &job).await?,
@@ -160,8 +161,7 @@ async fn claim(
                 watch.is_silent(&job, progress)
             }
             _ => {
-                watch.over.retain(|(one, _)| *one != id);
-                watch.over.insert((id.clone(), job.entries.len()));
+                watch.over.insert(id.clone(), job.entries.len());
                 exports.complete(&job).await?;
                 false
             }

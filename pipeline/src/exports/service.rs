@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,6 +38,10 @@ use super::{
     runner,
     source::Source,
 };
+use crate::config::Config;
+
+/// The policy that is taken where no configuration names one.
+const POLICY: &str = "policies/exports.yaml";
 
 /// How exports are made.
 #[derive(Clone, Debug)]
@@ -57,6 +61,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Into that place, by the policy that is in the folder where one is.
+    pub fn to_try(url: Url) -> Settings {
+        let policy = Path::new(POLICY);
+        Settings { policy: policy.exists().then(|| policy.to_owned()), ..Settings::at(url) }
+    }
+
     /// Into that place, one at a time, kept for ever.
     pub fn at(url: Url) -> Settings {
         Settings {
@@ -83,6 +93,20 @@ pub struct Stores {
     pub catalog: Arc<Catalog>,
     /// Kafka, which says when an interval is complete.
     pub connection: Connection,
+}
+
+impl Stores {
+    /// Those of a configuration.
+    pub fn of(config: &Config) -> Result<Stores, SinkError> {
+        let house = config.clickhouse.as_ref().map(|house| ClickHouse::new(house.server.clone()));
+        Ok(Stores {
+            lake: config.lake.url.clone(),
+            lake_options: config.lake.options.clone(),
+            clickhouse: house.transpose()?,
+            catalog: Arc::new(config.catalog.clone()),
+            connection: config.kafka.clone(),
+        })
+    }
 }
 
 /// The exports of a place.
