@@ -215,6 +215,8 @@ export const pipeline = board(
 );
 
 const STORED = 'aion_partition_stored_timestamp_seconds';
+const visible = (of: number) =>
+  `histogram_quantile(${of}, sum by (table, le) (rate(aion_sql_visible_after_seconds_bucket${ON}[$__rate_interval])))`;
 
 export const audit = board(
   ['aion-audit', 'AION: audit and freshness', 'Whether everything is stored once, and how fresh it is.'],
@@ -277,6 +279,15 @@ export const audit = board(
           unit: 's',
           queries: [[`time() - max by (topic) (${STORED}${ON})`, '{{topic}}']],
           alert: 'AionStale',
+        }),
+        graph({
+          title: 'Visible to SQL',
+          description: 'Seconds from the append of a row to when queries see it: half of the batches and 99 % of them, by table.',
+          unit: 's',
+          queries: [
+            [visible(0.5), 'half of {{table}}'],
+            [visible(0.99), '99 % of {{table}}'],
+          ],
         }),
       ],
     },
