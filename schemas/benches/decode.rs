@@ -2,7 +2,7 @@
 //!
 //! A million distinct router decisions, in batches of 65,536 rows. Counted is the CPU time of this thread. The two
 //! take turns, so that a slow spell of the machine meets both; shown are medians of the rounds, and of their ratios.
-//! `cargo bench -p aion-schemas --bench decode`
+//! `cargo bench --workspace --bench decode`; one of the two by `-- json` or `-- avro`
 #![allow(clippy::unwrap_used, reason = "a bench")]
 
 use std::{fs, hint::black_box, sync::Arc};
@@ -31,13 +31,18 @@ const NOW_MICROS: i64 = 1_795_564_800_000_000;
 fn main() {
     let catalog = Catalog::builtin();
     let schema = &catalog.table("decisions").unwrap().schema;
-    let json = Payloads::new(schema, write_json);
-    let turns = rounds(|| decode(schema, &json), || arrow_json(schema, &json));
-    report("JSON", &json, &turns, "arrow-json");
-    drop(json);
-    let avro = Payloads::new(schema, write_avro);
-    let turns = rounds(|| decode(schema, &avro), || arrow_avro(schema, &avro));
-    report("Avro", &avro, &turns, "arrow-avro");
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wants = |encoding: &str| asked.is_empty() || asked.iter().any(|one| one == encoding);
+    if wants("json") {
+        let json = Payloads::new(schema, write_json);
+        let turns = rounds(|| decode(schema, &json), || arrow_json(schema, &json));
+        report("JSON", &json, &turns, "arrow-json");
+    }
+    if wants("avro") {
+        let avro = Payloads::new(schema, write_avro);
+        let turns = rounds(|| decode(schema, &avro), || arrow_avro(schema, &avro));
+        report("Avro", &avro, &turns, "arrow-avro");
+    }
 }
 
 fn report(encoding: &str, payloads: &Payloads, turns: &[(f64, f64)], other: &str) {

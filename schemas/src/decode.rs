@@ -18,6 +18,7 @@ mod columns;
 mod cursor;
 mod json;
 mod number;
+mod positions;
 mod reject;
 mod time;
 mod unknown;
@@ -36,8 +37,9 @@ pub use writer::Writer;
 
 use self::{
     avro::{Plan, Room},
-    columns::{Column, Columns, Positions},
+    columns::{Column, Columns},
     json::Events,
+    positions::Positions,
     reject::Fault,
     unknown::Unknown,
 };

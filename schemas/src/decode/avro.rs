@@ -3,6 +3,11 @@
 //! The contract is the reader's schema, always; a writer's schema only says how its bytes are read
 //! into the contract's columns, or passed over.
 
+#![expect(
+    clippy::inline_always,
+    reason = "the loop over fields is made of these: each as a call is a tenth of the decoder"
+)]
+
 mod body;
 mod node;
 mod resolve;
@@ -11,7 +16,10 @@ mod text;
 
 pub(super) use resolve::Incompatible;
 
-use self::{body::Body, node::Node};
+use self::{
+    body::{Body, Tail},
+    node::Node,
+};
 use super::{
     canonical::Canonical,
     columns::{Column, Columns, Texts, Values},
@@ -25,11 +33,16 @@ use crate::schema::{Field, Kind};
 /// How the bodies of one writer schema are read into the contract's columns.
 #[derive(Debug)]
 pub(super) struct Plan {
-    ops: Vec<Op>,
+    fields: Fields,
     /// The types that [`Wire::Symbol`] and [`Wire::Tree`] name.
     nodes: Vec<Node>,
-    /// Whether every column is read exactly once, so that none has to be looked after.
-    covers: bool,
+}
+
+#[derive(Debug)]
+enum Fields {
+    /// Those of the contract, in its order: nearly every writer's.
+    Same(Vec<Value>),
+    Other(Vec<Op>),
 }
 
 /// What is done with one field of the writer.
@@ -44,15 +57,26 @@ enum Op {
 /// The type of a field that is read.
 #[derive(Debug)]
 enum Shape {
-    Plain(Wire),
+    Value(Value),
     /// Nothing but nulls, which take no bytes.
     Null,
-    /// A union of null, which is branch `null`, and one type.
-    Optional {
-        null: i64,
-        wire: Wire,
-    },
+    /// Any other union.
     Union(Box<[Branch]>),
+}
+
+/// One type, or a union of it and null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Value {
+    null: Null,
+    wire: Wire,
+}
+
+/// Which branch of a union of two is null, if it is a union.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Null {
+    Never,
+    First,
+    Second,
 }
 
 #[derive(Debug)]
@@ -87,7 +111,7 @@ enum Wire {
 /// What reading takes besides the columns; of no meaning between two events.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    padded: Vec<u8>,
+    tail: Tail,
     objects: Objects,
 }
 
@@ -111,31 +135,28 @@ impl Plan {
     /// The plan for the contract's own Avro mirror: fields in order, required ones plain, optional
     /// ones a union of null (first) and the type.
     pub(super) fn mirror(fields: &[Field]) -> Plan {
-        let op = |(column, field): (usize, &Field)| {
-            let wire = match field.kind {
+        let value = |field: &Field| Value {
+            null: if field.required { Null::Never } else { Null::First },
+            wire: match field.kind {
                 Kind::Text | Kind::Object => Wire::Text,
                 Kind::Bytes => Wire::Bytes,
                 Kind::Integer => Wire::Long,
                 Kind::Time => Wire::TimeMicros,
                 Kind::Number => Wire::Double,
                 Kind::Boolean => Wire::Boolean,
-            };
-            let shape =
-                if field.required { Shape::Plain(wire) } else { Shape::Optional { null: 0, wire } };
-            Op::Read { column, shape }
+            },
         };
-        Plan::of(fields.iter().enumerate().map(op).collect(), Vec::new(), fields.len())
+        Plan { fields: Fields::Same(fields.iter().map(value).collect()), nodes: Vec::new() }
     }
 
     fn of(ops: Vec<Op>, nodes: Vec<Node>, columns: usize) -> Plan {
-        let read = |op: &Op| match op {
-            Op::Read { column, .. } => Some(*column),
-            Op::Drop { .. } => None,
+        let same = |(at, op): (usize, &Op)| match op {
+            Op::Read { column, shape: Shape::Value(value) } if *column == at => Some(*value),
+            _ => None,
         };
-        let mut all: Vec<usize> = ops.iter().filter_map(read).collect();
-        all.sort_unstable();
-        let covers = all.into_iter().eq(0..columns);
-        Plan { ops, nodes, covers }
+        let same: Option<Vec<Value>> = ops.iter().enumerate().map(same).collect();
+        let same = same.filter(|values| values.len() == columns);
+        Plan { fields: same.map_or(Fields::Other(ops), Fields::Same), nodes }
     }
 
     /// Reads one body into `columns`, up to its end.
@@ -146,51 +167,74 @@ impl Plan {
         room: &mut Room,
         unknown: &mut Unknown,
     ) -> Result<(), Fault> {
-        let Room { padded, objects } = room;
+        let Room { tail, objects } = room;
         objects.made = 0;
-        let mut body = Body::new(body, padded);
-        for op in &self.ops {
-            match op {
-                Op::Read { column, shape } => {
-                    let opened = if self.covers {
-                        columns.column(*column)
-                    } else {
-                        columns.open(*column, body.at())?
-                    };
-                    shape
-                        .read(&mut body, opened, objects, &self.nodes)
-                        .map_err(|f| f.within(*column))?;
+        let mut body = Body::new(body, tail);
+        match &self.fields {
+            Fields::Same(values) => {
+                for (at, (value, column)) in values.iter().zip(columns.each()).enumerate() {
+                    body.settle();
+                    let read = value.read(&mut body, column, objects, &self.nodes);
+                    read.map_err(|fault| fault.within(at))?;
                 }
-                Op::Drop { name, node } => {
-                    unknown.count(name.as_bytes());
-                    node.pass(&mut body)?;
+                body.end()
+            }
+            Fields::Other(ops) => {
+                for op in ops {
+                    body.settle();
+                    body = op.read(body, columns, objects, unknown, &self.nodes)?;
                 }
+                body.end()?;
+                columns.fill(body.at())
             }
         }
-        body.end()?;
-        if self.covers { Ok(()) } else { columns.fill(body.at()) }
+    }
+}
+
+impl Op {
+    #[inline(never)]
+    fn read<'a>(
+        &self,
+        mut body: Body<'a>,
+        columns: &mut Columns,
+        objects: &mut Objects,
+        unknown: &mut Unknown,
+        nodes: &[Node],
+    ) -> Result<Body<'a>, Fault> {
+        match self {
+            Op::Read { column, shape } => {
+                let opened = columns.open(*column, body.at())?;
+                let read = shape.read(body, opened, objects, nodes);
+                read.map_err(|fault| fault.within(*column))
+            }
+            Op::Drop { name, node } => {
+                unknown.count(name.as_bytes());
+                node.pass(&mut body)?;
+                Ok(body)
+            }
+        }
     }
 }
 
 impl Shape {
-    fn read(
+    fn read<'a>(
         &self,
-        body: &mut Body<'_>,
+        mut body: Body<'a>,
         column: &mut Column,
         objects: &mut Objects,
         nodes: &[Node],
-    ) -> Result<(), Fault> {
+    ) -> Result<Body<'a>, Fault> {
         let wire = match self {
-            Shape::Plain(wire) => *wire,
-            Shape::Null => return column.push_null(body.at()),
-            Shape::Optional { null, wire } => match body.long()? {
-                branch if branch == *null => return column.push_null(body.at()),
-                branch if branch == 1 - *null => *wire,
-                _ => return Err(body.no_branch()),
-            },
+            Shape::Value(Value { null, wire }) => {
+                if body.is_null(*null)? {
+                    return column.push_null(body.at()).map(|()| body);
+                }
+                wire
+            }
+            Shape::Null => return column.push_null(body.at()).map(|()| body),
             Shape::Union(branches) => match body.branch(branches)? {
-                Branch::Value(wire) => *wire,
-                Branch::Null => return column.push_null(body.at()),
+                Branch::Value(wire) => wire,
+                Branch::Null => return column.push_null(body.at()).map(|()| body),
                 Branch::Other => return Err(mismatch(body)),
             },
         };
@@ -198,16 +242,43 @@ impl Shape {
     }
 }
 
-impl Wire {
+impl Value {
+    /// Reads a value into its column, or the null that comes in its place. What the contract's own schema
+    /// is made of is read here, the rest is called.
+    #[inline(always)]
     fn read(
         self,
         body: &mut Body<'_>,
-        values: &mut Values,
+        column: &mut Column,
         objects: &mut Objects,
         nodes: &[Node],
     ) -> Result<(), Fault> {
-        match (values, self) {
+        if body.is_null(self.null)? {
+            return column.push_null(body.at());
+        }
+        match (&mut column.values, self.wire) {
             (Values::Text(texts), Wire::Text) => body.text_into(texts)?,
+            (Values::Integer(values), Wire::Long) => values.push(body.long()?),
+            (Values::Time(times), Wire::TimeMicros) => times.push(time(body, |micros| micros)?),
+            (Values::Number(values), Wire::Double) => values.push(body.double()?),
+            (values, wire) => *body = wire.read(*body, values, objects, nodes)?,
+        }
+        Ok(())
+    }
+}
+
+impl Wire {
+    /// Reads a value into its column.
+    #[inline(never)]
+    fn read<'a>(
+        self,
+        mut body: Body<'a>,
+        values: &mut Values,
+        objects: &mut Objects,
+        nodes: &[Node],
+    ) -> Result<Body<'a>, Fault> {
+        match (values, self) {
+            (Values::Text(texts), Wire::Text) => texts.push(body.text()?),
             (Values::Object(texts), Wire::Text) => {
                 let text = body.text()?;
                 let start = body.at() - text.len();
@@ -216,7 +287,7 @@ impl Wire {
                 texts.close();
             }
             (Values::Object(texts), Wire::Tree(node)) => {
-                objects.read(&nodes[usize::from(node)], body, texts)?;
+                objects.read(&nodes[usize::from(node)], &mut body, texts)?;
             }
             (Values::Text(texts), Wire::Symbol(node)) => {
                 let Node::Enum(symbols) = &nodes[usize::from(node)] else {
@@ -229,13 +300,15 @@ impl Wire {
             (Values::Bytes(texts), Wire::Bytes) => texts.push(body.prefixed()?),
             (Values::Integer(values), Wire::Long) => values.push(body.long()?),
             (Values::Integer(values), Wire::Int) => values.push(body.int()?),
-            (Values::Time(times), Wire::TimeMicros) => times.push(time(body, |micros| micros)?),
+            (Values::Time(times), Wire::TimeMicros) => {
+                times.push(time(&mut body, |micros| micros)?)
+            }
             (Values::Time(times), Wire::TimeMillis) => {
-                times.push(time(body, |millis| millis.saturating_mul(1000))?);
+                times.push(time(&mut body, |millis| millis.saturating_mul(1000))?);
             }
             // Never rounded up, like the digits of a text after the sixth.
             (Values::Time(times), Wire::TimeNanos) => {
-                times.push(time(body, |nanos| nanos.div_euclid(1000))?);
+                times.push(time(&mut body, |nanos| nanos.div_euclid(1000))?);
             }
             (Values::Number(values), Wire::Double) => values.push(body.double()?),
             (Values::Number(values), Wire::Float) => values.push(body.float()?),
@@ -245,7 +318,7 @@ impl Wire {
             // Plans pair wires with the columns that take them.
             _ => return Err(mismatch(body)),
         }
-        Ok(())
+        Ok(body)
     }
 }
 
@@ -263,12 +336,13 @@ impl Objects {
     }
 }
 
+#[inline(always)]
 fn time(body: &mut Body<'_>, micros: impl Fn(i64) -> i64) -> Result<i64, Fault> {
     let at = body.at();
     let micros = micros(body.long()?);
     time::within_era(micros).map_err(|(reason, what)| Fault::new(reason, at, what))
 }
 
-fn mismatch(body: &Body<'_>) -> Fault {
+fn mismatch(body: Body<'_>) -> Fault {
     body.fault(Reason::WrongType, "a type that the column doesn't take")
 }

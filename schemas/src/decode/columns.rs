@@ -4,33 +4,31 @@
 //! at most one more. So a column's own length says whether its field was seen, and taking a record
 //! back is cutting every column to the number of whole rows.
 
+#![expect(
+    clippy::inline_always,
+    reason = "what a value costs is a few instructions, a tenth of the Avro decoder each as a call"
+)]
+
 use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayBuilder, ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder,
-        Float64Array, Int32Array, Int64Array, StringArray, StringBuilder,
-        TimestampMicrosecondArray, new_null_array,
+        ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Float64Array, Int64Array,
+        StringArray, TimestampMicrosecondArray,
     },
     buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer},
-    datatypes::DataType,
 };
 use serde_json::Value;
 
-use super::{
-    Record,
-    reject::{Fault, Reason},
-};
-use crate::{
-    log::Origin,
-    schema::{Field, Kind},
-};
+use super::reject::{Fault, Reason};
+use crate::schema::{Field, Kind};
 
 /// The columns of a batch in the making, without those of the position.
 #[derive(Debug)]
 pub(super) struct Columns {
     list: Vec<Column>,
     rows: usize,
+    default_bytes: usize,
 }
 
 /// One column.
@@ -75,7 +73,13 @@ pub(super) struct Texts {
 
 impl Columns {
     pub(super) fn new(fields: &[Field]) -> Columns {
-        Columns { list: fields.iter().map(Column::new).collect(), rows: 0 }
+        let list: Vec<Column> = fields.iter().map(Column::new).collect();
+        let text = |column: &Column| match &column.default {
+            Some(DefaultValue::Text(text)) => text.len(),
+            _ => 0,
+        };
+        let default_bytes = list.iter().map(text).sum();
+        Columns { list, rows: 0, default_bytes }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -88,11 +92,7 @@ impl Columns {
 
     /// The bytes that defaults add to a record at most.
     pub(super) fn default_bytes(&self) -> usize {
-        let text = |column: &Column| match &column.default {
-            Some(DefaultValue::Text(text)) => text.len(),
-            _ => 0,
-        };
-        self.list.iter().map(text).sum()
+        self.default_bytes
     }
 
     pub(super) fn list(&self) -> &[Column] {
@@ -108,9 +108,9 @@ impl Columns {
         Ok(column)
     }
 
-    /// The column of a field that the present record has once, as its caller knows.
-    pub(super) fn column(&mut self, index: usize) -> &mut Column {
-        &mut self.list[index]
+    /// The columns, in the order of their fields, to each of which the present record adds one value.
+    pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Column> {
+        self.list.iter_mut()
     }
 
     /// Fills columns that the present record didn't speak of.
@@ -154,14 +154,14 @@ impl Column {
     }
 
     /// Appends a null, unless the field is required.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_null(&mut self, at: usize) -> Result<(), Fault> {
         if self.required {
             let what = "a required field is missing or null";
             return Err(Fault::new(Reason::MissingField, at, what));
         }
-        self.nulls.push(self.values.len() as u32);
-        self.values.push_empty();
+        let row = self.values.push_empty();
+        self.nulls.push(row as u32);
         Ok(())
     }
 
@@ -266,12 +266,26 @@ impl Values {
         }
     }
 
-    fn push_empty(&mut self) {
+    /// Appends a value that says nothing; answers its row.
+    #[inline]
+    fn push_empty(&mut self) -> usize {
         match self {
-            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => texts.close(),
-            Values::Integer(values) | Values::Time(values) => values.push(0),
-            Values::Number(values) => values.push(0.0),
-            Values::Boolean(values) => values.append(false),
+            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => {
+                texts.close();
+                texts.ends.len() - 2
+            }
+            Values::Integer(values) | Values::Time(values) => {
+                values.push(0);
+                values.len() - 1
+            }
+            Values::Number(values) => {
+                values.push(0.0);
+                values.len() - 1
+            }
+            Values::Boolean(values) => {
+                values.append(false);
+                values.len() - 1
+            }
         }
     }
 
@@ -354,7 +368,7 @@ impl Texts {
 
 /// Takes a buffer out and leaves an empty one with room for as much again and a little more: batches
 /// of one partition are much alike, and growing step by step copies everything twice.
-fn renew<T>(buffer: &mut Vec<T>) -> Vec<T> {
+pub(super) fn renew<T>(buffer: &mut Vec<T>) -> Vec<T> {
     let room = buffer.len() + buffer.len() / 8;
     let mut full = std::mem::replace(buffer, Vec::with_capacity(room));
     // The byte budget counts what is used, so what isn't must stay small beside it.
@@ -362,89 +376,4 @@ fn renew<T>(buffer: &mut Vec<T>) -> Vec<T> {
         full.shrink_to_fit();
     }
     full
-}
-
-/// The columns of the position: which record of which log each row was.
-#[derive(Debug, Default)]
-pub(super) struct Positions {
-    epochs: Vec<i32>,
-    offsets: Vec<i64>,
-    append_times: Vec<i64>,
-    /// Of the rows that are retries: row and origin. Nearly always there are none.
-    origins: Vec<(usize, Origin)>,
-    place: Option<Place>,
-}
-
-/// The columns that say the same in every row; batches of one partition share them.
-#[derive(Debug)]
-struct Place {
-    topic_id: uuid::Uuid,
-    partition: i32,
-    topic_ids: StringArray,
-    partitions: Int32Array,
-    no_origins: ArrayRef,
-}
-
-impl Place {
-    fn new(topic_id: uuid::Uuid, partition: i32, rows: usize) -> Place {
-        let room = rows.next_power_of_two();
-        Place {
-            topic_id,
-            partition,
-            topic_ids: StringArray::new_repeated(topic_id.to_string(), room),
-            partitions: Int32Array::new(vec![partition; room].into(), None),
-            no_origins: new_null_array(&DataType::Utf8, room),
-        }
-    }
-
-    fn fits(&self, topic_id: uuid::Uuid, partition: i32, rows: usize) -> bool {
-        (self.topic_id, self.partition) == (topic_id, partition) && rows <= self.partitions.len()
-    }
-}
-
-impl Positions {
-    /// What a row's position takes, without what all rows share.
-    pub(super) const ROW_BYTES: usize = size_of::<i32>() + 2 * size_of::<i64>();
-
-    pub(super) fn push(&mut self, record: &Record<'_>) {
-        if let Some(retry) = record.retry {
-            self.origins.push((self.offsets.len(), retry.origin));
-        }
-        self.epochs.push(record.epoch);
-        self.offsets.push(record.offset.get());
-        self.append_times.push(record.append_time.0);
-    }
-
-    /// The arrays, in the order of `POSITION_COLUMNS`.
-    pub(super) fn finish(&mut self, topic_id: uuid::Uuid, partition: i32) -> [ArrayRef; 6] {
-        let rows = self.offsets.len();
-        let append_times =
-            TimestampMicrosecondArray::new(renew(&mut self.append_times).into(), None);
-        let known = self.place.take().filter(|place| place.fits(topic_id, partition, rows));
-        let place =
-            self.place.insert(known.unwrap_or_else(|| Place::new(topic_id, partition, rows)));
-        let origins = match std::mem::take(&mut self.origins) {
-            origins if origins.is_empty() => place.no_origins.slice(0, rows),
-            origins => texts_of(&origins, rows),
-        };
-        [
-            Arc::new(place.topic_ids.slice(0, rows)),
-            Arc::new(Int32Array::new(renew(&mut self.epochs).into(), None)),
-            Arc::new(place.partitions.slice(0, rows)),
-            Arc::new(Int64Array::new(renew(&mut self.offsets).into(), None)),
-            Arc::new(append_times.with_timezone("UTC")),
-            origins,
-        ]
-    }
-}
-
-/// The origins as a column: each at its row, null in between.
-fn texts_of(origins: &[(usize, Origin)], rows: usize) -> ArrayRef {
-    let mut column = StringBuilder::new();
-    for (row, origin) in origins {
-        column.append_nulls(row - column.len());
-        column.append_value(origin.to_string());
-    }
-    column.append_nulls(rows - column.len());
-    Arc::new(column.finish())
 }

@@ -4,6 +4,7 @@ use aion_schemas::{
     decode::{Decoder, MAX_OBJECT_BYTES, Outcome, Reason, SchemaId, Writer},
     schema::{Kind, Schema},
 };
+use arrow::array::AsArray as _;
 use serde_json::{Value, json};
 
 use crate::common::{
@@ -61,6 +62,45 @@ fn frames_that_are_cut_short_or_too_long() {
         assert_rejects(&mut decoder, &[&whole[..], more].concat(), Reason::MalformedAvro);
     }
     assert_eq!(push(&mut decoder, &whole), Outcome::Row);
+}
+
+#[test]
+fn texts_of_every_length_are_whole_and_events_that_end_anywhere_are_not() {
+    let contract = schema(vec![
+        field("task_id", Kind::Text, true),
+        field("tenant_id", Kind::Text, false),
+        field("timestamp", Kind::Time, true),
+    ]);
+    let mut decoder = decoder(&contract);
+    let body = |first: &str, second: &str| {
+        let fields = [&prefixed(first.as_bytes())[..], &long(1), &prefixed(second.as_bytes())];
+        framed(CONTRACT, &[&fields.concat()[..], &long(NOW_MICROS)].concat())
+    };
+    // Of the longest event that was read before, no byte may stand for one that is missing.
+    let longest = body(&"z".repeat(300), &"z".repeat(300));
+    for len in (0..140).chain([200, 255, 256]) {
+        for other in [0, 1, 20, 47, 48, 49, 63, 64, 65, 130] {
+            for last in ["", "é"] {
+                let (first, second) = ("x".repeat(len) + last, "y".repeat(other) + last);
+                let whole = body(&first, &second);
+                assert_eq!(push(&mut decoder, &whole), Outcome::Row);
+                let batch = finish(&mut decoder);
+                for (column, expected) in [(0, &first), (1, &second)] {
+                    let column = batch.column(column).as_string::<i32>();
+                    assert_eq!(column.value(0), expected);
+                }
+                if last.is_empty() || other == 20 {
+                    assert_eq!(push(&mut decoder, &longest), Outcome::Row);
+                    finish(&mut decoder);
+                    for end in (1..whole.len()).step_by(3) {
+                        assert_rejects(&mut decoder, &whole[..end], Reason::MalformedAvro);
+                    }
+                }
+            }
+        }
+    }
+    let broken = [&prefixed(b"ab\xff")[..], &long(0), &long(NOW_MICROS)].concat();
+    assert_rejects(&mut decoder, &framed(CONTRACT, &broken), Reason::InvalidUtf8);
 }
 
 #[test]

@@ -1,96 +1,132 @@
 //! Reads Avro binary value by value.
 //!
 //! Most values are short, and a copy or a check of a fixed size is a few instructions where one of any
-//! size is a call: so values are read through windows, and a short body is padded to have one everywhere.
+//! size is a call: so values are read through windows, and the end of a body is padded to have one everywhere.
 //!
 //! **Invariant:** lengths are checked against what is left before anything is read.
 
+#![expect(
+    clippy::inline_always,
+    reason = "the loop over fields is made of these: each as a call is a tenth of the decoder"
+)]
+
+use super::Null;
 use crate::decode::{
     columns::Texts,
     json,
     reject::{Fault, Reason},
 };
 
-/// A place in a body.
-#[derive(Debug)]
+/// A place in a body. Small, and copied where reading is handed on: what has an address lives in memory,
+/// and what changes with each value should live in registers.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Body<'a> {
-    /// The body, and beyond `end` padding.
-    bytes: &'a [u8],
-    end: usize,
-    at: usize,
+    /// What is still to be read; in the tail, and a window after it.
+    rest: &'a [u8],
+    /// The tail is gone over to once not more than so many bytes are left; 0 when it was.
+    tail_bytes: usize,
+    tail: &'a Tail,
 }
 
-/// Bytes of the smaller and of the larger window.
-const NARROW: usize = 32;
-const WIDE: usize = 64;
-/// Bodies of up to so many bytes are copied to be padded.
-const MAX_PADDED: usize = 4096;
+/// The last bytes of a body, with a window after each of them.
+#[derive(Debug)]
+pub(super) struct Tail {
+    bytes: [u8; TAIL + WINDOW],
+    /// Length of the body.
+    len: usize,
+}
+
+/// Bytes of a window: a UUID is 36.
+const WINDOW: usize = 48;
+/// The last bytes of a body. More than a branch, a length of one byte, what may be of that length, and
+/// another window: a field that begins before is read through windows without going over to the tail.
+const TAIL: usize = 2 * WINDOW;
+
+impl Default for Tail {
+    fn default() -> Tail {
+        Tail { bytes: [0; TAIL + WINDOW], len: 0 }
+    }
+}
 
 impl<'a> Body<'a> {
-    pub(super) fn new(body: &'a [u8], padded: &'a mut Vec<u8>) -> Body<'a> {
-        let end = body.len();
-        if end > MAX_PADDED {
-            return Body { bytes: body, end, at: 0 };
+    pub(super) fn new(body: &'a [u8], tail: &'a mut Tail) -> Body<'a> {
+        tail.len = body.len();
+        if let Some(last) = body.last_chunk::<TAIL>() {
+            tail.bytes[..TAIL].copy_from_slice(last);
+            return Body { rest: body, tail_bytes: TAIL, tail };
         }
-        padded.clear();
-        padded.extend_from_slice(body);
-        padded.extend_from_slice(&[0; WIDE]);
-        Body { bytes: padded, end, at: 0 }
+        tail.bytes[..body.len()].copy_from_slice(body);
+        Body { rest: &tail.bytes[..body.len() + WINDOW], tail_bytes: 0, tail }
     }
 
-    pub(super) fn at(&self) -> usize {
-        self.at
+    /// Goes over to the tail once only that is left. To be called before each field.
+    #[inline(always)]
+    pub(super) fn settle(&mut self) {
+        if self.rest.len() <= self.tail_bytes {
+            self.rest = &self.tail.bytes[TAIL - self.rest.len()..];
+            self.tail_bytes = 0;
+        }
     }
 
-    pub(super) fn end(&self) -> Result<(), Fault> {
-        if self.at < self.end {
-            return Err(self.malformed("bytes after the end of the event"));
+    /// The bytes of `rest` that are none of the body's.
+    fn padding(self) -> usize {
+        if self.tail_bytes == 0 { WINDOW } else { 0 }
+    }
+
+    pub(super) fn at(self) -> usize {
+        self.tail.len + self.padding() - self.rest.len()
+    }
+
+    /// What is still to be read.
+    fn left(self) -> &'a [u8] {
+        &self.rest[..self.rest.len() - self.padding()]
+    }
+
+    pub(super) fn end(self) -> Result<(), Fault> {
+        if self.left().is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Err(self.malformed("bytes after the end of the event"))
     }
 
     /// A zigzag varint of at most 64 bits. Like every Avro reader, takes one with needless zero
     /// groups, as long as it stays within ten bytes.
-    #[expect(
-        clippy::inline_always,
-        reason = "two instructions in each place, a sixth of the decoder as a call"
-    )]
     #[inline(always)]
     pub(super) fn long(&mut self) -> Result<i64, Fault> {
-        // Branches of unions and most lengths: one byte.
-        if let Some(byte @ ..0x80) = self.bytes.get(self.at)
-            && self.at < self.end
+        // Branches of unions and most lengths: one byte, which is the body's if a window comes after it.
+        if let Some((byte @ ..0x80, rest)) = self.rest.split_first()
+            && rest.len() >= WINDOW
         {
-            self.at += 1;
+            self.rest = rest;
             return Ok(signed(u64::from(*byte)));
         }
-        self.long_of_many()
+        let (value, len) =
+            varint(self.rest, self.padding()).map_err(|what| self.malformed(what))?;
+        self.rest = &self.rest[len..];
+        Ok(value)
     }
 
-    #[inline(never)]
-    fn long_of_many(&mut self) -> Result<i64, Fault> {
-        // Most others fit into eight bytes, which are there unless the event ends.
-        if let Some(window) = self.window() {
-            let word = u64::from_le_bytes(*window);
-            let ends = !word & 0x8080_8080_8080_8080;
-            let len = ends.trailing_zeros() as usize / 8 + 1;
-            if ends != 0 && len <= self.end - self.at {
-                self.at += len;
-                return Ok(signed(joined(word & (u64::MAX >> (64 - 8 * len)))));
-            }
+    /// Whether null comes next, in what may be a union of it and another type.
+    #[inline(always)]
+    pub(super) fn is_null(&mut self, null: Null) -> Result<bool, Fault> {
+        Ok(null != Null::Never && self.is_second()? == (null == Null::Second))
+    }
+
+    /// Whether the second branch of a union of two comes next, and not the first.
+    #[inline(always)]
+    fn is_second(&mut self) -> Result<bool, Fault> {
+        const ZIGZAG_ONE: u8 = 2;
+        if let Some((&byte @ (0 | ZIGZAG_ONE), rest)) = self.rest.split_first()
+            && rest.len() >= WINDOW
+        {
+            self.rest = rest;
+            return Ok(byte == ZIGZAG_ONE);
         }
-        let mut zigzag: u64 = 0;
-        for (group, byte) in self.bytes[self.at..self.end].iter().take(10).enumerate() {
-            if group == 9 && *byte > 1 {
-                return Err(self.malformed("a varint of more than 64 bits"));
-            }
-            zigzag |= u64::from(byte & 0x7f) << (group * 7);
-            if *byte < 0x80 {
-                self.at += group + 1;
-                return Ok(signed(zigzag));
-            }
+        match self.long()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.no_branch()),
         }
-        Err(self.malformed("a varint without an end"))
     }
 
     /// Bytes after their own length.
@@ -108,11 +144,10 @@ impl<'a> Body<'a> {
     /// So many bytes.
     #[inline]
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
-        if len > self.end - self.at {
+        let Some(bytes) = self.left().get(..len) else {
             return Err(self.malformed("a length beyond the end"));
-        }
-        let bytes = &self.bytes[self.at..self.at + len];
-        self.at += len;
+        };
+        self.rest = &self.rest[len..];
         Ok(bytes)
     }
 
@@ -141,58 +176,51 @@ impl<'a> Body<'a> {
         Ok((count != 0).then_some(count.unsigned_abs()))
     }
 
-    pub(super) fn no_branch(&self) -> Fault {
+    pub(super) fn no_branch(self) -> Fault {
         self.malformed("a branch that the union doesn't have")
     }
 
     /// Reads a text into its column.
-    #[inline]
+    #[inline(always)]
     pub(super) fn text_into(&mut self, texts: &mut Texts) -> Result<(), Fault> {
-        let start = self.at;
-        let len = self.length()?;
-        if len <= NARROW && self.short_into::<NARROW>(len, texts)
-            || len <= WIDE && self.short_into::<WIDE>(len, texts)
+        // A length of one byte, and a window after the text: then all of it is the body's.
+        if let Some((byte, text)) = self.rest.split_first()
+            && byte & 0x81 == 0
+            && let len = usize::from(byte >> 1)
+            && len <= WINDOW
+            && let Some(window) = text.first_chunk::<WINDOW>()
+            && let Some(rest) = text.get(len..)
+            && rest.len() >= WINDOW
+            && starts_in_ascii(window, len)
         {
+            texts.push_from(window, len);
+            self.rest = rest;
             return Ok(());
         }
-        self.at = start;
-        texts.push(self.text()?);
+        *self = self.any_text_into(texts)?;
         Ok(())
     }
 
-    /// Takes a text of `len` bytes through a window, if there is one and all of it is ASCII.
-    #[inline]
-    fn short_into<const N: usize>(&mut self, len: usize, texts: &mut Texts) -> bool {
-        if len > self.end - self.at {
-            return false;
-        }
-        let Some(window) = self.window::<N>().filter(|window| starts_in_ascii(window, len)) else {
-            return false;
-        };
-        texts.push_from(window, len);
-        self.at += len;
-        true
+    #[inline(never)]
+    fn any_text_into(mut self, texts: &mut Texts) -> Result<Body<'a>, Fault> {
+        texts.push(self.text()?);
+        Ok(self)
     }
 
     pub(super) fn text(&mut self) -> Result<&'a [u8], Fault> {
         let text = self.prefixed()?;
         if !text.is_ascii() {
-            json::check_utf8(text).map_err(|fault| fault.beyond(self.at - text.len()))?;
+            json::check_utf8(text).map_err(|fault| fault.beyond(self.at() - text.len()))?;
         }
         Ok(text)
     }
 
-    /// The next bytes, be they beyond the end.
     #[inline]
-    fn window<const N: usize>(&self) -> Option<&'a [u8; N]> {
-        self.bytes.get(self.at..)?.first_chunk()
-    }
-
     pub(super) fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let Some(bytes) = self.bytes[self.at..self.end].first_chunk::<N>() else {
+        let Some(bytes) = self.left().first_chunk::<N>() else {
             return Err(self.malformed("the event is cut short"));
         };
-        self.at += N;
+        self.rest = &self.rest[N..];
         Ok(*bytes)
     }
 
@@ -215,12 +243,14 @@ impl<'a> Body<'a> {
         Ok(value)
     }
 
+    #[inline(always)]
     pub(super) fn double(&mut self) -> Result<f64, Fault> {
         let value = f64::from_le_bytes(self.fixed()?);
         self.finite(value)
     }
 
-    fn finite(&self, value: f64) -> Result<f64, Fault> {
+    #[inline]
+    fn finite(self, value: f64) -> Result<f64, Fault> {
         if value.is_finite() {
             return Ok(value);
         }
@@ -236,28 +266,54 @@ impl<'a> Body<'a> {
         }
     }
 
-    pub(super) fn malformed(&self, what: &'static str) -> Fault {
+    pub(super) fn malformed(self, what: &'static str) -> Fault {
         self.fault(Reason::MalformedAvro, what)
     }
 
-    pub(super) fn fault(&self, reason: Reason, what: &'static str) -> Fault {
-        Fault::new(reason, self.at, what)
+    pub(super) fn fault(self, reason: Reason, what: &'static str) -> Fault {
+        Fault::new(reason, self.at(), what)
     }
 }
 
-/// Whether the first `len` bytes of `window` are ASCII; `len` isn't above `N`, which is at most `WIDE`.
-#[inline]
-fn starts_in_ascii<const N: usize>(window: &[u8; N], len: usize) -> bool {
-    const HIGH_THEN_NONE: [u8; 2 * WIDE] = {
-        let mut mask = [0; 2 * WIDE];
+/// The varint that comes first, and how many bytes it takes; or what is wrong with it.
+#[inline(never)]
+fn varint(rest: &[u8], padding: usize) -> Result<(i64, usize), &'static str> {
+    let left = rest.len() - padding;
+    // Most fit into eight bytes, which are there unless the event ends.
+    if let Some(window) = rest.first_chunk() {
+        let word = u64::from_le_bytes(*window);
+        let ends = !word & 0x8080_8080_8080_8080;
+        let len = ends.trailing_zeros() as usize / 8 + 1;
+        if ends != 0 && len <= left {
+            return Ok((signed(joined(word & (u64::MAX >> (64 - 8 * len)))), len));
+        }
+    }
+    let mut zigzag: u64 = 0;
+    for (group, byte) in rest[..left].iter().take(10).enumerate() {
+        if group == 9 && *byte > 1 {
+            return Err("a varint of more than 64 bits");
+        }
+        zigzag |= u64::from(byte & 0x7f) << (group * 7);
+        if *byte < 0x80 {
+            return Ok((signed(zigzag), group + 1));
+        }
+    }
+    Err("a varint without an end")
+}
+
+/// Whether the first `len` bytes of `window` are ASCII; `len` isn't above [`WINDOW`].
+#[inline(always)]
+fn starts_in_ascii(window: &[u8; WINDOW], len: usize) -> bool {
+    const HIGH_THEN_NONE: [u8; 2 * WINDOW] = {
+        let mut mask = [0; 2 * WINDOW];
         let mut at = 0;
-        while at < WIDE {
+        while at < WINDOW {
             mask[at] = 0x80;
             at += 1;
         }
         mask
     };
-    let mask = &HIGH_THEN_NONE[WIDE - len..][..N];
+    let mask = &HIGH_THEN_NONE[WINDOW - len..][..WINDOW];
     window.iter().zip(mask).fold(0, |found, (byte, mask)| found | (byte & mask)) == 0
 }
 

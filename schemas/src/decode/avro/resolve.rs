@@ -30,7 +30,7 @@ use std::sync::Arc;
 use apache_avro::schema::{RecordSchema, Schema as Avro, UuidSchema};
 
 use super::{
-    Branch, Op, Plan, Shape, Wire,
+    Branch, Null, Op, Plan, Shape, Value, Wire,
     node::{Node, Types},
 };
 use crate::{
@@ -146,13 +146,20 @@ impl<'a> Resolving<'a> {
                     Branch::Other => false,
                 };
                 match *branches {
-                    [Branch::Null, Branch::Value(wire)] => Some(Shape::Optional { null: 0, wire }),
-                    [Branch::Value(wire), Branch::Null] => Some(Shape::Optional { null: 1, wire }),
+                    [Branch::Null, Branch::Value(wire)] => {
+                        Some(Shape::Value(Value { null: Null::First, wire }))
+                    }
+                    [Branch::Value(wire), Branch::Null] => {
+                        Some(Shape::Value(Value { null: Null::Second, wire }))
+                    }
                     _ => branches.iter().any(is_read).then(|| Shape::Union(branches.into())),
                 }
             }
             Avro::Null => (!field.required).then_some(Shape::Null),
-            written => self.wire(field.kind, written)?.map(Shape::Plain),
+            written => {
+                let wire = self.wire(field.kind, written)?;
+                wire.map(|wire| Shape::Value(Value { null: Null::Never, wire }))
+            }
         };
         shape.ok_or_else(|| {
             let why =
