@@ -301,7 +301,7 @@ impl Wire {
             (Values::Integer(values), Wire::Long) => values.push(body.long()?),
             (Values::Integer(values), Wire::Int) => values.push(body.int()?),
             (Values::Time(times), Wire::TimeMicros) => {
-                times.push(time(&mut body, |micros| micros)?)
+                times.push(time(&mut body, |micros| micros)?);
             }
             (Values::Time(times), Wire::TimeMillis) => {
                 times.push(time(&mut body, |millis| millis.saturating_mul(1000))?);

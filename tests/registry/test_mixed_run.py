@@ -1,0 +1,92 @@
+"""Writers of several ages against a registry that isn't ours: their events are rows, each once."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import fastavro
+from ages import OLDER, TASKS, by_metadata, mixed_run
+from brokers import Embedded
+from confluent_kafka import Producer
+from processes import Audit, Process, sql
+from registries import Apicurio
+
+
+class Run(Process):
+    """`aion run` over the embedded broker and Apicurio Registry."""
+
+    def __init__(self, folder: Path, broker: Embedded, registry: Apicurio) -> None:
+        super().__init__(folder / "run.log")
+        self.lake = folder / "lake"
+        self.config = folder / "aion.toml"
+        self.config.write_text(
+            f'[kafka]\nbrokers = "{broker.address}"\n'
+            '[kafka.properties]\n"session.timeout.ms" = 6000\n"heartbeat.interval.ms" = 500\n'
+            f'[registry]\nurls = ["{registry.url}"]\n'
+            f'[lake]\nurl = "{self.lake}"\nflush_age_s = 1\n'
+            f'[http]\nlisten = "{self.http}"\n'
+        )
+
+    def start(self) -> None:
+        self.launch("run", "--config", self.config)
+        self.wait_ready()
+
+    def count(self, table: str) -> int:
+        return self.sql(f"select count(*) as n from {table}")[0]["n"]
+
+    def sql(self, query: str) -> list[dict]:
+        return sql(query, "--lake", self.lake, "--stored")
+
+
+def test_writers_of_three_ages_and_json_land_exactly_once(
+    tmp_path: Path, apicurio: Apicurio
+):
+    rounds = 2_000
+    broker = Embedded(tmp_path / "broker")
+    broker.start()
+    run = Run(tmp_path, broker, apicurio)
+    try:
+        done = broker.bootstrap("--registry", apicurio.url)
+        assert done.returncode == 0, done.stderr
+        run.start()
+        mixed_run(broker.address, apicurio.url, rounds)
+        run.wait(lambda: run.count("tasks") > rounds, "a part is there")
+        run.kill()
+        run.start()
+        run.wait(lambda: run.count("tasks") >= 4 * rounds, "all are rows")
+        audit = Audit("--config", run.config, "--topic", TASKS)
+        assert (audit.code, audit.total("stored")) == (0, 4 * rounds), audit.report
+        assert run.count("dead_letters") == 0
+        metadata = run.sql("select metadata, count(*) as n from tasks group by 1")
+        assert {row["metadata"]: row["n"] for row in metadata} == by_metadata(rounds)
+
+        # Of the schema that a writer still has, the topic's version is deleted while another topic has
+        # one: whoever starts anew knows the id as this topic's all the same.
+        id_ = apicurio.id_of("others-value", OLDER)
+        subject = f"/subjects/{TASKS}-value"
+        found = apicurio.post(subject, {"schema": OLDER}).body
+        assert found["id"] == id_, found
+        gone = apicurio.call("DELETE", f"{subject}/versions/{found['version']}")
+        assert gone.status == 200, gone
+        assert run.stop() == 0
+        run.start()
+        producer = Producer({"bootstrap.servers": broker.address})
+        producer.produce(TASKS, framed(id_, OLDER, "task-late"), b"k")
+        assert producer.flush(30) == 0
+        late = "select count(*) as n from tasks where task_id = 'task-late'"
+        run.wait(lambda: run.sql(late)[0]["n"] == 1, "the late one is a row", 30)
+        assert run.count("dead_letters") == 0
+    finally:
+        run.end()
+        broker.stop()
+
+
+def framed(id_: int, schema: str, task: str) -> bytes:
+    """An event in Confluent's framing, by a library that is no registry's client."""
+    out = io.BytesIO()
+    event = {"task_id": task, "status": "done", "timestamp": datetime.now(UTC)}
+    fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(schema)), event)
+    return b"\0" + id_.to_bytes(4) + out.getvalue()
