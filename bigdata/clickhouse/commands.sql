@@ -6,11 +6,13 @@ CREATE TABLE IF NOT EXISTS aion.commands
     actor_id String COMMENT 'Who sent it: the principal of the API key or token. Also the Kafka key, so that an actor\'s commands stay in order.' CODEC(ZSTD(1)),
     tenant_id LowCardinality(Nullable(String)) COMMENT 'The tenant for which it acts.' CODEC(ZSTD(1)),
     action LowCardinality(String) COMMENT 'What is to be done.' CODEC(ZSTD(1)),
-    parameters String COMMENT 'The action\'s parameters, as they were checked.' CODEC(ZSTD(3)),
+    parameters String COMMENT 'The action\'s parameters, as they were checked; empty in an outcome.' CODEC(ZSTD(3)),
     parameters_map Map(LowCardinality(String), String) MATERIALIZED JSONExtract(parameters, 'Map(LowCardinality(String), String)') COMMENT 'The members of parameters, values as text.' CODEC(ZSTD(1)),
     idempotency_key String COMMENT 'The sender\'s own key for it, from within the signed bytes.' CODEC(ZSTD(1)),
     content_hash String COMMENT 'Hash of action and parameters in canonical form: a replay with other content is refused.' CODEC(ZSTD(1)),
-    received_at DateTime64(6, 'UTC') COMMENT 'When the gateway took it in.' CODEC(DoubleDelta, ZSTD(1)),
+    received_at DateTime64(6, 'UTC') COMMENT 'When the gateway took it in; of an outcome, when it was heard.' CODEC(DoubleDelta, ZSTD(1)),
+    stage LowCardinality(Nullable(String)) COMMENT '`accepted`, or the outcome: `succeeded`, or `failed` where the control plane has refused it for good. The first outcome of a command id is its outcome.' CODEC(ZSTD(1)),
+    detail Nullable(String) COMMENT 'What the control plane answered.' CODEC(ZSTD(1)),
     _topic_id LowCardinality(String) COMMENT 'Id of the topic\'s incarnation.' CODEC(ZSTD(1)),
     _leader_epoch Int32 COMMENT 'Leader epoch of the record; -1 where it is not known.' CODEC(ZSTD(1)),
     _partition Int32 COMMENT 'Kafka partition.' CODEC(ZSTD(1)),
@@ -36,4 +38,4 @@ SETTINGS non_replicated_deduplication_window = 10000,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
     lightweight_mutation_projection_mode = 'rebuild'
-COMMENT 'A command from outside that the gateway accepted. The first record of a command id is the command; a later one with the same id is a replay of it.';
+COMMENT 'A command from outside that the gateway accepted, and later what became of it. The first record of a command id whose stage is `accepted` is the command; a later one with the same id is a replay of it.';

@@ -1,8 +1,9 @@
 //! Writes the files that are derived from the contract, and finds those that are out of date.
 //!
 //! They are committed, so that people and tools without this program can read them: Avro mirrors in
-//! `bigdata/schemas`, tables in `bigdata/clickhouse`, the page `docs/topics.md`, and in `schemas/history`
-//! each form that a mirror ever had. What is generated is one list; writing and checking both follow it.
+//! `bigdata/schemas`, tables in `bigdata/clickhouse`, the page `docs/topics.md`, the description of the
+//! endpoint of commands, and in `schemas/history` each form that a mirror ever had. What is generated is one
+//! list; writing and checking both follow it.
 //!
 //! **Invariant:** the text of a generated file depends on the contract alone, never on the clock,
 //! the machine, or what stood in the file before.
@@ -22,6 +23,7 @@ use std::{
 pub use self::history::Incompatible;
 use crate::{
     catalog::{Catalog, CatalogError},
+    commands::{Commands, CommandsError, OPENAPI},
     schema::{NAMESPACE, Schema},
 };
 
@@ -78,6 +80,9 @@ pub enum GenerateError {
     /// The contract itself is refused.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// A schema of a command's parameters is refused.
+    #[error(transparent)]
+    Commands(#[from] CommandsError),
     /// A file or folder can't be read or written.
     #[error("{action} {}", path.display())]
     Io {
@@ -154,7 +159,10 @@ pub fn check(root: &Path) -> Result<(), GenerateError> {
 /// What the contract gives rise to, and what the history lacks of it.
 fn all(root: &Path) -> Result<Vec<GeneratedFile>, GenerateError> {
     let catalog = Catalog::load(&root.join("schemas"))?;
+    let commands = Commands::load(&root.join("schemas"))?;
     let mut files = files(&catalog);
+    let openapi = GeneratedFile { path: OPENAPI.to_owned(), text: commands.openapi_text() };
+    files.push(openapi);
     files.extend(history::due(root, &catalog)?);
     Ok(files)
 }

@@ -15,6 +15,7 @@
 //! | [`validate`] | may a producer send this event, and if not, why? |
 //! | [`encode`] | how does an event become a message that may be sent? |
 //! | [`decode`] | how does a payload become a row, and why was it rejected? |
+//! | [`commands`] | which commands may come from outside, with which parameters? |
 //! | [`clickhouse`] | how does its ClickHouse table look, and which SQL makes it? |
 //! | [`generate`] | which committed files follow from the contract, and are they current? |
 //! | [`suggest`] | what did a person probably mean who wrote this name? |
@@ -37,6 +38,7 @@
 
 pub mod catalog;
 pub mod clickhouse;
+pub mod commands;
 pub mod compatibility;
 pub mod decode;
 pub mod encode;

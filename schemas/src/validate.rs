@@ -238,18 +238,18 @@ pub(crate) fn unreadable(event: &[u8], reject: &Reject) -> Violation {
 }
 
 /// The place of an error, dotted, with one more step where `last` is given.
-fn dotted(error: &ValidationError<'_>, last: Option<&str>) -> String {
+pub(crate) fn dotted(error: &ValidationError<'_>, last: Option<&str>) -> String {
     let path = error.instance_path();
     let mut steps: Vec<String> = path.segments().map(|segment| segment.to_string()).collect();
     steps.extend(last.map(str::to_owned));
     steps.join(".")
 }
 
-fn excerpt(value: &Value) -> String {
+pub(crate) fn excerpt(value: &Value) -> String {
     shorten(&value.to_string())
 }
 
-fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     match text.char_indices().nth(MAX_EXCERPT_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -37,8 +37,8 @@ fn the_committed_files_are_current() {
 fn writing_brings_up_to_date_and_says_what_it_did() {
     let dir = copy();
     let written = write(dir.path()).unwrap();
-    // Beside the files of one list, the first form of each of the four schemas.
-    assert_eq!(written.len(), files(&Catalog::builtin()).len() + 4);
+    // Beside the files of one list, the endpoint's description and the first form of each of the four schemas.
+    assert_eq!(written.len(), files(&Catalog::builtin()).len() + 5);
     assert!(written.iter().all(|change| change.reason == Reason::Missing));
     check(dir.path()).unwrap();
     assert_eq!(write(dir.path()).unwrap(), []);
