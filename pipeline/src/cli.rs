@@ -14,6 +14,7 @@ use crate::{
         diverged::{self, DivergedCommand},
         export::{self, ExportCommand},
         generate::{self, GenerateArgs},
+        keys::{self, KeysCommand},
         lake::{self, LakeCommand},
         run, schemas,
         sql::{self, SqlArgs},
@@ -65,6 +66,8 @@ enum Command {
     Webhooks(WebhooksCommand),
     /// Make a training export: rows of a time interval as Parquet, with a manifest that proves them; or prove one.
     Export(ExportCommand),
+    /// API keys and tokens for the access policy.
+    Keys(KeysCommand),
     /// Look after a lake: how its tables stand, compaction, retention, vacuum.
     Lake(LakeCommand),
     /// Look after the tables of a ClickHouse database: what they lack, adding it, filling old breaks.
@@ -102,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Diverged(command) => diverged::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Webhooks(command) => webhooks::run(&command),
         Command::Export(command) => export::run(&command),
+        Command::Keys(command) => keys::run(&command),
         Command::Lake(command) => lake::run(&command).map(|()| ExitCode::SUCCESS),
         Command::ClickHouse(command) => clickhouse::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),

@@ -11,6 +11,7 @@ pub mod dev;
 pub mod diverged;
 pub mod export;
 pub mod generate;
+pub mod keys;
 pub mod lake;
 pub mod run;
 pub mod schemas;

@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use aion_schemas::catalog::Catalog;
+use aion_schemas::{catalog::Catalog, commands::Commands};
 use serde::Deserialize;
 
 pub use self::{
@@ -36,12 +36,10 @@ pub use self::{
     sql::{PostgresConfig, SqlConfig},
 };
 use crate::{
+    access::{AccessConfig, key::Digest},
     exit::{Exit, Failure},
     exports::service::Settings,
-    http::{
-        keys::{Key, Keys},
-        tls::{self, Tls},
-    },
+    http::tls::{self, Tls},
     place,
     webhooks::WebhooksConfig,
 };
@@ -63,8 +61,10 @@ pub struct Config {
     pub metrics: Option<MetricsConfig>,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub http: SocketAddr,
-    /// Who may use `/v1`.
-    pub http_keys: Keys,
+    /// Who may do what over HTTP.
+    pub access: AccessConfig,
+    /// The commands that may come from outside.
+    pub commands: Commands,
     /// With which certificate; without one HTTP isn't encrypted.
     pub http_tls: Option<Tls>,
     /// What questions may use, and where PostgreSQL's clients are answered.
@@ -133,6 +133,7 @@ struct File {
     metrics: Option<metrics::MetricsFile>,
     #[serde(default)]
     http: HttpFile,
+    access: Option<AccessFile>,
     #[serde(default)]
     sql: sql::SqlFile,
     #[serde(default)]
@@ -176,8 +177,15 @@ struct WebhooksFile {
 struct HttpFile {
     listen: String,
     keys: Vec<String>,
+    guard_metrics: bool,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccessFile {
+    policy: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -189,7 +197,7 @@ struct MemoryFile {
 impl Default for HttpFile {
     fn default() -> HttpFile {
         let listen = "127.0.0.1:8080".to_owned();
-        HttpFile { listen, keys: Vec::new(), certificate: None, key: None }
+        HttpFile { listen, keys: Vec::new(), guard_metrics: false, certificate: None, key: None }
     }
 }
 
@@ -247,6 +255,7 @@ fn catalog(folder: Option<&Path>) -> Result<Catalog, String> {
 }
 
 fn check(file: File) -> Result<Config, String> {
+    let commands = commands(file.catalog.as_deref())?;
     let catalog = catalog(file.catalog.as_deref())?;
     let lake = lake::check(file.lake, &catalog)?;
     let exports = file.exports.map(|file| exports::check(file, &lake.options)).transpose()?;
@@ -263,7 +272,8 @@ fn check(file: File) -> Result<Config, String> {
         clickhouse,
         metrics: file.metrics.map(metrics::check).transpose()?,
         http: place::address(&file.http.listen).map_err(|cause| format!("http.listen: {cause}"))?,
-        http_keys: keys(&file.http.keys)?,
+        access: access(&file.http, file.access)?,
+        commands,
         http_tls: http_tls(&file.http)?,
         sql: sql::check(file.sql)?,
         memory_bytes: mib("memory.budget_mib", file.memory.budget_mib)?,
@@ -276,12 +286,24 @@ fn check(file: File) -> Result<Config, String> {
     })
 }
 
-fn keys(texts: &[String]) -> Result<Keys, String> {
+fn commands(folder: Option<&Path>) -> Result<Commands, String> {
+    match folder {
+        None => Ok(Commands::builtin()),
+        Some(folder) => Commands::load(folder).map_err(|cause| cause.to_string()),
+    }
+}
+
+fn access(http: &HttpFile, file: Option<AccessFile>) -> Result<AccessConfig, String> {
     let key = |(at, text): (usize, &String)| {
-        let key = secret::required(text).and_then(Key::new);
+        let key = secret::required(text).and_then(|text| Digest::of_text(&text));
         key.map_err(|cause| format!("http.keys[{at}]: {cause}"))
     };
-    texts.iter().enumerate().map(key).collect::<Result<_, _>>().map(Keys::Holders)
+    Ok(AccessConfig {
+        everybody: false,
+        keys: http.keys.iter().enumerate().map(key).collect::<Result<_, _>>()?,
+        policy: file.map(|file| file.policy),
+        guard_metrics: http.guard_metrics,
+    })
 }
 
 fn http_tls(file: &HttpFile) -> Result<Option<Tls>, String> {

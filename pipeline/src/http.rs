@@ -9,10 +9,15 @@
 //! | `/v1/sql`, `/v1/tables` | [`sql`]: questions over live and stored rows |
 //! | `/v1/...` | [`v1`]: events held against the contract, and published |
 //! | `/v1/exports` | [`exports`]: training exports |
+//!
+//! Who may use `/v1` is said by [`crate::access`]; the rest is open to whoever reaches the address, `/metrics` unless
+//! the configuration says otherwise.
 
 pub mod exports;
 mod exposition;
-pub mod keys;
+mod guard;
+mod problem;
+mod serving;
 pub mod sql;
 pub mod tls;
 pub mod v1;
@@ -31,11 +36,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     exports::ExportsApi,
+    guard::guarded,
     sql::Sql,
     tls::{Tls, TlsListener},
     v1::Api,
 };
 use crate::{
+    access::{Access, policy},
     exit::{Exit, Failure},
     health::Health,
     metrics::Metrics,
@@ -58,33 +65,54 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
+/// What a process that runs jobs answers from.
+#[derive(Debug)]
+pub struct Pages {
+    /// Whether it is ready.
+    pub health: Arc<Health>,
+    /// Its numbers.
+    pub metrics: Arc<Metrics>,
+    /// Events to be checked and published.
+    pub api: Arc<Api>,
+    /// Questions.
+    pub sql: Arc<Sql>,
+    /// Exports, where they are made.
+    pub exports: Option<Arc<ExportsApi>>,
+}
+
 /// Serves until `shutdown`; with `tls`, over HTTPS only.
 pub async fn serve(
     (listener, tls): (TcpListener, Option<Tls>),
-    (health, metrics, api, sql): (Arc<Health>, Arc<Metrics>, Arc<Api>, Arc<Sql>),
-    exports: Option<Arc<ExportsApi>>,
+    (access, pages): (&Arc<Access>, Pages),
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
+    let Pages { health, metrics, api, sql, exports } = pages;
+    let mut exposition = exposition::routes(&metrics);
+    if access.guards_metrics() {
+        exposition = guarded(exposition, access, policy::METRICS);
+    }
+    let exports = exports.map(exports::routes);
+    let exports = exports.map(|routes| guarded(routes, access, policy::EXPORTS));
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready).with_state(health))
-        .merge(exposition::routes(&metrics))
-        .merge(v1::routes(api))
-        .merge(sql::routes(sql))
-        .merge(exports.map(exports::routes).unwrap_or_default());
+        .merge(exposition)
+        .merge(guarded(v1::routes(api), access, policy::PUBLISH))
+        .merge(guarded(sql::routes(sql), access, policy::SQL))
+        .merge(exports.unwrap_or_default());
     serve_app((listener, tls), app, shutdown).await
 }
 
 /// Serves a process that only answers questions: `/v1/sql`, `/v1/tables`, `/livez`, `/readyz`.
 pub async fn serve_reader(
     (listener, tls): (TcpListener, Option<Tls>),
-    sql: Arc<Sql>,
+    (access, sql): (&Arc<Access>, Arc<Sql>),
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(sql::ready).with_state(Arc::clone(&sql)))
-        .merge(sql::routes(sql));
+        .merge(guarded(sql::routes(sql), access, policy::SQL));
     serve_app((listener, tls), app, shutdown).await
 }
 
@@ -93,13 +121,9 @@ async fn serve_app(
     app: Router,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let closed = shutdown.cancelled_owned();
     match tls {
-        None => axum::serve(listener, app).with_graceful_shutdown(closed).await,
-        Some(tls) => {
-            let listener = TlsListener::start(listener, tls)?;
-            axum::serve(listener, app).with_graceful_shutdown(closed).await
-        }
+        None => serving::serve(listener, app, shutdown).await,
+        Some(tls) => serving::serve(TlsListener::start(listener, tls)?, app, shutdown).await,
     }
 }
 

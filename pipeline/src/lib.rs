@@ -1,5 +1,6 @@
 //! AION Event Streams: from Kafka into columns, from columns into places people use.
 
+pub mod access;
 pub mod args;
 pub mod audit;
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod registry;
 pub mod signals;
 mod small_topic;
 pub mod storage;
+mod strict_json;
 pub mod upkeep;
 pub mod webhooks;
 pub mod writer_schemas;

@@ -18,12 +18,13 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::Access,
     audit::{Audits, schedule},
     config::{ClickHouseConfig, Config, JobConfig, MetricsConfig, SinkKind},
     exit::{Exit, Failure},
     exports::service::{Exports, Stores},
     health::Health,
-    http::{self, exports::ExportsApi, sql::Sql, v1::Api},
+    http::{self, Pages, exports::ExportsApi, sql::Sql, v1::Api},
     job::{self, JobError, JobSpec},
     live_sql::{LiveSql, serve_postgres},
     metrics::Metrics,
@@ -73,6 +74,8 @@ impl Platform {
         lake.probe().await.map_err(|cause| sink_failure(&cause))?;
         let registry = config.registry.as_ref().map(|one| open_registry(&one.settings));
         let registry = registry.transpose()?;
+        let access =
+            Access::start(config.access.clone(), &config.commands, shutdown.child_token()).await?;
         let live = LiveSql::new()?;
         let tail = live.tail.clone();
         let places = Places::open(lake, tail, partitions, &config).await?;
@@ -105,16 +108,15 @@ impl Platform {
         let told = webhooks.as_ref().map(|webhooks| webhooks.statuses.clone());
         let health = Arc::new(Health::new(statuses, told));
         let tls = config.http_tls.clone();
-        let keys = config.http_keys.clone();
         let (catalog, connection) = (config.catalog.clone(), config.kafka.clone());
-        let api = Arc::new(Api::new(catalog, connection, registry, config.http_keys.clone()));
+        let api = Arc::new(Api::new(catalog, connection, registry));
         let max_rows = config.sql.max_rows;
         let engine = live.engine(&config)?;
         let postgres = match config.sql.postgres.clone() {
             Some(config) => Some(serve_postgres(config, Arc::clone(&engine)).await?),
             None => None,
         };
-        let sql = Arc::new(Sql::new(engine, keys.clone(), max_rows));
+        let sql = Arc::new(Sql::new(engine, max_rows));
         let in_lake = config.jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
         let topics = in_lake.map(|job| Arc::clone(&job.topic)).collect();
         let rounds = config.lake.upkeep.clone();
@@ -127,11 +129,14 @@ impl Platform {
         let metrics = Metrics::new(Arc::clone(&health), budget, audits, live.freshness);
         let metrics = Arc::new(metrics.with_platform(places.board, stale_after));
         let close_http = CancellationToken::new();
-        let pages = (Arc::clone(&health), metrics, api, sql);
         let making = exports.as_ref().map(|exports| exports.start(&close));
-        let exports = exports.map(|exports| Arc::new(ExportsApi::new(exports, keys)));
-        let serving = http::serve((listener, tls), pages, exports, close_http.clone());
-        let http = tokio::spawn(serving);
+        let exports = exports.map(|exports| Arc::new(ExportsApi::new(exports)));
+        let pages = Pages { health: Arc::clone(&health), metrics, api, sql, exports };
+        let closed = close_http.clone();
+        let http =
+            tokio::spawn(
+                async move { http::serve((listener, tls), (&access, pages), closed).await },
+            );
         Ok(Platform { health, jobs, webhooks, making, http, close_http, close, postgres })
     }
 

@@ -14,7 +14,10 @@ use std::{
 
 use aion_embedded::{Broker, Registry, Settings};
 use aion_kafka::Connection;
-use aion_schemas::catalog::{Catalog, Environment};
+use aion_schemas::{
+    catalog::{Catalog, Environment},
+    commands::Commands,
+};
 use aion_sinks::lake::StoreOptions;
 use anyhow::Context;
 use clap::Args;
@@ -22,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::screen::Screen;
 use crate::{
+    access::AccessConfig,
     args::lake,
     commands::{
         bootstrap::{
@@ -38,8 +42,7 @@ use crate::{
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
     exports::service as exports,
-    http::{self, keys::Keys},
-    logging, place,
+    http, logging, place,
     platform::Platform,
     registry, signals,
     upkeep::UpkeepConfig,
@@ -221,7 +224,8 @@ fn config(
             upkeep: UpkeepConfig { every: Some(UPKEEP), keep_days: BTreeMap::new() },
         },
         http: args.http,
-        http_keys: Keys::Everybody,
+        access: AccessConfig { everybody: true, ..AccessConfig::default() },
+        commands: commands_of(args.catalog.as_deref())?,
         http_tls: None,
         sql: SqlConfig { postgres: postgres(args), ..SqlConfig::default() },
         memory_bytes: (args.memory_mib as usize) << 20,
@@ -231,6 +235,11 @@ fn config(
         webhooks: webhooks(args),
         exports: Some(exports(folder)?),
     })
+}
+
+fn commands_of(folder: Option<&Path>) -> Result<Commands, Failure> {
+    let Some(folder) = folder else { return Ok(Commands::builtin()) };
+    Commands::load(folder).map_err(|cause| Failure::new(Exit::Usage, cause.to_string()))
 }
 
 /// Exports into the data folder, by the policy that is there.

@@ -10,6 +10,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::Access,
     config::ReaderConfig,
     http::{self, sql::Sql},
     live_sql::{self, serve_postgres},
@@ -36,6 +37,7 @@ async fn serve(config: ReaderConfig) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     signals::listen(shutdown.clone()).context("listen for signals")?;
     let listener = http::bind(config.http).await?;
+    let access = Access::start(config.access, &config.commands, shutdown.clone()).await?;
     let settings = live_sql::settings(&config.lake, &config.catalog, &config.sql, Tail::default());
     let engine = live_sql::open(aion_analytics::Settings {
         ends: config.kafka.map(log_ends::of),
@@ -51,8 +53,9 @@ async fn serve(config: ReaderConfig) -> anyhow::Result<()> {
         Some(served) => Some(serve_postgres(served, Arc::clone(&engine)).await?),
         None => None,
     };
-    let sql = Arc::new(Sql::new(engine, config.http_keys, config.sql.max_rows));
-    let served = http::serve_reader((listener, config.http_tls), sql, shutdown).await;
+    let sql = Arc::new(Sql::new(engine, config.sql.max_rows));
+    let pages = (&access, sql);
+    let served = http::serve_reader((listener, config.http_tls), pages, shutdown).await;
     if let Some(postgres) = postgres {
         postgres.abort();
     }

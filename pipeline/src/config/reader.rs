@@ -3,15 +3,13 @@
 
 use std::{net::SocketAddr, path::Path};
 
-use aion_schemas::catalog::Catalog;
+use aion_schemas::{catalog::Catalog, commands::Commands};
 
 use super::{
-    LakeConfig, LogConfig, SqlConfig, catalog, connection, file, http_tls, keys, lake, load,
+    LakeConfig, LogConfig, SqlConfig, access, catalog, commands, connection, file, http_tls, lake,
+    load,
 };
-use crate::{
-    http::{keys::Keys, tls::Tls},
-    place,
-};
+use crate::{access::AccessConfig, http::tls::Tls, place};
 
 /// A configuration that was checked.
 #[derive(Debug)]
@@ -25,7 +23,9 @@ pub struct ReaderConfig {
     /// Where `/v1/sql` is served.
     pub http: SocketAddr,
     /// Who may ask there.
-    pub http_keys: Keys,
+    pub access: AccessConfig,
+    /// The commands that there are, whose names the policy may have.
+    pub commands: Commands,
     /// With which certificate; without one HTTP isn't encrypted.
     pub http_tls: Option<Tls>,
     /// What questions may use, and where PostgreSQL's clients are answered.
@@ -46,6 +46,7 @@ impl ReaderConfig {
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<ReaderConfig, String> {
         let file = file(text, environment)?;
+        let commands = commands(file.catalog.as_deref())?;
         let catalog = catalog(file.catalog.as_deref())?;
         Ok(ReaderConfig {
             lake: lake::check(file.lake, &catalog)?,
@@ -53,7 +54,8 @@ impl ReaderConfig {
             kafka: file.kafka.map(connection).transpose()?,
             http: place::address(&file.http.listen)
                 .map_err(|cause| format!("http.listen: {cause}"))?,
-            http_keys: keys(&file.http.keys)?,
+            access: access(&file.http, file.access)?,
+            commands,
             http_tls: http_tls(&file.http)?,
             sql: super::sql::check(file.sql)?,
             log: file.log,

@@ -19,14 +19,14 @@ use axum::{
     Json, Router,
     body::{Body, to_bytes},
     extract::{Path, Query, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::keys::Keys;
+use super::problem::MEDIA_TYPE;
 use crate::exports::{
     journal,
     service::{Exports, How, Refusal, Status, Taken},
@@ -43,18 +43,12 @@ const FOLLOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct ExportsApi {
     exports: Arc<Exports>,
-    keys: Keys,
 }
 
 impl ExportsApi {
-    /// Serves these exports to whoever has a key.
-    pub fn new(exports: Arc<Exports>, keys: Keys) -> ExportsApi {
-        ExportsApi { exports, keys }
-    }
-
-    #[expect(clippy::result_large_err, reason = "the error is the answer, which is sent at once")]
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Response> {
-        self.keys.admit(headers).map_err(|(status, what)| problem(status, what, &[]))
+    /// Serves these exports.
+    pub fn new(exports: Arc<Exports>) -> ExportsApi {
+        ExportsApi { exports }
     }
 }
 
@@ -99,7 +93,6 @@ pub fn routes(api: Arc<ExportsApi>) -> Router {
 
 async fn ask(State(api): State<Arc<ExportsApi>>, request: Request) -> Response {
     let answer = async {
-        api.admit(request.headers())?;
         let Reading { asked, how } = read(request).await?;
         let (taken, status) =
             api.exports.ask(&asked, &how).await.map_err(|cause| refusal(&cause))?;
@@ -149,13 +142,8 @@ async fn read(request: Request) -> Result<Reading, Response> {
     Ok(Reading { asked, how: How { wait_for_close, force, source } })
 }
 
-async fn list(
-    State(api): State<Arc<ExportsApi>>,
-    Query(filter): Query<Filter>,
-    headers: HeaderMap,
-) -> Response {
+async fn list(State(api): State<Arc<ExportsApi>>, Query(filter): Query<Filter>) -> Response {
     let answer = async {
-        api.admit(&headers)?;
         let all = api.exports.list().await.map_err(|cause| broken(&cause))?;
         let is_wanted = |one: &Status| {
             filter.dataset.as_ref().is_none_or(|dataset| *dataset == one.dataset)
@@ -171,10 +159,8 @@ async fn find(
     State(api): State<Arc<ExportsApi>>,
     Path(id): Path<String>,
     Query(Wait { wait }): Query<Wait>,
-    headers: HeaderMap,
 ) -> Response {
     let answer = async {
-        api.admit(&headers)?;
         let within = Duration::from_secs(wait.min(MAX_WAIT_S));
         let status = api.exports.wait(&id, within).await.map_err(|cause| broken(&cause))?;
         Ok(Json(status.ok_or_else(|| unknown(&id))?).into_response())
@@ -182,13 +168,8 @@ async fn find(
     answer.await.unwrap_or_else(|refused: Response| refused)
 }
 
-async fn done(
-    State(api): State<Arc<ExportsApi>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Response {
+async fn done(State(api): State<Arc<ExportsApi>>, Path(id): Path<String>) -> Response {
     let answer = async {
-        api.admit(&headers)?;
         let status = api.exports.find(&id).await.map_err(|cause| broken(&cause))?;
         let status = status.ok_or_else(|| unknown(&id))?;
         if !status.state.is_over() {
@@ -200,13 +181,8 @@ async fn done(
     answer.await.unwrap_or_else(|refused: Response| refused)
 }
 
-async fn manifest(
-    State(api): State<Arc<ExportsApi>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Response {
+async fn manifest(State(api): State<Arc<ExportsApi>>, Path(id): Path<String>) -> Response {
     let answer = async {
-        api.admit(&headers)?;
         let found = api.exports.manifest(&id).await.map_err(|cause| broken(&cause))?;
         let detail = format!("there is no export {id} that succeeded");
         let found = found.ok_or_else(|| problem(StatusCode::NOT_FOUND, &detail, &[]))?;
@@ -219,10 +195,8 @@ async fn logs(
     State(api): State<Arc<ExportsApi>>,
     Path(id): Path<String>,
     Query(Follow { follow }): Query<Follow>,
-    headers: HeaderMap,
 ) -> Response {
     let answer = async {
-        api.admit(&headers)?;
         let text = api.exports.log(&id).await.map_err(|cause| broken(&cause))?;
         let text = text.ok_or_else(|| unknown(&id))?;
         let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
@@ -269,13 +243,8 @@ fn follow_log(
     })
 }
 
-async fn cancel(
-    State(api): State<Arc<ExportsApi>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Response {
+async fn cancel(State(api): State<Arc<ExportsApi>>, Path(id): Path<String>) -> Response {
     let answer = async {
-        api.admit(&headers)?;
         let status = api.exports.cancel(&id).await.map_err(|cause| broken(&cause))?;
         Ok((StatusCode::ACCEPTED, Json(status.ok_or_else(|| unknown(&id))?)).into_response())
     };
@@ -311,8 +280,7 @@ fn problem(status: StatusCode, detail: &str, wrong: &[Wrong]) -> Response {
         body["errors"] = json!(wrong);
     }
     let mut answer = (status, Json(body)).into_response();
-    let kind = HeaderValue::from_static("application/problem+json");
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
     if status == StatusCode::CONFLICT || status == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }

@@ -35,7 +35,7 @@ use axum::{
     Json, Router,
     body::{Bytes, to_bytes},
     extract::{Path, Query, Request, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -45,7 +45,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::keys::Keys;
+use super::problem::Problem;
 use crate::{
     publish::{self, Form, check, lines::Lines},
     registry::Registry,
@@ -68,7 +68,6 @@ pub struct Api {
     catalog: Catalog,
     connection: Connection,
     registry: Option<Arc<Registry>>,
-    keys: Keys,
     producer: OnceLock<Opened>,
     permits: Semaphore,
 }
@@ -155,14 +154,9 @@ type Checked = Vec<(u64, Result<Message, Vec<Violation>>)>;
 
 impl Api {
     /// Serves these topics; connects when the first event is sent.
-    pub fn new(
-        catalog: Catalog,
-        connection: Connection,
-        registry: Option<Arc<Registry>>,
-        keys: Keys,
-    ) -> Api {
+    pub fn new(catalog: Catalog, connection: Connection, registry: Option<Arc<Registry>>) -> Api {
         let permits = Semaphore::new(AT_A_TIME);
-        Api { catalog, connection, registry, keys, producer: OnceLock::new(), permits }
+        Api { catalog, connection, registry, producer: OnceLock::new(), permits }
     }
 
     fn topic(&self, name: &str) -> Result<&Topic, Refusal> {
@@ -246,14 +240,12 @@ async fn publish(
     answer.await.unwrap_or_else(refusal)
 }
 
-/// Lets a request in: its key, a turn, its topic, its body.
+/// Lets a request in: its topic, a turn, its body.
 async fn admit<'a>(
     api: &'a Api,
     topic: &str,
     request: Request,
 ) -> Result<(&'a Topic, Bytes, tokio::sync::SemaphorePermit<'a>), Refusal> {
-    let headers: &HeaderMap = request.headers();
-    api.keys.admit(headers).map_err(|(status, what)| (status, what.to_owned()))?;
     let topic = api.topic(topic)?;
     let closing = |_| (StatusCode::SERVICE_UNAVAILABLE, "the process is stopping".to_owned());
     let permit = api.permits.acquire().await.map_err(closing)?;
@@ -382,5 +374,5 @@ fn answered(topic: &Topic, lines: Vec<Outcome>) -> Response {
 }
 
 fn refusal((status, error): Refusal) -> Response {
-    (status, Json(serde_json::json!({ "error": error }))).into_response()
+    Problem::new(status, error).into_response()
 }

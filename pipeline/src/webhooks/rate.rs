@@ -17,7 +17,12 @@ pub struct Rate {
 impl Rate {
     /// A full bucket.
     pub fn new(per_second: f64, now: Millis) -> Rate {
-        let most = (per_second * BURST).max(1.0);
+        Rate::bursting(per_second, per_second * BURST, now)
+    }
+
+    /// A full bucket of so many tokens, of which there may come as many at once.
+    pub fn bursting(per_second: f64, burst: f64, now: Millis) -> Rate {
+        let most = burst.max(1.0);
         Rate { per_ms: per_second / 1_000.0, most, tokens: most, at: now }
     }
 

@@ -14,9 +14,9 @@ const PREFIX: &str = "whsec_";
 #[derive(Clone)]
 pub struct Secret {
     /// Over the secret's own text: `X-Aion-Signature`.
-    pub(super) text: hmac::Key,
+    pub(crate) text: hmac::Key,
     /// Over the bytes that Standard Webhooks understands by it: `webhook-signature`.
-    pub(super) standard: hmac::Key,
+    pub(crate) standard: hmac::Key,
 }
 
 impl Secret {

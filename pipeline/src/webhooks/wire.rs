@@ -157,7 +157,8 @@ fn standard(secret: &Secret, id: &str, timestamp: i64, body: &[u8]) -> String {
     format!("v1,{}", STANDARD.encode(context.sign()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// The hexadecimal form of bytes.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         let digit = |four: u8| char::from_digit(u32::from(four), 16).unwrap_or('0');

@@ -2,10 +2,12 @@
 
 use aion_analytics::Error;
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+
+use crate::http::problem::MEDIA_TYPE;
 
 /// `application/problem+json`.
 #[derive(Debug)]
@@ -81,12 +83,6 @@ impl Problem {
     }
 }
 
-impl From<(StatusCode, &'static str)> for Problem {
-    fn from((status, detail): (StatusCode, &'static str)) -> Problem {
-        Problem::new(status, detail)
-    }
-}
-
 impl From<arrow::error::ArrowError> for Problem {
     fn from(cause: arrow::error::ArrowError) -> Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("encode the answer: {cause}"))
@@ -96,8 +92,7 @@ impl From<arrow::error::ArrowError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status, axum::Json(self.body())).into_response();
-        let kind = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
         response
     }
 }

@@ -1,0 +1,80 @@
+//! Requests a second of many senders: a bucket of tokens for each, and a bound on how many there are.
+
+use std::{collections::HashMap, hash::Hash};
+
+use crate::webhooks::rate::Rate;
+
+/// So many senders are remembered; beyond it, those with a full bucket are forgotten, which changes nothing.
+const MOST: usize = 10_000;
+/// How long a bucket takes to fill from empty.
+const FULL_MS: i64 = 1_000;
+
+/// The buckets.
+#[derive(Debug)]
+pub struct Rates<K>(HashMap<K, Bucket>);
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    rate: Rate,
+    per_second: f64,
+    at: i64,
+}
+
+impl<K> Default for Rates<K> {
+    fn default() -> Rates<K> {
+        Rates(HashMap::new())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Rates<K> {
+    /// Takes a token of a sender's, or says in how many seconds there will be one. A second's worth may come
+    /// at once.
+    pub fn take(&mut self, of: &K, per_second: f64, now_ms: i64) -> Result<(), u64> {
+        if self.0.len() >= MOST && !self.0.contains_key(of) {
+            self.0.retain(|_, bucket| now_ms - bucket.at < FULL_MS);
+            if self.0.len() >= MOST {
+                return Err(1);
+            }
+        }
+        let new = || Bucket {
+            rate: Rate::bursting(per_second, per_second, now_ms),
+            per_second,
+            at: now_ms,
+        };
+        let bucket = self.0.entry(of.clone()).or_insert_with(new);
+        if bucket.per_second.to_bits() != per_second.to_bits() {
+            *bucket = new(); // the policy says something else by now
+        }
+        bucket.at = now_ms;
+        let wait_ms = |until: i64| (until - now_ms).max(1) as u64;
+        bucket.rate.take(now_ms).map_err(|until| wait_ms(until).div_ceil(1_000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sender_has_a_rate_of_its_own() {
+        let mut rates = Rates::default();
+        let taken = (0..20).filter(|_| rates.take(&"a", 10.0, 0).is_ok()).count();
+        assert_eq!(taken, 10);
+        assert_eq!(rates.take(&"a", 10.0, 0), Err(1));
+        assert_eq!(rates.take(&"b", 10.0, 0), Ok(()));
+        assert_eq!(rates.take(&"a", 10.0, 100), Ok(()), "one more after a tenth of a second");
+        assert_eq!(rates.take(&"a", 10.0, 100), Err(1));
+        assert_eq!(rates.take(&"a", 20.0, 100), Ok(()), "the policy has changed");
+    }
+
+    #[test]
+    fn no_more_senders_than_there_is_room_for() {
+        let mut rates = Rates::default();
+        for sender in 0..MOST {
+            assert_eq!(rates.take(&sender, 1.0, 0), Ok(()));
+        }
+        assert_eq!(rates.take(&MOST, 1.0, 0), Err(1));
+        assert_eq!(rates.take(&MOST, 1.0, 2_000), Ok(()), "those before are forgotten");
+        assert_eq!(rates.0.len(), 1);
+    }
+}

@@ -1,0 +1,83 @@
+//! Serves connections, each bounded in what it may hold up.
+//!
+//! | a client that | gets |
+//! |---|---|
+//! | is slow with the head of a request, or asks nothing for so long | its connection closed after [`HEAD`] |
+//! | sends a head that is longer than [`HEAD_BYTES`], or 100 headers | 431 |
+//! | is one too many | to wait until another is gone |
+//!
+//! **Invariant:** a request knows the address of its peer ([`Peer`]).
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, extract::Request, serve::Listener};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+/// How long the head of a request may take, and how long a connection may be idle.
+const HEAD: Duration = Duration::from_secs(30);
+/// The longest head.
+const HEAD_BYTES: usize = 64 << 10;
+/// So many connections at a time.
+const MOST: usize = 8_192;
+
+/// Who sends a request, as the connection has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Serves until `shutdown`, and then to the end of what is under way.
+pub(super) async fn serve<L>(
+    mut listener: L,
+    app: Router,
+    shutdown: CancellationToken,
+) -> io::Result<()>
+where
+    L: Listener<Addr = SocketAddr>,
+{
+    let permits = Arc::new(Semaphore::new(MOST));
+    let next = async |listener: &mut L| {
+        let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
+        let (io, peer) = listener.accept().await;
+        io::Result::Ok((io, peer, permit))
+    };
+    while let Some(accepted) = shutdown.run_until_cancelled(next(&mut listener)).await {
+        let (io, peer, permit) = accepted?;
+        let (app, shutdown) = (app.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            connection(io, peer, app, shutdown).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    // All of them are there once every connection is gone.
+    permits.acquire_many(MOST as u32).await.map(drop).map_err(io::Error::other)
+}
+
+async fn connection<I>(io: I, peer: SocketAddr, app: Router, shutdown: CancellationToken)
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        app.clone().call(request)
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(io), service);
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(cause) = ended {
+        tracing::debug!(%peer, "a connection broke: {cause}");
+    }
+}
