@@ -7,6 +7,7 @@
 
 mod clickhouse;
 mod exports;
+mod inbound;
 mod jobs;
 mod lake;
 mod metrics;
@@ -40,6 +41,7 @@ use crate::{
     exit::{Exit, Failure},
     exports::service::Settings,
     http::tls::{self, Tls},
+    inbound::InboundConfig,
     place,
     webhooks::WebhooksConfig,
 };
@@ -79,6 +81,8 @@ pub struct Config {
     pub audit: Option<AuditConfig>,
     /// By which policy webhooks are sent; none are without it.
     pub webhooks: Option<WebhooksConfig>,
+    /// Who carries out commands from outside; none are taken in without it.
+    pub inbound: Option<InboundConfig>,
     /// Where training exports go; none are made without it.
     pub exports: Option<Settings>,
     /// The jobs, at least one.
@@ -144,6 +148,7 @@ struct File {
     log: LogConfig,
     audit: Option<AuditFile>,
     webhooks: Option<WebhooksFile>,
+    inbound: Option<inbound::InboundFile>,
     exports: Option<exports::ExportsFile>,
     #[serde(default, rename = "job")]
     jobs: Vec<jobs::JobFile>,
@@ -263,9 +268,14 @@ fn check(file: File) -> Result<Config, String> {
     let mut places = vec![SinkKind::Lake];
     places.extend(clickhouse.as_ref().map(|_| SinkKind::ClickHouse));
     places.extend(file.metrics.as_ref().map(|_| SinkKind::Prometheus));
+    let kafka = connection(file.kafka.ok_or("no log to read: add a [kafka] with its brokers")?)?;
+    if file.inbound.is_some() && file.access.is_none() {
+        return Err("inbound: who may command is said by a policy; add [access]".to_owned());
+    }
+    let inbound = file.inbound.map(|file| inbound::check(file, &kafka, &catalog)).transpose()?;
     let jobs = jobs::check(file.jobs, &catalog, &places)?;
     Ok(Config {
-        kafka: connection(file.kafka.ok_or("no log to read: add a [kafka] with its brokers")?)?,
+        kafka,
         registry: file.registry.map(registry::check).transpose()?,
         catalog,
         lake,
@@ -281,6 +291,7 @@ fn check(file: File) -> Result<Config, String> {
         log: file.log,
         audit: file.audit.map(audit).transpose()?,
         webhooks: file.webhooks.map(webhooks).transpose()?,
+        inbound,
         exports,
         jobs,
     })
@@ -337,8 +348,16 @@ fn webhooks(file: WebhooksFile) -> Result<WebhooksConfig, String> {
 }
 
 fn connection(file: KafkaFile) -> Result<aion_kafka::Connection, String> {
+    let connection =
+        aion_kafka::Connection { brokers: file.brokers, properties: properties(file.properties)? };
+    connection.check().map_err(|cause| cause.to_string())?;
+    Ok(connection)
+}
+
+/// librdkafka's properties as text; secrets are resolved.
+fn properties(written: BTreeMap<String, toml::Value>) -> Result<BTreeMap<String, String>, String> {
     let mut properties = BTreeMap::new();
-    for (name, value) in file.properties {
+    for (name, value) in written {
         let value = match value {
             toml::Value::String(text) => secret::property(&name, &text)
                 .map_err(|cause| format!("kafka.properties.\"{name}\": {cause}"))?,
@@ -353,9 +372,7 @@ fn connection(file: KafkaFile) -> Result<aion_kafka::Connection, String> {
         };
         properties.insert(name, value);
     }
-    let connection = aion_kafka::Connection { brokers: file.brokers, properties };
-    connection.check().map_err(|cause| cause.to_string())?;
-    Ok(connection)
+    Ok(properties)
 }
 
 /// Bytes of a number of MiB.

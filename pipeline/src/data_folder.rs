@@ -11,6 +11,7 @@
 //!   registry/       the embedded schema registry's log
 //!   lake/           one Delta table per topic
 //!   exports/        training exports
+//!   access/         who may command, with secrets to try it
 //! ```
 //!
 //! **Invariant:** a folder that isn't ours is never written to.
@@ -104,6 +105,13 @@ impl DataFolder {
     /// Where exports go.
     pub fn exports(&self) -> PathBuf {
         exports(&self.path)
+    }
+}
+
+impl DataFolder {
+    /// Where the access policy for commands is, and what it refers to.
+    pub fn access(&self) -> PathBuf {
+        self.path.join("access")
     }
 }
 

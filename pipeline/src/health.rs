@@ -1,10 +1,14 @@
 //! Whether this process does its work: one question over all its jobs.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aion_schemas::catalog::RETRIES;
 
 use crate::{
+    inbound::gateway::Gateway,
     job::status::{JobState, JobStatus, PartitionState, StatusReader},
     webhooks::status::{Status, Statuses},
 };
@@ -17,12 +21,22 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub struct Health {
     jobs: Vec<StatusReader>,
     webhooks: Option<Statuses>,
+    commands: Option<Arc<Gateway>>,
 }
 
 impl Health {
-    /// Watches these jobs, and the webhooks where there are any.
-    pub fn new(jobs: Vec<StatusReader>, webhooks: Option<Statuses>) -> Health {
-        Health { jobs, webhooks }
+    /// Watches these jobs, and the webhooks and commands where there are any.
+    pub fn new(
+        jobs: Vec<StatusReader>,
+        webhooks: Option<Statuses>,
+        commands: Option<Arc<Gateway>>,
+    ) -> Health {
+        Health { jobs, webhooks, commands }
+    }
+
+    /// Who takes commands in.
+    pub fn commands(&self) -> Option<&Gateway> {
+        self.commands.as_deref()
     }
 
     /// How the webhooks are doing.
@@ -31,7 +45,7 @@ impl Health {
     }
 
     /// The newest status of each job.
-    pub fn jobs(&self) -> impl Iterator<Item = std::sync::Arc<JobStatus>> + '_ {
+    pub fn jobs(&self) -> impl Iterator<Item = Arc<JobStatus>> + '_ {
         self.jobs.iter().map(StatusReader::now)
     }
 
@@ -41,7 +55,10 @@ impl Health {
         // A receiver that is down is no trouble of this process.
         let webhooks = self.webhooks().and_then(|status| status.trouble);
         let webhooks = webhooks.map(|trouble| format!("webhooks: {trouble}"));
-        self.jobs().filter_map(|job| why_not_ready(&job, now)).chain(webhooks).collect()
+        let commands = self.commands().and_then(Gateway::trouble);
+        let commands = commands.map(|trouble| format!("commands: {trouble}"));
+        let jobs = self.jobs().filter_map(|job| why_not_ready(&job, now));
+        jobs.chain(webhooks).chain(commands).collect()
     }
 }
 

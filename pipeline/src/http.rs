@@ -9,6 +9,7 @@
 //! | `/v1/sql`, `/v1/tables` | [`sql`]: questions over live and stored rows |
 //! | `/v1/...` | [`v1`]: events held against the contract, and published |
 //! | `/v1/exports` | [`exports`]: training exports |
+//! | `/webhooks/inbound` | [`inbound`]: commands from outside |
 //!
 //! Who may use `/v1` is said by [`crate::access`]; the rest is open to whoever reaches the address, `/metrics` unless
 //! the configuration says otherwise.
@@ -16,6 +17,7 @@
 pub mod exports;
 mod exposition;
 mod guard;
+mod inbound;
 mod problem;
 mod serving;
 pub mod sql;
@@ -45,6 +47,7 @@ use crate::{
     access::{Access, policy},
     exit::{Exit, Failure},
     health::Health,
+    inbound::gateway::Gateway,
     metrics::Metrics,
 };
 
@@ -78,6 +81,8 @@ pub struct Pages {
     pub sql: Arc<Sql>,
     /// Exports, where they are made.
     pub exports: Option<Arc<ExportsApi>>,
+    /// Commands from outside, where they are taken in.
+    pub gateway: Option<Arc<Gateway>>,
 }
 
 /// Serves until `shutdown`; with `tls`, over HTTPS only.
@@ -86,7 +91,7 @@ pub async fn serve(
     (access, pages): (&Arc<Access>, Pages),
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let Pages { health, metrics, api, sql, exports } = pages;
+    let Pages { health, metrics, api, sql, exports, gateway } = pages;
     let mut exposition = exposition::routes(&metrics);
     if access.guards_metrics() {
         exposition = guarded(exposition, access, policy::METRICS);
@@ -99,7 +104,8 @@ pub async fn serve(
         .merge(exposition)
         .merge(guarded(v1::routes(api), access, policy::PUBLISH))
         .merge(guarded(sql::routes(sql), access, policy::SQL))
-        .merge(exports.unwrap_or_default());
+        .merge(exports.unwrap_or_default())
+        .merge(gateway.map(inbound::routes).unwrap_or_default());
     serve_app((listener, tls), app, shutdown).await
 }
 

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod exports;
 pub mod health;
 pub mod http;
+pub mod inbound;
 pub mod job;
 mod live_sql;
 mod log_ends;

@@ -16,6 +16,7 @@ use prometheus::{
 use crate::{
     audit::{Audits, Counts, Last, Verdict},
     health::Health,
+    inbound,
     job::status::{JobState, JobStatus, PartitionState, PartitionStatus},
     webhooks,
 };
@@ -60,20 +61,24 @@ impl Metrics {
         let jobs: Vec<Arc<JobStatus>> = self.health.jobs().collect();
         let (last, webhooks) = (self.audits.last(), self.health.webhooks());
         let freshness = self.freshness.collect();
-        text(&jobs, &self.budget, freshness, (last.as_ref(), webhooks.as_ref()))
+        let mut families = freshness;
+        if let Some(gateway) = self.health.commands() {
+            families.extend(inbound::metrics::families(gateway.counters(), &gateway.state())?);
+        }
+        text(&jobs, &self.budget, families, (last.as_ref(), webhooks.as_ref()))
     }
 }
 
 fn text(
     jobs: &[Arc<JobStatus>],
     budget: &Budget,
-    freshness: Vec<MetricFamily>,
+    more: Vec<MetricFamily>,
     (last, webhooks): (Option<&Last>, Option<&webhooks::status::Status>),
 ) -> prometheus::Result<String> {
     let mut families = job_families(jobs)?;
     families.extend(unknown_fields(jobs)?);
     families.extend(process_families(budget)?);
-    families.extend(freshness);
+    families.extend(more);
     families.extend(last.map(audit_families).transpose()?.into_iter().flatten());
     families.extend(webhooks.map(webhooks::families).transpose()?.into_iter().flatten());
     // A family without series is refused by the encoder.

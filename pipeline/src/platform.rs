@@ -25,6 +25,7 @@ use crate::{
     exports::service::{Exports, Stores},
     health::Health,
     http::{self, Pages, exports::ExportsApi, sql::Sql, v1::Api},
+    inbound::Inbound,
     job::{self, JobError, JobSpec},
     live_sql::{LiveSql, serve_postgres},
     metrics::Metrics,
@@ -48,6 +49,7 @@ pub struct Platform {
     pub health: Arc<Health>,
     jobs: Vec<JoinHandle<Result<(), JobError>>>,
     webhooks: Option<Webhooks>,
+    inbound: Option<Inbound>,
     /// The task that makes exports.
     making: Option<JoinHandle<()>>,
     http: JoinHandle<std::io::Result<()>>,
@@ -106,7 +108,9 @@ impl Platform {
         let close = shutdown.child_token();
         let webhooks = webhooks(&config, registry.as_ref(), &close).await?;
         let told = webhooks.as_ref().map(|webhooks| webhooks.statuses.clone());
-        let health = Arc::new(Health::new(statuses, told));
+        let inbound = inbound(&config, &access, &close)?;
+        let gateway = inbound.as_ref().map(|inbound| Arc::clone(&inbound.gateway));
+        let health = Arc::new(Health::new(statuses, told, gateway.clone()));
         let tls = config.http_tls.clone();
         let (catalog, connection) = (config.catalog.clone(), config.kafka.clone());
         let api = Arc::new(Api::new(catalog, connection, registry));
@@ -131,13 +135,13 @@ impl Platform {
         let close_http = CancellationToken::new();
         let making = exports.as_ref().map(|exports| exports.start(&close));
         let exports = exports.map(|exports| Arc::new(ExportsApi::new(exports)));
-        let pages = Pages { health: Arc::clone(&health), metrics, api, sql, exports };
+        let pages = Pages { health: Arc::clone(&health), metrics, api, sql, exports, gateway };
         let closed = close_http.clone();
         let http =
             tokio::spawn(
                 async move { http::serve((listener, tls), (&access, pages), closed).await },
             );
-        Ok(Platform { health, jobs, webhooks, making, http, close_http, close, postgres })
+        Ok(Platform { health, jobs, webhooks, inbound, making, http, close_http, close, postgres })
     }
 
     /// Waits until every job ended: because of `shutdown`, or because a person has to act.
@@ -146,6 +150,9 @@ impl Platform {
         self.close.cancel();
         if let Some(webhooks) = self.webhooks {
             webhooks.ended().await;
+        }
+        if let Some(inbound) = self.inbound {
+            inbound.ended().await;
         }
         if let Some(making) = self.making {
             making.await.context("the task of exports broke")?;
@@ -180,6 +187,17 @@ async fn webhooks(
         registry: registry.cloned(),
     };
     Webhooks::start(webhooks, around, close.clone()).await.map(Some)
+}
+
+/// Starts to take commands in, where the configuration says so.
+fn inbound(
+    config: &Config,
+    access: &Arc<Access>,
+    close: &CancellationToken,
+) -> Result<Option<Inbound>, Failure> {
+    let Some(inbound) = config.inbound.clone() else { return Ok(None) };
+    let who = (Arc::clone(access), config.commands.clone());
+    Inbound::start(inbound, who, close.clone()).map(Some)
 }
 
 fn open_registry(settings: &registry::Settings) -> Result<Arc<Registry>, Failure> {

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from brokers import Embedded
 from processes import Process, binary
-from receivers import Receiver, policy
+from receivers import SECRET, Receiver, policy
 
 
 class Everything(Process):
-    """One `aion run` with lake, series, audit and webhooks, and events of all topics, some of them broken."""
+    """One `aion run` with lake, series, audit, webhooks and commands, and events of all topics, some of them broken."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "aion.log")
@@ -33,16 +39,53 @@ class Everything(Process):
             f'[lake]\nurl = "{self.folder / "lake"}"\nflush_age_s = 1\n'
             f'[http]\nlisten = "{self.http}"\n'
             "[metrics]\nflush_age_s = 1\n[audit]\nevery_s = 4\n"
-            f'[webhooks]\npolicy = "{hooks}"\nflush_ms = 200\n'
+            f'[webhooks]\npolicy = "{hooks}"\nflush_ms = 200\n' + self.inbound()
         )
         self.launch("run", "--config", config)
         self.wait_ready()
+        assert (self.command(SECRET), self.command("x" * 16)) == (202, 401)
         self.events = subprocess.Popen(
             [binary(), "generate", "--to", self.broker.brokers()]
             + ["--rate", "400", "--count", "1000000", "--bad-share", "0.02"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+    def inbound(self) -> str:
+        """Commands from somebody with a key, to a control plane that takes everything."""
+        made = subprocess.run(
+            [binary(), "keys", "new", "--principal", "me"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self.key = made.stdout.strip()
+        digest = hashlib.sha256(self.key.encode()).hexdigest()
+        access, secret = self.folder / "access.yaml", self.folder / "secret"
+        secret.write_text(SECRET)
+        access.write_text(
+            f'signing: ["file:{secret}"]\nroles: {{all: ["*"]}}\nprincipals:\n'
+            f"  - {{id: me, roles: [all], keys: [{{prefix: {self.key[:17]}, sha256: {digest}}}]}}\n"
+        )
+        return (
+            f'[access]\npolicy = "{access}"\n[inbound]\nurl = "{self.receiver.url}"\n'
+            f'secrets = ["file:{secret}"]\nallow_http = true\nallow_private = ["127.0.0.1"]\n'
+        )
+
+    def command(self, secret: str) -> int:
+        command = {"action": "approve_kernel_proposal", "timestamp": int(time.time())}
+        command |= {"parameters": {"proposal_id": "p"}, "idempotency_key": "k"}
+        body = json.dumps(command).encode()
+        mac = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        headers = {"Content-Type": "application/json", "X-Aion-Signature": mac}
+        headers["Authorization"] = f"Bearer {self.key}"
+        url = f"http://{self.http}/webhooks/inbound"
+        request = urllib.request.Request(url, body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status
+        except urllib.error.HTTPError as refused:
+            return refused.code
 
     def end(self) -> None:
         if self.events:

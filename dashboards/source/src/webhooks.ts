@@ -1,4 +1,4 @@
-// How endpoints are reached, one series each.
+// How endpoints are reached, one series each; and what becomes of commands from outside.
 
 import { board, graph, number } from './panels';
 
@@ -7,7 +7,7 @@ const attempts = (outcome: string) =>
   `sum by (endpoint) (rate(aion_webhook_attempts_total{instance=~"$instance",outcome="${outcome}"}[$__rate_interval]))`;
 
 export const webhooks = board(
-  ['aion-webhooks', 'AION: webhooks', 'What each endpoint got, what waits for it, and what was given up.'],
+  ['aion-webhooks', 'AION: webhooks', 'What each endpoint got, what waits for it, what was given up; and commands from outside.'],
   [
     {
       title: 'Endpoints',
@@ -91,6 +91,69 @@ export const webhooks = board(
           unit: 'short',
           queries: [[`max by (endpoint, state) (aion_webhook_state${ON}) > 0`, '{{endpoint}} {{state}}']],
           alert: 'AionWebhookBehind',
+        }),
+      ],
+    },
+    {
+      title: 'Commands from outside',
+      panels: [
+        number({
+          title: 'Commands that wait',
+          description: 'Commands that were accepted and that the control plane has not answered for good.',
+          unit: 'short',
+          queries: [[`max(aion_commands_open${ON})`, 'open']],
+          alert: 'AionCommandsWait',
+        }),
+        number({
+          title: 'Oldest command',
+          description: 'Seconds since the oldest command that waits was accepted. Seconds are good.',
+          unit: 's',
+          queries: [[`max(aion_commands_oldest_open_seconds${ON})`, 'oldest']],
+          alert: 'AionCommandsWait',
+          thresholds: { warning: 60, bad: 600 },
+        }),
+        number({
+          title: 'Commands refused for good',
+          description: 'Commands that the control plane said no to, in the last hour.',
+          unit: 'short',
+          queries: [
+            [`sum(increase(aion_commands_ended_total{instance=~"$instance",outcome="failed"}[1h]))`, 'failed'],
+          ],
+        }),
+        number({
+          title: 'Records that are no commands',
+          description: 'Records in the log of commands that the gateway did not write. 0 is good.',
+          unit: 'short',
+          queries: [[`max(aion_commands_ignored_total${ON})`, 'passed over']],
+          thresholds: { bad: 1 },
+        }),
+        graph({
+          title: 'Requests with commands',
+          description: 'Requests a second, by the status that they were answered with.',
+          unit: 'reqps',
+          queries: [
+            [`sum by (status) (rate(aion_inbound_requests_total${ON}[$__rate_interval]))`, 'HTTP {{status}}'],
+          ],
+          stacked: true,
+        }),
+        graph({
+          title: 'Requests that were not authenticated',
+          description: 'Requests a second with commands that were not authenticated, by what was wrong with them.',
+          unit: 'reqps',
+          queries: [
+            [`sum by (cause) (rate(aion_inbound_unauthenticated_total${ON}[$__rate_interval]))`, '{{cause}}'],
+          ],
+          stacked: true,
+        }),
+        graph({
+          title: 'Commands carried out',
+          description: 'Commands a second by how they ended, and attempts that have to be made again.',
+          unit: 'ops',
+          queries: [
+            [`sum by (outcome) (rate(aion_commands_ended_total${ON}[$__rate_interval]))`, '{{outcome}}'],
+            [`sum(rate(aion_command_retries_total${ON}[$__rate_interval]))`, 'made again'],
+          ],
+          alert: 'AionCommandsWait',
         }),
       ],
     },

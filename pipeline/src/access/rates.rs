@@ -51,6 +51,15 @@ impl<K: Clone + Eq + Hash> Rates<K> {
     }
 }
 
+impl<K: Eq + Hash> Rates<K> {
+    /// Gives a token back that turned out not to count.
+    pub fn give_back(&mut self, of: &K) {
+        if let Some(bucket) = self.0.get_mut(of) {
+            bucket.rate.give_back();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //!
 //! The embedded broker stands in for a Kafka cluster; everything behind it is what `aion run` runs.
 
+mod access;
 mod screen;
 
 use std::{
@@ -99,6 +100,9 @@ pub struct DevArgs {
     /// Send no webhooks, whatever policy there is.
     #[arg(long, conflicts_with = "webhooks")]
     no_webhooks: bool,
+    /// Take no commands in.
+    #[arg(long)]
+    no_inbound: bool,
     /// A ClickHouse server to write the topics to as well; its database `aion` and the tables are made.
     #[arg(long, value_name = "URL")]
     clickhouse: Option<String>,
@@ -141,7 +145,12 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     folder.announce(broker.address())?;
     folder.announce_registry(registry.address())?;
     folder.announce_http(http)?;
-    let config = config(args, folder, broker.address(), registry.address())?;
+    let mut config = config(args, folder, broker.address(), registry.address())?;
+    let trial = access::prepare(&folder.access())?;
+    if !args.no_inbound {
+        config.access.policy = Some(trial.policy());
+        config.inbound = Some(trial.inbound(config.kafka.clone(), shutdown.clone()).await?);
+    }
     clickhouse::make_tables(&config).await?;
     let connection = config.kafka.clone();
     let is_webhooks = config.webhooks.is_some();
@@ -163,6 +172,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
         catalog: args.catalog.clone(),
         data: folder.path().to_path_buf(),
         tables,
+        access: (!args.no_inbound).then(|| folder.access()),
         policy: is_webhooks.then(|| args.webhooks.clone()),
         health: Arc::clone(&platform.health),
     };
@@ -233,6 +243,7 @@ fn config(
         log: LogConfig::default(),
         audit: None,
         webhooks: webhooks(args),
+        inbound: None,
         exports: Some(exports(folder)?),
     })
 }

@@ -11,6 +11,7 @@ use aion_sinks::prometheus::described;
 use super::*;
 use crate::{
     audit::Report,
+    inbound::{log::State, metrics::Counters},
     live_sql::LiveSql,
     webhooks::status::{EndpointStatus, Status},
 };
@@ -23,7 +24,12 @@ fn whole() -> String {
     let webhooks = Status { endpoints: vec![EndpointStatus::default()], ..Status::default() };
     let sql = LiveSql::new().unwrap();
     sql.freshness.with_label_values(&["decisions"]).observe(1.0);
-    text(&jobs, &Budget::new(1), sql.freshness.collect(), (Some(&last), Some(&webhooks))).unwrap()
+    let counters = Counters::default();
+    counters.answered(202);
+    counters.unauthenticated("signature");
+    let mut more = sql.freshness.collect();
+    more.extend(inbound::metrics::families(&counters, &State::default()).unwrap());
+    text(&jobs, &Budget::new(1), more, (Some(&last), Some(&webhooks))).unwrap()
 }
 
 /// The rows of the table in docs/metrics.md: name, type, labels, help.

@@ -33,6 +33,8 @@ pub(super) struct Screen {
     pub(super) data: PathBuf,
     pub(super) catalog: Option<PathBuf>,
     pub(super) tables: Vec<Arc<str>>,
+    /// Where keys to command with are.
+    pub(super) access: Option<PathBuf>,
     /// By which webhooks are sent.
     pub(super) policy: Option<PathBuf>,
     pub(super) health: Arc<Health>,
@@ -86,7 +88,7 @@ impl Screen {
   HTTP    http://{http}   /livez /readyz /metrics /metrics/platform /v1/sql
   SQL     {psql}
   Lake    {data}/lake   Delta tables {tables}
-  Exports http://{http}/v1/exports   into {data}/exports (docs/exports.md){webhooks}
+  Exports http://{http}/v1/exports   into {data}/exports (docs/exports.md){webhooks}{inbound}
 
 Try, in a second terminal:
 
@@ -96,6 +98,10 @@ Try, in a second terminal:
   kcat -b {kafka} -t aion.router.decisions -C -o -3 -e
 ",
             flags = self.flags(),
+            inbound = self.access.as_deref().map_or_else(String::new, |access| {
+                let access = access.display();
+                format!("\n  Commands http://{http}/webhooks/inbound   with {access}/key (docs/inbound.md)")
+            }),
             webhooks = self.policy.as_deref().map_or_else(String::new, |policy| {
                 format!("\n  Webhooks by {}   {aion} webhooks status{}", policy.display(), self.flags())
             }),

@@ -1,0 +1,346 @@
+//! `/webhooks/inbound`: commands to the control plane, from outside.
+//!
+//! | request | answers |
+//! |---|---|
+//! | `POST /webhooks/inbound` | 202 once the command is recorded and audited |
+//! | `GET /webhooks/inbound/{id}` | how it stands |
+//! | `GET /webhooks/inbound/openapi.json` | this, for programs |
+//!
+//! The checks, in their order; the first that fails is the answer:
+//!
+//! | check | else |
+//! |---|---|
+//! | the address hasn't sent too much that was nothing | 429 |
+//! | body: 256 KiB, JSON, not compressed, within 10 s | 413, 415, 408 |
+//! | signature over the raw body | 401 |
+//! | body: JSON with its fields | 400 |
+//! | time within 300 s | 401 |
+//! | API key or token | 401 |
+//! | rate of the principal | 429 |
+//! | action that there is | 422, audited |
+//! | role and tenant | 403, audited |
+//! | parameters | 422, audited |
+//! | idempotency key | 409 in progress, 422 of another command, audited |
+//! | records and audit event acknowledged | 503: repeat with the same key |
+//!
+//! **Invariant:** a 401 doesn't tell which check failed.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Extension, Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{problem::Problem, serving::Peer};
+use crate::{
+    access::{CHALLENGE, Refused, policy::Principal, policy::READ_COMMANDS},
+    inbound::{
+        command::{Command, Id},
+        gateway::{Gateway, Taken, now},
+        log::Known,
+        request::{Asked, Wrong, is_timely},
+        signature,
+        trail::Refusal,
+    },
+    job::times::rfc3339,
+};
+
+/// The longest body.
+const MAX_BODY_BYTES: usize = 256 << 10;
+/// How long it may take to come.
+const BODY: Duration = Duration::from_secs(10);
+
+/// The routes.
+pub(super) fn routes(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/webhooks/inbound", post(command))
+        .route("/webhooks/inbound/openapi.json", get(openapi))
+        .route("/webhooks/inbound/{id}", get(state))
+        .with_state(gateway)
+}
+
+async fn openapi(State(gateway): State<Arc<Gateway>>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, gateway.commands.openapi_text()).into_response()
+}
+
+async fn command(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(Peer(connection)): Extension<Peer>,
+    request: Request,
+) -> Response {
+    let answer = answer(&gateway, connection, request).await;
+    let response = answer.unwrap_or_else(No::into_response);
+    gateway.counters().answered(response.status().as_u16());
+    response
+}
+
+/// Why a command isn't taken in.
+enum No {
+    /// Not authenticated, whatever the cause.
+    Unauthenticated(&'static str),
+    /// Something else, in words.
+    Problem(Problem, Option<u64>),
+}
+
+impl No {
+    fn new(status: StatusCode, detail: impl Into<String>) -> No {
+        No::Problem(Problem::new(status, detail), None)
+    }
+
+    fn later(status: StatusCode, detail: impl Into<String>, seconds: u64) -> No {
+        No::Problem(Problem::new(status, detail), Some(seconds))
+    }
+}
+
+impl IntoResponse for No {
+    fn into_response(self) -> Response {
+        let (problem, seconds) = match self {
+            No::Unauthenticated(_) => {
+                let detail = "the signature, its time or the credential isn't accepted";
+                let mut answer = Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+                answer.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+                return answer;
+            }
+            No::Problem(problem, seconds) => (problem, seconds),
+        };
+        let mut answer = problem.into_response();
+        if let Some(seconds) = seconds {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        answer
+    }
+}
+
+async fn answer(
+    gateway: &Gateway,
+    connection: SocketAddr,
+    request: Request,
+) -> Result<Response, No> {
+    let (parts, body) = request.into_parts();
+    let headers = parts.headers;
+    let peer = gateway.peer(connection.ip(), &headers);
+    let too_many = |seconds| No::later(StatusCode::TOO_MANY_REQUESTS, "too many requests", seconds);
+    gateway.look_at(peer).map_err(too_many)?;
+    let body = read(&headers, body).await?;
+    let asked = authentic(gateway, &headers, &body);
+    let (asked, principal) = match asked {
+        Ok(asked) => match gateway.access.identify(&headers).await {
+            Ok(principal) => (asked, principal),
+            Err(_) => return Err(unauthenticated(gateway, "credential")),
+        },
+        Err(No::Unauthenticated(cause)) => return Err(unauthenticated(gateway, cause)),
+        Err(no) => return Err(no),
+    };
+    gateway.was_good(peer);
+    if let Err(Refused::TooMany(seconds)) = gateway.access.count(&principal) {
+        return Err(too_many(seconds));
+    }
+    let id = Id::of(&principal.id, &asked.key);
+    if let Err(refusal) = allowed(gateway, &principal, &asked) {
+        return Err(refused(gateway, (&principal, &asked, id), refusal, peer).await);
+    }
+    let command = Command::new(
+        (Arc::clone(&principal.id), asked.tenant.clone()),
+        (asked.action.clone(), &asked.parameters),
+        asked.key.clone(),
+        now(),
+    );
+    match gateway.take(command).await {
+        Taken::Accepted(known) => Ok(accepted(id, &known)),
+        Taken::Other => {
+            let reason = "the idempotency key stands for another command of this sender".to_owned();
+            let refusal = Refuse::wrong(vec![("idempotency_key".to_owned(), reason)]);
+            Err(refused(gateway, (&principal, &asked, id), refusal, peer).await)
+        }
+        Taken::InProgress => {
+            let detail = "the first request with this idempotency key is being worked on";
+            Err(No::later(StatusCode::CONFLICT, detail, 1))
+        }
+        Taken::Full => {
+            let detail =
+                "too many commands wait for the control plane; repeat it with the same key";
+            Err(No::later(StatusCode::SERVICE_UNAVAILABLE, detail, 30))
+        }
+        Taken::Unknown(cause) => Err(unknown(&cause)),
+    }
+}
+
+fn unauthenticated(gateway: &Gateway, cause: &'static str) -> No {
+    gateway.counters().unauthenticated(cause);
+    No::Unauthenticated(cause)
+}
+
+/// Whether it is recorded isn't known.
+fn unknown(cause: &str) -> No {
+    tracing::warn!("a command isn't known to be recorded: {cause}");
+    let detail = "whether it is recorded isn't known: repeat it with the same idempotency key";
+    No::later(StatusCode::SERVICE_UNAVAILABLE, detail, 2)
+}
+
+/// The body as it came.
+async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, No> {
+    let text = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let kind = text(header::CONTENT_TYPE).unwrap_or_default();
+    let is_json = kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json"))
+        && kind.get(16).is_none_or(|next| *next == b';' || *next == b' ');
+    if !is_json || headers.contains_key(header::CONTENT_ENCODING) {
+        let detail = "Content-Type: application/json is wanted, without Content-Encoding";
+        return Err(No::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    match timeout(BODY, to_bytes(body, MAX_BODY_BYTES)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            let most = MAX_BODY_BYTES >> 10;
+            let detail = format!("the body is cut short, or longer than {most} KiB");
+            Err(No::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+        Err(_) => Err(No::new(StatusCode::REQUEST_TIMEOUT, "the body comes too slowly")),
+    }
+}
+
+/// What a request asks for whose signature and time are right.
+fn authentic(gateway: &Gateway, headers: &HeaderMap, body: &[u8]) -> Result<Asked, No> {
+    let policy = gateway.access.policy();
+    let signed = signature::verify(headers, body, &policy.signing);
+    let signed = signed.map_err(|_| No::Unauthenticated("signature"))?;
+    let bad = |detail: String, errors| {
+        let problem = Problem::new(StatusCode::BAD_REQUEST, detail).with(errors);
+        gateway.counters().unauthenticated("body");
+        No::Problem(problem, None)
+    };
+    let asked = Asked::read(headers, body, &signed).map_err(|wrong| match wrong {
+        Wrong::Time => No::Unauthenticated("time"),
+        Wrong::Json(cause) => bad(format!("the body isn't a command as JSON: {cause}"), Vec::new()),
+        Wrong::Field(field, reason) => {
+            bad(format!("{field}: {reason}"), vec![(field.to_owned(), reason)])
+        }
+    })?;
+    if !is_timely(asked.timestamp, now().0.div_euclid(1_000_000)) {
+        return Err(No::Unauthenticated("time"));
+    }
+    Ok(asked)
+}
+
+/// Why an authenticated request isn't carried out.
+struct Refuse {
+    is_denied: bool,
+    detail: String,
+    errors: Vec<(String, String)>,
+}
+
+impl Refuse {
+    fn denied(detail: String) -> Refuse {
+        Refuse { is_denied: true, detail, errors: Vec::new() }
+    }
+
+    fn wrong(errors: Vec<(String, String)>) -> Refuse {
+        let detail = errors.first().map(|(_, message)| message.clone()).unwrap_or_default();
+        Refuse { is_denied: false, detail, errors }
+    }
+}
+
+/// Whether there is the action, the principal may, and the parameters are right.
+fn allowed(gateway: &Gateway, principal: &Principal, asked: &Asked) -> Result<(), Refuse> {
+    let action = &*asked.action;
+    if !gateway.commands.contains(action) {
+        let near = gateway.commands.nearest(action);
+        let near = near.map_or_else(String::new, |near| format!("; is it {near}?"));
+        let message = format!("there is no such action{near}");
+        return Err(Refuse::wrong(vec![("action".to_owned(), message)]));
+    }
+    if !principal.may(action) {
+        return Err(Refuse::denied(format!("{} may not {action}", principal.id)));
+    }
+    if !principal.may_act_for(asked.tenant.as_deref()) {
+        return Err(Refuse::denied(format!("{} may not act for this tenant", principal.id)));
+    }
+    let parameters = Value::Object(asked.parameters.clone());
+    match gateway.commands.check(action, &parameters) {
+        Some(Err(violations)) => {
+            let pairs = violations.into_iter().map(|one| (one.field, one.message));
+            Err(Refuse::wrong(pairs.collect()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The answer to an authenticated request that is refused, once that is audited.
+async fn refused(
+    gateway: &Gateway,
+    (principal, asked, id): (&Principal, &Asked, Id),
+    refuse: Refuse,
+    peer: std::net::IpAddr,
+) -> No {
+    let action = gateway.commands.contains(&asked.action).then_some(&*asked.action);
+    let refusal = Refusal {
+        actor: &principal.id,
+        tenant: asked.tenant.as_deref(),
+        action,
+        id,
+        is_denied: refuse.is_denied,
+        reason: refuse.detail.clone(),
+        peer,
+        at: now(),
+    };
+    if let Err(cause) = gateway.refused(&refusal).await {
+        return unknown(&cause);
+    }
+    let status =
+        if refuse.is_denied { StatusCode::FORBIDDEN } else { StatusCode::UNPROCESSABLE_ENTITY };
+    No::Problem(Problem::new(status, refuse.detail).with(refuse.errors), None)
+}
+
+/// The answer to a command that was taken in: the same each time.
+fn accepted(id: Id, known: &Known) -> Response {
+    let place = format!("/webhooks/inbound/{id}");
+    let body = json!({
+        "id": id.to_string(),
+        "action": &*known.action,
+        "state": "accepted",
+        "received_at": rfc3339(known.received_at),
+    });
+    (StatusCode::ACCEPTED, [(header::LOCATION, place)], Json(body)).into_response()
+}
+
+async fn state(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Ok(principal) = gateway.access.identify(&headers).await else {
+        return unauthenticated(&gateway, "credential").into_response();
+    };
+    if let Err(refused) = gateway.access.count(&principal) {
+        return refused.into_response();
+    }
+    let state = gateway.state();
+    if !state.is_ready() {
+        return unknown("its log is being read").into_response();
+    }
+    let found = Id::parse(&id).and_then(|id| Some((id, state.find(id)?.clone())));
+    drop(state);
+    let is_own = |known: &Known| known.actor == principal.id || principal.may(READ_COMMANDS);
+    let Some((id, known)) = found.filter(|(_, known)| is_own(known)) else {
+        let detail = "there is no such command of this sender";
+        return Problem::new(StatusCode::NOT_FOUND, detail).into_response();
+    };
+    let mut body = json!({
+        "id": id.to_string(),
+        "action": &*known.action,
+        "state": known.outcome.as_ref().map_or("accepted", |outcome| outcome.word()),
+        "received_at": rfc3339(known.received_at),
+    });
+    if let Some(outcome) = &known.outcome {
+        body["detail"] = json!(outcome.detail);
+        body["ended_at"] = json!(rfc3339(outcome.at));
+    }
+    Json(body).into_response()
+}

@@ -1,0 +1,242 @@
+//! Has commands carried out: those of an actor one after the other, those of several side by side.
+//!
+//! ```text
+//!  log ── what is open ──►┌────────────┐── attempt: audit event, dispatch, outcome ──► task
+//!  group ── partitions ──►│ dispatcher │◄── ended, or again ──────────────────────────────┘
+//!                         └────────────┘
+//! ```
+//!
+//! **Invariant:** of an actor one command is under way, the oldest that is open; the next one waits until the log
+//! shows its outcome.
+//! **Invariant:** what failed is tried again until the control plane has answered for good.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use aion_kafka::Connection;
+use rand::Rng;
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    command::{Command, Outcome},
+    metrics::{Counters, count},
+    ownership::{self, Owned},
+    records::Records,
+    target::{Again, MOST_IN_FLIGHT, RETRY, Shared},
+};
+use crate::webhooks::{
+    breaker::{Breaker, Permit},
+    cursor::Millis,
+    engine::now,
+};
+
+/// How long what is under way is waited for when the process stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long one record may take to be acknowledged before it is sent again.
+const WRITE: Duration = Duration::from_secs(30);
+/// The pause before joining the group is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The longest the dispatcher sleeps.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// What the dispatcher works with.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// Writes and reads what has to be known later.
+    pub records: Records,
+    /// Who carries commands out.
+    pub target: Shared,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
+
+/// An actor whose commands are at work.
+#[derive(Debug, Default)]
+struct Lane {
+    is_busy: bool,
+    attempts: u32,
+    due: Millis,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+struct Done {
+    actor: Arc<str>,
+    outcome: Result<(), Again>,
+    /// Whether the control plane was asked at all.
+    was_asked: bool,
+}
+
+struct Dispatcher {
+    around: Around,
+    lanes: HashMap<Arc<str>, Lane>,
+    in_flight: usize,
+    breaker: Breaker,
+    done: UnboundedSender<Done>,
+    shutdown: CancellationToken,
+}
+
+/// Carries out what is to be done in the partitions of this process, until `shutdown`.
+pub async fn run(connection: Connection, around: Around, shutdown: CancellationToken) {
+    let mut owned = loop {
+        match ownership::join(&connection, shutdown.clone()) {
+            Ok(owned) => break owned,
+            Err(cause) => {
+                tracing::error!("commands: {cause}; tried again in {} s", AGAIN.as_secs());
+                if shutdown.run_until_cancelled(sleep(AGAIN)).await.is_none() {
+                    return;
+                }
+            }
+        }
+    };
+    let (done, mut ended) = mpsc::unbounded_channel();
+    let (lanes, breaker) = (HashMap::new(), Breaker::default());
+    let mut dispatcher =
+        Dispatcher { around, lanes, in_flight: 0, breaker, done, shutdown: shutdown.clone() };
+    let log = Arc::clone(&dispatcher.around.records.log);
+    while !shutdown.is_cancelled() {
+        let partitions = Owned::clone(&owned.borrow_and_update());
+        let pause = dispatcher.start_due(&partitions);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = log.news.notified() => {}
+            changed = owned.changed() => {
+                if changed.is_err() {
+                    // The thread has ended, which it does with `shutdown` only.
+                    break;
+                }
+            }
+            Some(one) = ended.recv() => dispatcher.note(one),
+            () = sleep(pause) => {}
+        }
+        while let Ok(one) = ended.try_recv() {
+            dispatcher.note(one);
+        }
+    }
+    dispatcher.drain(&mut ended).await;
+}
+
+impl Dispatcher {
+    /// Starts what is due; how long until more is.
+    fn start_due(&mut self, partitions: &Owned) -> Duration {
+        let now = now();
+        let mut next = now + LONGEST.as_millis() as Millis;
+        let mut starting = Vec::new();
+        {
+            let state = self.around.records.log.lock();
+            if !state.is_ready() {
+                return LONGEST;
+            }
+            for (actor, queue) in state.open() {
+                let Some(first) = queue.front() else { continue };
+                if self.in_flight + starting.len() >= MOST_IN_FLIGHT {
+                    break;
+                }
+                let lane = self.lanes.get(actor);
+                if !partitions.contains(&first.partition) || lane.is_some_and(|lane| lane.is_busy) {
+                    continue;
+                }
+                if let Some(lane) = lane.filter(|lane| lane.due > now) {
+                    next = next.min(lane.due);
+                    continue;
+                }
+                starting.push(Arc::clone(&first.command));
+            }
+        }
+        for command in starting {
+            match self.breaker.permit(now) {
+                Permit::Any => {}
+                Permit::Probe => self.breaker.probe(),
+                Permit::Nothing => break,
+            }
+            self.start(command);
+        }
+        // Lanes of actors who have nothing open are forgotten.
+        if self.lanes.len() > 2 * MOST_IN_FLIGHT {
+            let state = self.around.records.log.lock();
+            self.lanes.retain(|actor, lane| lane.is_busy || state.open().contains_key(actor));
+        }
+        Duration::from_millis((next - now).max(1) as u64)
+    }
+
+    fn start(&mut self, command: Arc<Command>) {
+        let actor = Arc::clone(&command.actor);
+        self.lanes.entry(Arc::clone(&actor)).or_default().is_busy = true;
+        self.in_flight += 1;
+        let (around, done) = (self.around.clone(), self.done.clone());
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move {
+            let mut was_asked = false;
+            let outcome = attempt(&around, &command, &mut was_asked, &shutdown).await;
+            // Nobody listens any more where the process has stopped.
+            drop(done.send(Done { actor, outcome, was_asked }));
+        });
+    }
+
+    fn note(&mut self, Done { actor, outcome, was_asked }: Done) {
+        self.in_flight -= 1;
+        let (now, chance) = (now(), rand::rng().random());
+        let lane = self.lanes.entry(Arc::clone(&actor)).or_default();
+        lane.is_busy = false;
+        match outcome {
+            Ok(()) => {
+                (lane.attempts, lane.due) = (0, 0);
+                self.breaker.succeeded();
+            }
+            Err(Again { why, after }) => {
+                lane.attempts = lane.attempts.saturating_add(1);
+                let pause = RETRY.pause(lane.attempts, chance, after);
+                lane.due = now + pause.as_millis() as Millis;
+                count(&self.around.counters.retried);
+                if was_asked {
+                    self.breaker.failed(now, &RETRY, chance);
+                } else {
+                    self.breaker.unprobed();
+                }
+                tracing::warn!(%actor, attempts = lane.attempts, "a command is tried again: {why}");
+            }
+        }
+    }
+
+    /// Waits a moment for what is under way; what doesn't end is dispatched again by the next process.
+    async fn drain(mut self, ended: &mut UnboundedReceiver<Done>) {
+        let until = Instant::now() + DRAIN;
+        while self.in_flight > 0 {
+            match tokio::time::timeout_at(until, ended.recv()).await {
+                Ok(Some(one)) => self.note(one),
+                _ => return tracing::warn!("commands: {} are left under way", self.in_flight),
+            }
+        }
+    }
+}
+
+/// Has one command carried out, and records how it ended. An answer that the control plane has given is recorded
+/// however long that takes: asking again would be asking twice.
+async fn attempt(
+    around: &Around,
+    command: &Command,
+    was_asked: &mut bool,
+    shutdown: &CancellationToken,
+) -> Result<(), Again> {
+    let again = |why| Again { why, after: None };
+    let Around { records, target, counters } = around;
+    records.accepted(command.id, Instant::now() + WRITE).await.map_err(again)?;
+    *was_asked = true;
+    let outcome = target.dispatch(command, records).await?;
+    loop {
+        match records.outcome(command, &outcome, Instant::now() + WRITE).await {
+            Ok(()) => break,
+            Err(cause) if shutdown.is_cancelled() => return Err(again(cause)),
+            Err(cause) => {
+                tracing::error!("the outcome of {} isn't recorded: {cause}", command.id);
+                sleep(LONGEST).await;
+            }
+        }
+    }
+    let Outcome { succeeded, .. } = outcome;
+    count(if succeeded { &counters.succeeded } else { &counters.failed });
+    Ok(())
+}

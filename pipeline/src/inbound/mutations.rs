@@ -1,0 +1,77 @@
+//! A good request, changed at random: whatever comes is answered, and nothing unsigned is taken for signed.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use axum::http::{HeaderMap, HeaderValue};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{command::read, request::Asked, signature};
+use crate::{
+    access::jwt::Token,
+    webhooks::{secret::Secret, wire},
+};
+
+const ROUNDS: u64 = 20_000;
+const PIECES: [&str; 12] =
+    ["{", "}", "\"", ":", "\\u0000", "\\ud800", "1e999", "-0", "null", "\u{feff}", "é", "sha256="];
+
+/// One to four changes: a byte flipped, taken out, doubled, or a piece put in.
+fn mutate(text: &[u8], random: &mut StdRng) -> Vec<u8> {
+    let mut text = text.to_vec();
+    for _ in 0..random.random_range(1..5) {
+        let at = random.random_range(0..=text.len());
+        match random.random_range(0..5) {
+            0 if at < text.len() => text[at] ^= 1 << random.random_range(0..8),
+            1 if at < text.len() => drop(text.remove(at)),
+            2 if at < text.len() => text.insert(at, text[at]),
+            3 => text.truncate(at),
+            _ => {
+                let piece = PIECES[random.random_range(0..PIECES.len())];
+                text.splice(at..at, piece.bytes());
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn whatever_comes_is_answered_and_only_what_is_signed_is_right() {
+    let secrets = [Secret::new("what-commands-are-signed-with").unwrap()];
+    let body = br#"{"action":"install_module","parameters":{"module":"m","version":"1"},"tenant_id":"acme","timestamp":1800000000,"idempotency_key":"k"}"#;
+    let good = wire::headers("k", body, &secrets, 1_800_000_000);
+    assert!(signature::verify(&good, body, &secrets).is_ok());
+    let names = ["x-aion-signature", "webhook-id", "webhook-timestamp", "webhook-signature"];
+    let mut taken = 0;
+    for seed in 0..ROUNDS {
+        let mut random = StdRng::seed_from_u64(seed);
+        let changed = mutate(body, &mut random);
+        let is_other = changed != body;
+        assert!(!is_other || signature::verify(&good, &changed, &secrets).is_err(), "{seed}");
+        // Signed anew, it is read without harm.
+        let mut headers = wire::headers("k", &changed, &secrets, 1_800_000_000);
+        let signed = signature::verify(&headers, &changed, &secrets).unwrap();
+        taken += u64::from(Asked::read(&headers, &changed, &signed).is_ok());
+        let name = names[random.random_range(0..names.len())];
+        let value = mutate(good[name].as_bytes(), &mut random);
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            let is_same = value == headers[name];
+            headers.insert(name, value);
+            let verified = signature::verify(&headers, &changed, &secrets);
+            // Case of hexadecimal digits and other versions' signatures beside a good one change nothing.
+            assert!(is_same || verified.is_err() || verified == Ok(signed), "{seed} {headers:?}");
+        }
+    }
+    assert!(taken > 0 && taken < ROUNDS, "{taken}");
+}
+
+#[test]
+fn records_and_tokens_are_read_without_harm() {
+    let record = br#"{"command_id":"cmd_00","actor_id":"a","action":"x","parameters":{},"idempotency_key":"k","content_hash":"00","received_at":"2026-11-28T00:00:00.000000Z","stage":"accepted"}"#;
+    let token = b"eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJpIn0.AAAA";
+    for seed in 0..ROUNDS {
+        let mut random = StdRng::seed_from_u64(seed);
+        assert!(read(Some(b"a"), Some(&mutate(record, &mut random))).is_err(), "{seed}");
+        let token = String::from_utf8_lossy(&mutate(token, &mut random)).into_owned();
+        let _read = Token::parse(&token).map(|token| token.issuer().map(str::to_owned));
+    }
+    assert!(signature::verify(&HeaderMap::new(), b"", &[]).is_err());
+}
