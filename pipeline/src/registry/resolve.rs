@@ -88,10 +88,12 @@ impl Registry {
         fetched
     }
 
-    /// Under which subjects and versions the schema of an id is registered.
+    /// Under which subjects and versions the schema of an id is registered, or was until somebody deleted
+    /// that version: the events that were written by it still stand in the topic.
     pub async fn versions_of(&self, id: SchemaId) -> Result<Vec<SubjectVersion>, Error> {
         let id = id.0.to_string();
-        self.transport.send(Call::get(&["schemas", "ids", &id, "versions"])).await
+        let call = Call::get(&["schemas", "ids", &id, "versions"]);
+        self.transport.send(call.query("deleted", true)).await
     }
 
     async fn fetch(&self, id: SchemaId) -> Result<WriterSchema, Error> {
