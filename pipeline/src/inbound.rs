@@ -100,6 +100,7 @@ pub struct Inbound {
     /// Takes commands in.
     pub gateway: Arc<Gateway>,
     task: JoinHandle<()>,
+    noise: JoinHandle<()>,
 }
 
 impl Inbound {
@@ -116,7 +117,7 @@ impl Inbound {
         let failed = |cause: String| Failure::new(Exit::Usage, format!("[inbound]: {cause}"));
         let target = Target::open(&config.to, &Authorities::of_system()).map_err(failed)?;
         let kafka = |cause: aion_kafka::Error| failed(cause.to_string());
-        let producer = Arc::new(Producer::open(&config.connection, "aion-inbound").map_err(kafka)?);
+        let producer = Producer::open(&config.connection, "aion-inbound").map_err(kafka)?;
         let log = Log::start(config.connection.clone(), shutdown.clone()).map_err(kafka)?;
         let counters = Arc::new(Counters::default());
         let records = Records::new(producer, Arc::clone(&log), Arc::clone(&counters));
@@ -125,9 +126,9 @@ impl Inbound {
         let around = dispatch::Around { records, target: Arc::new(target), counters };
         let noise = Arc::clone(&gateway);
         let stopped = shutdown.clone();
-        tokio::spawn(async move { noise.sum_up(stopped).await });
+        let noise = tokio::spawn(async move { noise.sum_up(stopped).await });
         let task = tokio::spawn(dispatch::run(config.connection, around, shutdown));
-        Ok(Inbound { gateway, task })
+        Ok(Inbound { gateway, task, noise })
     }
 
     /// Waits until what is under way has ended after `shutdown`.
@@ -135,5 +136,7 @@ impl Inbound {
         if let Err(cause) = self.task.await {
             tracing::error!("commands: their task broke: {cause}");
         }
+        drop(self.noise.await);
+        self.gateway.close();
     }
 }

@@ -23,8 +23,9 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::{
+    access::policy::Policy,
     config::{ClickHouseConfig, Config, JobConfig, SinkKind},
-    exit::Exit,
+    exit::{Exit, Failure},
     platform::{house_settings, house_spec, rows_bytes, sink_failure},
 };
 
@@ -66,6 +67,7 @@ struct Line {
 /// Runs it.
 pub fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
+    access(&config)?;
     let lines = if args.connect {
         let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
         runtime.block_on(looked(&config))?
@@ -77,6 +79,18 @@ pub fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
         println!("\n{} can be used; --connect asks whether it holds.", args.config.display());
     }
     Ok(exit(&lines))
+}
+
+/// Whether the access policy can be used, and commands can be signed where they are taken in.
+fn access(config: &Config) -> Result<(), Failure> {
+    let Some(path) = &config.access.policy else { return Ok(()) };
+    let policy = Policy::load(path, &config.commands);
+    let policy = policy.map_err(|cause| Failure::new(Exit::Usage, cause.to_string()))?;
+    if config.inbound.is_some() && policy.signing.is_empty() {
+        let what = format!("{}: [inbound] needs secrets under `signing`", path.display());
+        return Err(Failure::new(Exit::Usage, what));
+    }
+    Ok(())
 }
 
 fn exit(lines: &[Line]) -> ExitCode {

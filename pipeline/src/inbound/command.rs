@@ -28,6 +28,11 @@ impl Id {
         Id(id)
     }
 
+    /// A number that spreads ids evenly.
+    pub fn spread(&self) -> usize {
+        (usize::from(self.0[0]) << 8) | usize::from(self.0[1])
+    }
+
     /// Reads what [`Id`] shows.
     pub fn parse(text: &str) -> Option<Id> {
         let digits = text.strip_prefix(MARK)?;

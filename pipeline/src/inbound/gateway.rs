@@ -82,6 +82,11 @@ impl Gateway {
         Gateway { access, commands, records, trusted_proxies, in_progress, failures }
     }
 
+    /// Takes nothing more in: the process is stopping.
+    pub fn close(&self) {
+        self.records.close();
+    }
+
     /// What is counted.
     pub fn counters(&self) -> &Counters {
         &self.records.counters

@@ -1,7 +1,10 @@
 //! Writes what has to be known later: commands, outcomes, audit events; each is acknowledged by all in-sync
 //! replicas, or said not to be.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use aion_kafka::{Error, Outgoing, Producer};
 use tokio::{
@@ -19,6 +22,8 @@ use super::{
 
 /// How long to wait where the producer's queue is full.
 const QUEUE_FULL: Duration = Duration::from_millis(5);
+/// So many audit events of acceptance are written side by side.
+const TURNS: usize = 1_024;
 
 /// Why something isn't known to be written.
 pub type Unwritten = String;
@@ -26,7 +31,9 @@ pub type Unwritten = String;
 /// Writes records.
 #[derive(Clone)]
 pub struct Records {
-    producer: Arc<Producer>,
+    producer: Arc<RwLock<Option<Arc<Producer>>>>,
+    /// Gateway and dispatcher take turns, so that one of them writes the audit event of a command.
+    turns: Arc<[tokio::sync::Mutex<()>]>,
     /// The log of commands.
     pub log: Arc<Log>,
     /// What is counted.
@@ -41,8 +48,15 @@ impl std::fmt::Debug for Records {
 
 impl Records {
     /// Writes by `producer`.
-    pub fn new(producer: Arc<Producer>, log: Arc<Log>, counters: Arc<Counters>) -> Records {
-        Records { producer, log, counters }
+    pub fn new(producer: Producer, log: Arc<Log>, counters: Arc<Counters>) -> Records {
+        let producer = Arc::new(RwLock::new(Some(Arc::new(producer))));
+        let turns = (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect();
+        Records { producer, turns, log, counters }
+    }
+
+    /// Writes nothing more: the process is stopping, and its connections end with it.
+    pub fn close(&self) {
+        self.producer.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Writes a command, and waits until the log shows one of its id.
@@ -86,7 +100,13 @@ impl Records {
 
     /// Makes sure that the audit event of a command that the log has is acknowledged.
     pub async fn accepted(&self, id: Id, until: Instant) -> Result<(), Unwritten> {
-        let known = self.log.lock().find(id).cloned().ok_or("the log has no such command")?;
+        let find = || self.log.lock().find(id).cloned().ok_or("the log has no such command");
+        if find()?.is_audited {
+            return Ok(());
+        }
+        let turn = timeout_at(until, self.turns[id.spread() % TURNS].lock()).await;
+        let _turn = turn.map_err(|_| "the audit event isn't acknowledged in time")?;
+        let known = find()?;
         if known.is_audited {
             return Ok(());
         }
@@ -126,10 +146,12 @@ impl Records {
         outgoing: &Outgoing<'_>,
         until: Instant,
     ) -> Result<aion_kafka::Placed, Unwritten> {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let producer = producer.ok_or("the process is stopping")?;
         loop {
             let (told, placed) = oneshot::channel();
             // Whoever waits may be gone by then.
-            match self.producer.send(outgoing, move |outcome| drop(told.send(outcome))) {
+            match producer.send(outgoing, move |outcome| drop(told.send(outcome))) {
                 Ok(()) => {
                     return match timeout_at(until, placed).await {
                         Ok(Ok(Ok(placed))) => Ok(placed),
@@ -137,7 +159,7 @@ impl Records {
                         Ok(Err(_)) => Err("the process is stopping".to_owned()),
                         Err(_) => {
                             let topic = outgoing.topic;
-                            let complaint = self.producer.complaint();
+                            let complaint = producer.complaint();
                             Err(complaint.map_or_else(
                                 || format!("{topic}: no acknowledgement in time"),
                                 |error| error.to_string(),
