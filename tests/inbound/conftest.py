@@ -173,6 +173,8 @@ class Gate:
         file.write_text(
             f'[kafka]\nbrokers = "{self.broker.brokers()}"\n'
             '[kafka.properties]\n"session.timeout.ms" = 2000\n"heartbeat.interval.ms" = 400\n'
+            # Whoever comes back under its name gets its partitions at once.
+            f'"group.instance.id" = "gateway-{number}"\n'
             f'[lake]\nurl = "{self.folder / f"lake-{number}"}"\nflush_age_s = 1\n'
             f'[http]\nlisten = "{gateway.http}"\n'
             f'[access]\npolicy = "{self.policy_file}"\n'
