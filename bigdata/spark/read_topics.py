@@ -4,14 +4,19 @@ scripts/spark read_topics.py --client-config spark.properties [--registry URL] [
 
 JSON and Confluent-framed Avro may stand in one partition. Of each partition it prints how many records it has, how
 many of them are events by the contract (bigdata/schemas), and how many are not. With --audit, the output of
-`aion audit --json` over the same topics, it fails where that counted anything else.
+`aion audit --json` over the same topics while nobody writes them, it fails where that counted anything else.
+
+What Spark's readers don't see, and the pipeline rejects: a JSON object that has a name twice, bytes behind an Avro
+body, numbers that aren't finite.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +79,11 @@ def main() -> None:
 
 def client_options(file: Path) -> dict[str, str]:
     """Options of Spark's source from a file with librdkafka's names."""
-    given = dict(
-        line.split("=", 1) for line in file.read_text().splitlines() if "=" in line
-    )
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    pairs = [
+        line.split("=", 1) for line in lines if "=" in line and line[0] not in "#!"
+    ]
+    given = {name.strip(): value.strip() for name, value in pairs}
     options = {"bootstrap.servers": given["bootstrap.servers"]}
     options["security.protocol"] = given.get("security.protocol", "PLAINTEXT")
     if "ssl.ca.location" in given:
@@ -102,7 +109,8 @@ def client_options(file: Path) -> dict[str, str]:
         options |= {
             "sasl.mechanism": mechanism,
             "sasl.jaas.config": f"org.apache.kafka.common.security.{module} required "
-            f'username="{given["sasl.username"]}" password="{given["sasl.password"]}";',
+            f"username={quoted(given['sasl.username'])} "
+            f"password={quoted(secret(given['sasl.password']))};",
         }
     # Aborted transactions are none of the log's events; groups are those that the account may use.
     options["isolation.level"] = "read_committed"
@@ -110,6 +118,19 @@ def client_options(file: Path) -> dict[str, str]:
         "groupIdPrefix": "spark-read-topics",
         "failOnDataLoss": "true",
     }
+
+
+def secret(value: str) -> str:
+    """A value as our other tools take it: itself, or env:NAME, or file:PATH."""
+    where, _, name = value.partition(":")
+    if where == "env":
+        return os.environ[name]
+    return Path(name).read_text().strip() if where == "file" else value
+
+
+def quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def fields_of(topic: str) -> list[Field]:
@@ -148,8 +169,11 @@ def counts(
     if ids and not registry:
         sys.exit(f"{topic} has events in Avro: give --registry URL")
     for id_ in ids:
-        of_id = avro.where(F.col("schema_id") == id_)
-        events = events.unionByName(avro_events(of_id, fields, schema(registry, id_)))
+        # Whoever has no schema, or that of another topic, is no event.
+        writer = schema(registry, id_, topic) if id_ is not None else None
+        if writer is not None:
+            of_id = avro.where(F.col("schema_id") == id_)
+            events = events.unionByName(avro_events(of_id, fields, writer))
     kinds = log.groupBy("partition").agg(
         F.count("*").alias("records"),
         *(
@@ -168,11 +192,11 @@ def in_full(row: dict[str, int]) -> dict[str, int]:
 
 
 def encoding() -> Column:
-    first = F.expr("substring(value, 1, 1)")
+    text = F.expr(r"ltrim(' \t\r\n', cast(value as string))")
     return (
         F.when(F.col("value").isNull(), "tombstone")
-        .when(first == F.unhex(F.lit("00")), "avro")
-        .when(first == F.unhex(F.lit("7B")), "json")
+        .when(F.expr("substring(value, 1, 1)") == F.unhex(F.lit("00")), "avro")
+        .when(text.startswith("{"), "json")
         .otherwise("unknown")
     )
 
@@ -222,31 +246,55 @@ def accepted(read: DataFrame, fields: list[Field]) -> DataFrame:
     return rows.where(ahead.between(-BEHIND_S, AHEAD_S))
 
 
-def schema(registry: str | None, id_: str) -> str:
-    with urllib.request.urlopen(f"{registry}/schemas/ids/{id_}", timeout=20) as answer:
-        return json.loads(answer.read())["schema"]
+def schema(registry: str | None, id_: str, topic: str) -> str | None:
+    """The text of a schema; nothing if there is none, or it is one of other topics alone."""
+    try:
+        found = ask(f"{registry}/schemas/ids/{id_}")
+        places = ask(f"{registry}/schemas/ids/{id_}/versions?deleted=true")
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+    subjects = {place["subject"] for place in places}
+    return found["schema"] if f"{topic}-value" in subjects else None
+
+
+def ask(url: str):
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return json.loads(answer.read())
 
 
 def compare(found: dict, report: dict, topics: list[str]) -> None:
     """Ends with 1 where `aion audit` counted something else."""
-    wrong = []
-    for topic in (one for one in report["topics"] if one["topic"] in topics):
-        for partition in topic["partitions"]:
-            place = (topic["topic"], partition["partition"])
-            # A partition without records is none to Spark.
-            ours = found.get(place, dict.fromkeys(COUNTS, 0))
-            theirs = (
-                partition["stored"],
-                partition["rejected"],
-                partition["tombstones"],
-            )
-            if theirs != (ours["events"], ours["rejected"], ours["tombstones"]):
-                wrong.append(f"{place}: aion audit counts {theirs}, Spark {ours}")
+    audited = {
+        (topic["topic"], partition["partition"]): partition
+        for topic in report["topics"]
+        for partition in topic["partitions"]
+        # Of a topic that was made anew, the one that there is.
+        if topic["topic"] in topics and partition["log"] is not None
+    }
+    wrong = [
+        f"{topic}: not in the audit"
+        for topic in topics
+        if topic not in {one for one, _ in audited}
+    ]
+    for place in sorted(audited.keys() | found.keys()):
+        # A partition without records is none to Spark.
+        ours = found.get(place, dict.fromkeys(COUNTS, 0))
+        seen = (ours["events"], ours["rejected"], ours["tombstones"])
+        if place not in audited:
+            wrong.append(f"{place}: not in the audit")
+            continue
+        theirs = tuple(
+            audited[place][one] for one in ("stored", "dead_letters", "tombstones")
+        )
+        if theirs != seen:
+            wrong.append(f"{place}: aion audit counts {theirs}, Spark {seen}")
     if wrong:
         sys.exit("\n".join(["differs:", *wrong]))
     total = sum(one["events"] for one in found.values())
     bad = sum(one["rejected"] for one in found.values())
-    print(f"aion audit counts the same: {total} events, {bad} that are none")
+    print(f"aion audit counts the same: {total:,} events, {bad:,} that are none")
 
 
 if __name__ == "__main__":

@@ -28,31 +28,30 @@ impl TopicSchemas {
     pub fn new(registry: Arc<Registry>, subject: String) -> TopicSchemas {
         TopicSchemas { registry, subject }
     }
+}
 
-    /// Why a schema with these registrations isn't the topic's.
-    fn is_foreign(&self, versions: &[SubjectVersion]) -> Option<String> {
-        if versions.is_empty() || versions.iter().any(|one| one.subject == self.subject) {
-            return None;
-        }
-        let mut subjects: Vec<&str> = versions.iter().map(|one| one.subject.as_str()).collect();
-        subjects.sort_unstable();
-        subjects.dedup();
-        let more = if subjects.len() > NAMED { " and others" } else { "" };
-        subjects.truncate(NAMED);
-        let subjects = subjects.join(", ");
-        Some(format!("it is registered under {subjects}{more}, not under {}", self.subject))
+/// Why a schema with these registrations isn't one of the records of `subject`'s topic, if it isn't.
+pub fn foreign(subject: &str, versions: &[SubjectVersion]) -> Option<String> {
+    if versions.is_empty() || versions.iter().any(|one| one.subject == subject) {
+        return None;
     }
+    let mut subjects: Vec<&str> = versions.iter().map(|one| one.subject.as_str()).collect();
+    subjects.sort_unstable();
+    subjects.dedup();
+    let more = if subjects.len() > NAMED { " and others" } else { "" };
+    subjects.truncate(NAMED);
+    let subjects = subjects.join(", ");
+    Some(format!("it is registered under {subjects}{more}, not under {subject}"))
 }
 
 #[async_trait]
 impl WriterSchemas for TopicSchemas {
     async fn look_up(&self, id: SchemaId) -> Found {
-        let schema = match self.registry.schema(id).await {
+        let schema = match self.registry.schema_anew(id).await {
             Ok(schema) => schema,
             Err(cause @ Error::NotFound { .. }) => return Found::Missing(cause.to_string()),
-            Err(cause @ (Error::Rejected { .. } | Error::References { .. })) => {
-                return Found::Unusable(cause.to_string());
-            }
+            Err(cause @ Error::Rejected { .. }) => return Found::Refused(cause.to_string()),
+            Err(cause @ Error::References { .. }) => return Found::Unusable(cause.to_string()),
             // Whoever runs the registry can put it right.
             Err(cause) => return Found::Unknown(cause.to_string()),
         };
@@ -62,7 +61,7 @@ impl WriterSchemas for TopicSchemas {
         }
         match self.registry.versions_of(id).await {
             Ok(versions) => {
-                if let Some(why) = self.is_foreign(&versions) {
+                if let Some(why) = foreign(&self.subject, &versions) {
                     return Found::Foreign(why);
                 }
             }

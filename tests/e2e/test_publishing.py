@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
-from ages import OLDER, by_metadata, mixed_run
+from ages import OLDER, by_metadata, framed, mixed_run
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -207,6 +207,18 @@ def test_a_record_waits_for_its_schema_and_others_go_on(quiet):
     assert dev.metric(gauge) == 0
     shown = {one["offset"]: one for one in tap(dev, TASKS, "--partition", 0)}
     assert shown[0]["reason"] == "unreadable" and "987654" in shown[0]["detail"]
+    # What became a dead letter is shown as one.
+    (letter,) = [one for one in tap(dev, TASKS, "--partition", 1) if "reason" in one]
+    assert letter["reason"] == "foreign_schema", letter
+    assert "orders-value" in letter["detail"]
+    # As soon as it is registered under the topic's subject too, it is the topic's.
+    client.set_compatibility(f"{TASKS}-value", "NONE")
+    client.register_schema(f"{TASKS}-value", Schema(OLDER, "AVRO"))
+    producer.produce(TASKS, framed(other, OLDER, "late"), b"k", partition=1)
+    assert producer.flush(30) == 0
+    last = tap(dev, TASKS, "--partition", 1)[-1]
+    assert last["event"]["task_id"] == "late"
+    assert (last["subject"], last["version"]) == (f"{TASKS}-value", 2), last
 
 
 def test_tap_shows_any_topic_from_anywhere(quiet):

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a schema | they are read by it, for as long as the process lives |
 //! | a schema of other subjects | dead letters; it is asked again after a while |
+//! | it won't give one | dead letters; it is asked again after a while |
 //! | a schema in another language, or out of bounds | dead letters |
 //! | there is none | their partition waits for the grace time, then they are dead letters; it is asked again after a while |
 //! | no answer | their partition waits |
@@ -25,6 +26,8 @@ pub enum Found {
     },
     /// It is no schema of this topic's records: why.
     Foreign(String),
+    /// The registry refuses to give it: in its words.
+    Refused(String),
     /// It is none that records can be read by, and never will be: why.
     Unusable(String),
     /// There is no schema of this id, in the registry's own words.

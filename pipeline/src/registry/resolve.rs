@@ -80,8 +80,16 @@ impl Registry {
     /// The schema of an id, with everything that it refers to. Asked once and then kept; that there
     /// is none is believed for a few seconds.
     pub async fn schema(&self, id: SchemaId) -> Result<Arc<WriterSchema>, Error> {
-        if let Some(known) = self.known.get(id, Instant::now()) {
-            return known;
+        match self.known.get(id, Instant::now()) {
+            Some(known) => known,
+            None => self.schema_anew(id).await,
+        }
+    }
+
+    /// The same for who counts how long there has been none: that is asked for each time.
+    pub async fn schema_anew(&self, id: SchemaId) -> Result<Arc<WriterSchema>, Error> {
+        if let Some(found @ Ok(_)) = self.known.get(id, Instant::now()) {
+            return found;
         }
         let fetched = self.fetch(id).await.map(Arc::new);
         self.known.put(id, &fetched, Instant::now());

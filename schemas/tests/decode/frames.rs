@@ -103,6 +103,52 @@ fn texts_of_every_length_are_whole_and_events_that_end_anywhere_are_not() {
     assert_rejects(&mut decoder, &framed(CONTRACT, &broken), Reason::InvalidUtf8);
 }
 
+/// The same for a writer of another version, whose fields of other kinds stand across where windows end.
+#[test]
+fn other_writers_are_read_whole_wherever_their_fields_end() {
+    let writer = json!({ "type": "record", "name": "event", "fields": [
+        { "name": "dropped", "type": "string" },
+        { "name": "labels", "type": { "type": "map", "values": ["long", "string"] } },
+        { "name": "list", "type": { "type": "array", "items": "string" } },
+        { "name": "timestamp", "type": { "type": "long", "logicalType": "timestamp-micros" } },
+        { "name": "cost", "type": ["null", "long", "double"] },
+        { "name": "task_id", "type": "string" },
+    ]});
+    let mut decoder = decoder_of(&contract(), WRITER, &writer.to_string());
+    let event = |dropped: usize, listed: usize, id: &str| {
+        let text = |len: usize| prefixed("x".repeat(len).as_bytes());
+        let map =
+            [long(2), prefixed(b"a"), long(0), long(-7), prefixed(b"b"), long(1), text(listed)];
+        let list = [long(3), text(listed), text(0), text(1), long(0)];
+        let rest =
+            [long(NOW_MICROS), long(2), 0.5f64.to_le_bytes().to_vec(), prefixed(id.as_bytes())];
+        let fields =
+            [vec![text(dropped)], map.to_vec(), vec![long(0)], list.to_vec(), rest.to_vec()];
+        framed(WRITER, &fields.concat().concat())
+    };
+    let longest = event(400, 100, &"z".repeat(200));
+    for dropped in 0..130 {
+        for listed in [0, 5, 48, 49, 64] {
+            for id in [0, 36, 47, 48, 49, 100] {
+                let id = "i".repeat(id);
+                let whole = event(dropped, listed, &id);
+                assert_eq!(push(&mut decoder, &whole), Outcome::Row, "{dropped} {listed}");
+                let batch = finish(&mut decoder);
+                assert_eq!(batch.column(0).as_string::<i32>().value(0), id);
+                let labels = format!("{{\"a\":-7,\"b\":\"{}\"}}", "x".repeat(listed));
+                assert_eq!(batch.column(2).as_string::<i32>().value(0), labels);
+                if id.len() == 36 {
+                    assert_eq!(push(&mut decoder, &longest), Outcome::Row);
+                    finish(&mut decoder);
+                    for end in (1..whole.len()).step_by(7) {
+                        assert_rejects(&mut decoder, &whole[..end], Reason::MalformedAvro);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_magic() {
     let whole = framed(CONTRACT, &body(&[0]));

@@ -9,7 +9,7 @@ use std::{
 use aion_kafka::{Headers, Record, TimeKind};
 use aion_schemas::{
     catalog::Topic,
-    decode::{self, Decoder, Outcome, Reject, SchemaId, Writer},
+    decode::{self, Decoder, Outcome, Reason, Reject, SchemaId, Writer},
     log::Timestamp,
     schema::Schema,
 };
@@ -22,7 +22,8 @@ use uuid::Uuid;
 
 use crate::{
     event_text::event_text,
-    registry::{Registry, WriterSchema},
+    registry::{Registry, SubjectVersion, WriterSchema},
+    writer_schemas::foreign,
 };
 
 /// A registry that gave no answer is left alone for so long.
@@ -72,6 +73,8 @@ pub(super) enum Body {
 /// Reads the records of one topic.
 pub(super) struct Decoding {
     contract: Option<(Arc<Schema>, Decoder)>,
+    /// The topic's subject, where it is one of the contract.
+    subject: Option<String>,
     registry: Option<Arc<Registry>>,
     runtime: Runtime,
     known: HashMap<SchemaId, Known>,
@@ -82,6 +85,8 @@ struct Known {
     at: Instant,
     found: Result<Arc<WriterSchema>, String>,
     version: Option<(String, u32)>,
+    /// Why it is no schema of this topic's records.
+    foreign: Option<String>,
     parsed: Option<Arc<(apache_avro::Schema, Vec<apache_avro::Schema>)>>,
 }
 
@@ -91,11 +96,12 @@ impl Decoding {
         contract: Option<&Topic>,
         registry: Option<Arc<Registry>>,
     ) -> anyhow::Result<Decoding> {
+        let subject = contract.map(Topic::subject);
         let contract =
             contract.map(|topic| (Arc::clone(&topic.schema), Decoder::new(&topic.schema)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("start the runtime")?;
-        Ok(Decoding { contract, registry, runtime, known: HashMap::new() })
+        Ok(Decoding { contract, subject, registry, runtime, known: HashMap::new() })
     }
 
     /// Reads a record.
@@ -143,9 +149,7 @@ impl Decoding {
                 Err(cause) => Known::not_found(cause.to_string(), now),
                 Ok(schema) => {
                     let versions = self.runtime.block_on(registry.versions_of(id));
-                    let first = versions.ok().and_then(|versions| versions.into_iter().next());
-                    let version = first.map(|first| (first.subject, first.version));
-                    Known { at: now, found: Ok(schema), version, parsed: None }.parsed()
+                    self.placed(schema, &versions.unwrap_or_default(), now)
                 }
             },
         };
@@ -155,11 +159,20 @@ impl Decoding {
         self.known.insert(id, known.clone());
         known
     }
+
+    /// A schema with its registrations; of several, that under the topic's own subject is shown.
+    fn placed(&self, schema: Arc<WriterSchema>, places: &[SubjectVersion], at: Instant) -> Known {
+        let subject = self.subject.as_deref();
+        let own = places.iter().find(|one| Some(one.subject.as_str()) == subject);
+        let version = own.or(places.first()).map(|one| (one.subject.clone(), one.version));
+        let foreign = subject.and_then(|subject| foreign(subject, places));
+        Known { at, found: Ok(schema), version, foreign, parsed: None }.parsed()
+    }
 }
 
 impl Known {
     fn not_found(why: String, at: Instant) -> Known {
-        Known { at, found: Err(why), version: None, parsed: None }
+        Known { at, found: Err(why), version: None, foreign: None, parsed: None }
     }
 
     fn parsed(self) -> Known {
@@ -182,7 +195,14 @@ fn read_event(
         match known.found {
             Ok(_) if decoder.knows(id) => {}
             Ok(found) => {
-                decoder.learn(id, Writer::new(schema, &found.text, &found.dependencies));
+                let writer = match known.foreign {
+                    Some(why) => {
+                        let why = format!("schema id {}: {why}", id.0);
+                        Writer::refused(Reason::ForeignSchema, why)
+                    }
+                    None => Writer::new(schema, &found.text, &found.dependencies),
+                };
+                decoder.learn(id, writer);
             }
             Err(why) => return (Body::Unreadable(format!("schema id {}: {why}", id.0)), None),
         }

@@ -77,6 +77,10 @@ fn answer(found: Found, id: SchemaId, contract: &Schema) -> Answer {
             let why = format!("schema id {id}: {why}");
             Answer::Passing(Writer::refused(Reason::ForeignSchema, why))
         }
+        Found::Refused(why) => {
+            let why = format!("schema id {id}: {why}");
+            Answer::Passing(Writer::refused(Reason::UnknownSchema, why))
+        }
         Found::Missing(why) => Answer::Missing(why),
         Found::Unknown(why) => Answer::Unknown(why),
     }
