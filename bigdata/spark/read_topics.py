@@ -6,8 +6,8 @@ JSON and Confluent-framed Avro may stand in one partition. Of each partition it 
 many of them are events by the contract (bigdata/schemas), and how many are not. With --audit, the output of
 `aion audit --json` over the same topics while nobody writes them, it fails where that counted anything else.
 
-What Spark's readers don't see, and the pipeline rejects: a JSON object that has a name twice, bytes behind an Avro
-body, numbers that aren't finite.
+What Spark's readers don't see, and the pipeline rejects: bytes behind an Avro body, numbers that aren't finite, a date
+without an offset.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro
 
-SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
+ROOT = Path(__file__).resolve().parent.parent.parent
+SCHEMAS, EVENTS = ROOT / "bigdata" / "schemas", ROOT / "schemas" / "events"
 TOPICS = {
     "aion.router.decisions": "router_decision",
     "aion.tasks.lifecycle": "tasks_lifecycle",
@@ -45,6 +46,7 @@ COUNTS = ("records", "tombstones", "json", "avro", "events", "rejected")
 class Field:
     name: str
     type: str
+    json_type: str
     is_required: bool
 
 
@@ -135,6 +137,7 @@ def quoted(value: str) -> str:
 
 def fields_of(topic: str) -> list[Field]:
     mirror = json.loads((SCHEMAS / f"{TOPICS[topic]}.avsc").read_text())
+    contract = json.loads((EVENTS / f"{TOPICS[topic]}.schema.json").read_text())
     fields = []
     for one in mirror["fields"]:
         kind, is_required = one["type"], True
@@ -142,7 +145,8 @@ def fields_of(topic: str) -> list[Field]:
             (kind,), is_required = [each for each in kind if each != "null"], False
         if isinstance(kind, dict):
             kind = kind["logicalType"]
-        fields.append(Field(one["name"], kind, is_required))
+        json_type = contract["properties"][one["name"]]["type"]
+        fields.append(Field(one["name"], kind, json_type, is_required))
     return fields
 
 
@@ -202,17 +206,23 @@ def encoding() -> Column:
 
 
 def json_events(records: DataFrame, fields: list[Field]) -> DataFrame:
-    """A field of the wrong type makes the whole record one that can't be read."""
+    """A field of the wrong type makes the whole record one that can't be read, and so does a name that stands there
+    twice. `from_json` takes any value for a text, so the types of texts are looked at by themselves."""
     types = ", ".join(
         f"{one.name} {SPARK_TYPES.get(one.type, 'string')}" for one in fields
     )
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_broken"}
-    text = F.when(
-        F.expr("is_valid_utf8(cast(value as string))"), F.expr("decode(value, 'UTF-8')")
+    read = (
+        records.withColumn("text", F.expr("try_validate_utf8(cast(value as string))"))
+        .withColumn("tree", F.expr("try_parse_json(text)"))
+        .withColumn("event", F.from_json("text", f"{types}, _broken string", options))
+        .where("tree is not null and event is not null and event._broken is null")
     )
-    read = records.withColumn(
-        "event", F.from_json(text, f"{types}, _broken string", options)
-    ).where("event is not null and event._broken is null")
+    for one in fields:
+        if one.json_type == "string":
+            value = f"try_variant_get(tree, '$.{one.name}', 'variant')"
+            found = f"coalesce(schema_of_variant({value}), 'VOID')"
+            read = read.where(f"{found} in ('STRING', 'VOID')")
     return accepted(read, fields)
 
 
@@ -238,9 +248,8 @@ def accepted(read: DataFrame, fields: list[Field]) -> DataFrame:
         if one.is_required:
             rows = rows.where(F.col(one.name).isNotNull())
         if one.type == "string":
-            # Bytes that aren't UTF-8 come as this character.
             rows = rows.where(
-                F.col(one.name).isNull() | ~F.col(one.name).contains("\ufffd")
+                F.expr(f"{one.name} is null or is_valid_utf8({one.name})")
             )
     ahead = F.col("timestamp").cast("double") - F.col("appended").cast("double")
     return rows.where(ahead.between(-BEHIND_S, AHEAD_S))

@@ -201,6 +201,14 @@ def test_least_privilege(place: Place):
             assert try_to_write(place, account, internal) == denied, account
     assert try_to_write(place, "operator", letters) == denied
     assert try_to_read(place, "read-only", topic, "read-only-x") is None
+    for account, group in (
+        ("pipeline", "aion-x"),
+        ("spark", "spark-x"),
+        ("exports", "exports-x"),
+        ("webhooks", "webhooks-x"),
+    ):
+        assert try_to_read(place, account, topic, group) is None, account
+        assert try_to_read(place, account, topic, "router-x") == group_denied, account
     assert try_to_read(place, "read-only", topic, "aion-x") == group_denied
     assert try_to_read(place, "router", topic, "router-x") == group_denied
     assert try_to_read(place, "control-plane", topic, "control-plane-x") == denied
