@@ -81,9 +81,9 @@ struct Dispatcher {
 
 /// Carries out what is to be done in the partitions of this process, until `shutdown`.
 pub async fn run(connection: Connection, around: Around, shutdown: CancellationToken) {
-    let mut owned = loop {
+    let mut member = loop {
         match ownership::join(&connection, shutdown.clone()) {
-            Ok(owned) => break owned,
+            Ok(member) => break member,
             Err(cause) => {
                 tracing::error!("commands: {cause}; tried again in {} s", AGAIN.as_secs());
                 if shutdown.run_until_cancelled(sleep(AGAIN)).await.is_none() {
@@ -98,12 +98,12 @@ pub async fn run(connection: Connection, around: Around, shutdown: CancellationT
         Dispatcher { around, lanes, in_flight: 0, breaker, done, shutdown: shutdown.clone() };
     let log = Arc::clone(&dispatcher.around.records.log);
     while !shutdown.is_cancelled() {
-        let partitions = Owned::clone(&owned.borrow_and_update());
+        let partitions = Owned::clone(&member.owned.borrow_and_update());
         let pause = dispatcher.start_due(&partitions);
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = log.news.notified() => {}
-            changed = owned.changed() => {
+            changed = member.owned.changed() => {
                 if changed.is_err() {
                     // The thread has ended, which it does with `shutdown` only.
                     break;
@@ -117,6 +117,7 @@ pub async fn run(connection: Connection, around: Around, shutdown: CancellationT
         }
     }
     dispatcher.drain(&mut ended).await;
+    member.left().await;
 }
 
 impl Dispatcher {

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -25,21 +26,35 @@ const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// The partitions of this process.
 pub(super) type Owned = Arc<BTreeSet<i32>>;
 
+/// A member of the group.
+pub(super) struct Member {
+    /// The partitions of this process.
+    pub(super) owned: Receiver<Owned>,
+    thread: JoinHandle<()>,
+}
+
+impl Member {
+    /// Waits until it has left the group, which it does after `shutdown`.
+    pub(super) async fn left(self) {
+        let waiting = tokio::task::spawn_blocking(move || self.thread.join());
+        if !matches!(waiting.await, Ok(Ok(()))) {
+            tracing::error!("the thread of the group of commands panicked");
+        }
+    }
+}
+
 /// Joins the group, and tells which partitions it gives, until `shutdown`.
-pub(super) fn join(
-    connection: &Connection,
-    shutdown: CancellationToken,
-) -> Result<Receiver<Owned>, Error> {
+pub(super) fn join(connection: &Connection, shutdown: CancellationToken) -> Result<Member, Error> {
     let consumer = Consumer::open(connection, GROUP, &[COMMANDS], Limits::default())?;
     let (told, owned) = watch::channel(Owned::default());
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("commands-group".into())
         .spawn(move || run(consumer, &told, &shutdown))
         .map_err(|cause| Error::Configuration {
             doing: "start the thread of the group of commands".into(),
             detail: cause.to_string(),
         })?;
-    Ok(owned)
+    Ok(Member { owned, thread })
 }
 
 fn run(mut consumer: Consumer, told: &Sender<Owned>, shutdown: &CancellationToken) {
