@@ -48,6 +48,11 @@ impl Place {
         }
         let wanted = || format!("jwks {text:?}: https://HOST/PATH or file:PATH is wanted");
         let url = Url::parse(text).map_err(|_| wanted())?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(
+                "jwks: a URL with a name or a password in it would stand in logs".to_owned()
+            );
+        }
         let is_here = match url.host() {
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),
@@ -199,7 +204,7 @@ async fn download(url: &Url) -> Result<Vec<u8>, Box<dyn std::error::Error + Send
 
 #[derive(Deserialize)]
 struct SetFile {
-    keys: Vec<KeyFile>,
+    keys: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -216,18 +221,15 @@ struct KeyFile {
     y: Option<String>,
 }
 
-/// Reads a set; keys of other kinds, or for other purposes, are passed over.
+/// Reads a set; keys of other kinds, for other purposes or without form are passed over.
 fn read(text: &[u8]) -> Result<Vec<Jwk>, String> {
     let set: SetFile =
         serde_json::from_slice(text).map_err(|cause| format!("no key set: {cause}"))?;
     if set.keys.len() > MAX_KEYS {
         return Err(format!("more than {MAX_KEYS} keys"));
     }
-    let keys: Vec<_> = set.keys.into_iter().filter_map(key).collect();
-    if keys.is_empty() {
-        return Err("it has no key for RS256, ES256 or EdDSA".to_owned());
-    }
-    Ok(keys)
+    // A set without a key that is known says that none is valid any more.
+    Ok(set.keys.into_iter().filter_map(|one| key(serde_json::from_value(one).ok()?)).collect())
 }
 
 fn key(file: KeyFile) -> Option<Jwk> {
@@ -254,4 +256,22 @@ fn key(file: KeyFile) -> Option<Jwk> {
     };
     let fits = file.alg.as_deref().is_none_or(|name| name == algorithm.name());
     fits.then_some(Jwk { kid: file.kid, algorithm, key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_may_withdraw_every_key_and_one_without_form_hides_no_other() {
+        let kids = |text: &str| {
+            let keys = read(text.as_bytes()).unwrap();
+            keys.into_iter().map(|key| key.kid.unwrap()).collect::<Vec<_>>()
+        };
+        let good = format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"a","x":"{}"}}"#, "A".repeat(43));
+        assert_eq!(kids(&format!(r#"{{"keys":[{good}]}}"#)), ["a"]);
+        assert_eq!(kids(&format!(r#"{{"keys":[{{"kid":"b"}},7,{good}]}}"#)), ["a"]);
+        assert!(kids(r#"{"keys":[]}"#).is_empty());
+        assert!(read(b"{}").is_err() && read(b"<html>").is_err());
+    }
 }

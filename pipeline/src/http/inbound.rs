@@ -327,7 +327,10 @@ async fn state(
     }
     let found = Id::parse(&id).and_then(|id| Some((id, state.find(id)?.clone())));
     drop(state);
-    let is_own = |known: &Known| known.actor == principal.id || principal.may(READ_COMMANDS);
+    let is_own = |known: &Known| {
+        let may_read = || principal.may(READ_COMMANDS);
+        known.actor == principal.id || may_read() && principal.may_act_for(known.tenant.as_deref())
+    };
     let Some((id, known)) = found.filter(|(_, known)| is_own(known)) else {
         let detail = "there is no such command of this sender";
         return Problem::new(StatusCode::NOT_FOUND, detail).into_response();

@@ -26,7 +26,7 @@ use tokio_rustls::{
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// So many handshakes are under way at a time; further connections wait.
-const AT_A_TIME: usize = 64;
+const AT_A_TIME: usize = 4096;
 /// How long to wait where the system has no more connections to give.
 const PAUSE: Duration = Duration::from_millis(100);
 

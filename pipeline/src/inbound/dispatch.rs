@@ -58,6 +58,9 @@ pub struct Around {
 struct Lane {
     is_busy: bool,
     attempts: u32,
+    /// Conflicts in a row that the control plane answered.
+    conflicts: u32,
+    /// When it may be served next, or was served last.
     due: Millis,
 }
 
@@ -121,7 +124,8 @@ pub async fn run(connection: Connection, around: Around, shutdown: CancellationT
 }
 
 impl Dispatcher {
-    /// Starts what is due; how long until more is.
+    /// Starts what is due, who waits longest first: an actor whose command the control plane fails on must not
+    /// take every probe, nor one with a small name every place. How long until more is due.
     fn start_due(&mut self, partitions: &Owned) -> Duration {
         let now = now();
         let mut next = now + LONGEST.as_millis() as Millis;
@@ -133,9 +137,6 @@ impl Dispatcher {
             }
             for (actor, queue) in state.open() {
                 let Some(first) = queue.front() else { continue };
-                if self.in_flight + starting.len() >= MOST_IN_FLIGHT {
-                    break;
-                }
                 let lane = self.lanes.get(actor);
                 if !partitions.contains(&first.partition) || lane.is_some_and(|lane| lane.is_busy) {
                     continue;
@@ -144,10 +145,12 @@ impl Dispatcher {
                     next = next.min(lane.due);
                     continue;
                 }
-                starting.push(Arc::clone(&first.command));
+                let due = lane.map_or(0, |lane| lane.due);
+                starting.push((due, Arc::clone(&first.command)));
             }
         }
-        for command in starting {
+        starting.sort_by_key(|(due, _)| *due);
+        for (_, command) in starting.into_iter().take(MOST_IN_FLIGHT - self.in_flight) {
             match self.breaker.permit(now) {
                 Permit::Any => {}
                 Permit::Probe => self.breaker.probe(),
@@ -165,13 +168,15 @@ impl Dispatcher {
 
     fn start(&mut self, command: Arc<Command>) {
         let actor = Arc::clone(&command.actor);
-        self.lanes.entry(Arc::clone(&actor)).or_default().is_busy = true;
+        let lane = self.lanes.entry(Arc::clone(&actor)).or_default();
+        lane.is_busy = true;
+        let conflicts = lane.conflicts;
         self.in_flight += 1;
         let (around, done) = (self.around.clone(), self.done.clone());
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move {
             let mut was_asked = false;
-            let outcome = attempt(&around, &command, &mut was_asked, &shutdown).await;
+            let outcome = attempt(&around, (&command, conflicts), &mut was_asked, &shutdown).await;
             // Nobody listens any more where the process has stopped.
             drop(done.send(Done { actor, outcome, was_asked }));
         });
@@ -184,10 +189,11 @@ impl Dispatcher {
         lane.is_busy = false;
         match outcome {
             Ok(()) => {
-                (lane.attempts, lane.due) = (0, 0);
+                *lane = Lane { due: now, ..Lane::default() };
                 self.breaker.succeeded();
             }
-            Err(Again { why, after }) => {
+            Err(Again { why, after, is_conflict }) => {
+                lane.conflicts = if is_conflict { lane.conflicts + 1 } else { 0 };
                 lane.attempts = lane.attempts.saturating_add(1);
                 let pause = RETRY.pause(lane.attempts, chance, after);
                 lane.due = now + pause.as_millis() as Millis;
@@ -218,15 +224,15 @@ impl Dispatcher {
 /// however long that takes: asking again would be asking twice.
 async fn attempt(
     around: &Around,
-    command: &Command,
+    (command, conflicts): (&Command, u32),
     was_asked: &mut bool,
     shutdown: &CancellationToken,
 ) -> Result<(), Again> {
-    let again = |why| Again { why, after: None };
+    let again = |why| Again { why, after: None, is_conflict: false };
     let Around { records, target, counters } = around;
     records.accepted(command.id, Instant::now() + WRITE).await.map_err(again)?;
     *was_asked = true;
-    let outcome = target.dispatch(command, records).await?;
+    let outcome = target.dispatch(command, conflicts, records).await?;
     loop {
         match records.outcome(command, &outcome, Instant::now() + WRITE).await {
             Ok(()) => break,

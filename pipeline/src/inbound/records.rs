@@ -40,6 +40,15 @@ pub struct Records {
     pub counters: Arc<Counters>,
 }
 
+/// Somebody waits for the log to show an id. Whoever goes away in the middle, with the client, leaves nothing there.
+struct Waiting<'a>(&'a Log, Id);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.forget(self.1);
+    }
+}
+
 impl std::fmt::Debug for Records {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Records")
@@ -62,17 +71,11 @@ impl Records {
     /// Writes a command, and waits until the log shows one of its id.
     pub async fn command(&self, command: &Command, until: Instant) -> Result<(), Unwritten> {
         let record = command.record().map_err(|cause| cause.to_string())?;
+        let _waiting = Waiting(&self.log, command.id);
         let shown = self.log.wait_for(command.id);
-        let written = self.write((COMMANDS, &command.actor), &record, until).await;
-        let outcome = match written {
-            Ok(()) => timeout_at(until, shown)
-                .await
-                .map(drop)
-                .map_err(|_| "the log doesn't show the command in time".to_owned()),
-            Err(cause) => Err(cause),
-        };
-        self.log.forget(command.id);
-        outcome
+        self.write((COMMANDS, &command.actor), &record, until).await?;
+        let shown = timeout_at(until, shown).await;
+        shown.map(drop).map_err(|_| "the log doesn't show the command in time".to_owned())
     }
 
     /// Writes how a command ended, its audit event first, and waits until the log shows it.
@@ -86,11 +89,11 @@ impl Records {
         self.audit(&command.actor, &event, until).await?;
         let record = command.outcome_record(outcome).map_err(|cause| cause.to_string())?;
         self.write((COMMANDS, &command.actor), &record, until).await?;
+        let _waiting = Waiting(&self.log, command.id);
         loop {
             let shown = self.log.wait_for(command.id);
             let has_ended = |known: &Known| known.outcome.is_some();
             if self.log.lock().find(command.id).is_none_or(has_ended) {
-                self.log.forget(command.id);
                 return Ok(());
             }
             let waited = timeout_at(until, shown).await;

@@ -59,7 +59,13 @@ pub struct Again {
     pub why: String,
     /// How long the control plane asks to be left alone.
     pub after: Option<Duration>,
+    /// Whether it said that something stands in the way.
+    pub is_conflict: bool,
 }
+
+/// The control plane may answer 409 because it is still at work on an attempt whose answer didn't reach us: an
+/// outcome of that would be wrong. So many in a row, over a minute or more, are about the command itself.
+const CONFLICTS: u32 = 12;
 
 impl Target {
     /// Connects to nobody yet.
@@ -88,13 +94,18 @@ impl Target {
         Ok(Target::Http { client, secrets: secrets.clone() })
     }
 
-    /// Has a command carried out, once.
-    pub async fn dispatch(&self, command: &Command, records: &Records) -> Result<Outcome, Again> {
+    /// Has a command carried out, once, after so many conflicts in a row.
+    pub async fn dispatch(
+        &self,
+        command: &Command,
+        conflicts: u32,
+        records: &Records,
+    ) -> Result<Outcome, Again> {
         let (id, body) = (command.id.to_string(), command.body());
         match self {
             Target::Http { client, secrets } => {
                 let headers = wire::headers(&id, &body, secrets, now().0 / 1_000_000);
-                judge(client.send(headers, body.into()).await)
+                judge(client.send(headers, body.into()).await, conflicts)
             }
             Target::Topic(topic) => {
                 let outgoing = Outgoing {
@@ -105,7 +116,8 @@ impl Target {
                     ..Outgoing::default()
                 };
                 let placed = records.send(&outgoing, Instant::now() + WAIT).await;
-                let placed = placed.map_err(|why| Again { why, after: None })?;
+                let placed =
+                    placed.map_err(|why| Again { why, after: None, is_conflict: false })?;
                 let detail = format!("{topic}[{}] at {}", placed.partition, placed.offset);
                 Ok(Outcome { succeeded: true, detail, at: now() })
             }
@@ -113,15 +125,18 @@ impl Target {
     }
 }
 
-fn judge(answer: Answer) -> Result<Outcome, Again> {
+fn judge(answer: Answer, conflicts: u32) -> Result<Outcome, Again> {
     let ended = |succeeded, detail| Ok(Outcome { succeeded, detail, at: now() });
-    let again = |why, after| Err(Again { why, after });
+    let again = |why, after| Err(Again { why, after, is_conflict: false });
     match answer {
         Answer::Taken(status) => ended(true, format!("HTTP {status}")),
         Answer::Gone => ended(false, "HTTP 410".to_owned()),
         Answer::Refused { status, retry_after, excerpt } => {
             let detail = format!("HTTP {status}: {excerpt}");
             match status {
+                409 if conflicts < CONFLICTS => {
+                    Err(Again { why: detail, after: retry_after, is_conflict: true })
+                }
                 400 | 409 | 422 => ended(false, detail),
                 _ => again(detail, retry_after),
             }
@@ -146,7 +161,6 @@ mod tests {
             (Answer::Taken(204), Some(true)),
             (Answer::Gone, Some(false)),
             (refused(400), Some(false)),
-            (refused(409), Some(false)),
             (refused(422), Some(false)),
             (refused(301), None),
             (refused(401), None),
@@ -158,8 +172,11 @@ mod tests {
             (refused(503), None),
             (Answer::Failed("no answer in time".to_owned()), None),
         ] {
-            let ended = judge(answer.clone()).ok().map(|outcome| outcome.succeeded);
+            let ended = judge(answer.clone(), 0).ok().map(|outcome| outcome.succeeded);
             assert_eq!(ended, wanted, "{answer:?}");
         }
+        // It may be at work on the attempt before, which got no answer in time.
+        assert!(judge(refused(409), CONFLICTS - 1).unwrap_err().is_conflict);
+        assert!(!judge(refused(409), CONFLICTS).unwrap().succeeded);
     }
 }

@@ -70,7 +70,7 @@ fn explain(error: &ValidationError<'_>) -> Vec<Violation> {
             .take(MAX_VIOLATIONS)
             .map(|name| {
                 let message = "is unknown to this action".to_owned();
-                violation(Some(name), message, error.instance().get(name))
+                violation(Some(&shorten(name)), message, error.instance().get(name))
             })
             .collect(),
         _ => {

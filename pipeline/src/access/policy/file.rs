@@ -160,6 +160,10 @@ pub(super) fn read(text: &str, commands: &Commands) -> Result<Policy, Vec<Proble
         if issuers.iter().any(|other| other.issuer == one.issuer.value) {
             found.add(at, format!("issuer {:?} is there twice", one.issuer.value));
         }
+        // Actors are told apart by it.
+        if issuers.iter().any(|other| *other.id == *one.id.value) {
+            found.add(line(&one.id), format!("id {:?} is there twice", one.id.value));
+        }
         issuers.extend(issuer(one, &mut found).map(Arc::new));
     }
     if found.problems.is_empty() {
@@ -264,6 +268,9 @@ fn issuer(file: IssuerFile, found: &mut Found<'_>) -> Option<Issuer> {
     let (at, before) = (line(&file.id), found.problems.len());
     if !is_id(&file.id.value) {
         found.add(at, "id: up to 64 small letters, digits, '.', '-' and '_' are wanted");
+    }
+    if file.id.value == "service" {
+        found.add(at, "id: `service` is what the gateway's own audit events are under");
     }
     let keys = issuer_keys(&file, found);
     let leeway_s = file.leeway_s.as_ref().map_or(30, |leeway| leeway.value);

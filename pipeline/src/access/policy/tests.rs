@@ -112,8 +112,26 @@ fn an_issuer_has_a_secret_or_public_keys_and_algorithms_to_match() {
         ("algorithms: [none], jwks: 'file:/x'".to_owned(), "none"),
         ("algorithms: [HS256], secret: short".to_owned(), "32 bytes"),
         ("algorithms: [RS256], jwks: 'http://example.com/x'".to_owned(), "https://"),
+        ("algorithms: [RS256], jwks: 'https://me:secret@i.example/x'".to_owned(), "in logs"),
     ] {
         let problems = issuer(&more).unwrap_err();
         assert!(problems.iter().any(|one| one.reason.contains(wanted)), "{more}: {problems:?}");
+    }
+}
+
+#[test]
+fn issuers_are_told_apart_by_their_ids() {
+    let issuer = |id: &str, issuer: &str| {
+        format!(
+            "  - {{id: {id}, issuer: '{issuer}', audience: a, algorithms: [RS256], jwks: 'file:/x'}}\n"
+        )
+    };
+    let both = |first: &str, second: &str| {
+        parse(&format!("issuers:\n{}{}", issuer(first, "https://a"), issuer(second, "https://b")))
+    };
+    assert!(both("one", "two").is_ok());
+    for (second, wanted) in [("one", "there twice"), ("service", "own audit events")] {
+        let problems = both("one", second).unwrap_err();
+        assert!(problems.iter().any(|one| one.reason.contains(wanted)), "{problems:?}");
     }
 }
