@@ -260,6 +260,8 @@ fn key(file: KeyFile) -> Option<Jwk> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[test]

@@ -150,6 +150,8 @@ pub(super) type Shared = Arc<Target>;
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[test]
