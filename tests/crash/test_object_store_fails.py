@@ -4,6 +4,7 @@ processes that are killed meanwhile."""
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -64,3 +65,27 @@ def test_kills_while_the_store_fails(
         where = ["--lake", place.lake, "--catalog", place.catalog]
         subprocess.run([binary(), "lake", *task, *where], check=True, timeout=60)
     place.check()
+
+
+def test_a_stop_says_what_it_could_not_write(
+    place: Place, store: Moto, monkeypatch: pytest.MonkeyPatch
+):
+    """The store takes what it gets and answers nothing: the process ends all the same, in time, and says so."""
+    proxy = Proxy(store)
+    on_objects(place, proxy.url(), store)
+    monkeypatch.setenv("AION__DRAIN_S", "2")
+    run = place.run()
+    run.wait_ready()
+    proxy.put_takes_s = 300
+    place.produce(200)
+    position = "aion_partition_position"
+    run.wait(lambda: run.metric(position, topic=place.topic) >= 200, "all is read")
+    start = time.monotonic()
+    assert run.stop(signal.SIGTERM) == 1, run.output()
+    assert time.monotonic() - start < 20
+    said = run.output()
+    wanted = f"rows that are not written: lake 0..50 of {place.topic}/0"
+    assert wanted in said and "the next start reads them again" in said, said
+    proxy.put_takes_s = 0.0
+    place.run().wait_ready()
+    place.wait_and_check()
