@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from cluster import Place
 from confluent_kafka import Consumer, KafkaException, Producer
-from processes import binary, wait
+from processes import ROOT, binary, wait
+from registries import Embedded as Registry
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,9 @@ def try_to_write(place: Place, account: str, topic: str) -> str | None:
     return errors[0].name() if errors[0] else None
 
 
+@pytest.mark.topic(
+    more='readers = ["pipeline", "operator", "webhooks", "exports", "spark", "read-only"]'
+)
 def test_least_privilege(place: Place):
     """Both ways: who may, can; who may not, can't."""
     denied, group_denied = "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED"
@@ -205,7 +209,7 @@ def test_least_privilege(place: Place):
         ("pipeline", "aion-x"),
         ("spark", "spark-x"),
         ("exports", "exports-x"),
-        ("webhooks", "webhooks-x"),
+        ("webhooks", "aion-webhooks"),
     ):
         assert try_to_read(place, account, topic, group) is None, account
         assert try_to_read(place, account, topic, "router-x") == group_denied, account
@@ -242,21 +246,52 @@ def test_bootstrap_changes_only_what_differs(place: Place):
     assert bootstrap("--environment", "prod")[-1].startswith("0 changed")
 
 
-def test_bootstrap_by_the_platforms_script(place: Place):
-    script = binary().parent  # the script finds `aion` on the PATH
+def test_bootstrap_by_the_platforms_script(place: Place, tmp_path: Path):
+    """Topics, access rules and schemas in one go, as the platform's page has it."""
+    registry = Registry(tmp_path)
+    registry.start()
     client = place.cluster.folder / "clients" / "admin.properties"
-    done = subprocess.run(
-        ["bash", "bigdata/scripts/bootstrap_kafka.sh", "--dry-run"],
-        env={
-            "PATH": f"{script}:/usr/bin:/bin",
-            "KAFKA_BROKERS": place.cluster.brokers(),
-            "KAFKA_CLIENT_CONFIG": str(client),
-            "AION_ENV": "prod",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "topic aion.router.decisions" in done.stdout
-    assert "retention.ms=2592000000" in done.stdout or "2592000000" in done.stdout
+
+    def script(*arguments: str) -> str:
+        done = subprocess.run(
+            ["bash", "bigdata/scripts/bootstrap_kafka.sh", *arguments],
+            env={
+                # The script finds `aion` on the PATH.
+                "PATH": f"{binary().parent}:/usr/bin:/bin",
+                "KAFKA_BROKERS": place.cluster.brokers(),
+                "KAFKA_CLIENT_CONFIG": str(client),
+                "KAFKA_SCHEMA_REGISTRY": registry.url,
+                "AION_ENV": "prod",
+                "AION_PARTITIONS": "2",
+                "AION_REPLICATION": "1",
+            },
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        decisions = "aion.router.decisions"
+        planned = script("--dry-run")
+        assert f"create    topic {decisions}: " in planned
+        assert "2592000000" in planned, "thirty days"
+        assert decisions not in place.cluster.admin.list_topics(timeout=20).topics
+        script()
+        known = place.cluster.admin.list_topics(decisions, timeout=20).topics[decisions]
+        assert len(known.partitions) == 2
+        assert all(len(one.replicas) == 1 for one in known.partitions.values())
+        versions = registry.get(f"/subjects/{decisions}-value/versions")
+        assert versions.body == [1]
+        wait(
+            lambda: try_to_write(place, "router", decisions) is None,
+            "rules have spread",
+            20,
+        )
+        denied = "TOPIC_AUTHORIZATION_FAILED"
+        assert try_to_write(place, "pipeline", decisions) == denied
+        assert script().splitlines()[-1].startswith("0 changed")
+    finally:
+        registry.stop()
