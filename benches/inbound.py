@@ -9,6 +9,7 @@ all new, signed, with an API key; the control plane takes each. Needs AION_BIN o
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import sys
@@ -18,11 +19,9 @@ import time
 from http.client import HTTPConnection
 from pathlib import Path
 
-HERE = Path(__file__).parents[1] / "tests"
-sys.path += [str(HERE / "support"), str(HERE / "inbound")]
-import json
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
-from conftest import Gate, command, signature
+from gates import Gate, command, signature
 
 
 def client(address: str, key: str, connections: int, until: float, counts) -> None:

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import Producer
-from conftest import Gate, command, signature
+from gates import Gate, command, signature
 from processes import wait
 
 

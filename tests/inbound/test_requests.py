@@ -14,7 +14,7 @@ import time
 import uuid
 
 import pytest
-from conftest import (
+from gates import (
     ISSUER,
     JWT_SECRET,
     OLD_SIGNING,
