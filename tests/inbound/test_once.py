@@ -155,12 +155,23 @@ def test_an_actors_commands_are_carried_out_in_order_and_a_dead_control_plane_lo
 
 def test_an_answer_that_says_no_is_an_outcome(gate: Gate):
     gate.start()
-    gate.plane.answer = 409
+    gate.plane.answer = 422
     told = gate.send(command()).json["id"]
     ended = gate.ended(told)
-    assert ended["state"] == "failed" and ended["detail"].startswith("HTTP 409")
+    assert ended["state"] == "failed" and ended["detail"].startswith("HTTP 422")
     assert gate.audit(told) == {"accepted": 1, "failed": 1}
     assert gate.plane.attempts() == {told: 1}
+
+
+def test_a_conflict_may_mean_that_it_is_still_at_work(gate: Gate):
+    """As it answers who repeats a key while the first attempt, whose answer came too late, isn't over."""
+    gate.start()
+    gate.plane.answer = 409
+    told = gate.send(command()).json["id"]
+    wait(lambda: gate.plane.attempts()[told] >= 2, "it is asked again", 30)
+    gate.plane.answer = 200
+    assert gate.ended(told)["state"] == "succeeded"
+    assert gate.audit(told) == {"accepted": 1, "succeeded": 1}
 
 
 def test_without_a_broker_nothing_is_promised(gate: Gate):
