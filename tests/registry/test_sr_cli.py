@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from processes import ROOT, Dev, binary, free_port
-from registries import Embedded, Registry, field, new_subject, record, text
+from registries import (
+    Embedded,
+    Registry,
+    field,
+    make_certificates,
+    new_subject,
+    record,
+    secured,
+    text,
+)
 
 DOCUMENTED = (
     "sr-cli --config schema-registry.properties register"
@@ -290,42 +296,3 @@ def test_an_account_and_certificates(tmp_path: Path, embedded: Embedded):
         assert len(requests) == seen
     finally:
         server.shutdown()
-
-
-def secured(certificates: Path, registry: Registry):
-    requests: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            requests.append(self.headers["Authorization"])
-            # alice:hunter2
-            right = self.headers["Authorization"] == "Basic YWxpY2U6aHVudGVyMg=="
-            answer = registry.get(self.path).body if right else {"error_code": 401}
-            body = json.dumps(answer).encode()
-            self.send_response(200 if right else 401)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
-    context.load_verify_locations(certificates / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, requests
-
-
-def make_certificates(folder: Path, names: list[str]) -> None:
-    """By scripts/kafka's own function."""
-    from importlib.machinery import SourceFileLoader
-    from importlib.util import module_from_spec, spec_from_loader
-
-    loader = SourceFileLoader("scripts_kafka", str(ROOT / "scripts" / "kafka"))
-    module = module_from_spec(spec_from_loader("scripts_kafka", loader))
-    loader.exec_module(module)
-    module.make_certificates(folder, names)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 import uuid
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from urllib.parse import quote
 
@@ -138,3 +143,40 @@ class Apicurio(Registry):
     def script(self, *arguments: str) -> None:
         command = [SCRIPT, *arguments, "--dir", self.folder / "apicurio"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ)
+
+
+def secured(certificates: Path, registry: Registry):
+    """A registry behind TLS, which lets in alice with her password and a certificate; and what it was sent."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.headers["Authorization"])
+            # alice:hunter2
+            right = self.headers["Authorization"] == "Basic YWxpY2U6aHVudGVyMg=="
+            answer = registry.get(self.path) if right else None
+            body = json.dumps(answer.body if answer else {"error_code": 401}).encode()
+            self.send_response(answer.status if answer else 401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    context.load_verify_locations(certificates / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, requests
+
+
+def make_certificates(folder: Path, names: list[str]) -> None:
+    """By scripts/kafka's own function."""
+    loader = SourceFileLoader("scripts_kafka", str(ROOT / "scripts" / "kafka"))
+    module = module_from_spec(spec_from_loader("scripts_kafka", loader))
+    loader.exec_module(module)
+    module.make_certificates(folder, names)
