@@ -259,7 +259,7 @@ fn what_retention_took_is_out_of_range() {
     for number in 0..5 {
         node.write("a", number..number + 1); // a segment each
     }
-    assert!(node.broker.apply_retention() > 0);
+    node.broker.apply_retention(); // if it hasn't done so by itself yet
     let (first, next) = admin.watermarks(&zero("a")).unwrap();
     assert!(first > Offset(1) && next == Offset(5), "{first}..{next}");
     node.write("a", 5..7);

@@ -25,6 +25,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory):
         dev.start("--no-generator")
         command = [binary(), "generate", "--topic", "decisions", "--topic", "tasks"]
         command += ["--count", str(EVENTS), "--seed", "7", "--to", dev.kafka]
+        # The same bytes each time: how many windows there are goes with the hour of the day.
+        command += ["--start", "2026-11-25T12:00:00Z"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         both = "select (select count(*) from decisions) + (select count(*) from tasks) as n"
         dev.wait(lambda: dev.sql(both)[0]["n"] == EVENTS, "all is stored")
@@ -74,7 +76,7 @@ def test_task_latency_is_what_polars_computes(stored):
         )
         .sort("window_start", "status")
     )
-    assert theirs.height > 50 and theirs["p95_ms"].null_count() < theirs.height
+    assert theirs.height > 20 and theirs["p95_ms"].null_count() < theirs.height
     query = "select * from task_latency {} order by window_start, status"
     compare(asked(stored, query.format("")), theirs)
     # A filter on the window is a filter on the events below it, and changes no window.
