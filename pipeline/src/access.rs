@@ -2,7 +2,7 @@
 //!
 //! One policy guards every surface of the process: `/v1`, the commands from outside, and `/metrics` where that
 //! is wanted. `policies/access.yaml` says it ([`policy`]); it is taken up when it changes and at SIGHUP, as a
-//! whole or not at all ([`watching`]). The keys of `[http] keys` belong to one principal that may use all of `/v1`.
+//! whole or not at all (`watching`). The keys of `[http] keys` belong to one principal that may use all of `/v1`.
 //!
 //! | a request that | gets |
 //! |---|---|

@@ -9,7 +9,7 @@
 //! | `/v1/sql`, `/v1/tables` | [`sql`]: questions over live and stored rows |
 //! | `/v1/...` | [`v1`]: events held against the contract, and published |
 //! | `/v1/exports` | [`exports`]: training exports |
-//! | `/webhooks/inbound` | [`inbound`]: commands from outside |
+//! | `/webhooks/inbound` | `inbound`: commands from outside |
 //!
 //! Who may use `/v1` is said by [`crate::access`]; the rest is open to whoever reaches the address, `/metrics` unless
 //! the configuration says otherwise.
