@@ -13,11 +13,12 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from brokers import Embedded
 from confluent_kafka import Consumer, TopicPartition
+from posts import Server
 from processes import Process, binary, wait
 from standardwebhooks.webhooks import Webhook
 
@@ -40,35 +41,16 @@ class Plane:
         # A status, or a function of the command that answers one.
         self.answer: int | Callable[[dict], int] = 200
         self.lock = threading.Lock()
-        plane = self
+        self.server = Server(self.respond)
+        self.url = f"http://127.0.0.1:{self.server.port}/commands"
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-            wbufsize = -1
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                status = plane.take(headers, body)
-                self.send_response(status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-                self.wfile.flush()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            request_queue_size = 512
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                pass  # a client that was killed
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/commands"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def respond(
+        self, handler: BaseHTTPRequestHandler, headers: dict[str, str], body: bytes
+    ) -> None:
+        handler.send_response(self.take(headers, body))
+        handler.send_header("content-length", "0")
+        handler.end_headers()
+        handler.wfile.flush()
 
     def take(self, headers: dict[str, str], body: bytes) -> int:
         command, key = json.loads(body), headers["idempotency-key"]

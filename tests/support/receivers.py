@@ -10,9 +10,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+from posts import Server
 from standardwebhooks.webhooks import Webhook
 
 SECRET = "a-secret-for-tests-only"
@@ -49,32 +50,12 @@ class Receiver:
         self.answer: int | Callable[[Delivery], object] = 204
         self.secret = secret
         self.lock = threading.Lock()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-            wbufsize = -1
-
-            def do_POST(self) -> None:
-                length = int(self.headers["content-length"])
-                body = self.rfile.read(length)
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                receiver.take(self, Delivery(self.path, headers, body))
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            request_queue_size = 512
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                pass  # a client that was killed
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server = Server(
+            lambda handler, headers, body: self.take(
+                handler, Delivery(handler.path, headers, body)
+            )
+        )
+        self.port = self.server.port
 
     def take(self, handler: BaseHTTPRequestHandler, delivery: Delivery) -> None:
         try:
