@@ -64,6 +64,19 @@ def test_a_token_deduplicates_also_after_kill_9(tmp_path: Path):
         engine.kill()
 
 
+def test_a_smaller_window_forgets_tokens_at_once(engine, database):
+    for token in ("a", "b", "a", "b"):
+        insert(engine, database, 0, 10, insert_deduplication_token=token)
+    assert count(engine, database) == 20
+    for window in (1, 100):
+        setting = f"non_replicated_deduplication_window = {window}"
+        engine.query(f"ALTER TABLE t MODIFY SETTING {setting}", database=database)
+    insert(engine, database, 0, 10, insert_deduplication_token="b")
+    assert count(engine, database) == 20, "the newest is still known"
+    insert(engine, database, 0, 10, insert_deduplication_token="a")
+    assert count(engine, database) == 30
+
+
 def test_a_running_query_id_is_refused(engine, database):
     def ask(sql: str) -> bool:
         try:
