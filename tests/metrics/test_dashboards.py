@@ -1,17 +1,18 @@
-"""The dashboards: generated from their source, whole, and with data in every panel when a Prometheus scrapes a pipeline."""
+"""The dashboards: generated from their source, whole, and with data in every panel: of a Prometheus that scrapes a
+running pipeline, of ClickHouse, of the pipeline itself."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
+import psycopg
 import pytest
-from monitoring import Prometheus
+from clickhouse.engine import QueryError
+from panels import Sources, Span
 from processes import ROOT
 
 DASHBOARDS = ROOT / "dashboards"
@@ -19,6 +20,11 @@ FILES = sorted(DASHBOARDS.glob("*.json"))
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
 # Shown and on no panel and in no alert, each with the reason.
 UNUSED: dict[str, str] = {}
+VARIABLES = {
+    "prometheus": "${prometheus}",
+    "grafana-clickhouse-datasource": "${clickhouse}",
+    "grafana-postgresql-datasource": "${sql}",
+}
 
 
 def panels(file: Path) -> list[dict]:
@@ -75,8 +81,14 @@ def test_a_panel_says_what_it_is(board: str, panel: dict):
     assert not anchor or re.search(
         rf"^## {anchor}$", text, re.MULTILINE | re.IGNORECASE
     )
+    types = panel["datasource"]["type"]
     for target in panel["targets"]:
-        assert target["datasource"]["uid"] == "${prometheus}"
+        assert target["datasource"] == panel["datasource"]
+        assert target["datasource"]["uid"] == VARIABLES[types]
+        if types != "prometheus":
+            # Whoever looks at an hour is not to wait for a year.
+            assert "$__timeFilter(" in target["rawSql"] or is_now(target["rawSql"])
+            continue
         assert target["legendFormat"]
         query = target["expr"]
         # A counter is looked at by its rate; a window that is fixed is one on purpose.
@@ -84,10 +96,18 @@ def test_a_panel_says_what_it_is(board: str, panel: dict):
             assert re.search(r"\[(\$__rate_interval|5m|10m|15m|1h)\]$", inner), query
 
 
+def is_now(text: str) -> bool:
+    """Questions that aren't about a time: what is stored, how far it is."""
+    return bool(
+        re.search(r" (from lag|FROM system\.parts)\b|max\(_append_time\)", text)
+    )
+
+
 def test_every_metric_is_looked_at():
     """What is shown to Prometheus is on a panel, in a rule, or unused for a reason; and the reverse."""
     rules = "".join(f.read_text() for f in (DASHBOARDS / "rules").glob("aion.*.yml"))
-    used = "".join(t["expr"] for _, panel in ALL for t in panel["targets"]) + rules
+    targets = [target for _, panel in ALL for target in panel["targets"]]
+    used = "".join(target.get("expr", "") for target in targets) + rules
     shown = set(re.findall(r"^\| `(aion_\w+)`", DOCS, re.MULTILINE))
     assert len(shown) > 30
     idle = {
@@ -101,32 +121,47 @@ def test_every_metric_is_looked_at():
     assert families <= shown, families - shown
 
 
-def expanded(query: str) -> str:
-    return query.replace("$__rate_interval", "10s").replace("$instance", ".*")
-
-
-def values(prometheus: Prometheus, target: dict) -> list[float]:
-    query, now = expanded(target["expr"]), time.time()
-    if target.get("instant"):
-        answer = prometheus.get("/api/v1/query", query=query)
-    else:
-        span = {"start": now - 10, "end": now, "step": 2}
-        answer = prometheus.get("/api/v1/query_range", query=query, **span)
-    assert answer["status"] == "success", (query, answer)
-    found = []
-    for series in answer["data"]["result"]:
-        pairs = series.get("values") or [series["value"]]
-        found += [float(value) for _, value in pairs]
-    return [value for value in found if not math.isnan(value)]
+def test_sources_are_provisioned():
+    """Of each kind that a dashboard asks there is one among the files that Grafana reads."""
+    files = (DASHBOARDS / "provisioning" / "datasources").glob("*.yaml")
+    types = re.findall(
+        r"^    type: (\S+)", "".join(f.read_text() for f in files), re.MULTILINE
+    )
+    assert sorted(types) == sorted(VARIABLES)
 
 
 @pytest.mark.parametrize(("board", "panel"), NAMED)
-def test_a_panel_has_data(watched: Prometheus, board: str, panel: dict):
+def test_a_panel_has_data(watched: Sources, board: str, panel: dict):
     for target in panel["targets"]:
-        assert values(watched, target), f"nothing for {target['expr']}"
+        if panel["type"] == "table":
+            answer = watched.rows(target, span(300))
+            assert answer.rows, f"nothing for {target['rawSql']}"
+        else:
+            # A window of a minute begins longer ago than a scrape.
+            asked = target.get("expr") or target["rawSql"]
+            seconds = 10 if "expr" in target else 300
+            assert watched.series(target, span(seconds)), f"nothing for {asked}"
 
 
-def test_a_misspelt_metric_is_found(watched: Prometheus):
-    """Negative control: to Prometheus a metric that isn't there is no error."""
-    target = {"expr": "sum(rate(aion_rows_storde_total[$__rate_interval]))"}
-    assert not values(watched, target)
+def span(seconds: float = 10) -> Span:
+    """What these tests look at: the last few scrapes."""
+    return Span(seconds=seconds, step=2, rate_interval="10s")
+
+
+def target(source: str, **asked: str) -> dict:
+    return {"datasource": {"uid": "${" + source + "}"}, "legendFormat": "", **asked}
+
+
+def test_what_is_misspelt_is_found(watched: Sources):
+    """Negative controls: to Prometheus a metric that isn't there is no error, and no row is none to a database."""
+    asked = "sum(rate(aion_rows_storde_total[$__rate_interval]))"
+    assert not watched.series(target("prometheus", expr=asked), span())
+    for source, error in (("clickhouse", QueryError), ("sql", psycopg.Error)):
+        with pytest.raises(error):
+            watched.rows(target(source, rawSql="select 1 from decisoins"), span())
+        nobody = "select task_id from tasks where status = 'suceeded'"
+        assert not watched.rows(target(source, rawSql=nobody), span()).rows
+        with pytest.raises(KeyError):
+            watched.rows(
+                target(source, rawSql="select $__timeFiltre(timestamp)"), span()
+            )

@@ -12,18 +12,21 @@ import urllib.request
 from pathlib import Path
 
 from brokers import Embedded
-from processes import Process, binary
+from clickhouse.engine import Engine
+from processes import Process, binary, free_port
 from receivers import SECRET, Receiver, policy
 
 
 class Everything(Process):
-    """One `aion run` with lake, series, audit, webhooks and commands, and events of all topics, some of them broken."""
+    """One `aion run` with lake, ClickHouse, series, audit, webhooks, commands and PostgreSQL's clients, and events of
+    all topics, some of them broken."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "aion.log")
         self.folder = folder
         self.broker = Embedded(folder / "broker")
-        self.receiver = Receiver()
+        self.receiver, self.engine = Receiver(), Engine(folder / "engine")
+        self.postgres = f"127.0.0.1:{free_port()}"
         self.events: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -37,9 +40,16 @@ class Everything(Process):
         config.write_text(
             f'[kafka]\nbrokers = "{self.broker.brokers()}"\n'
             f'[lake]\nurl = "{self.folder / "lake"}"\nflush_age_s = 1\n'
+            f'[clickhouse]\nurl = "{self.engine.url}"\nflush_age_s = 1\n'
+            f'[sql.postgres]\nlisten = "{self.postgres}"\n'
             f'[http]\nlisten = "{self.http}"\n'
             "[metrics]\nflush_age_s = 1\n[audit]\nevery_s = 4\n"
             f'[webhooks]\npolicy = "{hooks}"\nflush_ms = 200\n' + self.inbound()
+        )
+        subprocess.run(
+            [binary(), "clickhouse", "apply", "--config", config],
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         self.launch("run", "--config", config)
         self.wait_ready()
@@ -93,4 +103,5 @@ class Everything(Process):
             self.events.wait()
         super().end()
         self.receiver.close()
+        self.engine.kill()
         self.broker.stop()

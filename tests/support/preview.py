@@ -7,9 +7,10 @@ import json
 import math
 import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 
-from monitoring import Prometheus
+from panels import Sources, Span
 
 CELL_W, CELL_H = 60, 32
 COLOURS = [
@@ -33,6 +34,9 @@ h1{font-size:18px;margin:0;padding:14px 12px 2px}
 .title{padding:5px 9px;font-weight:bold;white-space:nowrap}
 .stat{font-size:30px;text-align:center;line-height:68px}
 .legend{font-size:10px;padding:0 9px;line-height:15px;height:30px;overflow:hidden}
+table{border-collapse:collapse;font-size:11px;margin:0 9px;white-space:nowrap}
+th{text-align:left;color:#6e9fff}th,td{padding:2px 14px 2px 0;max-width:220px;overflow:hidden;text-overflow:ellipsis}
+.n{text-align:right}
 .legend b{display:inline-block;width:10px;height:3px;margin:0 4px 3px 8px}
 """
 HEAD_H = 64
@@ -41,6 +45,8 @@ HEAD_H = 64
 def shown(value: float, unit: str) -> str:
     if unit == "percentunit":
         return f"{value * 100:.3g} %"
+    if unit == "ms":
+        value, unit = value / 1e3, "s"
     if unit == "s":
         return f"{value * 1e3:.3g} ms" if 0 < value < 1 else f"{value:.3g} s"
     if unit == "bytes":
@@ -56,13 +62,10 @@ def shown(value: float, unit: str) -> str:
 
 
 class Drawing:
-    """One dashboard over the last so many seconds."""
+    """One dashboard over a span."""
 
-    def __init__(
-        self, prometheus: Prometheus, seconds: float, rate_interval: str
-    ) -> None:
-        self.prometheus, self.seconds = prometheus, seconds
-        self.rate_interval, self.now = rate_interval, time.time()
+    def __init__(self, sources: Sources, span: Span) -> None:
+        self.sources, self.span = sources, span
 
     def page(self, board: dict) -> tuple[str, int]:
         parts, bottom = [], 0
@@ -87,41 +90,48 @@ class Drawing:
         return page, bottom
 
     def panel(self, panel: dict, width: int, height: int) -> str:
-        unit = panel["fieldConfig"]["defaults"]["unit"]
-        series = [one for target in panel["targets"] for one in self.series(target)]
+        defaults = panel["fieldConfig"]["defaults"]
+        if panel["type"] == "table":
+            return self.table(panel)
+        series = [
+            one
+            for target in panel["targets"]
+            for one in self.sources.series(target, self.span).items()
+        ]
         if panel["type"] == "stat":
             value = series[0][1][-1][1] if series else math.nan
-            steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
             colour = "#73bf69"
-            for step in steps[1:]:
+            for step in defaults["thresholds"]["steps"][1:]:
                 if value >= step["value"]:
                     colour = {"orange": "#ff9830", "red": "#f2495c"}[step["color"]]
-            return (
-                f'<div class="stat" style="color:{colour}">{shown(value, unit)}</div>'
-            )
-        stacking = panel["fieldConfig"]["defaults"]["custom"].get("stacking", {})
-        return self.graph(series, unit, stacking.get("mode") == "normal", width, height)
+            text = shown(value, defaults["unit"])
+            return f'<div class="stat" style="color:{colour}">{text}</div>'
+        stacking = defaults["custom"].get("stacking", {})
+        stacked = stacking.get("mode") == "normal"
+        return self.graph(series, defaults["unit"], stacked, width, height)
 
-    def series(self, target: dict) -> list[tuple[str, list[tuple[float, float]]]]:
-        query = target["expr"].replace("$__rate_interval", self.rate_interval)
-        query = query.replace("$instance", ".*")
-        step = max(1, self.seconds / 120)
-        if target.get("instant"):
-            answer = self.prometheus.get("/api/v1/query", query=query)
-        else:
-            span = {"start": self.now - self.seconds, "end": self.now, "step": step}
-            answer = self.prometheus.get("/api/v1/query_range", query=query, **span)
-        found = []
-        for one in answer["data"]["result"]:
-            pairs = one.get("values") or [one["value"]]
-            points = [(float(at), float(value)) for at, value in pairs]
-            points = [point for point in points if not math.isnan(point[1])]
-            name = target["legendFormat"]
-            for label, value in one["metric"].items():
-                name = name.replace("{{" + label + "}}", value)
-            if points:
-                found.append((name, points))
-        return found
+    def table(self, panel: dict) -> str:
+        answer = self.sources.rows(panel["targets"][0], self.span)
+        config = panel["fieldConfig"]
+        units = {
+            one["matcher"]["options"]: one["properties"][0]["value"]
+            for one in config["overrides"]
+        }
+
+        def cell(column: str, value: object) -> str:
+            if isinstance(value, (int, float)):
+                unit = units.get(column, config["defaults"]["unit"])
+                return f'<td class="n">{shown(value, unit)}</td>'
+            if isinstance(value, datetime):
+                value = value.strftime("%H:%M:%S")
+            return f"<td>{html.escape('' if value is None else str(value))}</td>"
+
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in answer.columns)
+        body = "".join(
+            f"<tr>{''.join(map(cell, answer.columns, row))}</tr>"
+            for row in answer.rows[:11]
+        )
+        return f"<table><tr>{head}</tr>{body}</table>"
 
     def graph(self, series, unit: str, stacked: bool, width: int, height: int) -> str:
         left, top, right, bottom = 74, 6, 10, 22
@@ -138,7 +148,7 @@ class Drawing:
         highest *= 1.1
 
         def place(at: float, value: float) -> str:
-            x = left + w * (1 - (self.now - at) / self.seconds)
+            x = left + w * (at - self.span.start) / self.span.seconds
             return f"{x:.1f},{top + h * (1 - value / highest):.1f}"
 
         lines = []
@@ -164,7 +174,7 @@ class Drawing:
                 f'<polyline points="{path}" fill="{fill}" stroke="{colour}" stroke-width="1.6"/>'
             )
         for part in range(5):
-            x, at = left + w * part / 4, self.now - self.seconds * (1 - part / 4)
+            x, at = left + w * part / 4, self.span.start + self.span.seconds * part / 4
             text = time.strftime("%H:%M:%S", time.gmtime(at))
             lines.append(
                 f'<text x="{x}" y="{top + h + 15}" fill="#9a9aa8" font-size="10" text-anchor="middle">{text}</text>'

@@ -4,13 +4,15 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { argv } from 'node:process';
 
+import { clickhouse } from './clickhouse';
 import { overview } from './overview';
 import { audit, pipeline } from './pipeline';
 import { lifecycle, router } from './platform';
+import { sql } from './sql';
 import { webhooks } from './webhooks';
 
 const folder = argv[2] ?? '..';
-const boards = { overview, router, tasks: lifecycle, pipeline, webhooks, audit };
+const boards = { overview, router, tasks: lifecycle, pipeline, webhooks, audit, sql, clickhouse };
 
 for (const [name, builder] of Object.entries(boards)) {
   const board = builder.build();

@@ -4,15 +4,13 @@
 
 import * as common from '@grafana/grafana-foundation-sdk/common';
 import * as dashboard from '@grafana/grafana-foundation-sdk/dashboard';
-import * as prometheus from '@grafana/grafana-foundation-sdk/prometheus';
 import * as stat from '@grafana/grafana-foundation-sdk/stat';
+import * as table from '@grafana/grafana-foundation-sdk/table';
 import * as timeseries from '@grafana/grafana-foundation-sdk/timeseries';
 
-const DOCS = 'https://github.com/aion-platform/event-streams/blob/main/docs';
-const SOURCE = { type: 'prometheus', uid: '${prometheus}' };
+import { type Query, reference, type Source, SOURCES, sourceOf, type Statement, targets } from './sources';
 
-/** A PromQL expression and the legend of its series. */
-export type Query = [expression: string, legend: string];
+const DOCS = 'https://github.com/aion-platform/event-streams/blob/main/docs';
 
 /** What there is to say of a panel. */
 export interface Panel {
@@ -21,19 +19,30 @@ export interface Panel {
   description: string;
   /** Grafana's name of the unit. */
   unit: string;
-  queries: Query[];
-  /** The alert that watches the same, by its name; without it the link leads to docs/metrics.md. */
+  queries: Query[] | Statement;
+  /** The alert that watches the same, by its name; without it the link leads to the page of the source. */
   alert?: string;
   /** Values from which on it is a warning, and from which on it is bad. */
   thresholds?: { warning?: number; bad: number };
   /** Adds the series up, one on the other. */
   stacked?: boolean;
   max?: number;
+  /** Of a table: the units of its columns that aren't plain numbers or text. */
+  units?: Record<string, string>;
 }
 
+/** Where to read on about what a source has. */
+const PAGES: Record<Source, [title: string, page: string]> = {
+  prometheus: ['What the metrics mean', 'metrics.md'],
+  clickhouse: ['What the tables have', 'clickhouse.md#tables'],
+  sql: ['What the tables have', 'sql.md#tables'],
+};
+
 function link(panel: Panel): dashboard.DashboardLinkBuilder {
-  const title = panel.alert === undefined ? 'What the metrics mean' : `Runbook: ${panel.alert}`;
-  const page = panel.alert === undefined ? 'metrics.md' : `runbook.md#${panel.alert.toLowerCase()}`;
+  const [title, page] =
+    panel.alert === undefined
+      ? PAGES[sourceOf(panel.queries)]
+      : [`Runbook: ${panel.alert}`, `runbook.md#${panel.alert.toLowerCase()}`];
   return new dashboard.DashboardLinkBuilder(title)
     .type(dashboard.DashboardLinkType.Link)
     .url(`${DOCS}/${page}`)
@@ -51,23 +60,12 @@ function steps(panel: Panel): dashboard.ThresholdsConfigBuilder {
   return new dashboard.ThresholdsConfigBuilder().mode(dashboard.ThresholdsMode.Absolute).steps(all);
 }
 
-function targets(panel: Panel, isInstant: boolean): prometheus.DataqueryBuilder[] {
-  return panel.queries.map(([expression, legend], at) => {
-    const query = new prometheus.DataqueryBuilder()
-      .refId(String.fromCharCode('A'.charCodeAt(0) + at))
-      .datasource(SOURCE)
-      .expr(expression)
-      .legendFormat(legend);
-    return isInstant ? query.instant() : query.range();
-  });
-}
-
 /** A number as it is now, a quarter of a row wide. */
 export function number(panel: Panel): stat.PanelBuilder {
   const builder = new stat.PanelBuilder()
     .title(panel.title)
     .description(panel.description)
-    .datasource(SOURCE)
+    .datasource(reference(sourceOf(panel.queries)))
     .unit(panel.unit)
     .height(4)
     .span(6)
@@ -75,7 +73,7 @@ export function number(panel: Panel): stat.PanelBuilder {
     .colorMode(common.BigValueColorMode.Value)
     .graphMode(common.BigValueGraphMode.None)
     .links([link(panel)])
-    .targets(targets(panel, true));
+    .targets(targets(panel.queries, 'number'));
   return panel.max === undefined ? builder : builder.max(panel.max);
 }
 
@@ -88,7 +86,7 @@ export function graph(panel: Panel): timeseries.PanelBuilder {
   const builder = new timeseries.PanelBuilder()
     .title(panel.title)
     .description(panel.description)
-    .datasource(SOURCE)
+    .datasource(reference(sourceOf(panel.queries)))
     .unit(panel.unit)
     .min(0)
     .height(8)
@@ -108,20 +106,42 @@ export function graph(panel: Panel): timeseries.PanelBuilder {
     )
     .tooltip(new common.VizTooltipOptionsBuilder().mode(common.TooltipDisplayMode.Multi))
     .links([link(panel)])
-    .targets(targets(panel, false));
+    .targets(targets(panel.queries, 'graph'));
+  if (sourceOf(panel.queries) === 'clickhouse') {
+    builder.displayName('${__field.labels.series}');
+  }
   return panel.max === undefined ? builder : builder.max(panel.max);
+}
+
+/** Rows as they come, half a row wide. */
+export function rows(panel: Panel): table.PanelBuilder {
+  const builder = new table.PanelBuilder()
+    .title(panel.title)
+    .description(panel.description)
+    .datasource(reference(sourceOf(panel.queries)))
+    .unit(panel.unit)
+    .height(8)
+    .span(12)
+    .cellHeight(common.TableCellHeight.Sm)
+    .links([link(panel)])
+    .targets(targets(panel.queries, 'table'));
+  for (const [column, unit] of Object.entries(panel.units ?? {})) {
+    builder.overrideByName(column, [{ id: 'unit', value: unit }]);
+  }
+  return builder;
 }
 
 /** Rows of panels under a heading. */
 export interface Section {
   title: string;
-  panels: (stat.PanelBuilder | timeseries.PanelBuilder)[];
+  panels: (stat.PanelBuilder | table.PanelBuilder | timeseries.PanelBuilder)[];
 }
 
-/** A dashboard of sections, linked with the others. */
+/** A dashboard of sections that ask one source, linked with the others. */
 export function board(
   [uid, title, description]: [uid: string, title: string, description: string],
   sections: Section[],
+  source: Source = 'prometheus',
 ): dashboard.DashboardBuilder {
   const all = new dashboard.DashboardBuilder(title)
     .uid(uid)
@@ -141,18 +161,20 @@ export function board(
         .keepTime(true),
     )
     .withVariable(
-      new dashboard.DatasourceVariableBuilder('prometheus').label('Prometheus').type('prometheus'),
-    )
-    .withVariable(
+      new dashboard.DatasourceVariableBuilder(source).label(SOURCES[source].label).type(SOURCES[source].type),
+    );
+  if (source === 'prometheus') {
+    all.withVariable(
       new dashboard.QueryVariableBuilder('instance')
         .label('Process')
-        .datasource(SOURCE)
+        .datasource(reference(source))
         .query('label_values(aion_build_info, instance)')
         .refresh(dashboard.VariableRefresh.OnTimeRangeChanged)
         .multi(true)
         .includeAll(true)
         .allValue('.*'),
     );
+  }
   for (const section of sections) {
     all.withRow(new dashboard.RowBuilder(section.title));
     section.panels.forEach((panel) => all.withPanel(panel));

@@ -65,10 +65,12 @@ class Engine:
             code = int(error.headers.get("X-ClickHouse-Exception-Code", 0))
             raise QueryError(code, error.code, error.read().decode()) from None
 
-    def rows(self, sql: str, **settings: object) -> list[list]:
+    def rows(
+        self, sql: str, form: str = "JSONCompactEachRow", **settings: object
+    ) -> list[list]:
         """The rows of an answer, as JSON has them."""
         text = self.query(
-            f"{sql} FORMAT JSONCompactEachRow",
+            f"{sql} FORMAT {form}",
             output_format_json_quote_64bit_integers=0,
             **settings,
         )
