@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import time
@@ -22,7 +23,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from events import decision, text
-from processes import binary, wait
+from processes import Process, binary, wait
 
 
 def set_config(place: Place, **settings: str) -> None:
@@ -46,12 +47,35 @@ def bounds(place: Place, partition: int) -> tuple[int, int]:
     return low, high
 
 
+def moves(run: Process, topic: str) -> list[tuple[str, set[int]]]:
+    """What a process says of the partitions of a topic that came to it and left it, in order."""
+    moves = []
+    for line in run.output().splitlines():
+        found = re.search(
+            rf"(given partitions|giving partitions up|lost partitions).* topic={topic} .*?partitions=\[([\d, ]*)]",
+            line,
+        )
+        if found:
+            moves.append((found[1], {int(n) for n in found[2].split(",") if n}))
+    return moves
+
+
+def held(run: Process, topic: str) -> set[int]:
+    have: set[int] = set()
+    for what, partitions in moves(run, topic):
+        have = have | partitions if what.startswith("given") else have - partitions
+    return have
+
+
 @pytest.mark.topic(partitions=6)
 def test_three_processes_come_and_go(place: Place):
-    first = place.run()
+    """What stays with a process isn't interrupted: a rebalance moves only the partitions that change hands."""
+    # Long enough that nobody is taken for dead who is only slow.
+    patient = {"session__timeout__ms": 15_000}
+    first = place.run(**patient)
     first.wait_ready()
     with Producing(place):
-        second, third = place.run(), place.run()
+        second, third = place.run(**patient), place.run(**patient)
         for run in (second, third):
             run.wait_ready()
         job = f"{place.table}-lake"
@@ -63,10 +87,17 @@ def test_three_processes_come_and_go(place: Place):
             )
 
         second.wait(each_reads_some, "each reads some")
+        shares = [held(run, place.topic) for run in (first, second, third)]
+        assert sorted(n for share in shares for n in share) == list(range(6)), shares
         third.kill()
         assert second.stop(signal.SIGTERM) == 0, second.output()
         time.sleep(2)
     place.wait_and_check()
+    assert held(first, place.topic) == set(range(6))
+    kept = shares[0]
+    assert len(kept) == 2, shares
+    of_kept = [(what, kept & numbers) for what, numbers in moves(first, place.topic)]
+    assert [move for move in of_kept if move[1]] == [("given partitions", kept)]
 
 
 def test_a_rolling_restart_with_static_members(place: Place):

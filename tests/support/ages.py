@@ -80,9 +80,9 @@ def by_metadata(rounds: int) -> dict[str | None, int]:
     return {None: 2 * rounds, '{"n":1}': rounds, '{"a":"b","n":1}': rounds}
 
 
-def framed(id_: int, schema: str, task: str) -> bytes:
+def framed(id_: int, schema: str, task: str, **more: object) -> bytes:
     """An event in Confluent's framing, by a library that is no registry's client."""
     out = io.BytesIO()
-    event = {"task_id": task, "status": "done", "timestamp": datetime.now(UTC)}
+    event = {"task_id": task, "status": "done", "timestamp": datetime.now(UTC), **more}
     fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(schema)), event)
     return b"\0" + id_.to_bytes(4) + out.getvalue()

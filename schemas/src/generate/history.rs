@@ -53,11 +53,16 @@ pub(super) fn due(root: &Path, catalog: &Catalog) -> Result<Vec<GeneratedFile>, 
     let mut refused = Vec::new();
     for schema in public_schemas(catalog) {
         let current = schema.avro_text(NAMESPACE);
-        let earlier = read(root, schema)?;
-        if earlier.last().is_some_and(|(_, text)| *text == current) {
-            continue;
+        let mut earlier = read(root, schema)?;
+        let is_known = earlier.last().is_some_and(|(_, text)| *text == current);
+        if is_known {
+            // Held against the others all the same: it may have been put there by hand.
+            earlier.pop();
         }
         let conflicts = conflicts(root, schema, &current, &earlier)?;
+        if conflicts.is_empty() && is_known {
+            continue;
+        }
         if conflicts.is_empty() {
             let n = earlier.len() + 1;
             let path = format!("{FOLDER}/{}/{n}.avsc", schema.name);

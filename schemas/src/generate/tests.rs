@@ -185,6 +185,21 @@ fn what_was_taken_away_cannot_come_back_as_something_else() {
 }
 
 #[test]
+fn a_form_put_into_the_history_by_hand_is_held_against_the_others() {
+    let (dir, done) = edited(|schema| {
+        schema["required"].as_array_mut().unwrap().push("agent_id".into());
+    });
+    let refused = done.unwrap_err().to_string();
+    let catalog = Catalog::load(&dir.path().join("schemas")).unwrap();
+    let mirrors = files(&catalog);
+    let is_of_tasks = |file: &&GeneratedFile| file.path == "bigdata/schemas/tasks_lifecycle.avsc";
+    let mirror = &mirrors.iter().find(is_of_tasks).unwrap().text;
+    fs::write(dir.path().join("schemas/history/tasks_lifecycle/2.avsc"), mirror).unwrap();
+    assert_eq!(check(dir.path()).unwrap_err().to_string(), refused);
+    assert_eq!(write(dir.path()).unwrap_err().to_string(), refused);
+}
+
+#[test]
 fn a_damaged_history_is_named() {
     let dir = copy();
     write(dir.path()).unwrap();
