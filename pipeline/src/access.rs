@@ -28,10 +28,12 @@ use std::{
 
 use aion_schemas::commands::Commands;
 use axum::http::{HeaderMap, HeaderValue, header};
+use futures::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    jwks::Jwks,
     key::Digest,
     policy::{Policy, Principal},
     rates::Rates,
@@ -96,11 +98,10 @@ impl Access {
         for warning in &policy.warnings {
             tracing::warn!("the access policy, line {}: {}", warning.line, warning.reason);
         }
-        for issuer in &policy.issuers {
-            issuer.fetch(None).await;
-        }
+        join_all(policy.key_sets().map(Jwks::refresh)).await;
         let (policies, policy) = watch::channel(Arc::new(policy));
         if let Some(path) = config.policy.clone() {
+            tokio::spawn(watching::keep_keys(policy.clone(), shutdown.clone()));
             tokio::spawn(watching::watch((path, commands.clone()), policies, shutdown));
         }
         Ok(Arc::new(Access { config, policy, rates: Mutex::default() }))

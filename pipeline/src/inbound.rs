@@ -46,7 +46,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use aion_kafka::{Connection, Producer};
 use aion_schemas::commands::Commands;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use self::{gateway::Gateway, log::Log, metrics::Counters, records::Records, target::Target};
@@ -101,6 +101,8 @@ pub struct Inbound {
     pub gateway: Arc<Gateway>,
     task: JoinHandle<()>,
     noise: JoinHandle<()>,
+    /// The log is read until all is recorded that has ended.
+    reading: DropGuard,
 }
 
 impl Inbound {
@@ -118,7 +120,8 @@ impl Inbound {
         let target = Target::open(&config.to, &Authorities::of_system()).map_err(failed)?;
         let kafka = |cause: aion_kafka::Error| failed(cause.to_string());
         let producer = Producer::open(&config.connection, "aion-inbound").map_err(kafka)?;
-        let log = Log::start(config.connection.clone(), shutdown.clone()).map_err(kafka)?;
+        let reading = CancellationToken::new();
+        let log = Log::start(config.connection.clone(), reading.clone()).map_err(kafka)?;
         let counters = Arc::new(Counters::default());
         let records = Records::new(producer, Arc::clone(&log), Arc::clone(&counters));
         let gateway = Gateway::new((access, commands), records.clone(), config.trusted_proxies);
@@ -128,7 +131,7 @@ impl Inbound {
         let stopped = shutdown.clone();
         let noise = tokio::spawn(async move { noise.sum_up(stopped).await });
         let task = tokio::spawn(dispatch::run(config.connection, around, shutdown));
-        Ok(Inbound { gateway, task, noise })
+        Ok(Inbound { gateway, task, noise, reading: reading.drop_guard() })
     }
 
     /// Waits until what is under way has ended after `shutdown`.
@@ -138,5 +141,6 @@ impl Inbound {
         }
         drop(self.noise.await);
         self.gateway.close();
+        drop(self.reading);
     }
 }

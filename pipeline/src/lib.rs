@@ -20,6 +20,7 @@ pub mod logging;
 pub mod metrics;
 pub mod place;
 pub mod platform;
+mod policy_file;
 pub mod preflight;
 pub mod publish;
 pub mod registry;

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import Producer
-from gates import Gate, command, signature
+from gates import Gate, command, signature, token
 from processes import wait
 
 
@@ -304,3 +304,35 @@ def test_one_of_two_gateways_takes_over_from_the_other(gate: Gate):
         gate.ended(told, 60)
     assert set(accepted) == gate.plane.done.keys()
     assert signature(b"") != signature(b"x")
+
+
+def test_gateways_that_come_and_go_hand_over_what_is_under_way(gate: Gate):
+    """Nobody is killed: so no command is asked for twice."""
+
+    def slowly(_: dict) -> int:
+        time.sleep(0.3)
+        return 200
+
+    gate.start()
+    gate.plane.answer = slowly
+    bearers = [f"Bearer {token(sub=f'actor-{n}')}" for n in range(16)]
+    accepted = []
+    for _ in range(30):
+        for bearer in bearers:
+            answer = gate.send(command(), authorization=bearer)
+            assert answer.status == 202, answer.body
+            accepted.append(answer.json["id"])
+    gate.join().wait_ready()
+    # Members are given partitions a moment after they have joined.
+    second = gate.gateways[1]
+    had = len(gate.plane.done)
+    second.wait(lambda: len(gate.plane.done) > had + 50, "both work", 30)
+    assert gate.gateway.stop() == 0
+    left = len(accepted) - len(gate.plane.done)
+    assert left > 0, "all was done before: the test shows nothing"
+    ended = "aion_commands_ended_total"
+    second.wait(lambda: second.metric("aion_commands_open") == 0, "all is done", 60)
+    assert second.metric(ended) >= left
+    assert set(accepted) == gate.plane.done.keys()
+    again = {key: n for key, n in gate.plane.attempts().items() if n > 1}
+    assert not again

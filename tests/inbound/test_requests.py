@@ -23,6 +23,7 @@ from gates import (
     ask,
     command,
     signature,
+    token,
 )
 from processes import binary, wait
 from standardwebhooks.webhooks import Webhook
@@ -37,22 +38,6 @@ def standard(body: bytes, key: str, at: int) -> dict[str, str]:
         "webhook-timestamp": str(at),
         "webhook-signature": f"v1,{base64.b64encode(mac).decode()}",
     }
-
-
-def token(
-    header: dict | None = None, secret: str = JWT_SECRET, **claims: object
-) -> str:
-    now = int(time.time())
-    usual = {"iss": ISSUER, "aud": "aion", "sub": "ann", "roles": ["reviewers"]}
-    usual |= {"exp": now + 60, "nbf": now - 60}
-    all_claims = {k: v for k, v in (usual | claims).items() if v is not None}
-
-    def part(value: dict) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-    signed = f"{part(header or {'alg': 'HS256', 'typ': 'JWT'})}.{part(all_claims)}"
-    mac = hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest()
-    return f"{signed}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
 
 
 def test_a_command_is_carried_out_and_its_trail_is_whole(open_gate: Gate):

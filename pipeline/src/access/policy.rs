@@ -178,6 +178,22 @@ impl Policy {
         self.keys.is_empty() && self.issuers.is_empty()
     }
 
+    /// The sets of keys of its issuers.
+    pub fn key_sets(&self) -> impl Iterator<Item = &Jwks> {
+        self.issuers.iter().filter_map(|issuer| match &issuer.keys {
+            IssuerKeys::Public(keys) => Some(keys),
+            IssuerKeys::Secret(_) => None,
+        })
+    }
+
+    /// Until its sets of keys are fetched, those hold that an earlier policy had fetched.
+    pub fn take_keys_over(&self, before: &Policy) {
+        for keys in self.key_sets() {
+            let same = before.key_sets().filter(|other| other.place == keys.place);
+            same.for_each(|other| keys.take_over(other));
+        }
+    }
+
     /// Who holds a key that isn't past its time.
     pub fn holder_of_key(&self, text: &str, digest: &Digest, now: i64) -> Option<Arc<Principal>> {
         let kept = self.keys.get(key::prefix(text)?)?;
@@ -234,19 +250,5 @@ impl Issuer {
             tenants: claims.tenants.map(|tenants| tenants.into_iter().collect()),
             rate: self.rate,
         })
-    }
-
-    /// Fetches its keys; until that succeeds, those that an earlier policy had fetched hold.
-    pub async fn fetch(&self, before: Option<&Policy>) {
-        let IssuerKeys::Public(keys) = &self.keys else { return };
-        let known = before.into_iter().flat_map(|policy| &policy.issuers);
-        for other in known {
-            if let IssuerKeys::Public(other) = &other.keys
-                && other.place == keys.place
-            {
-                keys.take_over(other);
-            }
-        }
-        keys.refresh().await;
     }
 }

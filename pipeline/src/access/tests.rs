@@ -196,7 +196,7 @@ async fn public_keys_verify_and_are_never_taken_for_a_secret() {
     std::fs::write(&path, set.to_string()).unwrap();
     let policy =
         policy(&format!("algorithms: [ES256, EdDSA]\n    jwks: 'file:{}'", path.display()));
-    policy.issuers[0].fetch(None).await;
+    policy.key_sets().next().unwrap().refresh().await;
     let sign = |header: Value, with: &dyn Fn(&[u8]) -> Vec<u8>| {
         let signed = encoded(&header.to_string(), &claims().to_string());
         format!("{signed}.{}", b64(&with(signed.as_bytes())))

@@ -1,18 +1,14 @@
-//! Takes up the policy file when it changes, or at SIGHUP: as a whole, or not at all.
+//! Takes up the policy file when it changes, or at SIGHUP: as a whole, or not at all. Keeps issuers' keys fresh.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use aion_schemas::commands::Commands;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch::Sender,
-};
+use futures::future::join_all;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
-use super::policy::{IssuerKeys, Policy};
-
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(5);
+use super::{jwks::Jwks, policy::Policy};
+use crate::policy_file::{Changes, LOOK};
 
 /// Watches a file until `shutdown`.
 pub(super) async fn watch(
@@ -20,41 +16,39 @@ pub(super) async fn watch(
     policies: Sender<Arc<Policy>>,
     shutdown: CancellationToken,
 ) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
+    let mut changes = match Changes::of(path.clone()) {
+        Ok(changes) => changes,
         Err(cause) => return tracing::error!("access: can't listen for SIGHUP: {cause}"),
     };
-    let read = || std::fs::read(&path).ok();
-    let mut seen = read();
-    let mut looks = tokio::time::interval(LOOK);
-    loop {
-        let is_asked = tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = hangup.recv() => true,
-            _ = looks.tick() => false,
-        };
-        let found = read();
-        let before = Arc::clone(&policies.borrow());
-        if found == seen && !is_asked {
-            for issuer in &before.issuers {
-                if let IssuerKeys::Public(keys) = &issuer.keys {
-                    keys.refresh_if_old().await;
-                }
-            }
-            continue;
-        }
-        seen = found;
+    while changes.next(&shutdown).await {
         match Policy::load(&path, &commands) {
             Ok(policy) => {
-                for issuer in &policy.issuers {
-                    issuer.fetch(Some(&before)).await;
-                }
+                policy.take_keys_over(&policies.borrow());
                 tracing::info!("access: the policy was read again");
                 policies.send_replace(Arc::new(policy));
             }
             Err(cause) => {
                 tracing::error!("access: the policy is refused, the one before holds: {cause}");
             }
+        }
+    }
+}
+
+/// Fetches the keys of a policy's issuers, and again when they are old; a set that doesn't answer holds up neither
+/// the others nor the policy.
+pub(super) async fn keep_keys(mut policies: Receiver<Arc<Policy>>, shutdown: CancellationToken) {
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        let policy = Arc::clone(&policies.borrow_and_update());
+        let refreshing = join_all(policy.key_sets().map(Jwks::refresh_if_old));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = refreshing => {}
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = policies.changed() => if changed.is_err() { return },
+            _ = looks.tick() => {}
         }
     }
 }

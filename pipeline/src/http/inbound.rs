@@ -12,6 +12,7 @@
 //! |---|---|
 //! | the address hasn't sent too much that was nothing | 429 |
 //! | body: 256 KiB, JSON, not compressed, within 10 s | 413, 415, 408 |
+//! | bodies of all requests that aren't authenticated yet: 64 MiB | 503 |
 //! | signature over the raw body | 401 |
 //! | body: JSON with its fields | 400 |
 //! | time within 300 s | 401 |
@@ -29,14 +30,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes, to_bytes},
+    body::Body,
     extract::{Extension, Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{sync::SemaphorePermit, time::timeout};
 
 use super::{problem::Problem, serving::Peer};
 use crate::{
@@ -44,7 +46,7 @@ use crate::{
     inbound::{
         command::{Command, Id},
         gateway::{Gateway, Taken, now},
-        log::Known,
+        log::{Full, Known},
         request::{Asked, Wrong, is_timely},
         signature,
         trail::Refusal,
@@ -129,8 +131,9 @@ async fn answer(
     let peer = gateway.peer(connection.ip(), &headers);
     let too_many = |seconds| No::later(StatusCode::TOO_MANY_REQUESTS, "too many requests", seconds);
     gateway.look_at(peer).map_err(too_many)?;
-    let body = read(&headers, body).await?;
+    let (body, room) = read(gateway, &headers, body).await?;
     let asked = authentic(gateway, &headers, &body);
+    drop((body, room));
     let (asked, principal) = match asked {
         Ok(asked) => match gateway.access.identify(&headers).await {
             Ok(principal) => (asked, principal),
@@ -164,9 +167,12 @@ async fn answer(
             let detail = "the first request with this idempotency key is being worked on";
             Err(No::later(StatusCode::CONFLICT, detail, 1))
         }
-        Taken::Full => {
-            let detail =
-                "too many commands wait for the control plane; repeat it with the same key";
+        Taken::Full(full) => {
+            let whose = match full {
+                Full::OfActor => "too many of your commands",
+                Full::OfAll => "too many commands",
+            };
+            let detail = format!("{whose} wait for the control plane; repeat it with the same key");
             Err(No::later(StatusCode::SERVICE_UNAVAILABLE, detail, 30))
         }
         Taken::Unknown(cause) => Err(unknown(&cause)),
@@ -186,7 +192,11 @@ fn unknown(cause: &str) -> No {
 }
 
 /// The body as it came.
-async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, No> {
+async fn read<'a>(
+    gateway: &'a Gateway,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Vec<u8>, SemaphorePermit<'a>), No> {
     let text = |name| headers.get(name).map(HeaderValue::as_bytes);
     let kind = text(header::CONTENT_TYPE).unwrap_or_default();
     let is_json = kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json"))
@@ -195,15 +205,46 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, No> {
         let detail = "Content-Type: application/json is wanted, without Content-Encoding";
         return Err(No::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    match timeout(BODY, to_bytes(body, MAX_BODY_BYTES)).await {
+    match timeout(BODY, collect(gateway, body)).await {
         Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => {
+        Ok(Err(Uncollected::Long)) => {
             let most = MAX_BODY_BYTES >> 10;
             let detail = format!("the body is cut short, or longer than {most} KiB");
             Err(No::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
         }
+        Ok(Err(Uncollected::Crowded)) => {
+            let detail = "too many requests are being read at this moment";
+            Err(No::later(StatusCode::SERVICE_UNAVAILABLE, detail, 1))
+        }
         Err(_) => Err(No::new(StatusCode::REQUEST_TIMEOUT, "the body comes too slowly")),
     }
+}
+
+/// Why a body isn't there.
+enum Uncollected {
+    /// It is longer than it may be, or broke off.
+    Long,
+    /// Those that are there take all the room.
+    Crowded,
+}
+
+/// A body, with the room that it takes.
+async fn collect(
+    gateway: &Gateway,
+    body: Body,
+) -> Result<(Vec<u8>, SemaphorePermit<'_>), Uncollected> {
+    let mut chunks = body.into_data_stream();
+    let mut all = Vec::new();
+    let mut room = gateway.room(0).ok_or(Uncollected::Crowded)?;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Uncollected::Long)?;
+        if all.len() + chunk.len() > MAX_BODY_BYTES {
+            return Err(Uncollected::Long);
+        }
+        room.merge(gateway.room(chunk.len()).ok_or(Uncollected::Crowded)?);
+        all.extend_from_slice(&chunk);
+    }
+    Ok((all, room))
 }
 
 /// What a request asks for whose signature and time are right.

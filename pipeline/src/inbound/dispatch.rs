@@ -8,6 +8,8 @@
 //!
 //! **Invariant:** of an actor one command is under way, the oldest that is open; the next one waits until the log
 //! shows its outcome.
+//! **Invariant:** a partition that was given to this process is served once all is read that stood in the log by then:
+//! whoever had it before has recorded there what it ended.
 //! **Invariant:** what failed is tried again until the control plane has answered for good.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -15,15 +17,19 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use aion_kafka::Connection;
 use rand::Rng;
 use tokio::{
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    sync::{
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        oneshot::Receiver,
+    },
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     command::{Command, Outcome},
+    log::Open,
     metrics::{Counters, count},
-    ownership::{self, Owned},
+    ownership::{self, Member, Owned, Turn},
     records::Records,
     target::{Again, MOST_IN_FLIGHT, RETRY, Shared},
 };
@@ -34,7 +40,7 @@ use crate::webhooks::{
 };
 
 /// How long what is under way is waited for when the process stops.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
 /// How long one record may take to be acknowledged before it is sent again.
 const WRITE: Duration = Duration::from_secs(30);
 /// The pause before joining the group is tried again.
@@ -75,6 +81,9 @@ struct Done {
 
 struct Dispatcher {
     around: Around,
+    member: Member,
+    /// The partitions that are served: of those that were given, those whose log is read since.
+    served: Owned,
     lanes: HashMap<Arc<str>, Lane>,
     in_flight: usize,
     breaker: Breaker,
@@ -84,7 +93,7 @@ struct Dispatcher {
 
 /// Carries out what is to be done in the partitions of this process, until `shutdown`.
 pub async fn run(connection: Connection, around: Around, shutdown: CancellationToken) {
-    let mut member = loop {
+    let member = loop {
         match ownership::join(&connection, shutdown.clone()) {
             Ok(member) => break member,
             Err(cause) => {
@@ -96,21 +105,39 @@ pub async fn run(connection: Connection, around: Around, shutdown: CancellationT
         }
     };
     let (done, mut ended) = mpsc::unbounded_channel();
-    let (lanes, breaker) = (HashMap::new(), Breaker::default());
-    let mut dispatcher =
-        Dispatcher { around, lanes, in_flight: 0, breaker, done, shutdown: shutdown.clone() };
+    let mut given = member.owned.clone();
+    let mut dispatcher = Dispatcher {
+        around,
+        member,
+        served: Owned::default(),
+        lanes: HashMap::new(),
+        in_flight: 0,
+        breaker: Breaker::default(),
+        done,
+        shutdown: shutdown.clone(),
+    };
     let log = Arc::clone(&dispatcher.around.records.log);
+    let mut catching_up = None;
     while !shutdown.is_cancelled() {
-        let partitions = Owned::clone(&member.owned.borrow_and_update());
-        let pause = dispatcher.start_due(&partitions);
+        let owned = Arc::clone(&given.borrow_and_update());
+        dispatcher.served.retain(|number, since| owned.get(number) == Some(since));
+        if catching_up.is_none() && dispatcher.served != *owned {
+            catching_up = Some((owned, log.catch_up()));
+        }
+        let pause = dispatcher.start_due();
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = log.news.notified() => {}
-            changed = member.owned.changed() => {
+            changed = given.changed() => {
                 if changed.is_err() {
                     // The thread has ended, which it does with `shutdown` only.
                     break;
                 }
+            }
+            is_read = read_up(&mut catching_up) => {
+                // If not, the log is being read anew: it is asked again.
+                let asked = catching_up.take().filter(|_| is_read);
+                dispatcher.served.extend(asked.iter().flat_map(|(owned, _)| owned.iter()));
             }
             Some(one) = ended.recv() => dispatcher.note(one),
             () = sleep(pause) => {}
@@ -119,14 +146,22 @@ pub async fn run(connection: Connection, around: Around, shutdown: CancellationT
             dispatcher.note(one);
         }
     }
-    dispatcher.drain(&mut ended).await;
+    let member = dispatcher.drain(&mut ended).await;
     member.left().await;
+}
+
+/// Whether all is read that was to be read, once that is known; waits for ever where nothing is.
+async fn read_up(catching_up: &mut Option<(Arc<Owned>, Receiver<()>)>) -> bool {
+    match catching_up {
+        Some((_, told)) => told.await.is_ok(),
+        None => std::future::pending().await,
+    }
 }
 
 impl Dispatcher {
     /// Starts what is due, who waits longest first: an actor whose command the control plane fails on must not
     /// take every probe, nor one with a small name every place. How long until more is due.
-    fn start_due(&mut self, partitions: &Owned) -> Duration {
+    fn start_due(&mut self) -> Duration {
         let now = now();
         let mut next = now + LONGEST.as_millis() as Millis;
         let mut starting = Vec::new();
@@ -136,9 +171,10 @@ impl Dispatcher {
                 return LONGEST;
             }
             for (actor, queue) in state.open() {
-                let Some(first) = queue.front() else { continue };
+                let Some(first) = queue.first() else { continue };
                 let lane = self.lanes.get(actor);
-                if !partitions.contains(&first.partition) || lane.is_some_and(|lane| lane.is_busy) {
+                let Some(since) = self.served.get(&first.partition) else { continue };
+                if lane.is_some_and(|lane| lane.is_busy) {
                     continue;
                 }
                 if let Some(lane) = lane.filter(|lane| lane.due > now) {
@@ -146,17 +182,21 @@ impl Dispatcher {
                     continue;
                 }
                 let due = lane.map_or(0, |lane| lane.due);
-                starting.push((due, Arc::clone(&first.command)));
+                starting.push((due, *since, first.clone()));
             }
         }
-        starting.sort_by_key(|(due, _)| *due);
-        for (_, command) in starting.into_iter().take(MOST_IN_FLIGHT - self.in_flight) {
+        starting.sort_by_key(|(due, ..)| *due);
+        for (_, since, Open { partition, command }) in
+            starting.into_iter().take(MOST_IN_FLIGHT - self.in_flight)
+        {
+            // It may have been asked back a moment ago.
+            let Some(turn) = self.member.begin(partition, since) else { continue };
             match self.breaker.permit(now) {
                 Permit::Any => {}
                 Permit::Probe => self.breaker.probe(),
                 Permit::Nothing => break,
             }
-            self.start(command);
+            self.start(command, turn);
         }
         // Lanes of actors who have nothing open are forgotten.
         if self.lanes.len() > 2 * MOST_IN_FLIGHT {
@@ -166,7 +206,7 @@ impl Dispatcher {
         Duration::from_millis((next - now).max(1) as u64)
     }
 
-    fn start(&mut self, command: Arc<Command>) {
+    fn start(&mut self, command: Arc<Command>, turn: Turn) {
         let actor = Arc::clone(&command.actor);
         let lane = self.lanes.entry(Arc::clone(&actor)).or_default();
         lane.is_busy = true;
@@ -177,6 +217,7 @@ impl Dispatcher {
         tokio::spawn(async move {
             let mut was_asked = false;
             let outcome = attempt(&around, (&command, conflicts), &mut was_asked, &shutdown).await;
+            drop(turn);
             // Nobody listens any more where the process has stopped.
             drop(done.send(Done { actor, outcome, was_asked }));
         });
@@ -209,14 +250,16 @@ impl Dispatcher {
     }
 
     /// Waits a moment for what is under way; what doesn't end is dispatched again by the next process.
-    async fn drain(mut self, ended: &mut UnboundedReceiver<Done>) {
+    async fn drain(mut self, ended: &mut UnboundedReceiver<Done>) -> Member {
         let until = Instant::now() + DRAIN;
         while self.in_flight > 0 {
-            match tokio::time::timeout_at(until, ended.recv()).await {
-                Ok(Some(one)) => self.note(one),
-                _ => return tracing::warn!("commands: {} are left under way", self.in_flight),
-            }
+            let Ok(Some(one)) = tokio::time::timeout_at(until, ended.recv()).await else {
+                tracing::warn!("commands: {} are left under way", self.in_flight);
+                break;
+            };
+            self.note(one);
         }
+        self.member
     }
 }
 

@@ -2,19 +2,22 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aion_schemas::{commands::Commands, log::Timestamp};
 use axum::http::HeaderMap;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     command::{Command, Id},
-    log::{Known, State},
+    log::{Full, Known, State},
     metrics::Counters,
     records::Records,
     trail::{self, Refusal},
@@ -26,9 +29,8 @@ use crate::{
 
 /// How long an answer waits for acknowledgements.
 const WAIT: Duration = Duration::from_secs(10);
-/// So much may wait for the control plane; beyond it nothing more is taken in.
-const MOST_OPEN: usize = 100_000;
-const MOST_OPEN_BYTES: usize = 256 << 20;
+/// So many bytes of bodies that aren't authenticated are held at a time, whoever sends them.
+const ROOM_BYTES: usize = 64 << 20;
 /// Requests a second of one address that turn out not to be authenticated.
 const FAILURES: f64 = 100.0;
 /// How often requests that weren't authenticated are summed up.
@@ -46,7 +48,7 @@ pub enum Taken {
     /// Whether it is recorded isn't known.
     Unknown(String),
     /// Too much waits for the control plane already.
-    Full,
+    Full(Full),
 }
 
 /// Takes commands in.
@@ -60,6 +62,8 @@ pub struct Gateway {
     trusted_proxies: Vec<Net>,
     in_progress: Mutex<HashSet<Id>>,
     failures: Mutex<Rates<IpAddr>>,
+    /// For bytes of bodies that aren't authenticated.
+    room: Semaphore,
 }
 
 /// An id that is being worked on, until this is dropped.
@@ -79,7 +83,8 @@ impl Gateway {
         trusted_proxies: Vec<Net>,
     ) -> Gateway {
         let (in_progress, failures) = (Mutex::default(), Mutex::default());
-        Gateway { access, commands, records, trusted_proxies, in_progress, failures }
+        let room = Semaphore::new(ROOM_BYTES);
+        Gateway { access, commands, records, trusted_proxies, in_progress, failures, room }
     }
 
     /// Takes nothing more in: the process is stopping.
@@ -108,28 +113,33 @@ impl Gateway {
     pub fn peer(&self, connection: IpAddr, headers: &HeaderMap) -> IpAddr {
         let is_trusted =
             |address: IpAddr| self.trusted_proxies.iter().any(|net| net.contains(address));
-        let mut peer = connection;
+        let mut peer = connection.to_canonical();
         let lines = headers.get_all("x-forwarded-for").iter().rev();
         let texts = lines.filter_map(|line| line.to_str().ok());
         for text in texts.flat_map(|line| line.rsplit(',')) {
             if !is_trusted(peer) {
                 break;
             }
-            let Ok(before) = text.trim().parse() else { break };
-            peer = before;
+            let Ok(before) = text.trim().parse::<IpAddr>() else { break };
+            peer = before.to_canonical();
         }
         peer
+    }
+
+    /// Room for so many bytes of a body that isn't authenticated, where there is some.
+    pub fn room(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        self.room.try_acquire_many(u32::try_from(bytes).ok()?).ok()
     }
 
     /// Lets a request of an address be looked at; seconds to wait where too many of its were nothing.
     pub fn look_at(&self, peer: IpAddr) -> Result<(), u64> {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.take(&peer, FAILURES, now_ms())
+        failures.take(&sender(peer), FAILURES, now_ms())
     }
 
     /// It was authenticated, and doesn't count.
     pub fn was_good(&self, peer: IpAddr) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).give_back(&peer);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).give_back(&sender(peer));
     }
 
     /// Takes a command in, if it is a new one.
@@ -145,10 +155,11 @@ impl Gateway {
             if !state.is_ready() {
                 return Taken::Unknown("the log of commands is being read".to_owned());
             }
-            let (count, bytes) = state.open_size();
             let known = state.find(id).cloned();
-            if known.is_none() && (count >= MOST_OPEN || bytes >= MOST_OPEN_BYTES) {
-                return Taken::Full;
+            if known.is_none()
+                && let Some(full) = state.full_for(&command.actor)
+            {
+                return Taken::Full(full);
             }
             known
         };
@@ -198,6 +209,16 @@ impl Gateway {
             if is_over {
                 return;
             }
+        }
+    }
+}
+
+/// Whom a rate is for: an address, of IPv6 the network of 64 bits that one subscriber has at least.
+fn sender(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
         }
     }
 }

@@ -6,36 +6,23 @@
 //! **Invariant:** what stands here stood in the log, in its order; a record that isn't a command's is passed over,
 //! counted, and said.
 
+mod reading;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::Thread,
-    time::Duration,
 };
 
-use aion_kafka::{
-    Admin, Connection, Error, Isolation, Limits, Reader, Reading, Spot, TopicPartition, Unread,
-};
-use aion_schemas::log::{Offset, Timestamp};
+use aion_kafka::{Connection, Error};
+use aion_schemas::log::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
     COMMANDS,
-    command::{Command, Content, Entry, Id, Outcome, read},
+    command::{Command, Content, Entry, Id, Outcome},
 };
-
-const FETCH: usize = 4_096;
-/// How long to wait where nothing is new, and where somebody waits for it.
-const PAUSE: Duration = Duration::from_millis(20);
-const SHORT: Duration = Duration::from_millis(1);
-/// The pause after a failure.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How long a question to the cluster may take.
-const WAIT: Duration = Duration::from_secs(10);
-/// How often it is asked whether the topic is still the one that is read.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// What is known of a command.
 #[derive(Clone, Debug)]
@@ -65,18 +52,83 @@ pub struct Open {
     pub command: Arc<Command>,
 }
 
+/// So much may wait for the control plane; beyond it nothing more is taken in.
+const MOST_OPEN: Size = Size { count: 100_000, bytes: 256 << 20 };
+/// And so much of one actor's, so that one whose commands the control plane fails on leaves room for others.
+const MOST_OPEN_OF_ONE: Size = Size { count: 10_000, bytes: 32 << 20 };
+
+/// Of whom too much waits for the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Of the actor that sends more.
+    OfActor,
+    /// Of all together.
+    OfAll,
+}
+
+/// So many commands, and the bytes that they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// How many.
+    pub count: usize,
+    /// How many bytes.
+    pub bytes: usize,
+}
+
+impl Size {
+    /// Whether it is as much as `most`, in number or in bytes.
+    fn reaches(self, most: Size) -> bool {
+        self.count >= most.count || self.bytes >= most.bytes
+    }
+
+    fn add(&mut self, command: &Command) {
+        self.count += 1;
+        self.bytes += command.bytes();
+    }
+
+    fn subtract(&mut self, command: &Command) {
+        self.count -= 1;
+        self.bytes -= command.bytes();
+    }
+}
+
+/// What is to be done for one actor.
+#[derive(Debug, Default)]
+pub struct Queue {
+    commands: VecDeque<Open>,
+    size: Size,
+}
+
+impl Queue {
+    /// In order.
+    pub fn commands(&self) -> impl Iterator<Item = &Open> {
+        self.commands.iter()
+    }
+
+    /// The one to be done next.
+    pub fn first(&self) -> Option<&Open> {
+        self.commands.front()
+    }
+
+    /// How much it is.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+}
+
 /// What was read.
 #[derive(Debug, Default)]
 pub struct State {
     known: HashMap<Id, Known>,
     /// Commands without an outcome: for each actor in order.
-    open: BTreeMap<Arc<str>, VecDeque<Open>>,
-    open_count: usize,
-    open_bytes: usize,
+    open: BTreeMap<Arc<str>, Queue>,
+    open_size: Size,
     /// Names of actions, each once.
     actions: BTreeSet<Arc<str>>,
     waiting: HashMap<Id, Vec<oneshot::Sender<()>>>,
-    is_ready: bool,
+    /// Who wants to know when all is read that stands in the log now.
+    catching_up: Vec<oneshot::Sender<()>>,
+    is_read: bool,
     trouble: Option<String>,
     ignored: u64,
 }
@@ -91,9 +143,9 @@ pub struct Log {
 }
 
 impl State {
-    /// Whether the log has been read to the end that it had when this process began.
+    /// Whether the log has been read to the end that it had when this process began, and can be read on.
     pub fn is_ready(&self) -> bool {
-        self.is_ready
+        self.is_read && self.trouble.is_none()
     }
 
     /// Why it can't be read, if it can't.
@@ -107,18 +159,27 @@ impl State {
     }
 
     /// What is to be done, for each actor in order.
-    pub fn open(&self) -> &BTreeMap<Arc<str>, VecDeque<Open>> {
+    pub fn open(&self) -> &BTreeMap<Arc<str>, Queue> {
         &self.open
     }
 
-    /// How many are to be done, and the bytes that they take.
-    pub fn open_size(&self) -> (usize, usize) {
-        (self.open_count, self.open_bytes)
+    /// How much is to be done.
+    pub fn open_size(&self) -> Size {
+        self.open_size
+    }
+
+    /// Whether so much waits already that no more of an actor's is taken in.
+    pub fn full_for(&self, actor: &str) -> Option<Full> {
+        let of_actor = self.open.get(actor).map(Queue::size).unwrap_or_default();
+        if of_actor.reaches(MOST_OPEN_OF_ONE) {
+            return Some(Full::OfActor);
+        }
+        self.open_size.reaches(MOST_OPEN).then_some(Full::OfAll)
     }
 
     /// When the oldest of them was taken in.
     pub fn oldest_open(&self) -> Option<Timestamp> {
-        let firsts = self.open.values().filter_map(VecDeque::front);
+        let firsts = self.open.values().filter_map(Queue::first);
         firsts.map(|open| open.command.received_at).min()
     }
 
@@ -161,10 +222,10 @@ impl State {
                     is_audited: false,
                 },
             );
-            self.open_count += 1;
-            self.open_bytes += command.bytes();
+            self.open_size.add(&command);
             let queue = self.open.entry(Arc::clone(&command.actor)).or_default();
-            queue.push_back(Open { partition, command: Arc::new(command) });
+            queue.size.add(&command);
+            queue.commands.push_back(Open { partition, command: Arc::new(command) });
         }
         self.tell(id);
     }
@@ -180,13 +241,13 @@ impl State {
             // Its own audit event was acknowledged before the outcome was written.
             known.is_audited = true;
             if let Some(queue) = self.open.get_mut(&known.actor) {
-                if let Some(at) = queue.iter().position(|open| open.command.id == id)
-                    && let Some(open) = queue.remove(at)
+                if let Some(at) = queue.commands.iter().position(|open| open.command.id == id)
+                    && let Some(open) = queue.commands.remove(at)
                 {
-                    self.open_count -= 1;
-                    self.open_bytes -= open.command.bytes();
+                    self.open_size.subtract(&open.command);
+                    queue.size.subtract(&open.command);
                 }
-                if queue.is_empty() {
+                if queue.commands.is_empty() {
                     self.open.remove(&known.actor);
                 }
             }
@@ -209,7 +270,7 @@ impl Log {
         let thread = Arc::clone(&log);
         std::thread::Builder::new()
             .name("commands-log".into())
-            .spawn(move || thread.keep(&connection, &shutdown))
+            .spawn(move || reading::keep(&thread, &connection, &shutdown))
             .map_err(|cause| Error::Configuration {
                 doing: "start the thread that reads commands".into(),
                 detail: cause.to_string(),
@@ -236,6 +297,16 @@ impl Log {
         waiting
     }
 
+    /// Tells when all is read that stands in the log now. Where it has to be read anew it doesn't tell: ask again.
+    pub fn catch_up(&self) -> oneshot::Receiver<()> {
+        let (told, waiting) = oneshot::channel();
+        self.lock().catching_up.push(told);
+        if let Some(thread) = self.reading.get() {
+            thread.unpark();
+        }
+        waiting
+    }
+
     /// Nobody waits for that id any more, or somebody else still does.
     pub fn forget(&self, id: Id) {
         let mut state = self.lock();
@@ -246,103 +317,6 @@ impl Log {
             }
         }
     }
-
-    /// Reads, and begins anew where the topic is another or can't be read.
-    fn keep(&self, connection: &Connection, shutdown: &CancellationToken) {
-        self.reading.get_or_init(std::thread::current);
-        while !shutdown.is_cancelled() {
-            let Err(trouble) = self.read(connection, shutdown) else { return };
-            tracing::error!("commands: {trouble}; read again in {} s", AGAIN.as_secs());
-            let mut state = self.lock();
-            // Nothing that was read is believed any more but by those who wait for more of it.
-            let waiting = std::mem::take(&mut state.waiting);
-            *state = State { waiting, trouble: Some(trouble), ..State::default() };
-            drop(state);
-            std::thread::sleep(AGAIN);
-        }
-    }
-
-    fn read(&self, connection: &Connection, shutdown: &CancellationToken) -> Result<(), String> {
-        let text = |error: Error| error.to_string();
-        let admin = Admin::open(connection, WAIT).map_err(text)?;
-        let (topic, count) = find(&admin)?;
-        let at = |spot| -> Vec<_> {
-            let numbers = 0..count as i32;
-            numbers.map(|number| (TopicPartition::new(COMMANDS, number), spot)).collect()
-        };
-        let ends = admin.offsets(&at(Spot::Next), Isolation::Committed).map_err(text)?;
-        let starts = admin.offsets(&at(Spot::First), Isolation::Committed).map_err(text)?;
-        let reader = Reader::open(connection, "aion-commands", Limits::default()).map_err(text)?;
-        let mut readings = Vec::with_capacity(count);
-        for ((partition, _), start) in at(Spot::First).iter().zip(&starts) {
-            readings.push((reader.start(partition, *start).map_err(text)?, *start));
-        }
-        let mut looked = std::time::Instant::now();
-        while !shutdown.is_cancelled() {
-            let mut has_moved = false;
-            for (number, (reading, next)) in readings.iter_mut().enumerate() {
-                has_moved |= self.fetch(number as i32, reading, next)?;
-            }
-            let is_at_end = readings.iter().zip(&ends).all(|((_, next), end)| next >= end);
-            let mut state = self.lock();
-            if is_at_end && !state.is_ready {
-                (state.is_ready, state.trouble, has_moved) = (true, None, true);
-            }
-            let pause = if state.waiting.is_empty() { PAUSE } else { SHORT };
-            drop(state);
-            if has_moved {
-                self.news.notify_one();
-                continue;
-            }
-            if looked.elapsed() > LOOK {
-                looked = std::time::Instant::now();
-                if find(&admin)? != (topic, count) {
-                    return Err(format!("{COMMANDS} isn't the topic that it was"));
-                }
-            }
-            std::thread::park_timeout(pause);
-        }
-        Ok(())
-    }
-
-    /// Takes in what is new of a partition.
-    fn fetch(
-        &self,
-        partition: i32,
-        reading: &mut Reading,
-        next: &mut Offset,
-    ) -> Result<bool, String> {
-        let mut entries = Vec::new();
-        let fetched = reading.fetch(FETCH, Duration::ZERO, |record| {
-            entries.push((record.offset, read(record.key, record.value)));
-        });
-        let fetched = fetched.map_err(|unread| match unread {
-            Unread::OutOfRange(at) => format!("{COMMANDS}[{partition}] has lost offset {at}"),
-            Unread::Failed(error) => error.to_string(),
-        })?;
-        let has_moved = fetched.next > *next;
-        *next = fetched.next;
-        if entries.is_empty() {
-            return Ok(has_moved);
-        }
-        let mut state = self.lock();
-        for (offset, entry) in entries {
-            match entry {
-                Ok(entry) => state.take(partition, entry),
-                Err(reason) => {
-                    state.ignored += 1;
-                    tracing::warn!("{COMMANDS}[{partition}] at {offset} is no command: {reason}");
-                }
-            }
-        }
-        Ok(true)
-    }
-}
-
-fn find(admin: &Admin) -> Result<(Uuid, usize), String> {
-    let found = admin.topic_ids(&[COMMANDS]).map_err(|error| error.to_string())?;
-    let found = found.first().and_then(|one| Some((one.id?, one.partitions)));
-    found.ok_or_else(|| format!("there is no topic {COMMANDS}: run `aion bootstrap`"))
 }
 
 #[cfg(test)]
@@ -364,7 +338,7 @@ mod tests {
     }
 
     fn open(state: &State, actor: &str) -> Vec<String> {
-        let queue = state.open().get(actor).into_iter().flatten();
+        let queue = state.open().get(actor).into_iter().flat_map(Queue::commands);
         queue.map(|open| open.command.key.clone()).collect()
     }
 
@@ -375,8 +349,8 @@ mod tests {
         state.take(0, Entry::Accepted(command("a", "k", "two")));
         let first = command("a", "k", "one");
         assert_eq!(state.find(first.id).unwrap().content, first.content);
-        assert_eq!((state.open_size().0, open(&state, "a")), (1, vec!["k".to_owned()]));
-        assert_eq!(state.open()["a"][0].command.parameters, r#"{"module":"one"}"#);
+        assert_eq!((state.open_size().count, open(&state, "a")), (1, vec!["k".to_owned()]));
+        assert_eq!(state.open()["a"].first().unwrap().command.parameters, r#"{"module":"one"}"#);
     }
 
     #[test]
@@ -397,10 +371,38 @@ mod tests {
         assert!(!state.open().contains_key("b"));
         state.take(0, Entry::Ended(command("a", "1", "m").id, outcome(true)));
         state.take(0, Entry::Ended(command("a", "3", "m").id, outcome(true)));
-        assert_eq!((state.open_size(), state.oldest_open()), ((0, 0), None));
+        assert_eq!((state.open_size(), state.oldest_open()), (Size::default(), None));
         // Accepted again after it has ended, it isn't to be done again.
         state.take(0, Entry::Accepted(command("a", "1", "m")));
-        assert_eq!(state.open_size().0, 0);
+        assert_eq!(state.open_size().count, 0);
+    }
+
+    #[test]
+    fn one_actor_leaves_room_for_the_others() {
+        let mut state = State::default();
+        let fill = |state: &mut State, actor: &str| {
+            let mut taken = 0;
+            while state.full_for(actor).is_none() {
+                state.take(0, Entry::Accepted(command(actor, &taken.to_string(), "m")));
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!(fill(&mut state, "a"), MOST_OPEN_OF_ONE.count);
+        assert_eq!((state.full_for("a"), state.full_for("b")), (Some(Full::OfActor), None));
+        for other in 1..MOST_OPEN.count / MOST_OPEN_OF_ONE.count {
+            fill(&mut state, &other.to_string());
+        }
+        assert_eq!(state.full_for("b"), Some(Full::OfAll));
+        state.take(0, Entry::Ended(command("a", "0", "m").id, outcome(true)));
+        assert_eq!((state.full_for("a"), state.full_for("b")), (None, None));
+        // By bytes.
+        let mut state = State::default();
+        let large = "x".repeat(1 << 20);
+        for number in 0..32 {
+            state.take(0, Entry::Accepted(command("a", &number.to_string(), &large)));
+        }
+        assert_eq!((state.full_for("a"), state.full_for("b")), (Some(Full::OfActor), None));
     }
 
     #[test]
@@ -409,6 +411,6 @@ mod tests {
         state.take(0, Entry::Ended(command("a", "1", "m").id, outcome(true)));
         assert_eq!(state.ignored(), 1);
         state.take(0, Entry::Accepted(command("a", "1", "m")));
-        assert_eq!(state.open_size().0, 1, "it is to be done all the same");
+        assert_eq!(state.open_size().count, 1, "it is to be done all the same");
     }
 }

@@ -81,7 +81,7 @@ pub(crate) fn families(
 fn of_log(state: &State) -> prometheus::Result<Vec<MetricFamily>> {
     let help = "Commands that were accepted and have no outcome yet, of all processes.";
     let open = Gauge::new("aion_commands_open", help)?;
-    open.set(state.open_size().0 as f64);
+    open.set(state.open_size().count as f64);
     let help = "Seconds since the oldest of them was accepted, 0 when there are none.";
     let oldest = Gauge::new("aion_commands_oldest_open_seconds", help)?;
     let age = |at: aion_schemas::log::Timestamp| (now() - at.0 / 1_000).max(0) as f64 / 1e3;

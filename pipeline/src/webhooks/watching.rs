@@ -7,10 +7,7 @@ use std::{
 };
 
 use aion_kafka::Admin;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch::Sender,
-};
+use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,9 +16,8 @@ use super::{
     retention,
     status::Statuses,
 };
+use crate::policy_file::Changes;
 
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(5);
 /// How long a question to the cluster may take.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -31,23 +27,11 @@ pub(super) async fn watch(
     (policies, statuses): (Sender<Arc<Policy>>, Statuses),
     shutdown: CancellationToken,
 ) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
+    let mut changes = match Changes::of(path.clone()) {
+        Ok(changes) => changes,
         Err(cause) => return tracing::error!("webhooks: can't listen for SIGHUP: {cause}"),
     };
-    let mut seen = read(&path);
-    let mut looks = tokio::time::interval(LOOK);
-    loop {
-        let is_asked = tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = hangup.recv() => true,
-            _ = looks.tick() => false,
-        };
-        let found = read(&path);
-        if found == seen && !is_asked {
-            continue;
-        }
-        seen = found;
+    while changes.next(&shutdown).await {
         match load(&path, &around).await {
             Ok(policy) => {
                 tracing::info!(
@@ -62,10 +46,6 @@ pub(super) async fn watch(
             }
         }
     }
-}
-
-fn read(path: &Path) -> Option<Vec<u8>> {
-    std::fs::read(path).ok()
 }
 
 async fn load(path: &Path, around: &Surroundings) -> Result<Policy, String> {

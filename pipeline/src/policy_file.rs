@@ -1,0 +1,45 @@
+//! A policy file that is taken up when it changes, or at SIGHUP: how that is noticed.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::Interval,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often the file is looked at.
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
+
+/// Notices changes of a file.
+pub(crate) struct Changes {
+    path: PathBuf,
+    seen: Option<Vec<u8>>,
+    hangup: Signal,
+    looks: Interval,
+}
+
+impl Changes {
+    /// Those from what the file is now.
+    pub(crate) fn of(path: PathBuf) -> io::Result<Changes> {
+        let hangup = signal(SignalKind::hangup())?;
+        let (seen, looks) = (std::fs::read(&path).ok(), tokio::time::interval(LOOK));
+        Ok(Changes { path, seen, hangup, looks })
+    }
+
+    /// Waits until the file is another or somebody asks for it by SIGHUP; false when `shutdown` comes first.
+    pub(crate) async fn next(&mut self, shutdown: &CancellationToken) -> bool {
+        loop {
+            let is_asked = tokio::select! {
+                () = shutdown.cancelled() => return false,
+                _ = self.hangup.recv() => true,
+                _ = self.looks.tick() => false,
+            };
+            let found = std::fs::read(&self.path).ok();
+            if found != self.seen || is_asked {
+                self.seen = found;
+                return true;
+            }
+        }
+    }
+}
