@@ -11,6 +11,13 @@ from pathlib import Path
 import pytest
 from clickhouse.engine import Engine
 from confluent_kafka import Producer
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from processes import Audit, Dev, Process, binary, sql
 
 TASKS = "aion.tasks.lifecycle"
@@ -101,10 +108,22 @@ def both(tmp_path: Path):
     engine.kill()
 
 
+def set_times(brokers: str, kind: str) -> None:
+    set_to = AlterConfigOpType.SET
+    entry = ConfigEntry("message.timestamp.type", kind, incremental_operation=set_to)
+    topic = ConfigResource(ResourceType.TOPIC, TASKS, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": brokers})
+    admin.incremental_alter_configs([topic])[topic].result(20)
+
+
 def test_both_are_exact_and_say_the_same(both: Both):
     told = both.tell("validate", "--connect")
     assert "window 10000 of at least" in told, told
-    assert "NOT GIVEN" not in told, told
+    assert "NOT GIVEN" not in told and "refused" not in told, told
+    set_times(both.dev.kafka, "CreateTime")
+    told = both.tell("validate", "--connect")
+    assert "exports of it are refused, since its message.timestamp.type is" in told
+    set_times(both.dev.kafka, "LogAppendTime")
     both.start()
     both.send(["done"] * 500)
     both.wait(500, 500)

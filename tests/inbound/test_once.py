@@ -336,3 +336,17 @@ def test_gateways_that_come_and_go_hand_over_what_is_under_way(gate: Gate):
     assert set(accepted) == gate.plane.done.keys()
     again = {key: n for key, n in gate.plane.attempts().items() if n > 1}
     assert not again
+
+
+def test_commands_may_go_to_a_topic(gate: Gate):
+    gate.start(topic="control.commands")
+    answer = gate.send(command(parameters={"proposal_id": "p9"}))
+    told = answer.json["id"]
+    assert gate.ended(told)["state"] == "succeeded"
+    assert gate.audit(told) == {"accepted": 1, "succeeded": 1}
+    (message,) = gate.messages("control.commands")
+    assert message.key() == b"reviewer"
+    assert dict(message.headers())["Idempotency-Key"] == told.encode()
+    asked = json.loads(message.value())
+    assert (asked["id"], asked["parameters"]) == (told, {"proposal_id": "p9"})
+    assert gate.plane.attempts() == {}

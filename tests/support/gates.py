@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from brokers import Embedded
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from posts import Server
 from processes import Process, binary, wait
 from standardwebhooks.webhooks import Webhook
@@ -98,6 +98,7 @@ class Gate:
         ]:
             (folder / name).write_text(text)
         self.entries: list[str] = []
+        self.topic = ""
         self.principal("reviewer", "approve", rate=100_000)
         self.principal("installer", "install", tenants='["acme"]')
         self.principal("auditor", "read")
@@ -137,7 +138,9 @@ class Gate:
             f"secret: 'file:{self.folder / 'jwt'}', roles: {{reviewers: [approve]}}}}\n{more}"
         )
 
-    def start(self, gateways: int = 1, log: str = LOG) -> None:
+    def start(self, gateways: int = 1, log: str = LOG, topic: str = "") -> None:
+        """Commands go to the control plane, or to a topic."""
+        self.topic = topic
         self.broker.start()
         done = self.broker.bootstrap()
         assert done.returncode == 0, done.stdout + done.stderr
@@ -167,10 +170,17 @@ class Gate:
             f'[log]\nfilter = "{log}"\n'
             # One job a process, each with a topic of its own: a job is wanted.
             f'[[job]]\ntopic = "{("aion.commands", "aion.gaps")[number]}"\nsinks = ["lake"]\n'
-            f'[inbound]\nurl = "{self.plane.url}"\nsecrets = ["file:{self.folder / "control"}"]\n'
-            f'allow_http = true\nallow_private = ["127.0.0.1"]\ntimeout_s = 5\n'
+            f"[inbound]\n{self.target()}"
         )
         gateway.launch("run", "--config", file)
+
+    def target(self) -> str:
+        if self.topic:
+            return f'topic = "{self.topic}"\n'
+        return (
+            f'url = "{self.plane.url}"\nsecrets = ["file:{self.folder / "control"}"]\n'
+            f'allow_http = true\nallow_private = ["127.0.0.1"]\ntimeout_s = 5\n'
+        )
 
     @property
     def gateway(self) -> Process:
@@ -220,6 +230,9 @@ class Gate:
 
     def read(self, topic: str) -> list[dict]:
         """Every record of a topic, to its end."""
+        return [json.loads(message.value()) for message in self.messages(topic)]
+
+    def messages(self, topic: str) -> list[Message]:
         client = self.broker.client(
             "reader", group__id=str(uuid.uuid4()), enable__auto__commit=False
         )
@@ -235,7 +248,7 @@ class Gate:
                 message = consumer.poll(10)
                 assert message is not None and not message.error(), message
                 at = message.offset() + 1
-                found.append(json.loads(message.value()))
+                found.append(message)
         consumer.close()
         return found
 

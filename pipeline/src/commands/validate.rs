@@ -31,6 +31,8 @@ use crate::{
 
 /// How long the cluster may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The setting of a topic that says whose times its records have.
+const TIMES: &str = "message.timestamp.type";
 /// A clock that is further off than this is worth a word.
 const CLOCK_S: i64 = 5;
 
@@ -174,7 +176,11 @@ async fn looked(config: &Config) -> anyhow::Result<Vec<Line>> {
             },
         };
         line.known = match (place, of_topic(&cluster, &job.topic)) {
-            (broken @ Known::Broken(_), _) | (broken, None) => broken,
+            (place @ Known::Broken(_), _) | (place, None) => place,
+            (Known::Holds(place), Some(Known::Holds(note))) => {
+                Known::Holds(format!("{place}; {note}"))
+            }
+            (place, Some(Known::Holds(_))) => place,
             (_, Some(topic)) => topic,
         };
     }
@@ -220,7 +226,7 @@ fn known(cause: &SinkError) -> Known {
     }
 }
 
-/// What the cluster says of topics: by name, what keeps a job from its promise.
+/// What the cluster says of topics: by name, what keeps a job from its promise, or is worth a word.
 type Cluster = Result<Vec<(Arc<str>, Known)>, String>;
 
 fn of_topic(cluster: &Cluster, topic: &Topic) -> Option<Known> {
@@ -243,7 +249,19 @@ fn kafka(connection: &Connection, topics: &[Arc<Topic>]) -> Cluster {
         if found.iter().all(|one| one.id.is_none()) {
             let what = format!("there is no topic {}: `aion bootstrap` makes it", topic.name);
             told.push((Arc::clone(&topic.name), Known::Broken(what)));
+        } else if let Some(value) = producers_times(&admin, topic) {
+            let what = format!(
+                "exports of it are refused, since its {TIMES} is {value}: `aion bootstrap` sets LogAppendTime"
+            );
+            told.push((Arc::clone(&topic.name), Known::Holds(what)));
         }
     }
     Ok(told)
+}
+
+/// How a topic gets its times, where they aren't the log's own. An account that may not look is told nothing.
+fn producers_times(admin: &Admin, topic: &Topic) -> Option<String> {
+    let settings = admin.describe_configs(&topic.name).ok()?;
+    let (.., value, _) = settings.into_iter().find(|(name, ..)| name == TIMES)?;
+    value.filter(|value| value != "LogAppendTime" && !topic.internal)
 }
