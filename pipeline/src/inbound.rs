@@ -43,7 +43,7 @@ pub mod trail;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use aion_kafka::{Connection, Producer};
+use aion_kafka::{Admin, Connection, Producer};
 use aion_schemas::commands::Commands;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -62,6 +62,9 @@ pub const COMMANDS: &str = "aion.commands";
 pub const AUDIT: &str = "aion.audit.activity";
 /// The group whose members share the partitions of commands. Its name is in the gateway account's reach.
 pub const GROUP: &str = "gateway-commands";
+
+/// How long a question to the cluster may take.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// `[inbound]`, checked.
 #[derive(Clone, Debug)]
@@ -126,6 +129,10 @@ impl Inbound {
         let records = Records::new(producer, Arc::clone(&log), Arc::clone(&counters));
         let gateway = Gateway::new((access, commands), records.clone(), config.trusted_proxies);
         let gateway = Arc::new(gateway);
+        if let To::Topic(topic) = config.to {
+            let connection = config.connection.clone();
+            tokio::task::spawn_blocking(move || say_if_missing(&connection, &topic));
+        }
         let around = dispatch::Around { records, target: Arc::new(target), counters };
         let noise = Arc::clone(&gateway);
         let stopped = shutdown.clone();
@@ -142,5 +149,16 @@ impl Inbound {
         drop(self.noise.await);
         self.gateway.close();
         drop(self.reading);
+    }
+}
+
+/// Says so where the topic that commands go to isn't there: they wait for it, without another word than that nobody
+/// acknowledges them.
+fn say_if_missing(connection: &Connection, topic: &str) {
+    let found = Admin::open(connection, WAIT).and_then(|admin| admin.topic_ids(&[topic]));
+    if found.is_ok_and(|found| found.iter().all(|one| one.id.is_none())) {
+        tracing::warn!(
+            "[inbound]: there is no topic {topic}: commands wait until somebody makes it"
+        );
     }
 }

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 from gates import Gate, command, signature, token
 from processes import wait
 
@@ -310,18 +311,20 @@ def test_gateways_that_come_and_go_hand_over_what_is_under_way(gate: Gate):
     """Nobody is killed: so no command is asked for twice."""
 
     def slowly(_: dict) -> int:
-        time.sleep(0.3)
+        time.sleep(0.5)
         return 200
 
     gate.start()
     gate.plane.answer = slowly
-    bearers = [f"Bearer {token(sub=f'actor-{n}')}" for n in range(16)]
-    accepted = []
-    for _ in range(30):
-        for bearer in bearers:
-            answer = gate.send(command(), authorization=bearer)
-            assert answer.status == 202, answer.body
-            accepted.append(answer.json["id"])
+
+    def send(actor: int) -> list[str]:
+        bearer = f"Bearer {token(sub=f'actor-{actor}')}"
+        sent = [gate.send(command(), authorization=bearer) for _ in range(25)]
+        assert {answer.status for answer in sent} == {202}
+        return [answer.json["id"] for answer in sent]
+
+    with ThreadPoolExecutor(16) as senders:
+        accepted = [told for sent in senders.map(send, range(16)) for told in sent]
     gate.join().wait_ready()
     # Members are given partitions a moment after they have joined.
     second = gate.gateways[1]
@@ -340,6 +343,14 @@ def test_gateways_that_come_and_go_hand_over_what_is_under_way(gate: Gate):
 
 def test_commands_may_go_to_a_topic(gate: Gate):
     gate.start(topic="control.commands")
+    gate.gateway.wait(
+        lambda: "there is no topic control.commands" in gate.gateway.output(),
+        "it is said that nobody could read them",
+        20,
+    )
+    admin = AdminClient({"bootstrap.servers": gate.broker.address})
+    made = admin.create_topics([NewTopic("control.commands", 2, 1)])
+    made["control.commands"].result(20)
     answer = gate.send(command(parameters={"proposal_id": "p9"}))
     told = answer.json["id"]
     assert gate.ended(told)["state"] == "succeeded"

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import time
 
-import pytest
 import schemathesis
 from gates import Gate, signature
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from requests import PreparedRequest
 from requests.auth import AuthBase
+from schemathesis.specs.openapi.checks import (
+    ignored_auth,
+    positive_data_acceptance,
+)
+
+# What stands in the headers of one way to sign is missing in the body of the other, which no schema says; and it
+# takes our own key for one that it made up.
+NOT_FOR_US = [positive_data_acceptance, ignored_auth]
 
 
 class Signed(AuthBase):
@@ -34,21 +41,28 @@ class Signed(AuthBase):
         return request
 
 
-@pytest.fixture
-def description(open_gate: Gate):
-    return schemathesis.openapi.from_url(
-        f"http://{open_gate.gateway.http}/webhooks/inbound/openapi.json"
-    )
-
-
-@schemathesis.pytest.from_fixture("description").parametrize()
-@settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-def test_answers_are_as_described(case: schemathesis.Case, open_gate: Gate):
+def test_answers_are_as_described(open_gate: Gate):
+    url = f"http://{open_gate.gateway.http}/webhooks/inbound/openapi.json"
+    description = schemathesis.openapi.from_url(url)
     signed = Signed(open_gate.keys["reviewer"])
-    case.validate_response(case.call(auth=signed))
-    case.validate_response(case.call())
+    statuses: set[tuple[str, int]] = set()
+
+    for found in description.get_all_operations():
+        operation = found.ok()
+
+        @given(case=operation.as_strategy())
+        @settings(
+            max_examples=150,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        def answers(case: schemathesis.Case) -> None:
+            for auth in (signed, None):
+                answer = case.call(auth=auth)
+                case.validate_response(answer, excluded_checks=NOT_FOR_US)
+                statuses.add((case.method, answer.status_code))
+
+        answers()
+    # Made-up requests come as far as this.
+    assert {("POST", 401), ("POST", 202), ("POST", 422), ("GET", 404)} <= statuses

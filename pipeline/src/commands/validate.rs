@@ -176,11 +176,10 @@ async fn looked(config: &Config) -> anyhow::Result<Vec<Line>> {
             },
         };
         line.known = match (place, of_topic(&cluster, &job.topic)) {
-            (place @ Known::Broken(_), _) | (place, None) => place,
             (Known::Holds(place), Some(Known::Holds(note))) => {
                 Known::Holds(format!("{place}; {note}"))
             }
-            (place, Some(Known::Holds(_))) => place,
+            (place @ Known::Broken(_), _) | (place, None | Some(Known::Holds(_))) => place,
             (_, Some(topic)) => topic,
         };
     }
