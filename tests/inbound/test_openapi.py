@@ -65,4 +65,4 @@ def test_answers_are_as_described(open_gate: Gate):
 
         answers()
     # Made-up requests come as far as this.
-    assert {("POST", 401), ("POST", 202), ("POST", 422), ("GET", 404)} <= statuses
+    assert {("POST", 401), ("POST", 202), ("POST", 403), ("GET", 404)} <= statuses
