@@ -87,15 +87,21 @@ def test_three_processes_come_and_go(place: Place):
             )
 
         second.wait(each_reads_some, "each reads some")
-        shares = [held(run, place.topic) for run in (first, second, third)]
-        assert sorted(n for share in shares for n in share) == list(range(6)), shares
+
+        def shares() -> list[set[int]]:
+            return [held(run, place.topic) for run in (first, second, third)]
+
+        def all_are_held() -> bool:
+            return sorted(n for share in shares() for n in share) == list(range(6))
+
+        second.wait(all_are_held, "each partition is somebody's")
+        kept, *others = shares()
+        assert [len(kept), *map(len, others)] == [2, 2, 2]
         third.kill()
         assert second.stop(signal.SIGTERM) == 0, second.output()
         time.sleep(2)
     place.wait_and_check()
     assert held(first, place.topic) == set(range(6))
-    kept = shares[0]
-    assert len(kept) == 2, shares
     of_kept = [(what, kept & numbers) for what, numbers in moves(first, place.topic)]
     assert [move for move in of_kept if move[1]] == [("given partitions", kept)]
 
