@@ -38,7 +38,10 @@ use self::{
     policy::{Policy, Principal},
     rates::Rates,
 };
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    policy_file::Changes,
+};
 
 /// The principal that the keys of `[http] keys` stand for.
 const HTTP_KEYS: &str = "http-keys";
@@ -90,6 +93,11 @@ impl Access {
         commands: &Commands,
         shutdown: CancellationToken,
     ) -> Result<Arc<Access>, Failure> {
+        // Before it is read, so that no change is missed.
+        let changes = config.policy.clone().map(Changes::of).transpose();
+        let changes = changes.map_err(|cause| {
+            Failure::new(Exit::Failed, format!("can't listen for SIGHUP: {cause}"))
+        })?;
         let policy = match &config.policy {
             None => Policy::default(),
             Some(path) => Policy::load(path, commands)
@@ -100,9 +108,9 @@ impl Access {
         }
         join_all(policy.key_sets().map(Jwks::refresh)).await;
         let (policies, policy) = watch::channel(Arc::new(policy));
-        if let Some(path) = config.policy.clone() {
+        if let Some(changes) = changes {
             tokio::spawn(watching::keep_keys(policy.clone(), shutdown.clone()));
-            tokio::spawn(watching::watch((path, commands.clone()), policies, shutdown));
+            tokio::spawn(watching::watch((changes, commands.clone()), policies, shutdown));
         }
         Ok(Arc::new(Access { config, policy, rates: Mutex::default() }))
     }

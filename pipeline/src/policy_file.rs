@@ -1,6 +1,10 @@
 //! A policy file that is taken up when it changes, or at SIGHUP: how that is noticed.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -20,11 +24,16 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Those from what the file is now.
+    /// Those from what the file is now: to be asked for before it is read.
     pub(crate) fn of(path: PathBuf) -> io::Result<Changes> {
         let hangup = signal(SignalKind::hangup())?;
         let (seen, looks) = (std::fs::read(&path).ok(), tokio::time::interval(LOOK));
         Ok(Changes { path, seen, hangup, looks })
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Waits until the file is another or somebody asks for it by SIGHUP; false when `shutdown` comes first.

@@ -51,6 +51,7 @@ use self::{
 };
 use crate::{
     exit::{Exit, Failure},
+    policy_file::Changes,
     registry::Registry,
 };
 
@@ -96,6 +97,10 @@ impl Webhooks {
         around: Surroundings,
         shutdown: CancellationToken,
     ) -> Result<Webhooks, Failure> {
+        // Before it is read, so that no change is missed.
+        let changes = Changes::of(config.policy.clone()).map_err(|cause| {
+            Failure::new(Exit::Failed, format!("can't listen for SIGHUP: {cause}"))
+        })?;
         let policy = Policy::load(&config.policy, &around.catalog)
             .map_err(|cause| Failure::new(Exit::Usage, cause.to_string()))?;
         for warning in &policy.warnings {
@@ -110,7 +115,7 @@ impl Webhooks {
         let statuses = Statuses::default();
         let (policies_in, policies) = watch::channel(Arc::new(policy));
         let watching = watching::watch(
-            (config.policy, around.clone()),
+            (changes, around.clone()),
             (policies_in, statuses.clone()),
             shutdown.clone(),
         );

@@ -179,7 +179,7 @@ class Gate:
             return f'topic = "{self.topic}"\n'
         return (
             f'url = "{self.plane.url}"\nsecrets = ["file:{self.folder / "control"}"]\n'
-            f'allow_http = true\nallow_private = ["127.0.0.1"]\ntimeout_s = 5\n'
+            f'allow_http = true\nallow_private = ["127.0.0.1"]\ntimeout_s = 10\n'
         )
 
     @property

@@ -1,6 +1,7 @@
 //! The keys that issuers sign with: a JSON Web Key Set from a file or a URL.
 //!
-//! **Invariant:** a set is asked for at most once a minute, however many tokens name keys that it doesn't have.
+//! **Invariant:** a set is asked for at most once a minute, however many tokens name keys that it doesn't have; and
+//! once more when the policy is read again.
 //! **Invariant:** a set that can't be had changes nothing: the keys that were known hold.
 
 use std::{
@@ -70,7 +71,14 @@ pub struct Jwks {
     /// Where it is.
     pub place: Place,
     keys: Mutex<Arc<Vec<Jwk>>>,
-    fetched: tokio::sync::Mutex<Option<Instant>>,
+    fetched: tokio::sync::Mutex<Fetched>,
+}
+
+/// When it was asked for last, and when that was answered.
+#[derive(Default)]
+struct Fetched {
+    asked: Option<Instant>,
+    answered: Option<Instant>,
 }
 
 impl fmt::Debug for Jwks {
@@ -154,22 +162,31 @@ impl Jwks {
         verified.map_err(|_| "signature")
     }
 
-    /// Fetches the set, unless that was done a moment ago.
-    pub async fn refresh(&self) {
+    /// Fetches the set, unless it was asked for a moment ago.
+    pub async fn refresh(self: &Arc<Jwks>) {
+        let keys = Arc::clone(self);
+        // A task of its own: a request whose client goes away doesn't take the answer with it.
+        drop(tokio::spawn(async move { keys.ask().await }).await);
+    }
+
+    async fn ask(&self) {
         let mut fetched = self.fetched.lock().await;
-        if fetched.is_some_and(|at| at.elapsed() < APART) {
+        if fetched.asked.is_some_and(|at| at.elapsed() < APART) {
             return;
         }
-        *fetched = Some(Instant::now());
+        fetched.asked = Some(Instant::now());
         match self.fetch().await {
-            Ok(keys) => *self.lock() = Arc::new(keys),
+            Ok(keys) => {
+                *self.lock() = Arc::new(keys);
+                fetched.answered = fetched.asked;
+            }
             Err(cause) => tracing::warn!("access: the keys at {:?}: {cause}", self.place),
         }
     }
 
     /// Fetches it, where what is known is old.
-    pub async fn refresh_if_old(&self) {
-        let is_old = self.fetched.lock().await.is_none_or(|at| at.elapsed() >= OLD);
+    pub async fn refresh_if_old(self: &Arc<Jwks>) {
+        let is_old = self.fetched.lock().await.answered.is_none_or(|at| at.elapsed() >= OLD);
         if is_old {
             self.refresh().await;
         }

@@ -111,7 +111,7 @@ pub enum IssuerKeys {
     /// A secret that it shares with us.
     Secret(hmac::Key),
     /// Keys that it publishes.
-    Public(Jwks),
+    Public(Arc<Jwks>),
 }
 
 impl Allowed {
@@ -179,7 +179,7 @@ impl Policy {
     }
 
     /// The sets of keys of its issuers.
-    pub fn key_sets(&self) -> impl Iterator<Item = &Jwks> {
+    pub fn key_sets(&self) -> impl Iterator<Item = &Arc<Jwks>> {
         self.issuers.iter().filter_map(|issuer| match &issuer.keys {
             IssuerKeys::Public(keys) => Some(keys),
             IssuerKeys::Secret(_) => None,

@@ -1,6 +1,6 @@
 //! Takes up the policy file when it changes, or at SIGHUP: as a whole, or not at all. Keeps issuers' keys fresh.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use aion_schemas::commands::Commands;
 use futures::future::join_all;
@@ -12,16 +12,12 @@ use crate::policy_file::{Changes, LOOK};
 
 /// Watches a file until `shutdown`.
 pub(super) async fn watch(
-    (path, commands): (PathBuf, Commands),
+    (mut changes, commands): (Changes, Commands),
     policies: Sender<Arc<Policy>>,
     shutdown: CancellationToken,
 ) {
-    let mut changes = match Changes::of(path.clone()) {
-        Ok(changes) => changes,
-        Err(cause) => return tracing::error!("access: can't listen for SIGHUP: {cause}"),
-    };
     while changes.next(&shutdown).await {
-        match Policy::load(&path, &commands) {
+        match Policy::load(changes.path(), &commands) {
             Ok(policy) => {
                 policy.take_keys_over(&policies.borrow());
                 tracing::info!("access: the policy was read again");

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | the address hasn't sent too much that was nothing | 429 |
 //! | body: 256 KiB, JSON, not compressed, within 10 s | 413, 415, 408 |
-//! | bodies of all requests that aren't authenticated yet: 64 MiB | 503 |
+//! | bodies that aren't authenticated yet: 64 MiB, 4 MiB of one address | 503 |
 //! | signature over the raw body | 401 |
 //! | body: JSON with its fields | 400 |
 //! | time within 300 s | 401 |
@@ -26,19 +26,21 @@
 //!
 //! **Invariant:** a 401 doesn't tell which check failed.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod body;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Json, Router,
-    body::Body,
     extract::{Extension, Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::{sync::SemaphorePermit, time::timeout};
 
 use super::{problem::Problem, serving::Peer};
 use crate::{
@@ -53,11 +55,6 @@ use crate::{
     },
     job::times::rfc3339,
 };
-
-/// The longest body.
-const MAX_BODY_BYTES: usize = 256 << 10;
-/// How long it may take to come.
-const BODY: Duration = Duration::from_secs(10);
 
 /// The routes.
 pub(super) fn routes(gateway: Arc<Gateway>) -> Router {
@@ -131,7 +128,7 @@ async fn answer(
     let peer = gateway.peer(connection.ip(), &headers);
     let too_many = |seconds| No::later(StatusCode::TOO_MANY_REQUESTS, "too many requests", seconds);
     gateway.look_at(peer).map_err(too_many)?;
-    let (body, room) = read(gateway, &headers, body).await?;
+    let (body, room) = body::read((gateway, peer), &headers, body).await?;
     let asked = authentic(gateway, &headers, &body);
     drop((body, room));
     let (asked, principal) = match asked {
@@ -189,62 +186,6 @@ fn unknown(cause: &str) -> No {
     tracing::warn!("a command isn't known to be recorded: {cause}");
     let detail = "whether it is recorded isn't known: repeat it with the same idempotency key";
     No::later(StatusCode::SERVICE_UNAVAILABLE, detail, 2)
-}
-
-/// The body as it came.
-async fn read<'a>(
-    gateway: &'a Gateway,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(Vec<u8>, SemaphorePermit<'a>), No> {
-    let text = |name| headers.get(name).map(HeaderValue::as_bytes);
-    let kind = text(header::CONTENT_TYPE).unwrap_or_default();
-    let is_json = kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json"))
-        && kind.get(16).is_none_or(|next| *next == b';' || *next == b' ');
-    if !is_json || headers.contains_key(header::CONTENT_ENCODING) {
-        let detail = "Content-Type: application/json is wanted, without Content-Encoding";
-        return Err(No::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
-    match timeout(BODY, collect(gateway, body)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(Uncollected::Long)) => {
-            let most = MAX_BODY_BYTES >> 10;
-            let detail = format!("the body is cut short, or longer than {most} KiB");
-            Err(No::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
-        }
-        Ok(Err(Uncollected::Crowded)) => {
-            let detail = "too many requests are being read at this moment";
-            Err(No::later(StatusCode::SERVICE_UNAVAILABLE, detail, 1))
-        }
-        Err(_) => Err(No::new(StatusCode::REQUEST_TIMEOUT, "the body comes too slowly")),
-    }
-}
-
-/// Why a body isn't there.
-enum Uncollected {
-    /// It is longer than it may be, or broke off.
-    Long,
-    /// Those that are there take all the room.
-    Crowded,
-}
-
-/// A body, with the room that it takes.
-async fn collect(
-    gateway: &Gateway,
-    body: Body,
-) -> Result<(Vec<u8>, SemaphorePermit<'_>), Uncollected> {
-    let mut chunks = body.into_data_stream();
-    let mut all = Vec::new();
-    let mut room = gateway.room(0).ok_or(Uncollected::Crowded)?;
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| Uncollected::Long)?;
-        if all.len() + chunk.len() > MAX_BODY_BYTES {
-            return Err(Uncollected::Long);
-        }
-        room.merge(gateway.room(chunk.len()).ok_or(Uncollected::Crowded)?);
-        all.extend_from_slice(&chunk);
-    }
-    Ok((all, room))
 }
 
 /// What a request asks for whose signature and time are right.
@@ -318,7 +259,7 @@ async fn refused(
     gateway: &Gateway,
     (principal, asked, id): (&Principal, &Asked, Id),
     refuse: Refuse,
-    peer: std::net::IpAddr,
+    peer: IpAddr,
 ) -> No {
     let action = gateway.commands.contains(&asked.action).then_some(&*asked.action);
     let refusal = Refusal {
@@ -354,11 +295,17 @@ fn accepted(id: Id, known: &Known) -> Response {
 async fn state(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
+    Extension(Peer(connection)): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
+    let peer = gateway.peer(connection.ip(), &headers);
+    if let Err(seconds) = gateway.look_at(peer) {
+        return Refused::TooMany(seconds).into_response();
+    }
     let Ok(principal) = gateway.access.identify(&headers).await else {
         return unauthenticated(&gateway, "credential").into_response();
     };
+    gateway.was_good(peer);
     if let Err(refused) = gateway.access.count(&principal) {
         return refused.into_response();
     }

@@ -39,8 +39,8 @@ use crate::webhooks::{
     engine::now,
 };
 
-/// How long what is under way is waited for when the process stops.
-pub(super) const DRAIN: Duration = Duration::from_secs(5);
+/// How long, beside an exchange, what is under way is waited for: its outcome is to be recorded.
+const RECORDED: Duration = Duration::from_secs(10);
 /// How long one record may take to be acknowledged before it is sent again.
 const WRITE: Duration = Duration::from_secs(30);
 /// The pause before joining the group is tried again.
@@ -93,17 +93,20 @@ struct Dispatcher {
 
 /// Carries out what is to be done in the partitions of this process, until `shutdown`.
 pub async fn run(connection: Connection, around: Around, shutdown: CancellationToken) {
-    let member = loop {
-        match ownership::join(&connection, shutdown.clone()) {
-            Ok(member) => break member,
+    let patience = around.target.longest() + RECORDED;
+    while !shutdown.is_cancelled() {
+        match ownership::join(&connection, patience, shutdown.clone()) {
+            Ok(member) => serve(member, around.clone(), patience, &shutdown).await,
             Err(cause) => {
                 tracing::error!("commands: {cause}; tried again in {} s", AGAIN.as_secs());
-                if shutdown.run_until_cancelled(sleep(AGAIN)).await.is_none() {
-                    return;
-                }
+                shutdown.run_until_cancelled(sleep(AGAIN)).await;
             }
         }
-    };
+    }
+}
+
+/// Does so as a member of the group, until `shutdown` or until the membership breaks.
+async fn serve(member: Member, around: Around, patience: Duration, shutdown: &CancellationToken) {
     let (done, mut ended) = mpsc::unbounded_channel();
     let mut given = member.owned.clone();
     let mut dispatcher = Dispatcher {
@@ -130,7 +133,7 @@ pub async fn run(connection: Connection, around: Around, shutdown: CancellationT
             () = log.news.notified() => {}
             changed = given.changed() => {
                 if changed.is_err() {
-                    // The thread has ended, which it does with `shutdown` only.
+                    // The thread has ended, which without `shutdown` only a panic does.
                     break;
                 }
             }
@@ -146,7 +149,7 @@ pub async fn run(connection: Connection, around: Around, shutdown: CancellationT
             dispatcher.note(one);
         }
     }
-    let member = dispatcher.drain(&mut ended).await;
+    let member = dispatcher.drain(&mut ended, patience).await;
     member.left().await;
 }
 
@@ -186,7 +189,7 @@ impl Dispatcher {
             }
         }
         starting.sort_by_key(|(due, ..)| *due);
-        for (_, since, Open { partition, command }) in
+        for (_, since, Open { partition, command, .. }) in
             starting.into_iter().take(MOST_IN_FLIGHT - self.in_flight)
         {
             // It may have been asked back a moment ago.
@@ -215,9 +218,17 @@ impl Dispatcher {
         let (around, done) = (self.around.clone(), self.done.clone());
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move {
-            let mut was_asked = false;
-            let outcome = attempt(&around, (&command, conflicts), &mut was_asked, &shutdown).await;
-            drop(turn);
+            let attempt = tokio::spawn(async move {
+                let mut was_asked = false;
+                let work = (&*command, conflicts, &turn);
+                let outcome = attempt(&around, work, &mut was_asked, &shutdown).await;
+                (outcome, was_asked)
+            });
+            // Whatever becomes of it, its actor is free again.
+            let (outcome, was_asked) = attempt.await.unwrap_or_else(|cause| {
+                let why = format!("the attempt broke: {cause}");
+                (Err(Again { why, after: None, is_conflict: false }), true)
+            });
             // Nobody listens any more where the process has stopped.
             drop(done.send(Done { actor, outcome, was_asked }));
         });
@@ -250,8 +261,8 @@ impl Dispatcher {
     }
 
     /// Waits a moment for what is under way; what doesn't end is dispatched again by the next process.
-    async fn drain(mut self, ended: &mut UnboundedReceiver<Done>) -> Member {
-        let until = Instant::now() + DRAIN;
+    async fn drain(mut self, ended: &mut UnboundedReceiver<Done>, most: Duration) -> Member {
+        let until = Instant::now() + most;
         while self.in_flight > 0 {
             let Ok(Some(one)) = tokio::time::timeout_at(until, ended.recv()).await else {
                 tracing::warn!("commands: {} are left under way", self.in_flight);
@@ -267,13 +278,17 @@ impl Dispatcher {
 /// however long that takes: asking again would be asking twice.
 async fn attempt(
     around: &Around,
-    (command, conflicts): (&Command, u32),
+    (command, conflicts, turn): (&Command, u32, &Turn),
     was_asked: &mut bool,
     shutdown: &CancellationToken,
 ) -> Result<(), Again> {
     let again = |why| Again { why, after: None, is_conflict: false };
     let Around { records, target, counters } = around;
     records.accepted(command.id, Instant::now() + WRITE).await.map_err(again)?;
+    if !turn.is_ours() {
+        // Another process is to ask, and isn't kept waiting.
+        return Err(again("its partition is another's by now".to_owned()));
+    }
     *was_asked = true;
     let outcome = target.dispatch(command, conflicts, records).await?;
     loop {

@@ -1,7 +1,7 @@
 //! Takes commands in that are verified: once each, whoever repeats them, in whichever process.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -9,10 +9,7 @@ use std::{
 
 use aion_schemas::{commands::Commands, log::Timestamp};
 use axum::http::HeaderMap;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,8 +26,9 @@ use crate::{
 
 /// How long an answer waits for acknowledgements.
 const WAIT: Duration = Duration::from_secs(10);
-/// So many bytes of bodies that aren't authenticated are held at a time, whoever sends them.
+/// So many bytes of bodies that aren't authenticated are held at a time, and so many of one address.
 const ROOM_BYTES: usize = 64 << 20;
+const ROOM_OF_ONE_BYTES: usize = 4 << 20;
 /// Requests a second of one address that turn out not to be authenticated.
 const FAILURES: f64 = 100.0;
 /// How often requests that weren't authenticated are summed up.
@@ -62,8 +60,8 @@ pub struct Gateway {
     trusted_proxies: Vec<Net>,
     in_progress: Mutex<HashSet<Id>>,
     failures: Mutex<Rates<IpAddr>>,
-    /// For bytes of bodies that aren't authenticated.
-    room: Semaphore,
+    /// Bytes of bodies that aren't authenticated.
+    held: Mutex<Held>,
 }
 
 /// An id that is being worked on, until this is dropped.
@@ -75,6 +73,49 @@ impl Drop for Progress<'_> {
     }
 }
 
+/// The bytes of bodies that aren't authenticated yet.
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    of: HashMap<IpAddr, usize>,
+}
+
+/// The room that a body takes, until this is dropped.
+#[derive(Debug)]
+pub struct Room<'a> {
+    gateway: &'a Gateway,
+    sender: IpAddr,
+    bytes: usize,
+}
+
+impl Room<'_> {
+    /// Takes so many bytes more, where they are free.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let mut held = self.gateway.held();
+        let of_sender = held.of.get(&self.sender).copied().unwrap_or_default();
+        let fits = held.all + bytes <= ROOM_BYTES && of_sender + bytes <= ROOM_OF_ONE_BYTES;
+        if fits {
+            held.all += bytes;
+            held.of.insert(self.sender, of_sender + bytes);
+            self.bytes += bytes;
+        }
+        fits
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut held = self.gateway.held();
+        held.all -= self.bytes;
+        if let Some(of_sender) = held.of.get_mut(&self.sender) {
+            *of_sender -= self.bytes;
+            if *of_sender == 0 {
+                held.of.remove(&self.sender);
+            }
+        }
+    }
+}
+
 impl Gateway {
     /// Takes commands in for whom `access` lets in, and writes them by `records`.
     pub fn new(
@@ -83,8 +124,8 @@ impl Gateway {
         trusted_proxies: Vec<Net>,
     ) -> Gateway {
         let (in_progress, failures) = (Mutex::default(), Mutex::default());
-        let room = Semaphore::new(ROOM_BYTES);
-        Gateway { access, commands, records, trusted_proxies, in_progress, failures, room }
+        let held = Mutex::default();
+        Gateway { access, commands, records, trusted_proxies, in_progress, failures, held }
     }
 
     /// Takes nothing more in: the process is stopping.
@@ -126,9 +167,13 @@ impl Gateway {
         peer
     }
 
-    /// Room for so many bytes of a body that isn't authenticated, where there is some.
-    pub fn room(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
-        self.room.try_acquire_many(u32::try_from(bytes).ok()?).ok()
+    /// Room for a body of an address that isn't authenticated; it grows.
+    pub fn room(&self, peer: IpAddr) -> Room<'_> {
+        Room { gateway: self, sender: sender(peer), bytes: 0 }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets a request of an address be looked at; seconds to wait where too many of its were nothing.

@@ -48,6 +48,9 @@ pub struct Known {
 pub struct Open {
     /// The partition that its record stands in.
     pub partition: i32,
+    /// The latest time at which a command of that partition was received, up to this one: it never falls, so all
+    /// processes put the partitions of an actor together in one order.
+    pub at: Timestamp,
     /// The command.
     pub command: Arc<Command>,
 }
@@ -113,11 +116,9 @@ impl Queue {
     /// Adds one in the order of its partition. Partitions that were added may have taken some of an actor's: among
     /// those of several, who came first is done first.
     fn insert(&mut self, open: Open) {
-        let comes_later = |other: &Open| {
-            other.partition != open.partition
-                && other.command.received_at > open.command.received_at
-        };
-        let later = self.commands.iter().rev().take_while(|other| comes_later(other)).count();
+        let place = |open: &Open| (open.at, open.partition);
+        let comes_later = |other: &Open| place(other) > place(&open);
+        let later = self.commands.iter().rev().take_while(|one| comes_later(one)).count();
         self.commands.insert(self.commands.len() - later, open);
     }
 
@@ -134,6 +135,8 @@ pub struct State {
     /// Commands without an outcome: for each actor in order.
     open: BTreeMap<Arc<str>, Queue>,
     open_size: Size,
+    /// For each partition when a command was received last.
+    latest: BTreeMap<i32, Timestamp>,
     /// Names of actions, each once.
     actions: BTreeSet<Arc<str>>,
     waiting: HashMap<Id, Vec<oneshot::Sender<()>>>,
@@ -217,6 +220,9 @@ impl State {
     /// The first record of an id is the command, a later one a replay of it.
     fn accepted(&mut self, partition: i32, command: Command) {
         let id = command.id;
+        let latest = self.latest.entry(partition).or_insert(command.received_at);
+        *latest = command.received_at.max(*latest);
+        let at = *latest;
         if !self.known.contains_key(&id) {
             let action = self.actions.get(&*command.action).cloned();
             let action = action.unwrap_or_else(|| command.action.as_str().into());
@@ -236,7 +242,7 @@ impl State {
             self.open_size.add(&command);
             let queue = self.open.entry(Arc::clone(&command.actor)).or_default();
             queue.size.add(&command);
-            queue.insert(Open { partition, command: Arc::new(command) });
+            queue.insert(Open { partition, at, command: Arc::new(command) });
         }
         self.tell(id);
     }

@@ -2,9 +2,9 @@
 //!
 //! Its member reads nothing: the log is read by everybody anyway.
 //!
-//! **Invariant:** a partition that is asked for back is given back once nothing of it is under way here, or after
-//! [`HAND_OVER`]. A process that has lost one without noticing dispatches a command that another dispatches too, with
-//! the same id.
+//! **Invariant:** a partition that is asked for back is given back once nothing of it is under way here, or when an
+//! exchange and the record of its outcome have had their time. A process that has lost one without noticing dispatches
+//! a command that another dispatches too, with the same id.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +17,10 @@ use aion_kafka::{Connection, Consumer, Error, Event, Limits};
 use tokio::sync::watch::{self, Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
-use super::{COMMANDS, GROUP, dispatch::DRAIN};
+use super::{COMMANDS, GROUP};
 
 /// How long the thread waits for events before it looks whether it shall end.
 const POLL: Duration = Duration::from_millis(100);
-/// How long what is under way is waited for.
-const HAND_OVER: Duration = Duration::from_secs(30);
 /// How often it is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long leaving the group may take.
@@ -47,7 +45,19 @@ pub(super) struct Member {
 struct UnderWay(Arc<Mutex<BTreeMap<i32, usize>>>);
 
 /// A command under way, until this is dropped.
-pub(super) struct Turn(UnderWay, i32);
+pub(super) struct Turn {
+    under_way: UnderWay,
+    owned: Receiver<Arc<Owned>>,
+    partition: i32,
+    given: u64,
+}
+
+impl Turn {
+    /// Whether the partition hasn't been asked back since.
+    pub(super) fn is_ours(&self) -> bool {
+        self.owned.borrow().get(&self.partition) == Some(&self.given)
+    }
+}
 
 impl UnderWay {
     fn change(&self, partition: i32, by: isize) {
@@ -74,7 +84,7 @@ impl UnderWay {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.change(self.1, -1);
+        self.under_way.change(self.partition, -1);
     }
 }
 
@@ -86,7 +96,8 @@ impl Member {
         let owned = self.owned.borrow();
         (owned.get(&partition) == Some(&given)).then(|| {
             self.under_way.change(partition, 1);
-            Turn(self.under_way.clone(), partition)
+            let (under_way, owned) = (self.under_way.clone(), self.owned.clone());
+            Turn { under_way, owned, partition, given }
         })
     }
 
@@ -99,15 +110,19 @@ impl Member {
     }
 }
 
-/// Joins the group, and tells which partitions it gives, until `shutdown`.
-pub(super) fn join(connection: &Connection, shutdown: CancellationToken) -> Result<Member, Error> {
+/// Joins the group, and tells which partitions it gives, until `shutdown`; what is under way has so much `patience`.
+pub(super) fn join(
+    connection: &Connection,
+    patience: Duration,
+    shutdown: CancellationToken,
+) -> Result<Member, Error> {
     let consumer = Consumer::open(connection, GROUP, &[COMMANDS], Limits::default())?;
     let (told, owned) = watch::channel(Arc::default());
     let under_way = UnderWay::default();
     let waited_for = under_way.clone();
     let thread = std::thread::Builder::new()
         .name("commands-group".into())
-        .spawn(move || run(consumer, (&told, &waited_for), &shutdown))
+        .spawn(move || run(consumer, (&told, &waited_for, patience), &shutdown))
         .map_err(|cause| Error::Configuration {
             doing: "start the thread of the group of commands".into(),
             detail: cause.to_string(),
@@ -117,7 +132,7 @@ pub(super) fn join(connection: &Connection, shutdown: CancellationToken) -> Resu
 
 fn run(
     mut consumer: Consumer,
-    (told, under_way): (&Sender<Arc<Owned>>, &UnderWay),
+    (told, under_way, patience): (&Sender<Arc<Owned>>, &UnderWay, Duration),
     shutdown: &CancellationToken,
 ) {
     let mut complained: Option<Instant> = None;
@@ -144,7 +159,7 @@ fn run(
             change(told, |owned| owned.extend(numbers.iter().map(|number| (*number, given))));
         } else {
             change(told, |owned| owned.retain(|number, _| !numbers.contains(number)));
-            under_way.wait_for(&numbers, HAND_OVER);
+            under_way.wait_for(&numbers, patience);
         }
         // That answers the group. It keeps those that were given unread.
         if let Err(error) = consumer.release(&partitions) {
@@ -152,7 +167,7 @@ fn run(
         }
     }
     let all = told.send_replace(Arc::default());
-    under_way.wait_for(&all.keys().copied().collect(), DRAIN);
+    under_way.wait_for(&all.keys().copied().collect(), patience);
     consumer.close(LEAVE);
 }
 

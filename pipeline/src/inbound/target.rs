@@ -3,7 +3,8 @@
 //! | answer over HTTP | is |
 //! |---|---|
 //! | 2xx | success |
-//! | 400, 409, 410, 422 | failure for good: it has looked at the command and says no |
+//! | 400, 410, 422 | failure for good: it has looked at the command and says no |
+//! | 409 | it may be at work on the attempt before; the twelfth in a row is failure for good |
 //! | everything else, or none | nothing: it is asked again, for as long as it takes |
 //!
 //! A wrong address or secret is met with 401, 403 or 404, and by a person who mends it; no command is lost by that.
@@ -47,6 +48,8 @@ pub enum Target {
         client: Box<Client>,
         /// What requests are signed with.
         secrets: Vec<Secret>,
+        /// How long one exchange may take.
+        timeout: Duration,
     },
     /// A topic.
     Topic(String),
@@ -91,7 +94,15 @@ impl Target {
             allow_private: allow_private.clone(),
         };
         let client = Box::new(Client::open(&endpoint, authorities)?);
-        Ok(Target::Http { client, secrets: secrets.clone() })
+        Ok(Target::Http { client, secrets: secrets.clone(), timeout: *timeout })
+    }
+
+    /// How long one exchange may take.
+    pub fn longest(&self) -> Duration {
+        match self {
+            Target::Http { timeout, .. } => *timeout,
+            Target::Topic(_) => WAIT,
+        }
     }
 
     /// Has a command carried out, once, after so many conflicts in a row.
@@ -103,7 +114,7 @@ impl Target {
     ) -> Result<Outcome, Again> {
         let (id, body) = (command.id.to_string(), command.body());
         match self {
-            Target::Http { client, secrets } => {
+            Target::Http { client, secrets, .. } => {
                 let headers = wire::headers(&id, &body, secrets, now().0 / 1_000_000);
                 judge(client.send(headers, body.into()).await, conflicts)
             }
@@ -134,7 +145,7 @@ fn judge(answer: Answer, conflicts: u32) -> Result<Outcome, Again> {
         Answer::Refused { status, retry_after, excerpt } => {
             let detail = format!("HTTP {status}: {excerpt}");
             match status {
-                409 if conflicts < CONFLICTS => {
+                409 if conflicts + 1 < CONFLICTS => {
                     Err(Again { why: detail, after: retry_after, is_conflict: true })
                 }
                 400 | 409 | 422 => ended(false, detail),
@@ -178,7 +189,7 @@ mod tests {
             assert_eq!(ended, wanted, "{answer:?}");
         }
         // It may be at work on the attempt before, which got no answer in time.
-        assert!(judge(refused(409), CONFLICTS - 1).unwrap_err().is_conflict);
-        assert!(!judge(refused(409), CONFLICTS).unwrap().succeeded);
+        assert!(judge(refused(409), CONFLICTS - 2).unwrap_err().is_conflict);
+        assert!(!judge(refused(409), CONFLICTS - 1).unwrap().succeeded, "the twelfth");
     }
 }

@@ -1,10 +1,6 @@
 //! Takes up a policy file when it changes, or at SIGHUP: as a whole, or not at all.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use aion_kafka::Admin;
 use tokio::sync::watch::Sender;
@@ -23,16 +19,12 @@ const WAIT: Duration = Duration::from_secs(5);
 
 /// Watches a file until `shutdown`.
 pub(super) async fn watch(
-    (path, around): (PathBuf, Surroundings),
+    (mut changes, around): (Changes, Surroundings),
     (policies, statuses): (Sender<Arc<Policy>>, Statuses),
     shutdown: CancellationToken,
 ) {
-    let mut changes = match Changes::of(path.clone()) {
-        Ok(changes) => changes,
-        Err(cause) => return tracing::error!("webhooks: can't listen for SIGHUP: {cause}"),
-    };
     while changes.next(&shutdown).await {
-        match load(&path, &around).await {
+        match load(changes.path(), &around).await {
             Ok(policy) => {
                 tracing::info!(
                     endpoints = policy.endpoints.len(),

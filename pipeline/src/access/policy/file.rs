@@ -321,7 +321,7 @@ fn issuer_keys(file: &IssuerFile, found: &mut Found<'_>) -> Option<IssuerKeys> {
                 && !file.algorithms.value.contains(&Algorithm::HS256) =>
         {
             let place = found.take(line(jwks), Place::parse(&jwks.value))?;
-            Some(IssuerKeys::Public(Jwks::at(place)))
+            Some(IssuerKeys::Public(Arc::new(Jwks::at(place))))
         }
         _ => {
             let reason =

@@ -30,6 +30,8 @@ const SHORT: Duration = Duration::from_millis(1);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a question to the cluster may take.
 const WAIT: Duration = Duration::from_secs(10);
+/// After this long without a record, where some are known to be there, something is wrong.
+const STALLED: Duration = Duration::from_secs(30);
 /// How often it is asked whether the topic is still the one that is read.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -105,7 +107,7 @@ fn read(
     let ends = || admin.offsets(&at(Spot::Next, count), Isolation::Committed);
     // The first goal is what stands there as reading begins.
     let mut goals = vec![Goal { ends: ends()?, told: Vec::new() }];
-    let mut looked = Instant::now();
+    let (mut looked, mut moved) = (Instant::now(), Instant::now());
     while !shutdown.is_cancelled() {
         let mut has_moved = false;
         for (number, reading) in readings.iter_mut().enumerate() {
@@ -124,8 +126,15 @@ fn read(
         let pause = if state.waiting.is_empty() { PAUSE } else { SHORT };
         drop(state);
         if has_moved || goals.len() < before {
+            moved = Instant::now();
             log.news.notify_one();
             continue;
+        }
+        if goals.is_empty() {
+            moved = Instant::now();
+        } else if moved.elapsed() > STALLED {
+            let cause = reader.complaint().map_or_else(String::new, |error| format!(": {error}"));
+            return Err(Trouble::Passing(format!("{COMMANDS} isn't read to its end{cause}")));
         }
         if looked.elapsed() > LOOK {
             looked = Instant::now();
