@@ -12,6 +12,8 @@ mod engine;
 mod failures;
 #[path = "clickhouse/lost_parts.rs"]
 mod lost_parts;
+#[path = "shared/python.rs"]
+mod python;
 #[path = "clickhouse/refused.rs"]
 mod refused;
 #[path = "clickhouse/retries.rs"]

@@ -9,10 +9,14 @@ mod crash;
 mod format;
 #[path = "lake/power.rs"]
 mod power;
+#[path = "shared/python.rs"]
+mod python;
 #[path = "lake/retries.rs"]
 mod retries;
 #[path = "lake/rivals.rs"]
 mod rivals;
+#[path = "lake/s3.rs"]
+mod s3;
 #[path = "lake/shared.rs"]
 mod shared;
 #[path = "lake/sleepers.rs"]

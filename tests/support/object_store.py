@@ -1,4 +1,7 @@
-"""An object store that speaks S3 (moto), and a proxy before it that fails as real ones do."""
+"""An object store that speaks S3 (moto), and a proxy before it that fails as real ones do.
+
+Run as a program it is a store, without the proxy, until its standard input ends.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import http.client
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -145,3 +149,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Not on the terminal."""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Moto(Path(folder))
+        print(f"listening at {store.url()}", flush=True)
+        sys.stdin.read()
+        store.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,6 @@
 //! The test engine (tests/support/clickhouse) as a process.
 
 use std::{
-    env,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -10,6 +9,8 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::python::{python, support};
 
 pub(crate) struct Engine {
     folder: PathBuf,
@@ -86,7 +87,7 @@ impl Drop for Engine {
 }
 
 fn start(folder: &Path, port: u16) -> (Child, u16) {
-    let front = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/clickhouse/front.py");
+    let front = support("clickhouse/front.py");
     let mut process = Command::new(python())
         .args([front.as_path(), folder, Path::new("--port"), Path::new(&port.to_string())])
         .stdin(Stdio::piped())
@@ -97,16 +98,4 @@ fn start(folder: &Path, port: u16) -> (Child, u16) {
     BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let port = line.trim().rsplit(' ').next().and_then(|port| port.parse().ok());
     (process, port.expect("the engine's port: `scripts/setup test` installs what it needs"))
-}
-
-/// The Python that `scripts/setup test` has given the engine, or `$AION_TEST_PYTHON`.
-fn python() -> PathBuf {
-    if let Some(given) = env::var_os("AION_TEST_PYTHON") {
-        return given.into();
-    }
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| Path::new(&env::var_os("HOME").unwrap()).join(".cache"));
-    let python = cache.join("aion-event-streams/venv/bin/python");
-    assert!(python.exists(), "{} is missing: run `scripts/setup test` once", python.display());
-    python
 }

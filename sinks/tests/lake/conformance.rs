@@ -1,4 +1,4 @@
-//! The suite of all sinks, over a local folder and over an object store.
+//! The suite of all sinks, over a local folder, over an object store in memory, and over one that speaks S3.
 
 use std::sync::Arc;
 
@@ -30,6 +30,10 @@ fn objects() -> Lakes {
     Lakes { lake, rigs: Mutex::default(), _place: None }
 }
 
+fn s3() -> Lakes {
+    Lakes { lake: crate::s3::lake(), rigs: Mutex::default(), _place: None }
+}
+
 #[async_trait]
 impl Subject for Lakes {
     type Sink = LakeSink;
@@ -56,4 +60,14 @@ mod in_a_folder {
 
 mod in_an_object_store {
     aion_sinks::conformance_tests!(super::objects());
+}
+
+mod in_s3 {
+    aion_sinks::conformance_tests!(super::s3());
+}
+
+/// What a lake's log rests on there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_heeds_conditions() {
+    s3().lake.probe().await.unwrap();
 }
