@@ -334,7 +334,7 @@ impl Landing {
         }
         let now = self.server_now(table);
         let over = self.last_lease.saturating_add(table.settings.max_execution.as_secs() as u32);
-        if now <= over {
+        if now <= over && !off!(table, SecondToken) {
             let cause = format!(
                 "the server has its token and not its rows; it is sent under another token in {} s",
                 over - now + 1

@@ -31,6 +31,8 @@ pub enum Protection {
     Cut,
     /// An old break is not filled.
     OldBreaks,
+    /// Another token is taken only when nothing can be on its way under the one before.
+    SecondToken,
     /// A retry whose record is stored, or may yet be, is left out.
     Origins,
     /// A batch is one record batch.

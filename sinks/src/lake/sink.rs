@@ -193,6 +193,10 @@ impl LakeSink {
             Work::Lost => return Err(lost("it was reported before")),
             Work::Idle(_) | Work::Running(_) => {}
         }
+        #[cfg(feature = "testing")]
+        if self.table.store.rig.is_off(super::testing::Protection::OwnTask) {
+            self.rest().await?;
+        }
         Ok(self.told())
     }
 

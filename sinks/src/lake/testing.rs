@@ -34,6 +34,12 @@ pub enum Protection {
     Origins,
     /// Before a swap of files is put, no other entry may have removed one of them.
     Inputs,
+    /// Before a swap is put, the marks that it changes stand as they were seen.
+    Standing,
+    /// A flush that is due runs on a task of its own; without it, whoever asks for it waits.
+    OwnTask,
+    /// Ages are told by a clock that runs during suspend; without it, by one that stands still.
+    Suspend,
     /// A checkpoint of series is named by the number after that of the one it builds on; without it, by its mark.
     Number,
     /// Series are shown once they are checkpointed; without it, as soon as they are added up.
@@ -43,7 +49,7 @@ pub enum Protection {
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 impl Protection {
-    const ALL: [Protection; 9] = [
+    const ALL: [Protection; 12] = [
         Protection::Marks,
         Protection::OwnEntry,
         Protection::Rules,
@@ -51,6 +57,9 @@ impl Protection {
         Protection::FileAge,
         Protection::SlowPut,
         Protection::Inputs,
+        Protection::Standing,
+        Protection::OwnTask,
+        Protection::Suspend,
         Protection::Number,
         Protection::Checkpointed,
     ];
@@ -101,9 +110,11 @@ impl Rig {
         self.unanswered.store(count, SeqCst);
     }
 
-    /// Moves the writer's clock on.
+    /// Moves the writer's clock on, as a machine does that was suspended.
     pub fn sleep(&self, time: Duration) {
-        self.clock.sleep(time);
+        if !self.is_off(Protection::Suspend) {
+            self.clock.sleep(time);
+        }
     }
 
     /// Takes a protection out.

@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use aion_sinks::{
-    clickhouse::testing::Protection,
+    clickhouse::{Settings, testing::Protection},
     conformance::{Log, marks, settle, take},
     sink::Sink,
 };
 
-use crate::shared::{Place, once, range, settle_slowly};
+use tokio::sync::Notify;
+
+use crate::shared::{Place, once, range, settings, settle_slowly, spec};
 
 /// A sleeper inserts from where its successor has inserted already.
 async fn sleeper_and_owner(off: &[Protection]) -> (Place, Log) {
@@ -121,6 +123,67 @@ async fn the_lease_keeps_a_sleeper_out_whose_token_is_forgotten() {
 async fn without_the_lease_a_sleeper_doubles() {
     let (_place, _, offsets) = frozen_writer(Some(Protection::Lease)).await;
     assert!(offsets.len() > 13, "{offsets:?}");
+}
+
+/// A token stands without its rows. While an INSERT under it is on its way, another writer finds it acknowledged and
+/// nothing in the table; then the table has forgotten the token, and the first INSERT arrives.
+async fn a_late_first_insert(off: Option<Protection>) -> Vec<i64> {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut first = place.owner(&p0).await;
+    for from in [0, 10] {
+        take(&mut first, log.batch(0, from, from + 10)).await;
+        settle(&mut first).await;
+    }
+    let sql = format!("DELETE FROM {} WHERE _batch_first = 10", place.table());
+    place.engine.run(&sql).await;
+    // The control is about what is on its way for long: it must not run out on a busy machine.
+    let lease = if off.is_some() { Duration::from_mins(1) } else { settings().lease };
+    let mut late = place.house.sink(spec(), Settings { lease, ..settings() });
+    late.assign(std::slice::from_ref(&p0)).await.unwrap();
+    let mut second = place.owner(&p0).await;
+    if let Some(protection) = off {
+        second.rig().turn_off(protection);
+    }
+    take(&mut late, log.batch(0, 10, 20)).await;
+    take(&mut second, log.batch(0, 10, 20)).await;
+    let (asleep, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (said, heard) = (Arc::clone(&asleep), Arc::clone(&wake));
+    late.rig().before_insert(Box::new(move || {
+        Box::pin(async move {
+            said.notify_one();
+            heard.notified().await;
+        })
+    }));
+    let second_goes_on = async {
+        asleep.notified().await;
+        let flushed = once(&mut second).await;
+        assert_eq!(flushed.is_ok(), off.is_some(), "{flushed:?}");
+        let shrink = "MODIFY SETTING non_replicated_deduplication_window = 1";
+        place.engine.run(&format!("ALTER TABLE {} {shrink}", place.table())).await;
+        if off.is_some() {
+            take(&mut second, log.batch(0, 20, 21)).await;
+            settle(&mut second).await;
+        }
+        wake.notify_one();
+    };
+    drop(tokio::join!(once(&mut late), second_goes_on));
+    if off.is_none() {
+        settle_slowly(&mut second).await;
+    }
+    place.offsets(&p0).await
+}
+
+#[tokio::test]
+async fn a_second_token_waits_for_what_is_on_its_way_under_the_first() {
+    assert_eq!(a_late_first_insert(None).await, range(0, 20));
+}
+
+/// Negative control: the first INSERT commits behind the second.
+#[tokio::test]
+async fn without_the_wait_the_first_lands_behind_the_second() {
+    let offsets = a_late_first_insert(Some(Protection::SecondToken)).await;
+    assert_eq!(offsets.iter().filter(|offset| (10..20).contains(*offset)).count(), 20);
 }
 
 /// Two writers that began to read an empty table's log at different offsets.

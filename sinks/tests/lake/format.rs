@@ -113,6 +113,18 @@ async fn rows_beyond_the_open_dates_go_into_further_entries() {
     assert_eq!(seen, [25, 30]);
 }
 
+/// Negative control: without the bound an entry has a file, held in memory, for every date that waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_bound_an_entry_holds_every_date() {
+    let (place, log) = (Place::new(), Log::new().with_step(DAY));
+    let mut sink = place.open_with(Settings { max_dates: usize::MAX, ..settings() }).await;
+    sink.assign(&[log.partition(0)]).await.unwrap();
+    take(&mut sink, log.batch(0, 0, 300)).await;
+    settle(&mut sink).await;
+    assert_eq!(place.snapshot().await.version, 1);
+    assert_eq!(place.entry(1).matches("\"add\"").count(), 300);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn marks_and_files_survive_checkpoints_and_log_cleaning() {
     let (place, log) = (Place::new(), Log::new());

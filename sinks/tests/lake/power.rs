@@ -123,6 +123,21 @@ async fn a_folder_that_is_there_may_be_gone_all_the_same() {
     assert_eq!(first_fault(&steps, &table), None, "{steps:#?}");
 }
 
+/// Negative control: if each writer synced only the names that it made itself, nobody would have synced this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_sync_of_anothers_folder_it_is_gone() {
+    let place = Place::new();
+    let (steps, table) = (three_flushes(&place, &["_date=2026-03-01"]).await, place.table());
+    let made = steps.iter().rposition(|step| matches!(step, Step::FolderMade(_))).unwrap();
+    let is_left_out =
+        |at: usize, step: &Step| at > made && *step == Step::FolderSynced(table.clone());
+    let others = steps.iter().enumerate().filter(|(at, step)| !is_left_out(*at, step));
+    let others: Vec<Step> = others.map(|(_, step)| step.clone()).collect();
+    assert!(others.len() < steps.len(), "the table's folder is never synced");
+    let fault = first_fault(&others, &table);
+    assert!(fault.as_ref().is_some_and(|fault| fault.ends_with("may be gone")), "{fault:?}");
+}
+
 type IsOfKind<'a> = &'a dyn Fn(&Path) -> bool;
 
 /// Negative control: without the syncs of any one kind, there is a moment at which something is gone.

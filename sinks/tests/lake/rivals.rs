@@ -98,6 +98,26 @@ async fn a_moved_partition_stays_until_it_is_told() {
     assert_eq!(place.offsets(&p1).await, range(0, 15));
 }
 
+/// Asks for a due flush of a store that doesn't answer; whether the caller gets on within a second.
+async fn gets_on(take_out: Option<Protection>) -> bool {
+    let (place, log) = (Place::new(), Log::new());
+    let mut sink = place.owner(&[log.partition(0)]).await;
+    if let Some(protection) = take_out {
+        sink.rig().take_out(protection);
+    }
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    sink.rig().stall(true);
+    let due = sink.flush(Instant::now(), Flush::Due);
+    tokio::time::timeout(Duration::from_secs(1), due).await.is_ok()
+}
+
+/// And its negative control: whoever polls would wait for the store, beyond what the group waits for a poll.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_task_of_its_own_a_flush_is_waited_for() {
+    assert!(gets_on(None).await);
+    assert!(!gets_on(Some(Protection::OwnTask)).await);
+}
+
 /// The rival's entry moves p1 to the very offset that the sleeper's flush would, and the sleeper's put fails.
 async fn a_rival_with_an_equal_mark(take_out: Option<Protection>) -> (Place, [Vec<i64>; 2]) {
     let (place, log) = (Place::new(), Log::new());

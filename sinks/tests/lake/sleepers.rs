@@ -77,6 +77,16 @@ async fn without_reading_anew_rows_are_lost() {
     assert_eq!(stored, [0_i64; 0]);
 }
 
+/// Negative control: by a clock that stands still during suspend nothing has grown old, so nothing is read anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_a_clock_that_stands_still_rows_are_lost() {
+    let (flushed, stored) = slept_before_the_flush(Some(Protection::Suspend)).await;
+    assert_eq!(flushed.marks.len(), 1, "it believes that they are durable");
+    assert_eq!(stored, [0_i64; 0]);
+    let (flushed, stored) = slept_within_the_put(Some(Protection::Suspend)).await;
+    assert_eq!((flushed.marks.len(), stored), (1, vec![]));
+}
+
 /// Sleeps between the last look and the put.
 async fn slept_within_the_put(take_out: Option<Protection>) -> (Flushed, Vec<i64>) {
     let (place, log) = (Arc::new(Place::new()), Log::new());

@@ -4,7 +4,10 @@
 use aion_schemas::log::{Mark, Offset, Partition};
 use aion_sinks::{
     conformance::{Log, schema, settle, take},
-    lake::upkeep::{Compaction, TakenBack, Upkeep},
+    lake::{
+        testing::Protection,
+        upkeep::{Compaction, TakenBack, Upkeep},
+    },
     sink::Sink,
 };
 
@@ -69,14 +72,17 @@ async fn a_file_of_nothing_else_goes_whole() {
     assert_eq!(place.offsets(&p0).await, range(0, 10));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mark_that_moves_meanwhile_leaves_everything_as_it_is() {
+/// The writer lands five rows more between the last look and the put; then the log is read on from the mark.
+async fn a_mark_that_moves_meanwhile(take_out: Option<Protection>) -> (TakenBack, Vec<i64>) {
     let (place, log) = (Place::new(), Log::new());
     let p0 = log.partition(0);
     let mut sink = place.owner(std::slice::from_ref(&p0)).await;
     take(&mut sink, log.batch(0, 0, 20)).await;
     settle(&mut sink).await;
     let mut upkeep = upkeep(&place).await;
+    if let Some(protection) = take_out {
+        upkeep.rig().take_out(protection);
+    }
     take(&mut sink, log.batch(0, 20, 25)).await;
     upkeep.rig().before_next_put(move || {
         Box::pin(async move {
@@ -84,8 +90,25 @@ async fn a_mark_that_moves_meanwhile_leaves_everything_as_it_is() {
         })
     });
     let taken = upkeep.take_back(&p0, Offset(10)..Offset(20)).await.unwrap();
+    let next = mark(&place, &p0).await.unwrap().offset.get();
+    let mut sink = place.owner(std::slice::from_ref(&p0)).await;
+    take(&mut sink, log.batch(0, next, 30)).await;
+    settle(&mut sink).await;
+    (taken, place.offsets(&p0).await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_that_moves_meanwhile_leaves_everything_as_it_is() {
+    let (taken, offsets) = a_mark_that_moves_meanwhile(None).await;
     assert_eq!(taken, TakenBack::Moved { mark: Some(Offset(25)) });
-    assert_eq!(place.offsets(&p0).await, range(0, 25));
+    assert_eq!(offsets, range(0, 30));
+}
+
+/// Negative control: the mark of another's flush is set back, and what it stored is read and stored again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_look_at_the_marks_rows_are_doubled() {
+    let (_, offsets) = a_mark_that_moves_meanwhile(Some(Protection::Standing)).await;
+    assert_eq!(offsets.iter().filter(|offset| (20..25).contains(*offset)).count(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
