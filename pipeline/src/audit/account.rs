@@ -137,6 +137,10 @@ impl Facts<'_> {
             (2.., _) => Fate::Wrong(Wrong::StoredTwice),
             (1, Seen::Unread) => Fate::Expired,
             (_, Seen::Unread) => Fate::Nothing,
+            #[cfg(test)]
+            (1, _) if tests::letters_win() && self.rejected.contains(offset as u64) => {
+                Fate::DeadLetter
+            }
             _ if is(GapKind::Kept) => Fate::Kept,
             _ if is(GapKind::Diverged) => Fate::Wrong(Wrong::Diverged),
             (1, Seen::Record) if self.retried.contains(offset as u64) => Fate::Retried,

@@ -30,6 +30,8 @@
 //! | Kafka is told the least mark | the group's offset passes what a sink has |
 //! | a report to Kafka that failed is made again | the group's offset stays behind for ever |
 //! | a sink's flush is fenced by the stored mark | rows of a process that slept are stored twice |
+//! | a record is judged by itself, not by its neighbours in a batch | one record is a row and a dead letter |
+//! | dead letters are counted by their keys | there are more of them than rejected records |
 //! | a sink forgets what waits for a partition that is assigned or revoked | it is handed what it still holds |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -104,6 +106,18 @@ fn the_fence_of_the_store_is_needed() {
 fn forgetting_what_waits_is_needed() {
     let options = Options { forgets: false, ..Options::default() };
     must_fail("forgetting", options, &[Kind::Failed, Kind::Lost, Kind::Doubled]);
+}
+
+#[test]
+fn judging_a_record_by_itself_is_needed() {
+    let options = Options { judges_alone: false, ..Options::default() };
+    must_fail("judging a record by itself", options, &[Kind::RowAndLetter]);
+}
+
+#[test]
+fn counting_letters_by_their_keys_is_needed() {
+    let options = Options { counts_keys: false, ..Options::default() };
+    must_fail("counting by keys", options, &[Kind::Miscounted]);
 }
 
 /// Runs schedules until one fails as expected; all of them passing is the failure.

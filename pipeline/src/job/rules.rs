@@ -20,6 +20,8 @@ pub(super) enum Rule {
     GapBeforeMark,
     /// A dead letter is acknowledged before the mark passes it.
     DeadLetterBeforeMark,
+    /// A dead letter that its topic doesn't take whole is cut.
+    TooLargeIsCut,
     /// A sink without a mark starts at the log's start, wherever the others are.
     NoMarkStartsAtLogStart,
     /// A first start records no gap.

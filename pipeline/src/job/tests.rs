@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -373,6 +373,32 @@ async fn a_partition_that_the_topic_does_not_have_is_not_looked_for() {
     job.end().await.unwrap();
     let state = status.now().partitions[0].state.clone();
     assert!(matches!(state, PartitionState::Paused(why) if why.contains("no such")), "{state:?}");
+}
+
+/// Reads three thousand broken records and five good ones; whether the partition stops, and how many letters there are.
+async fn reads_what_is_broken(max_reject_share: f64) -> (bool, usize) {
+    let (store, journal) = (Store::new(), Balking { silent: false, ..Balking::default() });
+    let letters = Arc::clone(&journal.calls);
+    let mut job = start_within(max_reject_share, lazy(&store), journal);
+    job.script.tell(Event::Assigned { stream: stream(), partitions: vec![0] });
+    job.script.tell(Event::Chunk(poisoned(0, 1, 3000)));
+    let decided = job.status.wait_for(|status| {
+        let is_read = status.partitions.iter().any(|one| one.position == Some(Offset(3005)));
+        status.stopped().next().is_some() || is_read
+    });
+    let status = tokio::time::timeout(PATIENCE, decided).await.unwrap().unwrap();
+    job.script.stop(Duration::from_secs(10));
+    job.end().await.unwrap();
+    let letters: BTreeSet<String> = letters.lock().unwrap().iter().flatten().cloned().collect();
+    (status.stopped().next().is_some(), letters.len())
+}
+
+/// And its negative control: with no bound to it, what a broken registry makes unreadable all goes by as dead letters.
+#[tokio::test]
+async fn without_a_bound_on_rejects_everything_becomes_a_dead_letter() {
+    let (stops, _) = reads_what_is_broken(0.5).await;
+    assert!(stops);
+    assert_eq!(reads_what_is_broken(1.0).await, (false, 3000));
 }
 
 #[tokio::test]

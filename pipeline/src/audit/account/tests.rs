@@ -1,6 +1,17 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::cell::Cell;
+
 use super::*;
+
+thread_local! {
+    static LETTERS_WIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the negative control of this thread has a dead letter win over a row.
+pub(super) fn letters_win() -> bool {
+    LETTERS_WIN.get()
+}
 
 /// A partition that the tests describe, and what is said of it.
 #[derive(Clone, Debug)]
@@ -134,6 +145,19 @@ fn a_dead_letter_stands_for_a_row_and_a_row_wins_over_it() {
     let tally = case.tally();
     assert!(tally.wrong.is_empty());
     assert_eq!((tally.stored, tally.dead_letters), (9, 1));
+}
+
+/// Negative control: an upgrade stored what an older version had rejected, and the books have fewer rows than the table.
+#[test]
+fn if_letters_won_the_books_would_not_have_every_row() {
+    let mut case = Case::exact().without(4);
+    case.rejected = vec![4, 5, 6];
+    let rows = case.stored.len() as u64;
+    assert_eq!(case.tally().stored, rows);
+    LETTERS_WIN.set(true);
+    let tally = case.tally();
+    LETTERS_WIN.set(false);
+    assert_eq!((tally.stored, tally.dead_letters), (rows - 2, 3));
 }
 
 #[test]

@@ -6,7 +6,10 @@ use aion_kafka::{Connection, Error, Outgoing, Placed, Producer};
 use aion_sinks::fault;
 use tokio::sync::mpsc;
 
-use crate::job::journal::{Entry, Journal, Ledger, NotAcknowledged, Recorded};
+use crate::job::{
+    journal::{Entry, Journal, Ledger, NotAcknowledged, Recorded},
+    rules::{Rule, Rules},
+};
 
 /// How long to wait for room in the producer's queue before looking again.
 const FULL: Duration = Duration::from_millis(10);
@@ -16,12 +19,18 @@ pub(in crate::job) struct KafkaJournal {
     connection: Connection,
     name: String,
     producer: Option<Arc<Producer>>,
+    rules: Rules,
 }
 
 impl KafkaJournal {
     /// A journal whose producer goes by `name`; it is opened when the first entry comes.
     pub(in crate::job) fn new(connection: &Connection, name: &str) -> KafkaJournal {
-        KafkaJournal { connection: connection.clone(), name: name.to_owned(), producer: None }
+        KafkaJournal {
+            connection: connection.clone(),
+            name: name.to_owned(),
+            producer: None,
+            rules: Rules::default(),
+        }
     }
 
     /// The producer, a new one if the last can't go on.
@@ -38,10 +47,10 @@ impl KafkaJournal {
 
 impl Journal for KafkaJournal {
     fn record(&mut self, entries: Vec<Entry>) -> Recorded {
-        let producer = self.producer();
+        let (producer, cuts) = (self.producer(), self.rules.hold(Rule::TooLargeIsCut));
         Box::pin(async move {
             match producer {
-                Ok(producer) => record(&producer, entries).await,
+                Ok(producer) => record(&producer, entries, cuts).await,
                 Err(error) => Err(not_acknowledged(entries, Some(error))),
             }
         })
@@ -54,7 +63,11 @@ impl Journal for KafkaJournal {
 
 /// Sends all entries, then waits until each has its answer; the client gives one within its delivery
 /// timeout. Those that failed are handed back.
-async fn record(producer: &Producer, entries: Vec<Entry>) -> Result<(), NotAcknowledged> {
+async fn record(
+    producer: &Producer,
+    entries: Vec<Entry>,
+    cuts: bool,
+) -> Result<(), NotAcknowledged> {
     let (answers_in, mut answers) = mpsc::channel(entries.len().max(1));
     let mut failure = None;
     let mut is_too_large = vec![false; entries.len()];
@@ -95,7 +108,7 @@ async fn record(producer: &Producer, entries: Vec<Entry>) -> Result<(), NotAckno
     let left = entries.into_iter().zip(is_there).zip(is_too_large);
     let left: Vec<Entry> = left
         .filter(|((_, is_there), _)| !is_there)
-        .map(|((entry, _), is_too_large)| if is_too_large { entry.shortened() } else { entry })
+        .map(|((entry, _), too_large)| if too_large && cuts { entry.shortened() } else { entry })
         .collect();
     fault::point(match ledger {
         Some(Ledger::Gaps) => "job.gap_acknowledged",
@@ -128,4 +141,60 @@ fn send(
         ..Outgoing::default()
     };
     producer.send(&message, done)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use aion_embedded::{Broker, Fsync, Settings};
+    use aion_kafka::{Admin, NewTopic};
+
+    use super::*;
+
+    /// Writes a letter down that is greater than its topic takes; how often until it is there, within three times.
+    async fn tries(without: Option<Rule>) -> Option<usize> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::new(folder.path().join("kafka"));
+        settings.fsync = Fsync::Never;
+        let broker = Broker::start(settings).await.unwrap();
+        let mut connection = Connection::to(broker.address().to_string());
+        connection.properties.insert("compression.type".into(), "none".into());
+        let admin = Admin::open(&connection, Duration::from_secs(10)).unwrap();
+        let topic = Ledger::DeadLetters.topic();
+        admin
+            .create_topics(&[NewTopic { topic, partitions: 1, replication: 1, configs: &[] }])
+            .unwrap();
+        let mut journal = KafkaJournal::new(&connection, "test");
+        journal.rules = Rules { without };
+        let mut entries = vec![Entry {
+            ledger: Ledger::DeadLetters,
+            key: "test:0:0:0".to_owned(),
+            value: Some(vec![b'x'; 2 << 20].into()),
+            headers: Vec::new(),
+        }];
+        let mut done = None;
+        for number in 1..=3 {
+            match journal.record(entries).await {
+                Ok(()) => {
+                    done = Some(number);
+                    break;
+                }
+                Err(failed) => entries = failed.entries,
+            }
+        }
+        broker.stop().await.unwrap();
+        done
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_letter_that_the_topic_does_not_take_is_written_down_cut() {
+        assert_eq!(tries(None).await, Some(2));
+    }
+
+    /// Negative control: its partition would stand still for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_the_cut_it_is_never_written_down() {
+        assert_eq!(tries(Some(Rule::TooLargeIsCut)).await, None);
+    }
 }

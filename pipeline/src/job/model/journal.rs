@@ -56,7 +56,9 @@ impl ModelJournal {
 
     fn letter(&self, entry: &Entry) {
         let value = std::str::from_utf8(entry.value.as_ref().unwrap()).unwrap();
-        lock(&self.world).letters.insert(entry.key.clone(), value.parse().unwrap());
+        let mut world = lock(&self.world);
+        world.letters_written += 1;
+        world.letters.insert(entry.key.clone(), value.parse().unwrap());
     }
 
     fn gap(&self, entry: &Entry) {

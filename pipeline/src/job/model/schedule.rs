@@ -16,6 +16,7 @@ use crate::job::{event_loop::Clock, rules::Rule, source::Event, status::Partitio
 
 /// What is different from the real thing.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches, each of a control of its own")]
 pub(super) struct Options {
     /// The protection that is taken out.
     pub(super) without: Option<Rule>,
@@ -23,11 +24,21 @@ pub(super) struct Options {
     pub(super) fenced: bool,
     /// Whether sinks drop what waits for a partition that is assigned or revoked.
     pub(super) forgets: bool,
+    /// Whether a record's own content decides if it is rejected; else a broken one takes those behind it along.
+    pub(super) judges_alone: bool,
+    /// Whether dead letters are counted by their keys.
+    pub(super) counts_keys: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { without: None, fenced: true, forgets: true }
+        Options {
+            without: None,
+            fenced: true,
+            forgets: true,
+            judges_alone: true,
+            counts_keys: true,
+        }
     }
 }
 
@@ -128,7 +139,9 @@ impl Schedule {
         if process.budget.is_spent() {
             return;
         }
-        lock(&process.consumer).fetch(partition, max, &self.group.world, &process.budget);
+        let alone = self.group.options.judges_alone;
+        let judged = (&process.budget, alone);
+        lock(&process.consumer).fetch(partition, max, &self.group.world, judged);
     }
 
     fn look(&mut self) {

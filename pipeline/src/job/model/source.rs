@@ -132,7 +132,7 @@ impl Consumer {
         number: i32,
         max: usize,
         world: &Shared<World>,
-        budget: &Budget,
+        judged: (&Budget, bool),
     ) {
         let Some(reading) = self.readings.get_mut(&number) else { return };
         if reading.paused {
@@ -162,7 +162,7 @@ impl Consumer {
             return;
         }
         self.polled += 1;
-        let chunk = chunk(reading, end, log, self.polled, budget);
+        let chunk = chunk(reading, end, log, self.polled, judged);
         (reading.position, reading.epoch) = (end, chunk.batch.epoch);
         self.events.push_back(Event::Chunk(chunk));
     }
@@ -173,7 +173,7 @@ fn chunk(
     end: usize,
     log: &super::world::Log,
     polled: u64,
-    budget: &Budget,
+    (budget, judges_alone): (&Budget, bool),
 ) -> Chunk {
     let (mut uids, mut offsets, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
     let (mut epochs, mut epoch, mut records) = (Vec::new(), reading.epoch, 0);
@@ -186,12 +186,13 @@ fn chunk(
             epochs.push((Offset(offset as i64), slot.epoch));
         }
         epoch = slot.epoch;
+        let is_tainted = slot.what == What::Row && !judges_alone && !rejected.is_empty();
         match slot.what {
-            What::Row => {
+            What::Row if !is_tainted => {
                 uids.push(slot.uid);
                 offsets.push(offset as i64);
             }
-            What::Poison => rejected.push(Rejected {
+            What::Row | What::Poison => rejected.push(Rejected {
                 offset: Offset(offset as i64),
                 append_time: Timestamp(0),
                 key: None,

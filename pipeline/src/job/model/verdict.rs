@@ -23,6 +23,10 @@ pub(super) enum Kind {
     Mislabelled,
     /// A rejected record is not in the dead letters.
     LetterLost,
+    /// A record is a row and a dead letter.
+    RowAndLetter,
+    /// There are more dead letters than records that could be rejected.
+    Miscounted,
     /// A gap was told that is none.
     FalseGap,
     /// Rows are stored that the log no longer has, and nobody is told.
@@ -89,7 +93,21 @@ pub(super) fn judge(world: &World, stores: &[Store], options: Options) -> Result
             }
         }
     }
+    letters_are_counted(world, options)?;
     gaps_are_true(world)
+}
+
+/// As many dead letters as rejected records at most: one that is written again is the same one.
+fn letters_are_counted(world: &World, options: Options) -> Result<(), Violation> {
+    let logs = world.incarnations.iter().flat_map(|one| &one.logs);
+    let slots = logs.flat_map(|log| log.slots.iter().chain(log.cut.iter().map(|(_, slot)| slot)));
+    let poison = slots.filter(|slot| slot.what == What::Poison).count();
+    let letters = if options.counts_keys { world.letters.len() } else { world.letters_written };
+    if options.judges_alone && letters > poison {
+        let what = format!("{letters} dead letters of {poison} rejected records");
+        return Err(Violation::new(Kind::Miscounted, what));
+    }
+    Ok(())
 }
 
 /// Where each event is stored, by its uid.
@@ -133,8 +151,10 @@ impl Case<'_> {
     fn row(&self, offset: usize, slot: &Slot, options: Options) -> Result<(), Violation> {
         self.at_most_once(offset, slot)?;
         let places = self.stored.get(&slot.uid);
+        let is_letter = self.world.letters.get(&self.key(offset)) == Some(&slot.uid);
         let Some((partition, at)) = places.and_then(|places| places.first()) else {
-            if self.is_owed(offset) {
+            let is_accounted_for = is_letter && !options.judges_alone;
+            if self.is_owed(offset) && !is_accounted_for {
                 return Err(Violation::new(Kind::Lost, self.name(offset, slot)));
             }
             return Ok(());
@@ -146,12 +166,20 @@ impl Case<'_> {
             let what = format!("{what} is stored as {}/{at}", partition.key());
             return Err(Violation::new(Kind::Mislabelled, what));
         }
+        if is_letter {
+            return Err(Violation::new(Kind::RowAndLetter, self.name(offset, slot)));
+        }
         Ok(())
     }
 
-    fn letter(&self, offset: usize, slot: &Slot) -> Result<(), Violation> {
+    /// Under which a record here has its letter.
+    fn key(&self, offset: usize) -> String {
         let Partition { stream, number } = &self.partition;
-        let key = format!("model:{}:{number}:{offset}", stream.id);
+        format!("model:{}:{number}:{offset}", stream.id)
+    }
+
+    fn letter(&self, offset: usize, slot: &Slot) -> Result<(), Violation> {
+        let key = self.key(offset);
         match self.world.letters.get(&key) {
             None if self.is_owed(offset) => {
                 Err(Violation::new(Kind::LetterLost, self.name(offset, slot)))

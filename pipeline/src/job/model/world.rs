@@ -99,6 +99,8 @@ pub(super) struct World {
     pub(super) incarnations: Vec<Incarnation>,
     /// Key and value of each dead letter.
     pub(super) letters: BTreeMap<String, i64>,
+    /// How many were written, each as often as it was.
+    pub(super) letters_written: usize,
     pub(super) gaps: Vec<ToldGap>,
     pub(super) journal_fault: Option<JournalFault>,
     /// How long the journal takes: so many turns of its job.
