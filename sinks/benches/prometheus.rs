@@ -1,9 +1,14 @@
-//! What 100,000 series cost: to add up a second of events, to checkpoint, to show.
+//! What 100,000 series cost: to add up a second of events, to checkpoint, to show, to compress; and what it costs those
+//! who add up that somebody looks all the time.
 //!
-//! `cargo bench -p aion-sinks --bench prometheus -- [SERIES]`
+//! `cargo bench --workspace --bench prometheus -- [SERIES]`
 
 use std::{
-    sync::Arc,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -29,6 +34,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
     record_batch::RecordBatch,
 };
+use flate2::{Compression, write::GzEncoder};
 use url::Url;
 use uuid::Uuid;
 
@@ -59,10 +65,11 @@ async fn run(series: i64) -> anyhow::Result<()> {
     sink.assign(&partitions).await?;
 
     let each = series / i64::from(PARTITIONS);
-    for (round, what) in ["all of them new", "all of them known"].into_iter().enumerate() {
-        let first = round as i64 * each;
+    let mut first = 0;
+    let mut add_up = async |what: &str| -> anyhow::Result<()> {
         let batches = partitions.iter().map(|one| batch(one, first, each));
         let batches = batches.collect::<anyhow::Result<Vec<_>>>()?;
+        first += each;
         let start = Instant::now();
         for batch in batches {
             take(&mut sink, batch).await;
@@ -70,17 +77,60 @@ async fn run(series: i64) -> anyhow::Result<()> {
         settle(&mut sink).await;
         let took = start.elapsed();
         println!("{series} events, {what}: added up and checkpointed in {} ms", took.as_millis());
+        Ok(())
+    };
+    add_up("all of them new").await?;
+    for _ in 0..3 {
+        add_up("all of them known").await?;
     }
-    let mut best = Duration::MAX;
-    for _ in 0..5 {
+    show(&board, each * i64::from(PARTITIONS))?;
+    let (is_over, pages) = (AtomicBool::new(false), AtomicU32::new(0));
+    let looking = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                compressed(&board.page(Timestamp(EPOCH_US), Duration::MAX)).ok();
+                pages.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let handle = tokio::runtime::Handle::current();
+        let added = tokio::task::block_in_place(|| {
+            (0..3).try_for_each(|_| handle.block_on(add_up("while pages are made without a pause")))
+        });
+        is_over.store(true, Ordering::Relaxed);
+        added
+    });
+    println!("{} pages meanwhile", pages.into_inner());
+    looking
+}
+
+/// How long a page takes, and its compression.
+fn show(board: &Board, wanted: i64) -> anyhow::Result<()> {
+    let (mut best, mut best_compressed) = (Duration::MAX, Duration::MAX);
+    let (mut bytes, mut compressed_bytes) = (0, 0);
+    for _ in 0..7 {
         let start = Instant::now();
         let page = board.page(Timestamp(EPOCH_US), Duration::MAX);
         best = best.min(start.elapsed());
         let shown = page.lines().filter(|line| line.starts_with("aion_runtime_")).count();
-        ensure!(shown as i64 == each * i64::from(PARTITIONS), "{shown} series are shown");
+        ensure!(shown as i64 == wanted, "{shown} series are shown");
+        let start = Instant::now();
+        (bytes, compressed_bytes) = (page.len(), compressed(&page)?.len());
+        best_compressed = best_compressed.min(start.elapsed());
     }
-    println!("{series} series shown in {:.1} ms", best.as_secs_f64() * 1e3);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{wanted} series: a page of {bytes} bytes in {:.1} ms, compressed to {compressed_bytes} in {:.1} ms more",
+        ms(best),
+        ms(best_compressed)
+    );
     Ok(())
+}
+
+/// As the process answers.
+fn compressed(page: &str) -> anyhow::Result<Vec<u8>> {
+    let mut out = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
+    out.write_all(page.as_bytes())?;
+    Ok(out.finish()?)
 }
 
 /// One event of each series of a partition.
