@@ -37,12 +37,26 @@ pub struct Listed {
     pub labels: &'static [&'static str],
     /// The unit of the value: by it the buckets are chosen.
     pub unit: Option<&'static str>,
-    /// Values of the labels that are known beforehand.
+    /// Values of the labels that are known beforehand, those that the contract gives as examples: their series are there
+    /// at 0 from the start, since to Prometheus the first value of a series that is new is no increase.
     pub known: &'static [&'static [&'static str]],
 }
 
 const STATES: &[&[&str]] =
     &[&["queued"], &["running"], &["succeeded"], &["failed"], &["cancelled"]];
+
+/// Each route with each tier: that a private tier never went outside is seen by its 0.
+const ROUTES_AND_TIERS: &[&[&str]] = &[
+    &["local", "public"],
+    &["local", "internal"],
+    &["local", "restricted"],
+    &["cloud", "public"],
+    &["cloud", "internal"],
+    &["cloud", "restricted"],
+    &["hybrid", "public"],
+    &["hybrid", "internal"],
+    &["hybrid", "restricted"],
+];
 
 /// What router decisions add up to.
 pub const DECISIONS: &[Listed] = &[Listed {
@@ -52,7 +66,7 @@ pub const DECISIONS: &[Listed] = &[Listed {
     value: None,
     labels: &["route", "tier"],
     unit: None,
-    known: &[],
+    known: ROUTES_AND_TIERS,
 }];
 
 /// What the lifecycle of tasks adds up to.
@@ -73,7 +87,7 @@ pub const TASKS: &[Listed] = &[
         value: Some(("latency_ms", 1e3)),
         labels: &["status"],
         unit: Some("seconds"),
-        known: &[],
+        known: STATES,
     },
     Listed {
         name: "aion_task_retries_total",
@@ -218,5 +232,44 @@ impl<'a> Reader<'a> {
             self.labels.iter().map(|column| at_row(*column, row).unwrap_or_default()).collect();
         let what = What::Listed { metric: self.metric, labels: &labels };
         tally.add(&Seen { what, value, at });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every combination of the contract's examples, and no other.
+    fn of_contract(schema: &str, labels: &[&str]) -> BTreeSet<Vec<String>> {
+        let file = format!("{}/../schemas/events/{schema}.schema.json", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(file).unwrap();
+        let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+        labels.iter().fold(BTreeSet::from([Vec::new()]), |known, label| {
+            let examples = schema["properties"][label]["examples"].as_array().unwrap();
+            let with = |before: &Vec<String>| {
+                let before = before.clone();
+                let one = move |example: &serde_json::Value| {
+                    [&before[..], &[example.as_str().unwrap().to_owned()]].concat()
+                };
+                examples.iter().map(one).collect::<Vec<_>>()
+            };
+            known.iter().flat_map(with).collect()
+        })
+    }
+
+    #[test]
+    fn what_is_known_beforehand_is_what_the_contract_gives_as_examples() {
+        for (schema, metrics) in [("router_decision", DECISIONS), ("tasks_lifecycle", TASKS)] {
+            for metric in metrics {
+                let known = metric.known.iter();
+                let known = known.map(|set| set.iter().map(|one| (*one).to_owned()).collect());
+                let known: BTreeSet<Vec<String>> = known.collect();
+                assert_eq!(known, of_contract(schema, metric.labels), "{}", metric.name);
+            }
+        }
     }
 }
