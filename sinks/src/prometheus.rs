@@ -24,6 +24,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use aion_schemas::log::{Mark, Offset, Partition};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -164,6 +165,37 @@ impl Series {
             board: board.clone(),
         };
         Ok(PrometheusSink::new(Arc::new(work), self.id))
+    }
+
+    /// The mark of a partition; none before its first checkpoint.
+    pub async fn mark(&self, partition: &Partition) -> Result<Option<Mark>, SinkError> {
+        let found = self.checkpoints(partition)?.load(partition).await?;
+        Ok(found.map(|found| found.checkpoint.mark()))
+    }
+
+    /// Takes the mark of a partition back to `to`, of a log that was cut there; whether it was above. What was counted
+    /// stays counted, so no series falls; what the log has now is counted as well.
+    pub async fn rewind(&self, partition: &Partition, to: Offset) -> Result<bool, SinkError> {
+        let checkpoints = self.checkpoints(partition)?;
+        let Some(found) = checkpoints.load(partition).await? else { return Ok(false) };
+        if found.checkpoint.mark().offset <= to {
+            return Ok(false);
+        }
+        let state = &found.checkpoint.state;
+        let bytes = checkpoint::encode(partition, (Mark::at(to), Uuid::new_v4()), state)?;
+        // The next number: who goes on from the one that was cut off is refused.
+        match checkpoints.put(partition, found.number + 1, bytes).await? {
+            Put::Created => Ok(true),
+            Put::Exists => Err(SinkError::Retry {
+                doing: format!("take back the mark of the series of {partition}"),
+                cause: "its job has gone on meanwhile".to_owned(),
+            }),
+        }
+    }
+
+    fn checkpoints(&self, partition: &Partition) -> Result<Checkpoints, SinkError> {
+        let topic = &partition.stream.topic;
+        Ok(Checkpoints::new(self.lake.beside(&format!("{FOLDER}/{topic}"))?))
     }
 }
 

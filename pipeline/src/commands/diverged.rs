@@ -2,8 +2,8 @@
 //! which of the two stands.
 //!
 //! `keep` writes the decision down, and the job goes on from its mark. `replace` first takes the rows out of the lake,
-//! mark and all in one entry, then writes the decision down. Between the two the partition stays stopped; a second
-//! run goes on where the first was killed.
+//! mark and all in one entry, then takes the mark of the series back, then writes the decision down. In between the
+//! partition stays stopped; a second run goes on where the first was killed.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +18,7 @@ use aion_schemas::{
 };
 use aion_sinks::{
     lake::{Lake, upkeep::TakenBack},
+    prometheus::Series,
     sink::SinkError,
 };
 use anyhow::{Context, anyhow, bail};
@@ -48,7 +49,8 @@ pub struct DivergedCommand {
 enum Task {
     /// What is stored stays. What the log has now at the same offsets is passed over, and named in table `gaps`.
     Keep(DecisionArgs),
-    /// What the log has now takes the place of what is stored, which is taken out of the lake.
+    /// What the log has now takes the place of what is stored, which is taken out of the lake. What series have counted
+    /// stays counted.
     Replace(DecisionArgs),
 }
 
@@ -88,10 +90,18 @@ pub fn run(command: &DivergedCommand) -> anyhow::Result<()> {
             let (from, rows) = take_back((&place, connection), job, &found, &gap)?;
             let decision = Decision::Replace { first: from.get(), below: gap.end.get() };
             args.write(connection, &found.partition, &decision)?;
+            let partition = &found.partition;
+            if job.sinks.contains(&SinkKind::Lake) {
+                println!("{rows} rows of {partition} from {from} on are out of the lake.");
+            }
+            if job.sinks.contains(&SinkKind::Prometheus) {
+                println!(
+                    "What series have counted of {partition} stays counted: no counter falls."
+                );
+            }
             println!(
-                "{rows} rows of {} from {from} on are out of the lake. Job {} goes on within seconds and stores what \
-                 the log has there now.",
-                found.partition, job.name
+                "Job {} goes on within seconds and stores what the log has from {from} on now.",
+                job.name
             );
         }
     }
@@ -138,26 +148,55 @@ fn diverged(
     }
 }
 
-/// Takes the rows out of the lake that the log doesn't have any more; from where on, and how many they were.
+/// Takes the rows out of the lake that the log doesn't have any more, and the marks of the job's sinks back; from where
+/// on, and how many rows they were.
 fn take_back(
     (place, connection): (&Place, &Connection),
     job: &JobConfig,
     found: &Found,
     gap: &Range<Offset>,
 ) -> anyhow::Result<(Offset, u64)> {
-    if job.sinks[..] != [SinkKind::Lake] {
+    if job.sinks.contains(&SinkKind::ClickHouse) {
         let message = format!(
-            "job {} writes to more than the lake, and rows can only be taken out of the lake: keep what is stored, or \
-             give each place a job of its own",
+            "job {} writes to ClickHouse, and rows can only be taken out of the lake: keep what is stored, or give \
+             each place a job of its own",
             job.name
         );
         return Err(Failure::new(Exit::Usage, message).into());
     }
-    let partition = &found.partition;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     let lake = Lake::open(&place.lake, &place.lake_options).map_err(failure)?;
+    let mut taken = None;
+    if job.sinks.contains(&SinkKind::Lake) {
+        let at = (place, connection, &lake);
+        taken = Some(runtime.block_on(out_of_the_lake(at, job, found, gap))?);
+    }
+    if !job.sinks.contains(&SinkKind::Prometheus) {
+        return Ok(taken.unwrap_or((gap.start, 0)));
+    }
+    let partition = &found.partition;
+    runtime.block_on(async {
+        let series = Series::open(&lake).await.map_err(failure)?;
+        let (from, rows) = match (taken, series.mark(partition).await.map_err(failure)?) {
+            (Some(taken), _) => taken,
+            (None, None) => bail!("there are no series of {partition}: nothing of it is counted"),
+            (None, Some(mark)) if mark.offset <= gap.start => (mark.offset, 0),
+            (None, Some(mark)) => (cut(connection, found, gap, mark.epoch)?, 0),
+        };
+        series.rewind(partition, from).await.map_err(failure)?;
+        Ok((from, rows))
+    })
+}
+
+async fn out_of_the_lake(
+    (place, connection, lake): (&Place, &Connection, &Lake),
+    job: &JobConfig,
+    found: &Found,
+    gap: &Range<Offset>,
+) -> anyhow::Result<(Offset, u64)> {
+    let partition = &found.partition;
     let table = place.catalog.table(&job.topic.table).unwrap_or(&job.topic);
-    let upkeep = runtime.block_on(lake.upkeep(table_spec(table))).map_err(failure)?;
+    let upkeep = lake.upkeep(table_spec(table)).await.map_err(failure)?;
     let Some(mut upkeep) = upkeep else { bail!("there is no table {} in the lake", table.table) };
     let Some(mark) = upkeep.mark(partition) else {
         bail!("the lake has no mark of {partition}: nothing of it is stored")
@@ -166,7 +205,9 @@ fn take_back(
         return Ok((mark.offset, 0)); // an earlier run got as far as this
     }
     let from = cut(connection, found, gap, mark.epoch)?;
-    match runtime.block_on(upkeep.take_back(partition, from..gap.end)).map_err(failure)? {
+    // The gap ends where the sink was that was furthest; series may have been ahead of the lake.
+    let end = if job.sinks.len() > 1 { mark.offset.min(gap.end) } else { gap.end };
+    match upkeep.take_back(partition, from..end).await.map_err(failure)? {
         TakenBack::Done { rows } => Ok((from, rows)),
         TakenBack::Moved { mark } => {
             let mark = mark.map_or("gone".to_owned(), |mark| format!("at {mark}"));

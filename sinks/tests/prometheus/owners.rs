@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aion_schemas::log::Partition;
+use aion_schemas::log::{Mark, Offset, Partition};
 use aion_sinks::{
     conformance::{settle, take},
     lake::testing::Protection,
@@ -198,4 +198,47 @@ async fn only_the_owner_shows_a_partition() {
     assert_eq!(place.owner(&p0, settings()).await.page().get(SERIES), shown);
     let other: Partition = partition(&stream, 1);
     assert_eq!(place.owner(&other, settings()).await.page().get(SERIES), None);
+}
+
+/// A log that was cut at offset 6: what was counted stays counted, and what the log has there now is counted too.
+#[tokio::test]
+async fn taken_back_to_a_cut_no_series_falls_and_the_new_records_count() {
+    let (place, stream) = (Place::new(), topic());
+    let p0 = partition(&stream, 0);
+    let series = place.series().await;
+    assert_eq!(series.mark(&p0).await.unwrap(), None);
+    assert!(!series.rewind(&p0, Offset(6)).await.unwrap(), "there is nothing to take back");
+
+    let mut stopped = place.owner(&p0, settings()).await;
+    take(&mut stopped.sink, batch(&p0, 0, &events(0, 10))).await;
+    settle(&mut stopped.sink).await;
+    let counted = value(&stopped.page());
+    assert_eq!(series.mark(&p0).await.unwrap(), Some(Mark { offset: Offset(10), epoch: 1 }));
+    assert!(series.rewind(&p0, Offset(6)).await.unwrap());
+    assert!(!series.rewind(&p0, Offset(6)).await.unwrap(), "a second run changes nothing");
+    assert_eq!(place.checkpoints(&p0).len(), 2);
+
+    // The owner looks again, as it does once it was decided; another would see the same.
+    let marks = stopped.sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    assert_eq!(marks.get(&p0).copied(), Some(Mark::at(Offset(6))));
+    assert_eq!((value(&stopped.page()), mark(&stopped.page())), (counted, 6));
+    take(&mut stopped.sink, batch(&p0, 6, &events(6, 8))).await;
+    settle(&mut stopped.sink).await;
+    let now = value(&stopped.page());
+    assert_eq!(now.to_bits(), (counted + increment(6) + increment(7)).to_bits());
+}
+
+/// Who didn't look is refused, as any zombie.
+#[tokio::test]
+async fn who_goes_on_from_what_was_taken_back_is_refused() {
+    let (place, stream) = (Place::new(), topic());
+    let p0 = partition(&stream, 0);
+    let mut zombie = place.owner(&p0, settings()).await;
+    take(&mut zombie.sink, batch(&p0, 0, &events(0, 10))).await;
+    settle(&mut zombie.sink).await;
+    assert!(place.series().await.rewind(&p0, Offset(6)).await.unwrap());
+    take(&mut zombie.sink, batch(&p0, 10, &events(10, 20))).await;
+    let woken = settle(&mut zombie.sink).await;
+    assert_eq!(woken.moved.len(), 1);
+    assert_eq!(place.series().await.mark(&p0).await.unwrap(), Some(Mark::at(Offset(6))));
 }

@@ -54,6 +54,10 @@ impl Place {
         Series::open(&self.lake).await.unwrap().sink(topic, source, settings, board).unwrap()
     }
 
+    pub(crate) async fn series(&self) -> Series {
+        Series::open(&self.lake).await.unwrap()
+    }
+
     /// A process that owns the partition, and its board.
     pub(crate) async fn owner(&self, partition: &Partition, settings: Settings) -> Process {
         let board = Board::default();
