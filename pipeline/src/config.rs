@@ -5,6 +5,7 @@
 //! **Invariant:** an unknown key is an error that names the nearest known one; nothing is ignored.
 //! **Invariant:** a secret is never in the file: it is a reference, `env:NAME` or `file:PATH`.
 
+mod certificates;
 mod clickhouse;
 mod exports;
 mod inbound;
@@ -38,6 +39,7 @@ pub use self::{
 };
 use crate::{
     access::{AccessConfig, key::Digest},
+    certificates::Certificates,
     exit::{Exit, Failure},
     exports::service::Settings,
     http::tls::{self, Tls},
@@ -69,6 +71,8 @@ pub struct Config {
     pub commands: Commands,
     /// With which certificate; without one HTTP isn't encrypted.
     pub http_tls: Option<Tls>,
+    /// The files of certificates that it names.
+    pub certificates: Certificates,
     /// What questions may use, and where PostgreSQL's clients are answered.
     pub sql: SqlConfig,
     /// The bound on bytes in memory, decoded rows and librdkafka's queues together.
@@ -260,6 +264,7 @@ fn catalog(folder: Option<&Path>) -> Result<Catalog, String> {
 }
 
 fn check(file: File) -> Result<Config, String> {
+    let certificates = certificates::of(&file);
     let commands = commands(file.catalog.as_deref())?;
     let catalog = catalog(file.catalog.as_deref())?;
     let lake = lake::check(file.lake, &catalog)?;
@@ -285,6 +290,7 @@ fn check(file: File) -> Result<Config, String> {
         access: access(&file.http, file.access)?,
         commands,
         http_tls: http_tls(&file.http)?,
+        certificates,
         sql: sql::check(file.sql)?,
         memory_bytes: mib("memory.budget_mib", file.memory.budget_mib)?,
         drain: Duration::from_secs(file.drain_s),

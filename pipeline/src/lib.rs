@@ -3,6 +3,7 @@
 pub mod access;
 pub mod args;
 pub mod audit;
+pub mod certificates;
 pub mod cli;
 pub mod commands;
 pub mod config;

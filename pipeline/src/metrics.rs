@@ -1,6 +1,8 @@
 //! The process's own numbers, read from the jobs' status at each scrape; nothing is counted twice. And those of the
 //! platform, as they are checkpointed.
 
+mod host;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -13,6 +15,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
+pub use self::host::Host;
 use crate::{
     audit::{Audits, Counts, Last, Verdict},
     health::Health,
@@ -29,6 +32,7 @@ pub struct Metrics {
     budget: Budget,
     audits: Audits,
     freshness: HistogramVec,
+    host: Host,
     platform: Board,
     stale_after: Duration,
 }
@@ -42,13 +46,20 @@ impl Metrics {
         freshness: HistogramVec,
     ) -> Metrics {
         let (platform, stale_after) = (Board::default(), Duration::MAX);
-        Metrics { health, budget, audits, freshness, platform, stale_after }
+        let host = Host::default();
+        Metrics { health, budget, audits, freshness, host, platform, stale_after }
     }
 
     /// Shows these series of the platform too; levels that nobody has reported for so long are left out.
     #[must_use]
     pub fn with_platform(self, platform: Board, stale_after: Duration) -> Metrics {
         Metrics { platform, stale_after, ..self }
+    }
+
+    /// Tells of this machine's disks and of certificates too.
+    #[must_use]
+    pub fn with_host(self, host: Host) -> Metrics {
+        Metrics { host, ..self }
     }
 
     /// What the platform's events add up to.
@@ -60,8 +71,9 @@ impl Metrics {
     pub fn encode(&self) -> prometheus::Result<String> {
         let jobs: Vec<Arc<JobStatus>> = self.health.jobs().collect();
         let (last, webhooks) = (self.audits.last(), self.health.webhooks());
-        let freshness = self.freshness.collect();
-        let mut families = freshness;
+        let mut families = self.freshness.collect();
+        let of_webhooks = webhooks.iter().flat_map(|status| status.certificates.iter());
+        families.extend(self.host.families(of_webhooks)?);
         if let Some(gateway) = self.health.commands() {
             families.extend(inbound::metrics::families(gateway.counters(), &gateway.state())?);
         }

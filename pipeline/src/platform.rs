@@ -28,7 +28,7 @@ use crate::{
     inbound::Inbound,
     job::{self, JobError, JobSpec},
     live_sql::{LiveSql, serve_postgres},
-    metrics::Metrics,
+    metrics::{Host, Metrics},
     preflight::{self, Partitions},
     registry::{self, Registry},
     upkeep,
@@ -125,13 +125,14 @@ impl Platform {
         let topics = in_lake.map(|job| Arc::clone(&job.topic)).collect();
         let rounds = config.lake.upkeep.clone();
         tokio::spawn(upkeep::run(places.lake, topics, rounds, worth(&config), shutdown.clone()));
-        let audits = Audits::default();
+        let (audits, host) = (Audits::default(), Host::of(&config));
         if let Some(audit) = config.audit {
             let (audits, shutdown) = (audits.clone(), shutdown.clone());
             tokio::spawn(schedule::run(config, audit, audits, shutdown));
         }
         let metrics = Metrics::new(Arc::clone(&health), budget, audits, live.freshness);
-        let metrics = Arc::new(metrics.with_platform(places.board, stale_after));
+        let metrics = metrics.with_host(host).with_platform(places.board, stale_after);
+        let metrics = Arc::new(metrics);
         let close_http = CancellationToken::new();
         let making = exports.as_ref().map(|exports| exports.start(&close));
         let exports = exports.map(|exports| Arc::new(ExportsApi::new(exports)));

@@ -28,7 +28,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory):
             60,
         )
         time.sleep(12)  # rates want a few scrapes
-        yield Sources(prometheus, everything.engine, everything.postgres)
+        yield Sources(prometheus, everything.engine, everything.postgres_client())
     finally:
         prometheus.stop()
         everything.end()

@@ -165,3 +165,12 @@ def test_what_is_misspelt_is_found(watched: Sources):
             watched.rows(
                 target(source, rawSql="select $__timeFiltre(timestamp)"), span()
             )
+
+
+def test_what_a_process_needs_of_its_machine_is_told(watched: Sources):
+    """The certificate that PostgreSQL's clients are shown ends in two days, so an alert would be due; and disks."""
+    ends = 'aion_certificate_expiry_timestamp_seconds{used_for="sql"} - time()'
+    days = watched.prometheus.value(ends) / 86_400
+    assert 1.9 < days < 2
+    disk = 'aion_disk_free_bytes{place="lake"} / aion_disk_size_bytes{place="lake"}'
+    assert 0 < watched.prometheus.value(disk) < 1

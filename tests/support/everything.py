@@ -41,7 +41,7 @@ class Everything(Process):
             f'[kafka]\nbrokers = "{self.broker.brokers()}"\n'
             f'[lake]\nurl = "{self.folder / "lake"}"\nflush_age_s = 1\n'
             f'[clickhouse]\nurl = "{self.engine.url}"\nflush_age_s = 1\n'
-            f'[sql.postgres]\nlisten = "{self.postgres}"\n'
+            f'[sql.postgres]\nlisten = "{self.postgres}"\n{self.certificate()}'
             f'[http]\nlisten = "{self.http}"\n'
             "[metrics]\nflush_age_s = 1\n[audit]\nevery_s = 4\n"
             f'[webhooks]\npolicy = "{hooks}"\nflush_ms = 200\n' + self.inbound()
@@ -60,6 +60,29 @@ class Everything(Process):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+    def certificate(self) -> str:
+        """PostgreSQL's clients are shown one that ends in two days."""
+        pem, key = self.folder / "sql.pem", self.folder / "sql.key"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
+        command += ["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+        command += ["-subj", "/CN=aion", "-addext", "subjectAltName=IP:127.0.0.1"]
+        command += ["-keyout", key, "-out", pem]
+        subprocess.run(command, check=True, capture_output=True)
+        password = self.folder / "password"
+        password.write_text(SECRET)
+        return (
+            f'certificate = "{pem}"\nkey = "{key}"\n'
+            f'[sql.postgres.users]\ngrafana = "file:{password}"\n'
+        )
+
+    def postgres_client(self) -> dict[str, str]:
+        """How one of them connects."""
+        host, port = self.postgres.split(":")
+        place = {"host": host, "port": port, "dbname": "aion"}
+        who = {"user": "grafana", "password": SECRET}
+        trust = {"sslrootcert": str(self.folder / "sql.pem")}
+        return place | who | trust | {"sslmode": "verify-full"}
 
     def inbound(self) -> str:
         """Commands from somebody with a key, to a control plane that takes everything."""

@@ -99,7 +99,9 @@ class Rows:
 class Sources:
     """A Prometheus, a ClickHouse and the process that answers PostgreSQL's clients."""
 
-    def __init__(self, prometheus: Prometheus, engine: Engine, postgres: str) -> None:
+    def __init__(
+        self, prometheus: Prometheus, engine: Engine, postgres: dict[str, str]
+    ) -> None:
         self.prometheus, self.engine, self.postgres = prometheus, engine, postgres
 
     def rows(self, target: dict, span: Span) -> Rows:
@@ -115,9 +117,7 @@ class Sources:
         return Rows(columns, [tuple(map(typed, types, row)) for row in rows])
 
     def of_postgres(self, text: str) -> Rows:
-        host, port = self.postgres.split(":")
-        where = {"host": host, "port": port, "user": "anyone", "dbname": "aion"}
-        with psycopg.connect(**where, autocommit=True) as connection:
+        with psycopg.connect(**self.postgres, autocommit=True) as connection:
             answer = connection.execute(text)
             columns = [column.name for column in answer.description]
             return Rows(columns, answer.fetchall())

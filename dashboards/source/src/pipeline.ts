@@ -123,6 +123,36 @@ const workings = {
   title: 'Workings',
   panels: [
     graph({
+      title: 'Disks in use',
+      description: 'Share of the file systems of lake and exports that is in use. An object store is not a disk.',
+      unit: 'percentunit',
+      queries: [
+        [`1 - min by (instance, place) (aion_disk_free_bytes${ON} / aion_disk_size_bytes${ON})`, '{{place}} {{instance}}'],
+      ],
+      alert: 'AionDiskFilling',
+      thresholds: { warning: 0.7, bad: 0.95 },
+      max: 1,
+    }),
+    number({
+      title: 'Certificates that end',
+      description: 'Certificates that are shown or trusted and end within two weeks. 0 is good.',
+      unit: 'short',
+      queries: [
+        [`count(aion_certificate_expiry_timestamp_seconds${ON} - time() < 14 * 86400) or vector(0)`, 'ending'],
+      ],
+      alert: 'AionCertificateEnding',
+      thresholds: { bad: 1 },
+    }),
+    number({
+      title: 'Topics without events',
+      description: 'Topics whose logs have not grown for an hour. Those that we write ourselves rest when all is well.',
+      unit: 'short',
+      queries: [
+        [`count(max by (topic) (delta(aion_partition_end${ON}[1h])) == 0) or vector(0)`, 'silent'],
+      ],
+      alert: 'AionNoEvents',
+    }),
+    graph({
       title: 'Memory for rows',
       description: 'Bytes that decoded rows hold, and the bound on them.',
       unit: 'bytes',

@@ -28,6 +28,7 @@ use self::screen::Screen;
 use crate::{
     access::AccessConfig,
     args::lake,
+    certificates::Certificates,
     commands::{
         bootstrap::{
             self,
@@ -37,8 +38,8 @@ use crate::{
         generate::{Feed, Proposals},
     },
     config::{
-        ClickHouseConfig, Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig, MetricsConfig,
-        PostgresConfig, RegistryConfig, SinkKind, SqlConfig, default_jobs,
+        AuditConfig, ClickHouseConfig, Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig,
+        MetricsConfig, PostgresConfig, RegistryConfig, SinkKind, SqlConfig, default_jobs,
     },
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
@@ -66,6 +67,9 @@ const WEBHOOKS_FLUSH: Duration = Duration::from_secs(2);
 /// Beside PostgreSQL's own port, which may be taken.
 const POSTGRES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5433);
 const DRAIN: Duration = Duration::from_secs(30);
+/// What came in the last minutes is compared with the log each minute, so that a dashboard has something to show.
+const AUDIT: AuditConfig =
+    AuditConfig { every: Duration::from_mins(1), since: Some(Duration::from_mins(10)) };
 
 /// Arguments of `aion dev`.
 #[derive(Debug, Args)]
@@ -237,11 +241,12 @@ fn config(
         access: AccessConfig { everybody: true, ..AccessConfig::default() },
         commands: commands_of(args.catalog.as_deref())?,
         http_tls: None,
+        certificates: Certificates::default(),
         sql: SqlConfig { postgres: postgres(args), ..SqlConfig::default() },
         memory_bytes: (args.memory_mib as usize) << 20,
         drain: DRAIN,
         log: LogConfig::default(),
-        audit: None,
+        audit: Some(AUDIT),
         webhooks: webhooks(args),
         inbound: None,
         exports: Some(exports(folder)?),

@@ -66,7 +66,7 @@ pub(super) struct ClickHouseFile {
     database: String,
     user: Option<String>,
     password: Option<String>,
-    ca: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
     #[serde(default = "default_flush_age_s")]
     flush_age_s: u64,
     #[serde(default = "default_flush_mib")]

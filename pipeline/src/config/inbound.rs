@@ -30,12 +30,12 @@ pub(super) struct InboundFile {
     allow_http: bool,
     #[serde(default)]
     allow_private: Vec<String>,
-    ca: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
     topic: Option<String>,
     #[serde(default)]
     trusted_proxies: Vec<String>,
     #[serde(default)]
-    properties: BTreeMap<String, toml::Value>,
+    pub(super) properties: BTreeMap<String, toml::Value>,
 }
 
 const fn default_timeout_s() -> u64 {

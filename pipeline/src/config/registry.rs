@@ -37,8 +37,8 @@ pub(super) struct RegistryFile {
     urls: Vec<String>,
     username: Option<String>,
     password: Option<String>,
-    ca: Option<PathBuf>,
-    certificate: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     #[serde(default = "default_grace_s")]
     grace_s: u64,

@@ -43,16 +43,16 @@ pub(super) struct SqlFile {
     timeout_s: u64,
     queries: usize,
     max_rows: u64,
-    postgres: Option<PostgresFile>,
+    pub(super) postgres: Option<PostgresFile>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PostgresFile {
+pub(super) struct PostgresFile {
     listen: String,
     #[serde(default)]
     users: BTreeMap<String, String>,
-    certificate: Option<PathBuf>,
+    pub(super) certificate: Option<PathBuf>,
     key: Option<PathBuf>,
 }
 

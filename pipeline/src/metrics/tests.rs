@@ -28,6 +28,7 @@ fn whole() -> String {
     counters.answered(202);
     counters.unauthenticated("signature");
     let mut more = sql.freshness.collect();
+    more.extend(Host::sample().families(std::iter::empty()).unwrap());
     more.extend(inbound::metrics::families(&counters, &State::default()).unwrap());
     text(&jobs, &Budget::new(1), more, (Some(&last), Some(&webhooks))).unwrap()
 }

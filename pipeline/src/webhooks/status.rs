@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cursor::Millis;
+use crate::certificates::Certificates;
 
 /// The bounds of the latency histogram, in seconds.
 pub const LATENCY_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0];
@@ -98,6 +99,8 @@ pub struct Status {
     pub trouble: Option<String>,
     /// Why the last change of the policy was refused.
     pub policy_error: Option<String>,
+    /// The certificates of the policy's entries.
+    pub certificates: Certificates,
     /// Attempts that could not be recorded.
     pub unrecorded: u64,
 }

@@ -3,13 +3,16 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{Engine, Serving, now};
-use crate::webhooks::{
-    breaker::Breaker,
-    client::Client,
-    pattern::any_matches,
-    policy::{Endpoint, Policy},
-    rate::Rate,
-    status::Counters,
+use crate::{
+    certificates::Certificates,
+    webhooks::{
+        breaker::Breaker,
+        client::Client,
+        pattern::any_matches,
+        policy::{Endpoint, Policy},
+        rate::Rate,
+        status::Counters,
+    },
 };
 
 impl Engine {
@@ -35,7 +38,10 @@ impl Engine {
         for (endpoint, client) in policy.endpoints.iter().zip(clients) {
             self.put(endpoint, client);
         }
-        self.statuses.change(|status| status.policy_error = None);
+        let certificates = certificates(policy);
+        self.statuses.change(|status| {
+            (status.policy_error, status.certificates) = (None, certificates);
+        });
         self.hear_switches();
         self.drop_unwanted_lanes();
         self.open_missing_lanes();
@@ -113,4 +119,16 @@ impl Engine {
             self.drop_lane(uid);
         }
     }
+}
+
+/// What the entries show, and whom they trust.
+fn certificates(policy: &Policy) -> Certificates {
+    let mut found = Certificates::default();
+    for endpoint in &policy.endpoints {
+        let used_for = format!("webhook {}", endpoint.id);
+        let shown = endpoint.tls.identity.as_ref().map(|(certificate, _)| certificate.as_path());
+        found.shown(&used_for, shown);
+        found.trusted(&used_for, endpoint.tls.ca.as_deref());
+    }
+    found
 }
