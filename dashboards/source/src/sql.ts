@@ -107,8 +107,9 @@ export const sql = board(
           description: 'What could not become a row, by topic, reason and field, with the last one.',
           unit: 'short',
           queries: ask(`
-            select topic, reason, coalesce(field, '') as field, count(*) as letters, max(rejected_at) as last
-            from dead_letters where $__timeFilter(rejected_at) group by 1, 2, 3 order by 4 desc limit 50`),
+            select topic, reason, coalesce(field, '') as field,
+              count(distinct concat(job, ' ', topic_id, ' ', partition, ' ', "offset")) as letters, max(rejected_at) as last
+            from dead_letters_raw where $__timeFilter(rejected_at) group by 1, 2, 3 order by 4 desc limit 50`),
           alert: 'AionRejects',
         }),
         rows({
