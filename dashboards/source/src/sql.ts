@@ -42,11 +42,15 @@ export const sql = board(
         }),
         graph({
           title: 'Decisions by tenant',
-          description: 'Tasks that were routed in each interval, by tenant.',
+          description: 'Tasks that were routed in each interval: the ten tenants that have most, and the others.',
           unit: 'short',
           queries: ask(`
-            select ${EVERY}, coalesce(tenant_id, 'none') as metric, count(*) as value
-            from decisions where $__timeFilter(timestamp) group by 1, 2 order by 1`),
+            select ${EVERY}, coalesce(most.tenant, 'others') as metric, count(*) as value
+            from decisions left join (
+              select coalesce(tenant_id, 'none') as tenant from decisions
+              where $__timeFilter(timestamp) group by 1 order by count(*) desc limit 10
+            ) as most on coalesce(tenant_id, 'none') = most.tenant
+            where $__timeFilter(timestamp) group by 1, 2 order by 1`),
           stacked: true,
         }),
         graph({
