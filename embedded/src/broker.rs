@@ -190,8 +190,11 @@ async fn accept(node: Arc<Node>, listener: TcpListener, stopped: watch::Receiver
 }
 
 async fn serve(node: &Arc<Node>, stream: TcpStream, peer: SocketAddr) {
-    if let Err(error) = connection::serve(node, stream, peer).await {
-        tracing::warn!(%peer, %error, "closed a connection");
+    match connection::serve(node, stream, peer).await {
+        Ok(()) => {}
+        // Clients that have what they wanted go as they like.
+        Err(error @ connection::Closed::Io(_)) => tracing::debug!(%peer, %error, "closed"),
+        Err(error) => tracing::warn!(%peer, %error, "closed a connection"),
     }
 }
 
