@@ -1,16 +1,15 @@
 //! The test engine (tests/support/clickhouse) as a process.
 
 use std::{
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::{Mutex, OnceLock},
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::python::{python, support};
+use crate::python;
 
 pub(crate) struct Engine {
     folder: PathBuf,
@@ -87,15 +86,9 @@ impl Drop for Engine {
 }
 
 fn start(folder: &Path, port: u16) -> (Child, u16) {
-    let front = support("clickhouse/front.py");
-    let mut process = Command::new(python())
-        .args([front.as_path(), folder, Path::new("--port"), Path::new(&port.to_string())])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let port = line.trim().rsplit(' ').next().and_then(|port| port.parse().ok());
+    let port = port.to_string();
+    let arguments = [folder.as_os_str(), "--port".as_ref(), port.as_ref()];
+    let (process, port) = python::start("clickhouse/front.py", &arguments);
+    let port = port.and_then(|port| port.parse().ok());
     (process, port.expect("the engine's port: `scripts/setup test` installs what it needs"))
 }

@@ -1,16 +1,12 @@
 //! A store that speaks S3 (moto) as a process, for all tests of this program; each has a lake of its own in it.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    sync::OnceLock,
-};
+use std::{process::Child, sync::OnceLock};
 
 use aion_sinks::lake::{Lake, StoreOptions};
 use url::Url;
 use uuid::Uuid;
 
-use crate::python::{python, support};
+use crate::python;
 
 /// It ends when its standard input does, with this process.
 struct Moto {
@@ -36,16 +32,9 @@ pub(crate) fn lake() -> Lake {
 }
 
 fn start() -> Moto {
-    let mut process = Command::new(python())
-        .arg(support("object_store.py"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let endpoint = line.trim().rsplit(' ').next().filter(|word| word.starts_with("http"));
+    let (process, endpoint) = python::start("object_store.py", &[]);
+    let endpoint = endpoint.filter(|word| word.starts_with("http"));
     let endpoint =
         endpoint.expect("the store's address: `scripts/setup test` installs what it needs");
-    Moto { _process: process, endpoint: endpoint.to_owned() }
+    Moto { _process: process, endpoint }
 }
