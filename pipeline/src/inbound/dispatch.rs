@@ -225,10 +225,9 @@ impl Dispatcher {
                 (outcome, was_asked)
             });
             // Whatever becomes of it, its actor is free again.
-            let (outcome, was_asked) = attempt.await.unwrap_or_else(|cause| {
-                let why = format!("the attempt broke: {cause}");
-                (Err(Again { why, after: None, is_conflict: false }), true)
-            });
+            let (outcome, was_asked) = attempt
+                .await
+                .unwrap_or_else(|cause| (Err(format!("the attempt broke: {cause}").into()), true));
             // Nobody listens any more where the process has stopped.
             drop(done.send(Done { actor, outcome, was_asked }));
         });
@@ -282,19 +281,18 @@ async fn attempt(
     was_asked: &mut bool,
     shutdown: &CancellationToken,
 ) -> Result<(), Again> {
-    let again = |why| Again { why, after: None, is_conflict: false };
     let Around { records, target, counters } = around;
-    records.accepted(command.id, Instant::now() + WRITE).await.map_err(again)?;
+    records.accepted(command.id, Instant::now() + WRITE).await?;
     if !turn.is_ours() {
         // Another process is to ask, and isn't kept waiting.
-        return Err(again("its partition is another's by now".to_owned()));
+        return Err("its partition is another's by now".to_owned().into());
     }
     *was_asked = true;
     let outcome = target.dispatch(command, conflicts, records).await?;
     loop {
         match records.outcome(command, &outcome, Instant::now() + WRITE).await {
             Ok(()) => break,
-            Err(cause) if shutdown.is_cancelled() => return Err(again(cause)),
+            Err(cause) if shutdown.is_cancelled() => return Err(cause.into()),
             Err(cause) => {
                 tracing::error!("the outcome of {} isn't recorded: {cause}", command.id);
                 sleep(LONGEST).await;

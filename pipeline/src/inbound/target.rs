@@ -66,6 +66,13 @@ pub struct Again {
     pub is_conflict: bool,
 }
 
+/// Nobody has answered.
+impl From<String> for Again {
+    fn from(why: String) -> Again {
+        Again { why, after: None, is_conflict: false }
+    }
+}
+
 /// The control plane may answer 409 because it is still at work on an attempt whose answer didn't reach us: an
 /// outcome of that would be wrong. So many in a row, over a minute or more, are about the command itself.
 const CONFLICTS: u32 = 12;
@@ -126,9 +133,7 @@ impl Target {
                     headers: &[("Idempotency-Key", Some(id.as_bytes()))],
                     ..Outgoing::default()
                 };
-                let placed = records.send(&outgoing, Instant::now() + WAIT).await;
-                let placed =
-                    placed.map_err(|why| Again { why, after: None, is_conflict: false })?;
+                let placed = records.send(&outgoing, Instant::now() + WAIT).await?;
                 let detail = format!("{topic}[{}] at {}", placed.partition, placed.offset);
                 Ok(Outcome { succeeded: true, detail, at: now() })
             }
@@ -138,7 +143,6 @@ impl Target {
 
 fn judge(answer: Answer, conflicts: u32) -> Result<Outcome, Again> {
     let ended = |succeeded, detail| Ok(Outcome { succeeded, detail, at: now() });
-    let again = |why, after| Err(Again { why, after, is_conflict: false });
     match answer {
         Answer::Taken(status) => ended(true, format!("HTTP {status}")),
         Answer::Gone => ended(false, "HTTP 410".to_owned()),
@@ -149,10 +153,10 @@ fn judge(answer: Answer, conflicts: u32) -> Result<Outcome, Again> {
                     Err(Again { why: detail, after: retry_after, is_conflict: true })
                 }
                 400 | 409 | 422 => ended(false, detail),
-                _ => again(detail, retry_after),
+                _ => Err(Again { why: detail, after: retry_after, is_conflict: false }),
             }
         }
-        Answer::Failed(why) => again(why, None),
+        Answer::Failed(why) => Err(why.into()),
     }
 }
 
