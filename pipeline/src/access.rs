@@ -94,10 +94,7 @@ impl Access {
         shutdown: CancellationToken,
     ) -> Result<Arc<Access>, Failure> {
         // Before it is read, so that no change is missed.
-        let changes = config.policy.clone().map(Changes::of).transpose();
-        let changes = changes.map_err(|cause| {
-            Failure::new(Exit::Failed, format!("can't listen for SIGHUP: {cause}"))
-        })?;
+        let changes = config.policy.clone().map(Changes::of).transpose()?;
         let policy = match &config.policy {
             None => Policy::default(),
             Some(path) => Policy::load(path, commands)

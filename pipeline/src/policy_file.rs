@@ -1,7 +1,6 @@
 //! A policy file that is taken up when it changes, or at SIGHUP: how that is noticed.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,6 +10,8 @@ use tokio::{
     time::Interval,
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::exit::{Exit, Failure};
 
 /// How often the file is looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
@@ -25,8 +26,10 @@ pub(crate) struct Changes {
 
 impl Changes {
     /// Those from what the file is now: to be asked for before it is read.
-    pub(crate) fn of(path: PathBuf) -> io::Result<Changes> {
-        let hangup = signal(SignalKind::hangup())?;
+    pub(crate) fn of(path: PathBuf) -> Result<Changes, Failure> {
+        let hangup = signal(SignalKind::hangup()).map_err(|cause| {
+            Failure::new(Exit::Failed, format!("can't listen for SIGHUP: {cause}"))
+        })?;
         let (seen, looks) = (std::fs::read(&path).ok(), tokio::time::interval(LOOK));
         Ok(Changes { path, seen, hangup, looks })
     }

@@ -98,9 +98,7 @@ impl Webhooks {
         shutdown: CancellationToken,
     ) -> Result<Webhooks, Failure> {
         // Before it is read, so that no change is missed.
-        let changes = Changes::of(config.policy.clone()).map_err(|cause| {
-            Failure::new(Exit::Failed, format!("can't listen for SIGHUP: {cause}"))
-        })?;
+        let changes = Changes::of(config.policy.clone())?;
         let policy = Policy::load(&config.policy, &around.catalog)
             .map_err(|cause| Failure::new(Exit::Usage, cause.to_string()))?;
         for warning in &policy.warnings {
