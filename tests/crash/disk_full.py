@@ -30,6 +30,10 @@ def test_a_full_disk(place: Place, disk: Path, rng: random.Random):
     def is_full() -> bool:
         return "free some space" in run.output()
 
+    def isnt_ready() -> bool:
+        status, why = run.get("/readyz")
+        return status == 503 and "free some space" in why
+
     run = place.run(group__instance__id="the-one")
     run.wait_ready()
     with Producing(place, count=50):
@@ -42,8 +46,8 @@ def test_a_full_disk(place: Place, disk: Path, rng: random.Random):
             assert place.audit().code in (0, 8)
             run.kill()
             run = place.run(group__instance__id="the-one")
-            run.wait_ready()
             run.wait(is_full, "it is still full")
+            run.wait(isnt_ready, "whoever asks is told, too")
     behind = sum(1 for _ in place.log()) - len(place.stored())
     assert behind > 0, "rows wait for room"
     filler.unlink()

@@ -81,7 +81,13 @@ class Process:
             return False
 
     def wait_ready(self, seconds: float = 60) -> None:
-        self.wait(self.is_ready, "aion is ready", seconds)
+        def told() -> str:
+            try:
+                return f"{self.output()}\n/readyz: {self.get('/readyz')}"
+            except OSError as cause:
+                return f"{self.output()}\n/readyz: {cause}"
+
+        wait(self.is_ready, "aion is ready", seconds, told)
 
     def kill(self) -> None:
         """kill -9: no chance to write anything."""
