@@ -178,7 +178,10 @@ class Chdb:
         self.session = chdb.session.Session()
         self.session.query("create database bench")
         for table, parts in files.items():
-            glob = "{" + ",".join(parts) + "}"
+            # Of a path that begins with a brace it finds nothing.
+            folder = os.path.commonpath(parts)
+            names = ",".join(os.path.relpath(part, folder) for part in parts)
+            glob = f"{folder}/{{{names}}}"
             self.session.query(
                 f"create view bench.{table} as select * from file('{glob}', Parquet)"
             )

@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
-from processes import Dev
 
 # As Grafana writes them, with their line breaks.
 SEARCH_PATH = """
@@ -23,17 +22,6 @@ SEARCH_PATH = """
             ) as i,
             string_to_array(current_setting('search_path'),',') s
           )"""
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory):
-    dev = Dev(tmp_path_factory.mktemp("postgres"))
-    try:
-        dev.start("--rate", "300")
-        dev.wait(lambda: ask(dev, "select count(*) from decisions")[0][0] > 50, "rows")
-        yield dev
-    finally:
-        dev.end()
 
 
 def connect(dev, **more: object) -> psycopg.Connection:
@@ -258,16 +246,3 @@ def test_what_grafana_asks(live):
     window = """SELECT window_start AS time, status AS metric, p95_ms FROM task_latency
       WHERE window_start BETWEEN '2020-01-01T00:00:00Z' AND '2040-01-01T00:00:00Z' ORDER BY 1"""
     assert ask(live, window)
-
-
-def test_the_same_counts_everywhere(live):
-    (low,) = ask(live, "select count(*) from decisions")[0]
-    mark = ask(live, "select _partition, max(_offset) from decisions group by 1")
-    below = " or ".join(
-        f"(_partition = {p} and _offset <= {offset})" for p, offset in mark
-    )
-    query = f"select count(*) as n from decisions where {below}"
-    (wired,) = ask(live, query)[0]
-    live.wait(lambda: live.sql(query)[0]["n"] == wired, "all of it is stored")
-    assert int(psql(live, "-At", "-c", query).stdout) == wired >= low
-    assert live.sql(query)[0]["n"] == wired
