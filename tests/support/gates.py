@@ -99,6 +99,7 @@ class Gate:
             (folder / name).write_text(text)
         self.entries: list[str] = []
         self.topic = ""
+        self.jobs = ("aion.commands", "aion.gaps")
         self.principal("reviewer", "approve", rate=100_000)
         self.principal("installer", "install", tenants='["acme"]')
         self.principal("auditor", "read")
@@ -169,7 +170,7 @@ class Gate:
             f'[access]\npolicy = "{self.policy_file}"\n'
             f'[log]\nfilter = "{log}"\n'
             # One job a process, each with a topic of its own: a job is wanted.
-            f'[[job]]\ntopic = "{("aion.commands", "aion.gaps")[number]}"\nsinks = ["lake"]\n'
+            f'[[job]]\ntopic = "{self.jobs[number]}"\nsinks = ["lake"]\n'
             f"[inbound]\n{self.target()}"
         )
         gateway.launch("run", "--config", file)
