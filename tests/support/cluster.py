@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from brokers import Brokers
+from clickhouse.engine import Engine
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -113,6 +114,10 @@ class Place:
     more = ""
     # How deltalake reaches the lake.
     storage: dict[str, str] | None = None
+    # A ClickHouse that has the rows too, where there is one.
+    engine: Engine | None = None
+    # How long everything may take to come to rest after kills.
+    patience_s = 120
 
     def __init__(
         self,

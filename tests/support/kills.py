@@ -36,6 +36,8 @@ POINTS = (
     "job.after_offset_commit",
     "job.assigned",
 )
+# Those of a job whose rows go to ClickHouse.
+HOUSE_POINTS = ("clickhouse.before_insert", "clickhouse.after_insert")
 # Those between a look at the marks and the entry that follows from it: where a zombie is worst.
 ZOMBIE_POINTS = (*POINTS[:7], "job.dead_letter_sent")
 # Those that others bring it to: by joining, by having its partitions.
@@ -56,6 +58,8 @@ class Seat:
         ways = dict(WAYS)
         if not isinstance(self.place.cluster, Embedded):
             del ways[broker_killed]
+        if not self.place.engine:
+            del ways[clickhouse_killed]
         way = self.rng.choices(list(ways), list(ways.values()))[0]
         self.plan.tell(self, way(self))
         self.plan.count(way.__name__)
@@ -77,7 +81,8 @@ class Seat:
 
     def point(self) -> str:
         rare = self.rng.random() < 0.1
-        chosen = self.rng.choice(RARE_POINTS if rare else POINTS)
+        usual = POINTS + (HOUSE_POINTS * 3 if self.place.engine else ())
+        chosen = self.rng.choice(RARE_POINTS if rare else usual)
         return f"{chosen}:{self.rng.choice((1, 1, 2, 3, 8))}"
 
     def kill(self, run: Process) -> None:
@@ -201,6 +206,17 @@ def broker_killed(seat: Seat) -> str:
     return "the broker killed"
 
 
+def clickhouse_killed(seat: Seat) -> str:
+    """In the middle of what it is asked to do; it comes back on what it kept."""
+    engine = seat.place.engine
+    with seat.plan.lock:
+        engine.kill()
+        seat.pause(0, 1)
+        engine.start()
+    seat.pause(0, 2)
+    return "ClickHouse killed"
+
+
 # Each way, and how often it is taken.
 WAYS: dict[Callable[[Seat], str], int] = {
     killed: 25,
@@ -212,6 +228,7 @@ WAYS: dict[Callable[[Seat], str], int] = {
     killed_with_its_successor: 4,
     killed_while_it_compacted: 6,
     broker_killed: 3,
+    clickhouse_killed: 20,
 }
 
 
@@ -271,8 +288,9 @@ class Plan:
         run = place.run()
         run.wait_ready()
         lag = "aion_partition_lag_messages"
-        run.wait(lambda: run.metric(lag) == 0, "what was sent is stored", 120)
-        place.wait_and_check(120)
+        patience_s = place.patience_s
+        run.wait(lambda: run.metric(lag) == 0, "what was sent is stored", patience_s)
+        place.wait_and_check(patience_s)
         assert run.stop() == 0, run.output()
         # What was acknowledged to whoever sent it is in the log.
         wanted = sum(1 for _, _, has_value in place.log() if has_value)
