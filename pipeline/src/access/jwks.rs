@@ -293,4 +293,35 @@ mod tests {
         assert!(kids(r#"{"keys":[]}"#).is_empty());
         assert!(read(b"{}").is_err() && read(b"<html>").is_err());
     }
+    #[tokio::test]
+    async fn who_goes_away_doesnt_take_the_keys_with_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        let (came, go_on) = (Arc::new(tokio::sync::Notify::new()), tokio::sync::watch::channel(()));
+        let (told, wait) = (Arc::clone(&came), go_on.1);
+        let answer = move || {
+            let (told, mut wait) = (Arc::clone(&told), wait.clone());
+            async move {
+                told.notify_one();
+                wait.changed().await.unwrap();
+                let x = "A".repeat(43);
+                format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"a","x":"{x}"}}]}}"#)
+            }
+        };
+        let app = axum::Router::new().route("/jwks", axum::routing::get(answer));
+        tokio::spawn(axum::serve(listener, app).into_future());
+        let keys = Arc::new(Jwks::at(Place::parse(&url).unwrap()));
+        {
+            let mut asking = std::pin::pin!(keys.refresh());
+            tokio::select! {
+                () = &mut asking => panic!("nothing is answered yet"),
+                () = came.notified() => {}
+            }
+        }
+        assert!(!keys.has(Some("a"), Algorithm::EdDSA));
+        go_on.0.send(()).unwrap();
+        // It isn't asked again within a minute: what comes is what was asked for by who went away.
+        keys.refresh().await;
+        assert!(keys.has(Some("a"), Algorithm::EdDSA));
+    }
 }
