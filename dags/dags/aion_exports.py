@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from aion_common import DEFAULTS, MINUTES, PARAMS, PARTITION, REQUEST, START
+from aion_common import (
+    DEFAULTS,
+    MINUTES,
+    PARAMS,
+    PARTITION,
+    REQUEST,
+    each_interval,
+    since,
+)
 from aion_provider.operators import AionExportOperator
 from airflow.sdk import Asset, CronPartitionTimetable, Param, dag
 
 
 @dag(
-    schedule=CronPartitionTimetable("0 * * * *", timezone="UTC", run_offset=-1),
-    start_date=START,
-    catchup=False,
+    schedule=each_interval(),
+    **since(),
     render_template_as_native_obj=True,
     params=PARAMS,
     default_args=DEFAULTS,
@@ -31,8 +38,7 @@ def aion_hourly_exports() -> None:
 
 @dag(
     schedule=CronPartitionTimetable("0 2 * * *", timezone="UTC", run_offset=-1),
-    start_date=START,
-    catchup=False,
+    **since(),
     render_template_as_native_obj=True,
     params={
         **PARAMS,
@@ -52,6 +58,8 @@ def aion_router_training() -> None:
         interval_start=PARTITION,
         minutes=MINUTES,
         request={**REQUEST, "horizon_s": "{{ params.horizon_s }}"},
+        # Of a day without decisions there is nothing to learn: nobody is told of it.
+        skip_empty=True,
         outlets=[Asset("aion-router-training-daily")],
     )
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from aion_common import DEFAULTS, MINUTES, PARAMS, PARTITION, REQUEST, START
+from aion_common import (
+    DEFAULTS,
+    MINUTES,
+    PARAMS,
+    PARTITION,
+    REQUEST,
+    each_interval,
+    since,
+)
 from aion_provider.operators import AionExportOperator
 from airflow.providers.common.sql.operators.sql import SQLCheckOperator
-from airflow.sdk import Asset, CronPartitionTimetable, dag
+from airflow.sdk import Asset, dag
 
 BEGIN = "parseDateTime64BestEffort('{{ dag_run.partition_key or params.partition }}', 6, 'UTC')"
 INTERVAL = f"timestamp >= {BEGIN} AND timestamp < {BEGIN} + INTERVAL {MINUTES} MINUTE"
@@ -16,9 +24,8 @@ COUNTED = f"SELECT count() >= {ROWS} FROM aion.decisions WHERE {INTERVAL}"
 
 
 @dag(
-    schedule=CronPartitionTimetable("0 * * * *", timezone="UTC", run_offset=-1),
-    start_date=START,
-    catchup=False,
+    schedule=each_interval(),
+    **since(),
     render_template_as_native_obj=True,
     params=PARAMS,
     default_args=DEFAULTS,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aion_common import DEFAULTS, PARAMS, START
+from aion_common import DEFAULTS, PARAMS, each_interval, since
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.http.sensors.http import HttpSensor
-from airflow.sdk import CronPartitionTimetable, dag, task
+from airflow.sdk import dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
 REQUEST = """
@@ -21,9 +21,8 @@ EXPORT = "/v1/exports/{{ ti.xcom_pull(task_ids='ask') }}"
 
 
 @dag(
-    schedule=CronPartitionTimetable("0 * * * *", timezone="UTC", run_offset=-1),
-    start_date=START,
-    catchup=False,
+    schedule=each_interval(),
+    **since(),
     params=PARAMS,
     default_args=DEFAULTS,
     tags=["aion"],
