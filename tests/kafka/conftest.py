@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def place(cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest):
     """A topic named after the test, made by `aion bootstrap`."""
-    name = request.node.name.removeprefix("test_").split("[")[0]
+    name = re.sub(r"\W+", "-", request.node.name.removeprefix("test_")).strip("-")
     settings = getattr(request.node.get_closest_marker("topic"), "kwargs", {})
     place = Place(cluster, tmp_path, f"test.{name[:60]}", **settings)
     place.bootstrap()

@@ -7,7 +7,6 @@ import json
 import random
 import re
 import signal
-import subprocess
 import time
 from datetime import UTC, datetime
 
@@ -23,7 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from events import decision, text
-from processes import Process, binary, wait
+from processes import Process, wait
 
 
 def set_config(place: Place, **settings: str) -> None:
@@ -283,89 +282,3 @@ def test_retention_passes_while_nobody_reads(place: Place):
     assert where == {"topic": place.topic, "partition": 0, "offset": mark, "next": high}
     assert told["topic_id"] == place.topic_id() and "aion.gaps" in told["message"]
     assert place.audit().code == 0, "what is left in the log is stored"
-
-
-@pytest.mark.topic(partitions=2, replication=2)
-def test_an_unclean_election_cuts_the_log(place: Place):
-    """The follower that was left behind becomes leader: what only the old leader had is gone."""
-    cluster = place.cluster
-    set_config(place, unclean__leader__election__enable="true")
-
-    def leader() -> int:
-        known = cluster.admin.list_topics(place.topic, timeout=20)
-        return known.topics[place.topic].partitions[0].leader
-
-    known = cluster.admin.list_topics(place.topic, timeout=20).topics[place.topic]
-    old = leader()
-    (follower,) = set(known.partitions[0].replicas) - {old}
-    run = place.run()
-    run.wait_ready()
-    place.produce(300, partition=0)
-    place.wait_and_check()
-    _, agreed = bounds(place, 0)
-
-    cluster.node("kill", follower)
-    place.produce(50, partition=0)
-    wait(lambda: len(place.stored()) == 350, "what only the leader has is stored")
-    # Two controllers of three have to live, so the follower comes back at once.
-    cluster.node("kill", old)
-    cluster.node("start", follower)
-    wait(lambda: leader() == follower, "the follower leads", 60)
-    place.produce(80, partition=0)
-    run.wait(
-        lambda: run.metric("aion_partition_stopped", topic=place.topic) == 1,
-        "the partition stops",
-    )
-    cluster.node("start", old)
-    wait(place.gaps, "the gap is recorded")
-    (gap,) = place.gaps()
-    assert (gap["reason"], gap["first"], gap["next"]) == (
-        "diverged",
-        agreed,
-        agreed + 50,
-    )
-    assert run.get("/readyz")[0] == 503
-    assert len(place.stored()) == 350 and set(place.stored().values()) == {1}
-    audit = place.audit()
-    assert audit.code == 7
-    wrong = (place.topic, 0, "diverged", agreed, agreed + 50)
-    assert audit.findings() == {wrong}
-
-    # The log is right: what only the old leader had leaves the lake, what the new one has comes in.
-    assert "never found" in settle(place, "replace", 1, code=2)
-    told = settle(place, "replace", 0)
-    assert f"50 rows of {place.topic}/0" in told and f"from {agreed} on" in told, told
-    wait(lambda: len(place.stored()) == 380, "what the log has now is stored")
-    assert set(place.stored().values()) == {1}
-    run.wait(lambda: run.get("/readyz")[0] == 200, "it is ready again")
-    settled = {"diverged": agreed, "diverged_replaced": agreed}
-    wait(
-        lambda: {gap["reason"]: gap["first"] for gap in place.gaps()} == settled,
-        "how it was settled is written down",
-    )
-    assert place.audit().code == 0, place.audit().report
-    assert "settled already" in settle(place, "keep", 0, code=2)
-
-
-def settle(place: Place, choice: str, partition: int, code: int = 0) -> str:
-    """What `aion diverged` prints."""
-    config = place.config("operator", "operator", "", {})
-    done = subprocess.run(
-        [
-            *[
-                binary(),
-                "diverged",
-                choice,
-                f"{place.table}-lake",
-                place.topic,
-                str(partition),
-            ],
-            *["--config", config, "--because", "a test"],
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    return done.stdout if code == 0 else done.stderr

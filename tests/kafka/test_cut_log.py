@@ -1,0 +1,135 @@
+"""A log that was cut below what is stored, and counted: the partition stands still until `aion diverged` settles it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from cluster import Place
+from monitoring import samples
+from processes import Process, binary, wait
+from test_streams import bounds, set_config
+
+SERIES = "[metrics]\nflush_age_s = 0\n"
+
+
+class Jobs:
+    """Who stores the topic's records and who counts them: one job, or one each."""
+
+    def __init__(self, place: Place, is_one: bool) -> None:
+        self.place, self.counted_before = place, 0
+        self.names = [f"{place.table}-lake", f"{place.table}-prometheus"]
+        self.more = SERIES
+        if is_one:
+            sinks = f'topic = "{place.topic}"\nsinks = ["lake", "prometheus"]'
+            self.more += f'[[job]]\nname = "{self.names[0]}"\n{sinks}\n'
+            for topic in ("aion.dead-letters", "aion.gaps"):
+                self.more += f'[[job]]\ntopic = "{topic}"\nsinks = ["lake"]\n'
+            self.names = self.names[:1]
+
+    def start(self) -> Process:
+        self.run = self.place.run(more=self.more)
+        self.run.wait_ready()
+        return self.run
+
+    def counted(self) -> int:
+        """How many decisions of partition 0 are in the series; never less than before."""
+        page = samples(self.run.get("/metrics/platform")[1])
+        name, partition = "aion_router_decisions_total{", 'partition="0"'
+        ours = (v for s, v in page.items() if s.startswith(name) and partition in s)
+        counted = int(sum(ours))
+        assert counted >= self.counted_before, "a counter fell"
+        self.counted_before = counted
+        return counted
+
+    def stopped(self) -> int:
+        stopped = "aion_partition_stopped"
+        return int(self.run.metric(stopped, topic=self.place.topic))
+
+    def gaps(self) -> list[tuple[str, str, int]]:
+        gaps = self.place.gaps()
+        return sorted((gap["job"], gap["reason"], gap["first"]) for gap in gaps)
+
+    def settle(self, job: str, choice: str, partition: int, code: int = 0) -> str:
+        """What `aion diverged` prints."""
+        config = self.place.config("operator", "operator", self.more, {})
+        where = [job, self.place.topic, str(partition)]
+        done = subprocess.run(
+            [binary(), "diverged", choice, *where]
+            + ["--config", config, "--because", "a test"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        return done.stdout if code == 0 else done.stderr
+
+
+@pytest.mark.topic(partitions=2, replication=2)
+@pytest.mark.parametrize("is_one", [False, True], ids=["two jobs", "one job"])
+def test_an_unclean_election_cuts_the_log(place: Place, is_one: bool):
+    """The follower that was left behind becomes leader: what only the old leader had is gone."""
+    cluster, jobs = place.cluster, Jobs(place, is_one)
+    set_config(place, unclean__leader__election__enable="true")
+
+    def leader() -> int:
+        known = cluster.admin.list_topics(place.topic, timeout=20)
+        return known.topics[place.topic].partitions[0].leader
+
+    known = cluster.admin.list_topics(place.topic, timeout=20).topics[place.topic]
+    old = leader()
+    (follower,) = set(known.partitions[0].replicas) - {old}
+    run = jobs.start()
+    place.produce(300, partition=0)
+    place.wait_and_check()
+    _, agreed = bounds(place, 0)
+
+    cluster.node("kill", follower)
+    place.produce(50, partition=0)
+    wait(lambda: len(place.stored()) == 350, "what only the leader has is stored")
+    wait(lambda: jobs.counted() == 350, "what only the leader has is counted")
+    # Two controllers of three have to live, so the follower comes back at once.
+    cluster.node("kill", old)
+    cluster.node("start", follower)
+    wait(lambda: leader() == follower, "the follower leads", 60)
+    place.produce(80, partition=0)
+    run.wait(lambda: jobs.stopped() == len(jobs.names), "the partition stops")
+    cluster.node("start", old)
+    found = [(job, "diverged", agreed) for job in jobs.names]
+    wait(lambda: jobs.gaps() == found, "the gap is recorded")
+    assert {gap["next"] for gap in place.gaps()} == {agreed + 50}
+    assert run.get("/readyz")[0] == 503
+    assert len(place.stored()) == 350 and set(place.stored().values()) == {1}
+    audit = place.audit()
+    assert audit.code == 7
+    wrong = (place.topic, 0, "diverged", agreed, agreed + 50)
+    assert audit.findings() == {wrong}
+
+    # The log is right: what only the old leader had leaves the lake, what the new one has comes in.
+    lake, *others = jobs.names
+    assert "never found" in jobs.settle(lake, "replace", 1, code=2)
+    told = jobs.settle(lake, "replace", 0)
+    assert f"50 rows of {place.topic}/0" in told and f"from {agreed} on" in told, told
+    wait(lambda: len(place.stored()) == 380, "what the log has now is stored")
+    assert set(place.stored().values()) == {1}
+    for series in others:
+        assert jobs.counted() == 350 and jobs.stopped() == 1, "the other job waits"
+        told += jobs.settle(series, "replace", 0)
+    assert "stays counted: no counter falls" in told, told
+    run.wait(lambda: jobs.counted() == 430, "what the log has now is counted as well")
+    run.wait(lambda: run.get("/readyz")[0] == 200, "it is ready again")
+    settled = [(job, "diverged_replaced", agreed) for job in jobs.names]
+    wait(
+        lambda: jobs.gaps() == sorted(found + settled),
+        "how it was settled is written down",
+    )
+    assert place.audit().code == 0, place.audit().report
+    for job in jobs.names:
+        assert "settled already" in jobs.settle(job, "keep", 0, code=2)
+
+    # The next one to count takes it up from there.
+    run.kill()
+    run = jobs.start()
+    place.produce(20, partition=0)
+    run.wait(lambda: jobs.counted() == 450, "it goes on from what was counted")
