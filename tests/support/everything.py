@@ -105,9 +105,12 @@ class Everything(Process):
             f'secrets = ["file:{secret}"]\nallow_http = true\nallow_private = ["127.0.0.1"]\n'
         )
 
-    def command(self, secret: str) -> int:
+    def command(self, secret: str, idempotency_key: str = "k") -> int:
         command = {"action": "approve_kernel_proposal", "timestamp": int(time.time())}
-        command |= {"parameters": {"proposal_id": "p"}, "idempotency_key": "k"}
+        command |= {
+            "parameters": {"proposal_id": "p"},
+            "idempotency_key": idempotency_key,
+        }
         body = json.dumps(command).encode()
         mac = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         headers = {"Content-Type": "application/json", "X-Aion-Signature": mac}

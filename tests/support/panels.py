@@ -146,6 +146,7 @@ class Sources:
             name = target["legendFormat"]
             for label, value in one["metric"].items():
                 name = name.replace("{{" + label + "}}", value)
+            name = re.sub(r"{{\w+}}", "", name).strip()  # what it lacks is empty there
             pairs = one.get("values") or [one["value"]]
             points = [(float(at), float(value)) for at, value in pairs]
             points = [point for point in points if not math.isnan(point[1])]

@@ -40,6 +40,15 @@ th{text-align:left;color:#6e9fff}th,td{padding:2px 14px 2px 0;max-width:220px;ov
 .legend b{display:inline-block;width:10px;height:3px;margin:0 4px 3px 8px}
 """
 HEAD_H = 64
+# As Grafana writes them.
+SUFFIXES = {
+    "reqps": " req/s",
+    "ops": " ops/s",
+    "eps": " evt/s",
+    "cps": " c/s",
+    "recps": " rec/s",
+    "rowsps": " rows/s",
+}
 
 
 def shown(value: float, unit: str) -> str:
@@ -47,6 +56,8 @@ def shown(value: float, unit: str) -> str:
         return f"{value * 100:.3g} %"
     if unit == "ms":
         value, unit = value / 1e3, "s"
+    if unit == "s" and value >= 120:
+        return f"{value / 60:.3g} min"
     if unit == "s":
         return f"{value * 1e3:.3g} ms" if 0 < value < 1 else f"{value:.3g} s"
     if unit == "bytes":
@@ -54,11 +65,23 @@ def shown(value: float, unit: str) -> str:
             if value < 1024 or name == "GiB":
                 return f"{value:.3g} {name}"
             value /= 1024
-    suffix = {"reqps": " req/s", "ops": "/s", "rps": "/s"}.get(unit, "")
+    suffix = SUFFIXES.get(unit, "")
     for size, name in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             return f"{value / (1e3 if name == 'k' else size):.3g} {name}{suffix}"
     return f"{value:.4g}{suffix}"
+
+
+def top(highest: float, unit: str) -> float:
+    """Where an axis of four steps ends: a bit above the highest value, by steps that are whole to people."""
+    if unit == "percentunit" and 0.5 < highest <= 1.001:
+        return 1
+    base = 1.0
+    while unit == "bytes" and highest / base >= 4096:
+        base *= 1024
+    step = highest * 1.05 / 4 / base
+    size = 10 ** math.floor(math.log10(step))
+    return 4 * base * size * next(n for n in (1, 2, 2.5, 5, 10) if n * size >= step)
 
 
 class Drawing:
@@ -134,8 +157,8 @@ class Drawing:
         return f"<table><tr>{head}</tr>{body}</table>"
 
     def graph(self, series, unit: str, stacked: bool, width: int, height: int) -> str:
-        left, top, right, bottom = 74, 6, 10, 22
-        w, h = width - left - right, height - 28 - 34 - top - bottom
+        left, above, right, bottom = 80, 6, 10, 22
+        w, h = width - left - right, height - 28 - 34 - above - bottom
         if stacked:
             base: dict[float, float] = {}
             lifted = []
@@ -145,15 +168,15 @@ class Drawing:
                 lifted.append((name, raised))
             series = lifted
         highest = max((v for _, points in series for _, v in points), default=1) or 1
-        highest *= 1.1
+        highest = top(highest, unit)
 
         def place(at: float, value: float) -> str:
             x = left + w * (at - self.span.start) / self.span.seconds
-            return f"{x:.1f},{top + h * (1 - value / highest):.1f}"
+            return f"{x:.1f},{above + h * (1 - value / highest):.1f}"
 
         lines = []
         for part in range(5):
-            y = top + h * part / 4
+            y = above + h * part / 4
             text = shown(highest * (1 - part / 4), unit)
             lines.append(
                 f'<line x1="{left}" x2="{left + w}" y1="{y}" y2="{y}" stroke="#2a2d33"/>'
@@ -176,8 +199,9 @@ class Drawing:
         for part in range(5):
             x, at = left + w * part / 4, self.span.start + self.span.seconds * part / 4
             text = time.strftime("%H:%M:%S", time.gmtime(at))
+            anchor = {0: "start", 4: "end"}.get(part, "middle")
             lines.append(
-                f'<text x="{x}" y="{top + h + 15}" fill="#9a9aa8" font-size="10" text-anchor="middle">{text}</text>'
+                f'<text x="{x}" y="{above + h + 15}" fill="#9a9aa8" font-size="10" text-anchor="{anchor}">{text}</text>'
             )
         legend = "".join(
             f'<b style="background:{COLOURS[n % len(COLOURS)]}"></b>{html.escape(name)}'

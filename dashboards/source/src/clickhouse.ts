@@ -45,7 +45,7 @@ export const clickhouse = board(
         graph({
           title: 'Decisions by intent',
           description: 'Tasks a second by what they are meant to do.',
-          unit: 'reqps',
+          unit: 'eps',
           queries: ask(`
             SELECT ${EVERY}, intent AS series, count() / $__interval_s AS value
             FROM decisions WHERE ${RANGE} GROUP BY time, series ORDER BY time`),

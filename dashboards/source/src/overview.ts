@@ -1,13 +1,13 @@
 // The first page: is all well, and what is going on?
 
 import { board } from './panels';
-import { behind, jobsDown, processes, rejected, stored } from './pipeline';
-import { byRoute, byStatus, failedNow, latency } from './platform';
+import { behind, jobsDown, processes, rejected, stored, visibleToSql } from './pipeline';
+import { byRoute, byStatus, failing, latency } from './platform';
 
 export const overview = board(
   ['aion-overview', 'AION: overview', 'Whether all is well, and what is going on.'],
   [
     { title: 'Is all well?', panels: [processes(), jobsDown(), behind(), rejected()] },
-    { title: 'What is going on?', panels: [byRoute(), byStatus(), latency(), stored(), failedNow()] },
+    { title: 'What is going on?', panels: [byRoute(), byStatus(), latency(), failing(), stored(), visibleToSql()] },
   ],
 );

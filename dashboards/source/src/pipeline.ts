@@ -3,7 +3,7 @@
 import { board, graph, number } from './panels';
 
 const ON = '{instance=~"$instance"}';
-const JOB = 'exported_job, topic';
+const JOB = 'exported_job';
 const rate = (metric: string, by = JOB) =>
   `sum by (${by}) (rate(${metric}${ON}[$__rate_interval]))`;
 
@@ -50,8 +50,8 @@ export const rejected = () => number({
 export const stored = () => graph({
   title: 'Rows stored',
   description: 'Rows a second that became durable, by job.',
-  unit: 'rps',
-  queries: [[rate('aion_rows_stored_total'), '{{exported_job}} {{topic}}']],
+  unit: 'rowsps',
+  queries: [[rate('aion_rows_stored_total'), '{{exported_job}}']],
 });
 
 const jobs = {
@@ -66,7 +66,7 @@ const jobs = {
       title: 'Lag in records',
       description: 'Records that are not yet durable in every place, by job.',
       unit: 'short',
-      queries: [[`sum by (${JOB}) (aion_partition_lag_messages${ON})`, '{{exported_job}} {{topic}}']],
+      queries: [[`sum by (${JOB}) (aion_partition_lag_messages${ON})`, '{{exported_job}}']],
       alert: 'AionLagGrowing',
       thresholds: { bad: 10000 },
     }),
@@ -74,22 +74,24 @@ const jobs = {
       title: 'Lag in time',
       description: 'Age of the newest stored row while records wait behind it, by job.',
       unit: 's',
-      queries: [[`max by (${JOB}) (aion_partition_lag_seconds${ON})`, '{{exported_job}} {{topic}}']],
+      queries: [[`max by (${JOB}) (aion_partition_lag_seconds${ON})`, '{{exported_job}}']],
       alert: 'AionStale',
       thresholds: { bad: 300 },
     }),
     graph({
       title: 'Records rejected',
       description: 'Records a second that went to the dead letters, by job.',
-      unit: 'rps',
-      queries: [[rate('aion_records_rejected_total'), '{{exported_job}} {{topic}}']],
+      unit: 'recps',
+      queries: [[rate('aion_records_rejected_total'), '{{exported_job}}']],
       alert: 'AionRejects',
     }),
     graph({
       title: 'Fields that the contract lacks',
       description: 'Fields a second that producers send and the contract does not have: they are dropped.',
-      unit: 'ops',
-      queries: [[`${rate('aion_unknown_fields_total', 'topic, field')} or vector(0)`, '{{topic}} {{field}}']],
+      unit: 'cps',
+      queries: [
+        [`${rate('aion_unknown_fields_total', 'topic, field')} or label_replace(vector(0), "topic", "none", "", "")`, '{{topic}} {{field}}'],
+      ],
     }),
     graph({
       title: 'Failing',
@@ -104,7 +106,7 @@ const jobs = {
       title: 'Waiting for a schema',
       description: 'Partitions whose next record waits for a schema that the registry does not give.',
       unit: 'short',
-      queries: [[`sum by (${JOB}) (aion_partition_waits_for_schema${ON})`, '{{exported_job}} {{topic}}']],
+      queries: [[`sum by (${JOB}) (aion_partition_waits_for_schema${ON})`, '{{exported_job}}']],
       alert: 'AionWaitsForSchema',
       thresholds: { bad: 1 },
     }),
@@ -112,7 +114,7 @@ const jobs = {
       title: 'Gaps',
       description: 'Stretches of the log that were lost and recorded, since the process started. 0 is good.',
       unit: 'short',
-      queries: [[`sum by (${JOB}) (aion_gaps_total${ON})`, '{{exported_job}} {{topic}}']],
+      queries: [[`sum by (${JOB}) (aion_gaps_total${ON})`, '{{exported_job}}']],
       alert: 'AionGap',
       thresholds: { bad: 1 },
     }),
@@ -188,7 +190,7 @@ const workings = {
     graph({
       title: 'Read of the log',
       description: 'Records a second that are appended, and that are handed to the places, by topic.',
-      unit: 'rps',
+      unit: 'recps',
       queries: [
         [`sum by (topic) (deriv(aion_partition_end${ON}[5m]))`, 'appended {{topic}}'],
         [`sum by (topic) (deriv(aion_partition_position${ON}[5m]))`, 'read {{topic}}'],
@@ -203,7 +205,7 @@ const series = {
     graph({
       title: 'Values',
       description: 'Values a second that events had for series, by what became of them.',
-      unit: 'ops',
+      unit: 'cps',
       queries: [[rate('aion_metrics_values_total', 'outcome'), '{{outcome}}']],
     }),
     graph({
@@ -233,7 +235,7 @@ const series = {
     graph({
       title: 'Records in the series',
       description: 'Records a second that are added up, by topic.',
-      unit: 'rps',
+      unit: 'recps',
       queries: [[`sum by (topic) (deriv(aion_metrics_next_offset${ON}[5m]))`, '{{topic}}']],
     }),
   ],
@@ -247,6 +249,16 @@ export const pipeline = board(
 const STORED = 'aion_partition_stored_timestamp_seconds';
 const visible = (of: number) =>
   `histogram_quantile(${of}, sum by (table, le) (rate(aion_sql_visible_after_seconds_bucket${ON}[$__rate_interval])))`;
+
+export const visibleToSql = () => graph({
+  title: 'Visible to SQL',
+  description: 'Seconds from the append of a row to when queries see it: half of the batches and 99 % of them, by table.',
+  unit: 's',
+  queries: [
+    [visible(0.5), 'half of {{table}}'],
+    [visible(0.99), '99 % of {{table}}'],
+  ],
+});
 
 export const audit = board(
   ['aion-audit', 'AION: audit and freshness', 'Whether everything is stored once, and how fresh it is.'],
@@ -310,15 +322,7 @@ export const audit = board(
           queries: [[`time() - max by (topic) (${STORED}${ON})`, '{{topic}}']],
           alert: 'AionStale',
         }),
-        graph({
-          title: 'Visible to SQL',
-          description: 'Seconds from the append of a row to when queries see it: half of the batches and 99 % of them, by table.',
-          unit: 's',
-          queries: [
-            [visible(0.5), 'half of {{table}}'],
-            [visible(0.99), '99 % of {{table}}'],
-          ],
-        }),
+        visibleToSql(),
       ],
     },
   ],

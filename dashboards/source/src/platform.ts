@@ -17,7 +17,7 @@ const FAILED =
 export const byRoute = () => graph({
   title: 'Decisions by route',
   description: 'Tasks a second that the router sent on each route.',
-  unit: 'reqps',
+  unit: 'eps',
   queries: [[decisions('route'), '{{route}}']],
   stacked: true,
 });
@@ -25,7 +25,7 @@ export const byRoute = () => graph({
 export const byStatus = () => graph({
   title: 'Task events by state',
   description: 'States a second that tasks entered. What is queued should end as succeeded.',
-  unit: 'ops',
+  unit: 'eps',
   queries: [[tasks('status'), '{{status}}']],
 });
 
@@ -47,7 +47,7 @@ const failed = {
   thresholds: { warning: 0.05, bad: 0.2 },
 };
 
-export const failedNow = () => number({ ...failed, queries: [[FAILED.replaceAll('$__rate_interval', '5m'), 'failed']] });
+export const failing = () => graph({ ...failed, queries: [[FAILED, 'failed']] });
 
 export const router = board(
   ['aion-router', 'AION: router decisions', 'Where the router sends tasks, by route and privacy tier.'],
@@ -59,7 +59,7 @@ export const router = board(
         graph({
           title: 'Decisions by privacy tier',
           description: 'Tasks a second by the tier that says where their data may go.',
-          unit: 'reqps',
+          unit: 'eps',
           queries: [[decisions('tier'), '{{tier}}']],
           stacked: true,
         }),
@@ -74,7 +74,7 @@ export const router = board(
         graph({
           title: 'Routes by tier',
           description: 'Decisions a second for each pair: a restricted tier on a route outside should not be here.',
-          unit: 'reqps',
+          unit: 'eps',
           queries: [[decisions('route, tier'), '{{tier}} on {{route}}']],
         }),
         number({
@@ -101,15 +101,11 @@ export const lifecycle = board(
       title: 'States',
       panels: [
         byStatus(),
-        graph({
-          ...failed,
-          queries: [[FAILED, 'failed']],
-          max: 1,
-        }),
+        failing(),
         graph({
           title: 'Attempts that failed before',
           description: 'Failed attempts a second that tasks had behind them when they entered a state.',
-          unit: 'ops',
+          unit: 'cps',
           queries: [[`sum by (status) (rate(aion_task_retries_total${ON}[$__rate_interval]))`, '{{status}}']],
         }),
         number({
