@@ -132,7 +132,10 @@ export const webhooks = board(
           description: 'Requests a second, by the status that they were answered with.',
           unit: 'reqps',
           queries: [
-            [`sum by (status) (rate(aion_inbound_requests_total${ON}[$__rate_interval]))`, 'HTTP {{status}}'],
+            [
+              `sum by (status) (rate(aion_inbound_requests_total${ON}[$__rate_interval])) or label_replace(vector(0), "status", "none", "", "")`,
+              '{{status}}',
+            ],
           ],
           stacked: true,
         }),
@@ -141,7 +144,10 @@ export const webhooks = board(
           description: 'Requests a second with commands that were not authenticated, by what was wrong with them.',
           unit: 'reqps',
           queries: [
-            [`sum by (cause) (rate(aion_inbound_unauthenticated_total${ON}[$__rate_interval]))`, '{{cause}}'],
+            [
+              `sum by (cause) (rate(aion_inbound_unauthenticated_total${ON}[$__rate_interval])) or label_replace(vector(0), "cause", "none", "", "")`,
+              '{{cause}}',
+            ],
           ],
           stacked: true,
         }),
