@@ -11,7 +11,7 @@ mod answer;
 use std::{fmt, sync::Arc, time::Duration};
 
 use aion_schemas::{catalog::Catalog, suggest::nearest};
-use aion_sinks::lake::StoreOptions;
+use aion_sinks::lake::{StoreOptions, read::Snapshot};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
     common::ParamValues,
@@ -19,7 +19,6 @@ use datafusion::{
     execution::{
         FunctionRegistry, SessionState, SessionStateBuilder,
         context::{SQLOptions, SessionContext},
-        memory_pool::FairSpillPool,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::LogicalPlan,
@@ -34,6 +33,7 @@ use crate::{
     holdings::Holdings,
     lag::LogEnds,
     lake::Lake,
+    memory::Pool,
     parameters::Parameters,
     postgres::catalog,
     stored::Sources,
@@ -149,6 +149,16 @@ impl Engine {
         self.tables.infos()
     }
 
+    /// Where the lake is.
+    pub fn lake_url(&self) -> &Url {
+        self.lake.url()
+    }
+
+    /// The newest version of a table; `None` while there is no such table.
+    pub async fn snapshot(&self, table: &str) -> Result<Option<Arc<Snapshot>>, Error> {
+        self.lake.snapshot(table).await
+    }
+
     /// Plans one statement and starts it. Dropping the answer, or this future, stops it.
     pub async fn query(&self, sql: &str) -> Result<Answer, Error> {
         self.query_with(sql, Parameters::none()).await
@@ -218,7 +228,7 @@ fn threads(settings: &Settings) -> std::io::Result<Runtime> {
 /// What all queries share: functions, rules, bounds, and the lake as the only object store.
 fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanResult<SessionState> {
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(settings.memory_bytes)))
+        .with_memory_pool(Arc::new(Pool::new(settings.memory_bytes)))
         .with_max_temp_directory_size(settings.spill_bytes)
         .with_object_store_registry(Arc::new(lake.registry()?))
         .build_arc()?;

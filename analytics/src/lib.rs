@@ -25,6 +25,7 @@
 //! | `stored` | a table of the lake for DataFusion: one snapshot, pruned by date and statistics |
 //! | [`tail`] | rows of this process's jobs that are not committed yet |
 //! | `holdings` | the memory that a query's share of them takes |
+//! | `memory` | the memory that queries share |
 //! | [`parameters`] | values for `$1` or `$name` |
 //! | [`parquet`] | an answer as a Parquet file |
 //! | [`postgres`] | the same over PostgreSQL's protocol |
@@ -52,6 +53,7 @@ pub mod filter;
 mod holdings;
 pub mod lag;
 mod lake;
+mod memory;
 pub mod parameters;
 pub mod parquet;
 pub mod postgres;
