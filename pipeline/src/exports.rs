@@ -7,6 +7,8 @@
 //! | [`runner`] | makes exports, one process each, and takes over those of processes that died |
 //! | [`closing`] | asks the store and Kafka whether a boundary is closed, and fixes it |
 //! | [`source`] | the store that rows are read from |
+//! | [`survey`] | what is known of the rows before: schemas, versions, and what isn't there any more |
+//! | [`planning`] | what another engine needs to make an export |
 //! | [`policy`] | which privacy tiers may leave the platform |
 //! | [`housekeeping`] | removes what is too old, and the remains of attempts that failed |
 //!
@@ -27,7 +29,9 @@
 pub mod closing;
 pub mod housekeeping;
 pub mod journal;
+pub mod planning;
 pub mod policy;
 pub mod runner;
 pub mod service;
 pub mod source;
+pub mod survey;

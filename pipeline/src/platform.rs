@@ -81,7 +81,7 @@ impl Platform {
         let live = LiveSql::new()?;
         let tail = live.tail.clone();
         let places = Places::open(lake, tail, partitions, &config).await?;
-        let exports = exports(&config).await?;
+        let exports = exports(&config, registry.as_ref()).await?;
         let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
         let topics = |job: &JobConfig| {
             let topics: Vec<_> = job.topics().map(Arc::clone).collect();
@@ -168,9 +168,12 @@ impl Platform {
 }
 
 /// Opens the exports, where the configuration says so.
-async fn exports(config: &Config) -> anyhow::Result<Option<Arc<Exports>>> {
+async fn exports(
+    config: &Config,
+    registry: Option<&Arc<Registry>>,
+) -> anyhow::Result<Option<Arc<Exports>>> {
     let Some(settings) = config.exports.clone() else { return Ok(None) };
-    let stores = Stores::of(config).map_err(|cause| sink_failure(&cause))?;
+    let stores = Stores::of(config, registry.cloned()).map_err(|cause| sink_failure(&cause))?;
     let opened = Exports::open(settings, stores).await;
     Ok(Some(Arc::new(opened.context("open the place of exports")?)))
 }

@@ -90,6 +90,15 @@ impl fmt::Display for Open {
     }
 }
 
+/// Whether a boundary lies so far ahead that no record of any broker can have been appended after it.
+pub fn too_early(boundary: Timestamp, now: Timestamp) -> Result<(), Open> {
+    let differ = CLOCKS_DIFFER.as_micros() as i64;
+    if now.0.saturating_add(differ) < boundary.0 {
+        return Err(Open::Early { not_before: Timestamp(boundary.0.saturating_add(differ)) });
+    }
+    Ok(())
+}
+
 /// Judges the partitions of a table at a boundary; `now` was taken before Kafka was asked.
 pub fn close(
     table: &Arc<str>,
@@ -186,6 +195,14 @@ mod tests {
         let idle = Seen { mark: Some(Offset(20)), log: Some(log(0, 20, 20)), ..Seen::default() };
         assert_eq!(judge(LATER, idle.clone()), Ok(20));
         assert!(matches!(judge(Timestamp(LATER.0 - 1), idle), Err(Open::Early { .. })));
+    }
+
+    #[test]
+    fn long_before_its_boundary_nobody_is_asked() {
+        let minute = 60_000_000;
+        assert_eq!(too_early(BOUNDARY, Timestamp(BOUNDARY.0 - minute)), Ok(()));
+        let early = too_early(BOUNDARY, Timestamp(BOUNDARY.0 - minute - 1));
+        assert_eq!(early, Err(Open::Early { not_before: LATER }));
     }
 
     #[test]

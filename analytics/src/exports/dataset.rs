@@ -116,7 +116,7 @@ impl Dataset {
     }
 
     /// The name of the column that says when a row happened.
-    pub(crate) fn event_time(&self) -> &str {
+    pub fn event_time(&self) -> &str {
         let schema = &self.topics[0].schema;
         &schema.fields[schema.event_time].name
     }

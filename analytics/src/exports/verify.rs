@@ -44,7 +44,7 @@ pub async fn files(
         all: Digest::default(),
         differences: Vec::new(),
     };
-    if dataset.fingerprint() != manifest.fingerprint {
+    if dataset.fingerprint() != manifest.about.fingerprint {
         let what = "the dataset had other columns when it was written; use the version that wrote it, or export again";
         found.differ("columns", what.to_owned());
         return Ok(found.differences);

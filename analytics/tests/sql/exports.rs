@@ -6,7 +6,7 @@ use aion_analytics::exports::{
     closing::Vector,
     dataset::{Dialect, Within},
     files::Writer,
-    manifest::{FileEntry, Manifest},
+    manifest::{About, FileEntry, Manifest},
     request::{Asked, Request},
     verify,
 };
@@ -319,21 +319,26 @@ async fn a_proof_finds_what_was_changed() {
     let place = Place::below(50);
     let asked = request(&lake, json!({ "dataset": "decisions" }));
     let made = place.make(&lake, &asked, "a", 100).await;
-    let manifest = Manifest {
+    let about = About {
         manifest_version: 1,
         export_id: "exp".into(),
-        attempt: 1,
         request: asked.asked(),
         canonical: Value::Null,
         columns: asked.dataset.columns().to_vec(),
         fingerprint: asked.dataset.fingerprint(),
+        schemas: Vec::new(),
+        lake_versions: BTreeMap::new(),
+        offsets: place.vectors(),
+        gaps: Vec::new(),
+        late_rows: 0,
+    };
+    let manifest = Manifest {
+        about,
+        attempt: 1,
         rows: 50,
         bytes: made.files[0].bytes,
         digest: made.digest.clone(),
         files: made.files.clone(),
-        offsets: place.vectors(),
-        gaps: Vec::new(),
-        late_rows: 0,
         source: "lake".into(),
         created_by: "test".into(),
     };

@@ -1,4 +1,4 @@
-//! `aion export`: makes a training export, or proves one. The twin of `/v1/exports`: the same ids, the same files.
+//! `aion export`: makes a training export, plans one for another engine, or proves one. The twin of `/v1/exports`: the same ids, the same files.
 //!
 //! The last line on standard output is how the export stands, as JSON; all else goes to standard error.
 //!
@@ -29,13 +29,15 @@ use self::verify::VerifyArgs;
 use crate::{
     args::lake,
     config::{Config, LogConfig},
-    data_folder::{self, running_broker},
+    data_folder::{self, running_broker, running_registry},
     exit::{Exit, Failure},
     exports::{
         journal::State,
         service::{Exports, How, Refusal, Settings, Status, Stores},
     },
-    logging, place, signals, storage,
+    logging, place,
+    registry::{self, Registry},
+    signals, storage,
 };
 
 /// How often progress is shown.
@@ -55,6 +57,8 @@ pub struct ExportCommand {
 enum Task {
     /// Prove an export: its files against its manifest, and its rows against the store.
     Verify(VerifyArgs),
+    /// Print what another engine needs to make an export of the lake: SQL for Spark, and what goes into the manifest.
+    Plan(PlanArgs),
 }
 
 /// Which exports.
@@ -66,16 +70,42 @@ struct PlaceArgs {
     /// Data folder of a running `aion dev`.
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Which store is read: `lake`, or `clickhouse`.
-    #[arg(long, value_name = "STORE")]
-    source: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+struct PlanArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    asked: AskedArgs,
+}
+
+#[derive(Debug, clap::Args)]
 struct ExportArgs {
     #[command(flatten)]
     place: PlaceArgs,
+    /// Which store is read: `lake`, or `clickhouse`.
+    #[arg(long, value_name = "STORE")]
+    source: Option<String>,
+    #[command(flatten)]
+    asked: AskedArgs,
+    /// Make it here, unless another process does, and wait until it is there.
+    #[arg(long)]
+    wait: bool,
+    /// Take it though its interval isn't complete, and wait for that.
+    #[arg(long)]
+    wait_for_close: bool,
+    /// Make it again though it is there.
+    #[arg(long)]
+    force: bool,
+    /// Write how it stands to this file as well.
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+}
+
+/// What is asked for.
+#[derive(Debug, clap::Args)]
+struct AskedArgs {
     /// The table, such as `decisions`, or `router_training`.
     #[arg(long, value_name = "NAME", required = true)]
     dataset: Option<String>,
@@ -106,18 +136,6 @@ struct ExportArgs {
     /// A folder for each UTC day.
     #[arg(long)]
     by_date: bool,
-    /// Make it here, unless another process does, and wait until it is there.
-    #[arg(long)]
-    wait: bool,
-    /// Take it though its interval isn't complete, and wait for that.
-    #[arg(long)]
-    wait_for_close: bool,
-    /// Make it again though it is there.
-    #[arg(long)]
-    force: bool,
-    /// Write how it stands to this file as well.
-    #[arg(long, value_name = "FILE")]
-    result: Option<PathBuf>,
 }
 
 /// Runs `aion export`.
@@ -126,6 +144,7 @@ pub fn run(command: &ExportCommand) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     match &command.task {
         Some(Task::Verify(args)) => runtime.block_on(verify::run(args)),
+        Some(Task::Plan(args)) => runtime.block_on(plan(args)),
         None => runtime.block_on(make(&command.args)),
     }
 }
@@ -134,12 +153,9 @@ async fn make(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let shutdown = CancellationToken::new();
     signals::listen(shutdown.clone()).context("listen for signals")?;
     let exports = args.place.open().await?;
-    let how = How {
-        wait_for_close: args.wait_for_close,
-        force: args.force,
-        source: args.place.source.clone(),
-    };
-    let (_, mut status) = match exports.ask(&asked(args), &how).await {
+    let how =
+        How { wait_for_close: args.wait_for_close, force: args.force, source: args.source.clone() };
+    let (_, mut status) = match exports.ask(&asked(&args.asked), &how).await {
         Ok(taken) => taken,
         Err(refused) => return Ok(refusal(&refused)),
     };
@@ -157,6 +173,17 @@ async fn make(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     }
     println!("{line}");
     Ok(code(&status))
+}
+
+async fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
+    let exports = args.place.open().await?;
+    match exports.plan(&asked(&args.asked)).await {
+        Err(refused) => Ok(refusal(&refused)),
+        Ok(plan) => {
+            println!("{}", serde_json::to_string_pretty(&plan).context("write the plan")?);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 /// Shows progress until it has come to an end.
@@ -215,7 +242,7 @@ fn refusal(refused: &Refusal) -> ExitCode {
     }
 }
 
-fn asked(args: &ExportArgs) -> Asked {
+fn asked(args: &AskedArgs) -> Asked {
     let layout = Layout::default();
     // Those are required where there is no subcommand.
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -252,7 +279,8 @@ fn of_config(path: &Path) -> anyhow::Result<(Settings, Stores)> {
     let settings = config.exports.clone().ok_or_else(|| {
         Failure::new(Exit::Usage, format!("{} has no [exports]: give it a url", path.display()))
     })?;
-    let stores = Stores::of(&config)?;
+    let registry = config.registry.as_ref().map(|one| Registry::open(&one.settings));
+    let stores = Stores::of(&config, registry.transpose()?.map(Arc::new))?;
     Ok((settings, stores))
 }
 
@@ -267,12 +295,16 @@ fn of_dev(data: &Path) -> anyhow::Result<(Settings, Stores)> {
     let url =
         |path: PathBuf| place::folder_url(&path).map_err(|cause| Failure::new(Exit::Data, cause));
     let settings = Settings::to_try(url(data_folder::exports(data))?);
+    let registry = running_registry(data).and_then(|url| url::Url::parse(&url).ok());
+    let registry = registry.map(|url| Registry::open(&registry::Settings::new(vec![url])));
+    let registry = registry.transpose()?.map(Arc::new);
     let stores = Stores {
         lake: url(data.join("lake"))?,
         lake_options: storage::from_environment(),
         clickhouse: None,
         catalog: Arc::new(lake::catalog(None)?),
         connection: aion_kafka::Connection::to(brokers),
+        registry,
     };
     Ok((settings, stores))
 }

@@ -104,6 +104,9 @@ pub struct Outcome {
     pub files: u64,
     /// The digest of the rows.
     pub digest: String,
+    /// Stretches of the log whose rows aren't there, by the manifest.
+    #[serde(default)]
+    pub gaps: u64,
 }
 
 /// What a running attempt says of itself, again and again.

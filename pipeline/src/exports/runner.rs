@@ -11,6 +11,7 @@ use std::{
 };
 
 use aion_analytics::exports::{
+    closing::too_early,
     files::Writer,
     manifest::{MANIFEST, Manifest, SUCCESS},
     time::rfc3339,
@@ -25,6 +26,7 @@ use super::{
     closing::{self, now},
     journal::{Entry, Fault, Job, Outcome, Progress, State, Vectors, entry},
     service::Exports,
+    survey,
 };
 
 /// A running export whose progress stands still for so long is taken over. One that was only slow loses its work, no more.
@@ -314,6 +316,9 @@ async fn make(exports: &Exports, job: &Job, progress: &Mutex<Progress>) -> anyho
     });
     let attempt = job.last().attempt;
     let folder = job.folder(attempt);
+    let named = (job.id.as_str(), job.order.canonical.clone());
+    let about =
+        survey::about(exports, named, (&source, &request), vectors.clone(), late_rows).await?;
     let mut writer = Writer::start(exports.store.clone(), &folder, &request).await?;
     let mut rows = source.rows(&request, &vectors).await?;
     while let Some(batch) = rows.next().await {
@@ -322,6 +327,7 @@ async fn make(exports: &Exports, job: &Job, progress: &Mutex<Progress>) -> anyho
         tell(&|progress| progress.rows += batch.num_rows() as u64);
     }
     let (files, digest) = writer.finish().await?;
+    survey::expired(&source, &request).await??;
     if !request.deduplicate && digest.rows != total {
         // Counted and read are two looks; what lies below the vectors is the same in both.
         anyhow::bail!(
@@ -334,22 +340,15 @@ async fn make(exports: &Exports, job: &Job, progress: &Mutex<Progress>) -> anyho
         bytes: files.iter().map(|file| file.bytes).sum(),
         files: files.len() as u64,
         digest: digest.to_string(),
+        gaps: about.gaps.len() as u64,
     };
     let manifest = Manifest {
-        manifest_version: 1,
-        export_id: job.id.clone(),
+        about,
         attempt,
-        request: request.asked(),
-        canonical: job.order.canonical.clone(),
-        columns: request.dataset.columns().to_vec(),
-        fingerprint: request.dataset.fingerprint(),
         rows: outcome.rows,
         bytes: outcome.bytes,
         digest: outcome.digest.clone(),
         files,
-        gaps: source.gaps(&request, &vectors).await?,
-        offsets: vectors,
-        late_rows,
         source: source.name().to_owned(),
         created_by: format!("aion {}", env!("CARGO_PKG_VERSION")),
     };
@@ -364,6 +363,10 @@ async fn make(exports: &Exports, job: &Job, progress: &Mutex<Progress>) -> anyho
 async fn vectors(exports: &Exports, job: &Job) -> anyhow::Result<Result<Vectors, String>> {
     let request = exports.request_of(job)?;
     let source = exports.source(&job.order.source).map_err(anyhow::Error::msg)?;
+    // Many may wait for hours: neither Kafka nor the store is asked before anything can have changed.
+    if let Err(early) = too_early(request.boundary(), now()) {
+        return Ok(Err(early.to_string()));
+    }
     let tables = match exports.tables(&request).await {
         Err(cause @ closing::AskError::Unavailable(_)) => return Ok(Err(cause.to_string())),
         tables => tables?,
@@ -387,6 +390,7 @@ fn fault_of(cause: &anyhow::Error) -> Fault {
             ("query", false)
         }
         _ if cause.downcast_ref::<closing::AskError>().is_some() => ("kafka", false),
+        _ if cause.downcast_ref::<survey::Expired>().is_some() => ("expired", false),
         _ => ("failed", true),
     };
     Fault { code: code.to_owned(), message: text, retryable }

@@ -37,8 +37,9 @@ use super::{
     policy::Policy,
     runner,
     source::Source,
+    survey,
 };
-use crate::config::Config;
+use crate::{config::Config, registry::Registry};
 
 /// The policy that is taken where no configuration names one.
 const POLICY: &str = "policies/exports.yaml";
@@ -93,11 +94,13 @@ pub struct Stores {
     pub catalog: Arc<Catalog>,
     /// Kafka, which says when an interval is complete.
     pub connection: Connection,
+    /// The registry, which knows the ids of schemas.
+    pub registry: Option<Arc<Registry>>,
 }
 
 impl Stores {
-    /// Those of a configuration.
-    pub fn of(config: &Config) -> Result<Stores, SinkError> {
+    /// Those of a configuration, with its registry where that is open.
+    pub fn of(config: &Config, registry: Option<Arc<Registry>>) -> Result<Stores, SinkError> {
         let house = config.clickhouse.as_ref().map(|house| ClickHouse::new(house.server.clone()));
         Ok(Stores {
             lake: config.lake.url.clone(),
@@ -105,6 +108,7 @@ impl Stores {
             clickhouse: house.transpose()?,
             catalog: Arc::new(config.catalog.clone()),
             connection: config.kafka.clone(),
+            registry,
         })
     }
 }
@@ -127,6 +131,7 @@ pub struct Exports {
     clickhouse: Option<Source>,
     catalog: Arc<Catalog>,
     connection: Connection,
+    pub(super) registry: Option<Arc<Registry>>,
 }
 
 /// Why a request isn't taken.
@@ -192,6 +197,9 @@ pub struct Status {
     /// How many files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
+    /// Stretches of the log whose rows aren't there: the manifest has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gaps: Option<u64>,
     /// Their bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -256,6 +264,7 @@ impl Exports {
             clickhouse: stores.clickhouse.map(Source::ClickHouse),
             catalog: stores.catalog,
             connection: stores.connection,
+            registry: stores.registry,
             settings,
         })
     }
@@ -307,6 +316,7 @@ impl Exports {
         if let Some(job) = known.as_ref().filter(|_| !is_new) {
             return self.answer(job).await;
         }
+        check_kept(&store, &request).await?;
         if !how.wait_for_close {
             let closed = closing::close(&self.journal, &store, &tables, request.boundary()).await;
             if let Err(open) = closed.map_err(Refusal::Failed)? {
@@ -437,6 +447,7 @@ impl Exports {
             progress: progress.filter(|progress| progress.attempt == last.attempt).map(far),
             rows: result.as_ref().map(|result| result.rows),
             files: result.as_ref().map(|result| result.files),
+            gaps: result.as_ref().map(|result| result.gaps),
             bytes: result.as_ref().map(|result| result.bytes),
             digest: result.as_ref().map(|result| result.digest.clone()),
             data_uri: uri(DATA),
@@ -503,6 +514,16 @@ impl Exports {
     }
 }
 
+/// Refuses what retention has taken rows of: it could never be whole.
+pub(super) async fn check_kept(store: &Source, request: &Request) -> Result<(), Refusal> {
+    let expired = survey::expired(store, request).await.map_err(Refusal::Failed)?;
+    let wrong = |cause: survey::Expired| Wrong {
+        field: "interval.start".to_owned(),
+        reason: cause.to_string(),
+    };
+    expired.map_err(|cause| Refusal::Wrong(vec![wrong(cause)]))
+}
+
 fn far(progress: Progress) -> Far {
     let Progress { phase, rows, total, .. } = progress;
     let fraction = total.map(|total| if total == 0 { 1.0 } else { rows as f64 / total as f64 });
@@ -525,7 +546,7 @@ fn line(entry: &Entry) -> String {
     format!("{at} {state}{}", more.or(made).unwrap_or_default())
 }
 
-fn refusal_of(cause: &AskError) -> Refusal {
+pub(super) fn refusal_of(cause: &AskError) -> Refusal {
     match cause {
         AskError::Unavailable(cause) => Refusal::Unavailable(cause.clone()),
         other => {

@@ -14,6 +14,7 @@ use aion_analytics::{
 use aion_schemas::{
     catalog::Topic,
     log::{Offset, Timestamp},
+    schema::time_type,
 };
 use aion_sinks::clickhouse::ClickHouse;
 use anyhow::Context;
@@ -28,6 +29,7 @@ use uuid::Uuid;
 
 use super::journal::Vectors;
 
+const DAY_US: i64 = 86_400_000_000;
 /// How long ClickHouse may take for an answer.
 const WITHIN: Duration = Duration::from_hours(6);
 
@@ -38,6 +40,15 @@ pub enum Source {
     Lake(Arc<Engine>),
     /// ClickHouse's tables.
     ClickHouse(ClickHouse),
+}
+
+/// Where a store's rows of a partition begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The first offset that it has, or has accounted for.
+    pub first: Offset,
+    /// When a record there, or a later one, was appended first.
+    pub appended: Timestamp,
 }
 
 /// Rows as they come.
@@ -110,6 +121,84 @@ impl Source {
             self.dialect().time(boundary)
         );
         offsets(&self.all(&sql).await?)
+    }
+
+    /// The version of a table of the lake; other stores have none.
+    pub async fn version(&self, topic: &Topic) -> anyhow::Result<Option<i64>> {
+        let Source::Lake(engine) = self else { return Ok(None) };
+        Ok(engine.snapshot(&topic.table).await?.map(|snapshot| snapshot.version))
+    }
+
+    /// Retention has taken the rows that happened before; `None` where it took none. ClickHouse takes rows out by their
+    /// append, and says nothing of it: there, see [`Source::heads`].
+    pub async fn kept_from(&self, topic: &Topic) -> anyhow::Result<Option<Timestamp>> {
+        let Source::Lake(engine) = self else { return Ok(None) };
+        let day = engine.snapshot(&topic.table).await?.and_then(|snapshot| snapshot.expired_before);
+        Ok(day.map(|day| Timestamp(i64::from(day) * DAY_US)))
+    }
+
+    /// Whether the lake has the row of offset 0 of each of these partitions; looked up by the statistics of files. Not
+    /// asked of other stores.
+    pub async fn has_all_firsts(
+        &self,
+        topic: &Topic,
+        mut places: impl Iterator<Item = &Place>,
+    ) -> anyhow::Result<bool> {
+        if matches!(self, Source::ClickHouse(_)) {
+            return Ok(false);
+        }
+        let sql =
+            format!("select _topic_id, _partition, _offset from {} where _offset = 0", topic.table);
+        let found = offsets(&self.all(&sql).await?)?;
+        Ok(places.all(|place| found.contains_key(place)))
+    }
+
+    /// Where the rows of each partition begin. Of ClickHouse, without those that its TTL may take at any time.
+    pub async fn heads(&self, topic: &Topic) -> anyhow::Result<BTreeMap<Place, Head>> {
+        let table = format!("{}{}", self.prefix(), topic.table);
+        let sql = match self {
+            Source::Lake(_) => format!(
+                "select _topic_id, _partition, min(_offset), min(_append_time) from {table} \
+                 group by _topic_id, _partition"
+            ),
+            Source::ClickHouse(house) => {
+                let days = house.kept_days(&topic.table).await?;
+                let kept = days.map_or("true".to_owned(), |days| {
+                    format!("_append_time >= now() - toIntervalDay({days})")
+                });
+                format!(
+                    "select toString(_topic_id), _partition, min(_batch_first), min(_append_time) \
+                     from {table} where {kept} group by _topic_id, _partition"
+                )
+            }
+        };
+        let mut heads = BTreeMap::new();
+        for rows in self.all(&sql).await? {
+            let times = cast(rows.column(3), &time_type()).context("read times of appends")?;
+            let times = times.as_primitive::<types::TimestampMicrosecondType>().values().to_vec();
+            let firsts = integers(rows.column(2))?;
+            let firsts = firsts.as_primitive::<types::Int64Type>().values().to_vec();
+            for ((place, first), appended) in places(&rows)?.into_iter().zip(firsts).zip(times) {
+                let head = Head { first: Offset(first), appended: Timestamp(appended) };
+                heads.insert(place, head);
+            }
+        }
+        Ok(heads)
+    }
+
+    /// How many offsets of a partition before this one are dead letters. ClickHouse's ledger accounts for them itself.
+    pub async fn rejected(&self, (id, number): Place, before: Offset) -> anyhow::Result<i64> {
+        if matches!(self, Source::ClickHouse(_)) {
+            return Ok(0);
+        }
+        let sql = format!(
+            "select count(distinct \"offset\") from dead_letters where topic_id = '{id}' \
+             and \"partition\" = {number} and \"offset\" < {before}"
+        );
+        let answer = self.all(&sql).await?;
+        let count = answer.first().filter(|rows| rows.num_rows() == 1);
+        let count = count.map(|rows| integers(rows.column(0))).transpose()?;
+        Ok(count.map_or(0, |count| count.as_primitive::<types::Int64Type>().value(0)))
     }
 
     /// How many rows a request has, and how many came too late for it.

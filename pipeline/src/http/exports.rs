@@ -3,12 +3,14 @@
 //! | request | answers |
 //! |---|---|
 //! | `POST /v1/exports` | 202 new or being made, 200 there already, 409 the interval isn't complete, 422 not right |
+//! | `POST /v1/exports/plan` | what another engine needs to make it: 200, or 409, 422 as above |
 //! | `GET /v1/exports?dataset=&state=` | all of them, latest first |
 //! | `GET /v1/exports/{id}?wait=25` | how it stands; waits up to so many seconds for its end |
 //! | `GET /v1/exports/{id}/done` | 404 until it has come to an end, whichever, then 200 |
 //! | `GET /v1/exports/{id}/manifest` | the manifest of one that succeeded |
 //! | `GET /v1/exports/{id}/logs` | what has happened to it, as text; `?follow=1` goes on until it ends |
 //! | `DELETE /v1/exports/{id}` | cancels it; 202, also when it was over |
+//! | `GET /v1/exports/openapi.json` | this, for programs |
 //!
 //! Asking twice is asking once: the id is a hash of what was asked for. Errors are `application/problem+json`.
 
@@ -18,13 +20,16 @@ use aion_analytics::exports::request::{Asked, Wrong};
 use axum::{
     Json, Router,
     body::{Body, to_bytes},
-    extract::{Path, Query, Request, State},
+    extract::{
+        Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::problem::MEDIA_TYPE;
 use crate::exports::{
@@ -36,6 +41,8 @@ use crate::exports::{
 const MAX_BODY_BYTES: usize = 64 << 10;
 /// The longest wait.
 const MAX_WAIT_S: u64 = 60;
+/// What the answers look like, for programs.
+const OPENAPI: &str = include_str!("../../../docs/exports.openapi.json");
 /// How often a log that is followed is read again.
 const FOLLOW: Duration = Duration::from_secs(1);
 
@@ -80,10 +87,15 @@ struct Follow {
     follow: u8,
 }
 
+/// An id in the address.
+type Id = Result<Path<String>, PathRejection>;
+
 /// The routes.
 pub fn routes(api: Arc<ExportsApi>) -> Router {
     Router::new()
         .route("/v1/exports", get(list).post(ask))
+        .route("/v1/exports/plan", post(plan))
+        .route("/v1/exports/openapi.json", get(openapi))
         .route("/v1/exports/{id}", get(find).delete(cancel))
         .route("/v1/exports/{id}/done", get(done))
         .route("/v1/exports/{id}/manifest", get(manifest))
@@ -107,25 +119,23 @@ async fn ask(State(api): State<Arc<ExportsApi>>, request: Request) -> Response {
     answer.await.unwrap_or_else(|refused: Response| refused)
 }
 
+async fn plan(State(api): State<Arc<ExportsApi>>, request: Request) -> Response {
+    let answer = async {
+        let asked = asked_of(object(request).await?)?;
+        let plan = api.exports.plan(&asked).await.map_err(|cause| refusal(&cause))?;
+        Ok(Json(plan).into_response())
+    };
+    answer.await.unwrap_or_else(|refused: Response| refused)
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
 /// Reads a body: fields that say how to go about it are taken out, the rest is what is asked for.
 #[expect(clippy::result_large_err, reason = "the error is the answer, which is sent at once")]
 async fn read(request: Request) -> Result<Reading, Response> {
-    let wrong = |field: &str, reason: String| {
-        let wrong = Wrong { field: field.to_owned(), reason };
-        let detail = wrong.to_string();
-        problem(StatusCode::UNPROCESSABLE_ENTITY, &detail, &[wrong])
-    };
-    let too_long = |_| {
-        let detail = format!("the body is cut short, or longer than {} KiB", MAX_BODY_BYTES >> 10);
-        problem(StatusCode::PAYLOAD_TOO_LARGE, &detail, &[])
-    };
-    let body = to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(too_long)?;
-    let body: Value = serde_json::from_slice(&body).map_err(|cause| {
-        problem(StatusCode::BAD_REQUEST, &format!("the body is no JSON: {cause}"), &[])
-    })?;
-    let Value::Object(mut body) = body else {
-        return Err(problem(StatusCode::BAD_REQUEST, "the body is a JSON object", &[]));
-    };
+    let mut body = object(request).await?;
     let mut flag = |name: &str| match body.remove(name) {
         None => Ok(false),
         Some(Value::Bool(flag)) => Ok(flag),
@@ -137,13 +147,49 @@ async fn read(request: Request) -> Result<Reading, Response> {
         Some(Value::String(source)) => Some(source),
         Some(_) => return Err(wrong("source", "`lake` or `clickhouse` is wanted".to_owned())),
     };
-    let asked = serde_json::from_value(Value::Object(body));
-    let asked: Asked = asked.map_err(|cause| wrong("body", cause.to_string()))?;
-    Ok(Reading { asked, how: How { wait_for_close, force, source } })
+    let how = How { wait_for_close, force, source };
+    Ok(Reading { asked: asked_of(body)?, how })
 }
 
-async fn list(State(api): State<Arc<ExportsApi>>, Query(filter): Query<Filter>) -> Response {
+async fn object(request: Request) -> Result<Map<String, Value>, Response> {
+    let too_long = |_| {
+        let detail = format!("the body is cut short, or longer than {} KiB", MAX_BODY_BYTES >> 10);
+        problem(StatusCode::PAYLOAD_TOO_LARGE, &detail, &[])
+    };
+    let body = to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(too_long)?;
+    match serde_json::from_slice(&body) {
+        Ok(Value::Object(body)) => Ok(body),
+        Ok(_) => Err(problem(StatusCode::BAD_REQUEST, "the body is a JSON object", &[])),
+        Err(cause) => {
+            Err(problem(StatusCode::BAD_REQUEST, &format!("the body is no JSON: {cause}"), &[]))
+        }
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "the error is the answer, which is sent at once")]
+fn asked_of(body: Map<String, Value>) -> Result<Asked, Response> {
+    let asked = serde_json::from_value(Value::Object(body));
+    asked.map_err(|cause| wrong("body", cause.to_string()))
+}
+
+fn wrong(field: &str, reason: String) -> Response {
+    let wrong = Wrong { field: field.to_owned(), reason };
+    let detail = wrong.to_string();
+    problem(StatusCode::UNPROCESSABLE_ENTITY, &detail, &[wrong])
+}
+
+/// What stands in the address, or why it can't be read.
+#[expect(clippy::result_large_err, reason = "the error is the answer, which is sent at once")]
+fn told<T, E: std::fmt::Display>(asked: Result<T, E>) -> Result<T, Response> {
+    asked.map_err(|cause| problem(StatusCode::BAD_REQUEST, &cause.to_string(), &[]))
+}
+
+async fn list(
+    State(api): State<Arc<ExportsApi>>,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Response {
     let answer = async {
+        let Query(filter) = told(filter)?;
         let all = api.exports.list().await.map_err(|cause| broken(&cause))?;
         let is_wanted = |one: &Status| {
             filter.dataset.as_ref().is_none_or(|dataset| *dataset == one.dataset)
@@ -157,10 +203,11 @@ async fn list(State(api): State<Arc<ExportsApi>>, Query(filter): Query<Filter>) 
 
 async fn find(
     State(api): State<Arc<ExportsApi>>,
-    Path(id): Path<String>,
-    Query(Wait { wait }): Query<Wait>,
+    id: Id,
+    wait: Result<Query<Wait>, QueryRejection>,
 ) -> Response {
     let answer = async {
+        let (Path(id), Query(Wait { wait })) = (told(id)?, told(wait)?);
         let within = Duration::from_secs(wait.min(MAX_WAIT_S));
         let status = api.exports.wait(&id, within).await.map_err(|cause| broken(&cause))?;
         Ok(Json(status.ok_or_else(|| unknown(&id))?).into_response())
@@ -168,8 +215,9 @@ async fn find(
     answer.await.unwrap_or_else(|refused: Response| refused)
 }
 
-async fn done(State(api): State<Arc<ExportsApi>>, Path(id): Path<String>) -> Response {
+async fn done(State(api): State<Arc<ExportsApi>>, id: Id) -> Response {
     let answer = async {
+        let Path(id) = told(id)?;
         let status = api.exports.find(&id).await.map_err(|cause| broken(&cause))?;
         let status = status.ok_or_else(|| unknown(&id))?;
         if !status.state.is_over() {
@@ -181,8 +229,9 @@ async fn done(State(api): State<Arc<ExportsApi>>, Path(id): Path<String>) -> Res
     answer.await.unwrap_or_else(|refused: Response| refused)
 }
 
-async fn manifest(State(api): State<Arc<ExportsApi>>, Path(id): Path<String>) -> Response {
+async fn manifest(State(api): State<Arc<ExportsApi>>, id: Id) -> Response {
     let answer = async {
+        let Path(id) = told(id)?;
         let found = api.exports.manifest(&id).await.map_err(|cause| broken(&cause))?;
         let detail = format!("there is no export {id} that succeeded");
         let found = found.ok_or_else(|| problem(StatusCode::NOT_FOUND, &detail, &[]))?;
@@ -193,10 +242,11 @@ async fn manifest(State(api): State<Arc<ExportsApi>>, Path(id): Path<String>) ->
 
 async fn logs(
     State(api): State<Arc<ExportsApi>>,
-    Path(id): Path<String>,
-    Query(Follow { follow }): Query<Follow>,
+    id: Id,
+    follow: Result<Query<Follow>, QueryRejection>,
 ) -> Response {
     let answer = async {
+        let (Path(id), Query(Follow { follow })) = (told(id)?, told(follow)?);
         let text = api.exports.log(&id).await.map_err(|cause| broken(&cause))?;
         let text = text.ok_or_else(|| unknown(&id))?;
         let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
@@ -243,8 +293,9 @@ fn follow_log(
     })
 }
 
-async fn cancel(State(api): State<Arc<ExportsApi>>, Path(id): Path<String>) -> Response {
+async fn cancel(State(api): State<Arc<ExportsApi>>, id: Id) -> Response {
     let answer = async {
+        let Path(id) = told(id)?;
         let status = api.exports.cancel(&id).await.map_err(|cause| broken(&cause))?;
         Ok((StatusCode::ACCEPTED, Json(status.ok_or_else(|| unknown(&id))?)).into_response())
     };

@@ -69,14 +69,20 @@ pub(crate) struct Log {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) app_id: String,
-    pub(crate) before: i64,
+    /// `None` where there is none yet.
+    pub(crate) before: Option<i64>,
     pub(crate) after: i64,
 }
 
+/// Under this application transaction stands the day, since 1970, before which retention has taken every row by its
+/// event date. A transaction, so that checkpoints keep it.
+pub(crate) const EXPIRED: &str = "aion/expired";
+
 impl Change {
-    /// The change that undoes this one.
-    pub(crate) fn back(&self) -> Change {
-        Change { app_id: self.app_id.clone(), before: self.after, after: self.before }
+    /// The change that undoes this one; a transaction that was new can't be taken back.
+    pub(crate) fn back(&self) -> Option<Change> {
+        let after = self.before?;
+        Some(Change { app_id: self.app_id.clone(), before: Some(self.after), after })
     }
 }
 
@@ -207,7 +213,15 @@ impl Log {
 
     /// Whether a transaction has the version that a change begins with.
     pub(crate) fn stands(&self, change: &Change) -> bool {
-        self.txns.get(&change.app_id) == Some(&change.before)
+        self.txns.get(&change.app_id).copied() == change.before
+    }
+
+    /// What says that retention has taken the rows of every day before this one.
+    pub(crate) fn expire(&self, first_kept: i32) -> Option<Change> {
+        let before = self.txns.get(EXPIRED).copied();
+        let after = i64::from(first_kept);
+        let is_later = before.is_none_or(|before| before < after);
+        is_later.then(|| Change { app_id: EXPIRED.to_owned(), before, after })
     }
 
     /// What sets a partition's mark back to an offset. Nothing is known of the epoch before it, and no record from
@@ -222,7 +236,7 @@ impl Log {
         let all = marks.chain(retried.map(|(id, _)| (id.clone(), -1)));
         all.filter_map(|(app_id, after)| {
             let before = *self.txns.get(&app_id)?;
-            (before != after).then_some(Change { app_id, before, after })
+            (before != after).then_some(Change { app_id, before: Some(before), after })
         })
         .collect()
     }

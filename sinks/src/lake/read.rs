@@ -24,6 +24,7 @@ use super::{
     clock::{Clock, Moment},
     contract::{DATE_COLUMN, DeltaSchema, arrow_type},
     kernel::{self, Engine},
+    log::EXPIRED,
 };
 use crate::{sink::SinkError, store::Store};
 
@@ -51,6 +52,8 @@ pub struct Snapshot {
     pub files: Vec<Arc<LiveFile>>,
     /// How far the table has each partition, by topic id and partition number.
     pub marks: BTreeMap<(Uuid, i32), Mark>,
+    /// Retention has taken every row of an event date before this one, in days since 1970.
+    pub expired_before: Option<i32>,
 }
 
 /// A Parquet file of a table.
@@ -119,12 +122,13 @@ impl Table {
             let files = kernel::files(&engine, &opened)?;
             let schema = schema(&root, &opened.metadata)?;
             let files = files.iter().map(|add| Ok(Arc::new(LiveFile::new(&root, add, &schema)?)));
-            let mut marks = BTreeMap::new();
-            for (app_id, version) in &opened.txns {
-                apply_txn(&mut marks, app_id, *version);
-            }
             let files = files.collect::<Result<Vec<_>, SinkError>>()?;
-            Ok(Snapshot { version: opened.version, schema, files, marks })
+            let (version, marks) = (opened.version, BTreeMap::new());
+            let mut snapshot = Snapshot { version, schema, files, marks, expired_before: None };
+            for (app_id, version) in &opened.txns {
+                snapshot.apply_txn(app_id, *version);
+            }
+            Ok(snapshot)
         });
         Ok(Some(Arc::new(snapshot.await?)))
     }
@@ -173,11 +177,32 @@ impl Snapshot {
                 self.files.push(Arc::new(LiveFile::new(root, &add, &self.schema)?));
             }
             if let Some(txn) = line.txn {
-                apply_txn(&mut self.marks, &txn.app_id, txn.version);
+                self.apply_txn(&txn.app_id, txn.version);
             }
         }
         self.version += 1;
         Ok(())
+    }
+
+    /// `<topic id>/<partition>` is an offset, `<topic id>/<partition>/epoch` its leader epoch, [`EXPIRED`] a day; others
+    /// are not ours.
+    fn apply_txn(&mut self, app_id: &str, version: i64) {
+        if app_id == EXPIRED {
+            self.expired_before = i32::try_from(version).ok();
+            return;
+        }
+        let mut parts = app_id.split('/');
+        let id = parts.next().and_then(|id| Uuid::parse_str(id).ok());
+        let number = parts.next().and_then(|number| number.parse().ok());
+        let (Some(id), Some(number)) = (id, number) else { return };
+        let (offset, epoch) = match parts.next() {
+            None => (Some(Offset(version)), None),
+            Some("epoch") => (None, Some(version as i32)),
+            Some(_) => return,
+        };
+        let mark = self.marks.entry((id, number)).or_insert(Mark::at(Offset::ZERO));
+        mark.offset = offset.unwrap_or(mark.offset);
+        mark.epoch = epoch.unwrap_or(mark.epoch);
     }
 }
 
@@ -246,22 +271,6 @@ fn check_protocol(root: &Url, protocol: &Protocol) -> Result<(), SinkError> {
         None => Err(unreadable(root, &format!("reader {}", protocol.min_reader_version))),
         Some(feature) => Err(unreadable(root, feature)),
     }
-}
-
-/// `<topic id>/<partition>` is an offset, `<topic id>/<partition>/epoch` its leader epoch; others are not ours.
-fn apply_txn(marks: &mut BTreeMap<(Uuid, i32), Mark>, app_id: &str, version: i64) {
-    let mut parts = app_id.split('/');
-    let id = parts.next().and_then(|id| Uuid::parse_str(id).ok());
-    let number = parts.next().and_then(|number| number.parse().ok());
-    let (Some(id), Some(number)) = (id, number) else { return };
-    let (offset, epoch) = match parts.next() {
-        None => (Some(Offset(version)), None),
-        Some("epoch") => (None, Some(version as i32)),
-        Some(_) => return,
-    };
-    let mark = marks.entry((id, number)).or_insert(Mark::at(Offset::ZERO));
-    mark.offset = offset.unwrap_or(mark.offset);
-    mark.epoch = epoch.unwrap_or(mark.epoch);
 }
 
 fn unreadable(root: &Url, what: &str) -> SinkError {

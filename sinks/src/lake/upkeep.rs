@@ -139,7 +139,9 @@ impl Upkeep {
                 return Ok(0);
             }
             let (count, written) = (old.len(), self.log.table.clock.now());
-            let swap = Swap::new("DELETE", version, old, Vec::new(), written);
+            // In the same entry: whoever misses rows later can be told why.
+            let told = self.log.expire(first).into_iter().collect();
+            let swap = Swap::new("DELETE", version, old, Vec::new(), written).with(told);
             if swap.put(&mut self.log).await? == Swapped::Done {
                 return Ok(count);
             }

@@ -202,10 +202,17 @@ async fn rows_of_old_dates_leave_the_table_and_marks_stay() {
     assert_eq!(dates, ("2026-03-01".to_owned(), "2026-03-03".to_owned()));
     // Today is the day of the newest append, however late this machine says that it is.
     assert_eq!(upkeep.expire(3).await.unwrap(), 0);
+    assert_eq!(place.snapshot().await.expired_before, None);
     assert_eq!(upkeep.expire(2).await.unwrap(), 3);
     assert_eq!(place.offsets(&p0).await, range(3, 11));
+    let second_of_march = 20_514;
+    assert_eq!(place.snapshot().await.expired_before, Some(second_of_march));
     assert_eq!(upkeep.expire(1).await.unwrap(), 4);
     assert_eq!(place.offsets(&p0).await, range(7, 11));
+    // A checkpoint keeps it.
+    upkeep.checkpoint().await.unwrap();
+    assert_eq!(upkeep.expire(2).await.unwrap(), 0);
+    assert_eq!(place.snapshot().await.expired_before, Some(second_of_march + 1));
     let mut sink = place.open().await;
     assert_eq!(sink.assign(std::slice::from_ref(&p0)).await.unwrap(), marks([(&p0, 11)]));
 }

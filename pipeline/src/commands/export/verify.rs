@@ -1,6 +1,6 @@
 //! `aion export verify`: the files of an export against its manifest, then its rows against the store.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{fmt::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
 use aion_analytics::exports::{
     dataset::Dataset,
@@ -16,7 +16,7 @@ use url::Url;
 use crate::{
     config::Config,
     exit::{Exit, Failure},
-    exports::source::Source,
+    exports::{source::Source, survey},
     place, storage,
 };
 
@@ -54,8 +54,9 @@ pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         Some((_, catalog)) => Arc::clone(catalog),
         None => Arc::new(crate::args::lake::catalog(None)?),
     };
-    let dataset = Dataset::named(&manifest.request.dataset, &catalog)
-        .with_context(|| format!("no dataset {:?} in the contract", manifest.request.dataset))?;
+    let dataset = Dataset::named(&manifest.about.request.dataset, &catalog).with_context(|| {
+        format!("no dataset {:?} in the contract", manifest.about.request.dataset)
+    })?;
     let mut differences = verify::files(&store, &folder, &manifest, &dataset, |file| {
         eprintln!("{}: {} rows, {} bytes", file.path, file.rows, file.bytes);
     })
@@ -90,14 +91,15 @@ async fn against(
     manifest: &Manifest,
     catalog: &Arc<aion_schemas::catalog::Catalog>,
 ) -> anyhow::Result<Option<Difference>> {
-    let tiers = manifest.request.tiers.clone().unwrap_or_default();
-    let request = Request::check(&manifest.request, catalog, &tiers);
+    let asked = &manifest.about.request;
+    let tiers = asked.tiers.clone().unwrap_or_default();
+    let request = Request::check(asked, catalog, &tiers);
     let request = request.map_err(|wrong| {
         let wrong: Vec<_> = wrong.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("the manifest's request: {}", wrong.join("; "))
     })?;
     let mut digest = RowsDigest::new(&request);
-    let mut rows = source.rows(&request, &manifest.offsets).await?;
+    let mut rows = source.rows(&request, &manifest.about.offsets).await?;
     while let Some(batch) = rows.next().await {
         digest.add(&batch?)?;
     }
@@ -105,10 +107,13 @@ async fn against(
     if found.rows == manifest.rows && found.to_string() == manifest.digest {
         return Ok(None);
     }
-    let what = format!(
+    let mut what = format!(
         "{} rows of digest {} by the manifest, {} rows of digest {found} in the store",
         manifest.rows, manifest.digest, found.rows
     );
+    if let Err(expired) = survey::expired(source, &request).await? {
+        write!(what, "; {expired}, or only at the files with --files-only")?;
+    }
     Ok(Some(Difference { place: source.name().to_owned(), what }))
 }
 

@@ -176,7 +176,7 @@ impl Swap {
                 let (adds, inputs) = (self.adds.clone(), self.inputs.clone());
                 let now = log.table.clock.now();
                 let back = Swap::new("RESTORE FILES", log.version, adds, unchanged(inputs), now);
-                let back = back.with(self.changes.iter().map(Change::back).collect());
+                let back = back.with(self.changes.iter().filter_map(Change::back).collect());
                 tracing::warn!("a file vanished during a long put; the ones it replaced come back");
                 Box::pin(back.put(log)).await?;
                 return Ok(Swapped::GivenUp);
