@@ -110,6 +110,7 @@ def test_dags_are_what_they_are_meant_to_be(airflow: Airflow):
         "aion_train": 2,
         "aion_from_clickhouse": 3,
         "aion_stock_providers": 4,
+        "aion_from_spark": 2,
         "aion_lake_maintenance": 3,
     }
 

@@ -96,6 +96,12 @@ class AionExportOperator(BaseOperator):
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         result = finished(event)
+        if event.get("gaps"):
+            self.log.warning(
+                "rows of %s gaps in the log aren't there: see %s",
+                event["gaps"],
+                result["manifest_uri"],
+            )
         if self.skip_empty and result["rows"] == 0:
             raise AirflowSkipException(f"export {result['id']} has no rows")
         for outlet in self.outlets:
