@@ -19,6 +19,7 @@ pub mod event;
 pub mod fetch;
 mod metrics;
 pub mod own;
+pub mod page;
 pub mod pattern;
 pub mod payload;
 pub mod policy;

@@ -121,6 +121,9 @@ fn lines(changes: &[Changed]) -> String {
     changes.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// What other crates make of the contract, which this one can't: it is written and checked with the rest.
+pub type Others = fn(&Catalog) -> Vec<GeneratedFile>;
+
 /// The files that the contract gives rise to.
 pub fn files(catalog: &Catalog) -> Vec<GeneratedFile> {
     let mut files = avro_mirrors(catalog);
@@ -132,8 +135,8 @@ pub fn files(catalog: &Catalog) -> Vec<GeneratedFile> {
 /// Brings the generated files below `root` up to date, and says which weren't.
 ///
 /// `root` is the top of the repository; the contract is read from `schemas/` in it.
-pub fn write(root: &Path) -> Result<Vec<Changed>, GenerateError> {
-    let files = all(root)?;
+pub fn write(root: &Path, others: Others) -> Result<Vec<Changed>, GenerateError> {
+    let files = all(root, others)?;
     let changes = compare(root, &files)?;
     for change in &changes {
         let path = root.join(&change.path);
@@ -150,19 +153,20 @@ pub fn write(root: &Path) -> Result<Vec<Changed>, GenerateError> {
 
 /// Checks that the generated files below `root` are what the contract says:
 /// [`GenerateError::Drift`] lists those that aren't.
-pub fn check(root: &Path) -> Result<(), GenerateError> {
-    let files = all(root)?;
+pub fn check(root: &Path, others: Others) -> Result<(), GenerateError> {
+    let files = all(root, others)?;
     let changes = compare(root, &files)?;
     if changes.is_empty() { Ok(()) } else { Err(GenerateError::Drift(changes)) }
 }
 
 /// What the contract gives rise to, and what the history lacks of it.
-fn all(root: &Path) -> Result<Vec<GeneratedFile>, GenerateError> {
+fn all(root: &Path, others: Others) -> Result<Vec<GeneratedFile>, GenerateError> {
     let catalog = Catalog::load(&root.join("schemas"))?;
     let commands = Commands::load(&root.join("schemas"))?;
     let mut files = files(&catalog);
     let openapi = GeneratedFile { path: OPENAPI.to_owned(), text: commands.openapi_text() };
     files.push(openapi);
+    files.extend(others(&catalog));
     files.extend(history::due(root, &catalog)?);
     Ok(files)
 }

@@ -6,6 +6,15 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// What this crate makes by itself.
+fn write(root: &Path) -> Result<Vec<Changed>, GenerateError> {
+    super::write(root, |_| Vec::new())
+}
+
+fn check(root: &Path) -> Result<(), GenerateError> {
+    super::check(root, |_| Vec::new())
+}
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
