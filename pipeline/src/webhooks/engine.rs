@@ -13,7 +13,9 @@
 //! **Invariant:** an endpoint is delivered to in a partition only by the process that has the partition.
 
 mod births;
+mod bounds;
 mod commands;
+mod deleted;
 mod lane;
 mod leaving;
 mod ownership;
@@ -22,6 +24,7 @@ mod reload;
 mod source;
 mod store;
 mod tell;
+mod timers;
 
 use std::{
     cmp::Reverse,
@@ -32,14 +35,16 @@ use std::{
 
 use aion_kafka::{Connection, Error, Limits, Producer, TopicPartition};
 use aion_schemas::catalog::Catalog;
+use bytes::Bytes;
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
     births::Births,
+    deleted::Deleted,
     lane::{Key, Working},
     leaving::Leaving,
     ownership::{Granted, Waiting},
@@ -113,13 +118,36 @@ struct Serving {
 #[derive(Debug)]
 enum Done {
     Answered(Answered),
-    Buried { uid: u64, offset: i64, outcome: Result<(), String> },
-    GapWritten { uid: u64, gap: store::Gap, outcome: Result<(), String> },
-    Stored { uid: u64, outcome: Result<(), String> },
+    Buried {
+        uid: u64,
+        offset: i64,
+        outcome: Result<(), String>,
+    },
+    GapOfDeleted {
+        key: Bytes,
+        outcome: Result<(), String>,
+    },
+    GapWritten {
+        uid: u64,
+        gap: store::Gap,
+        outcome: Result<(), String>,
+    },
+    Stored {
+        uid: u64,
+        outcome: Result<(), String>,
+    },
     Located(Result<Waiting, (Vec<TopicPartition>, String)>),
     Discovered(Result<births::Discovered, String>),
-    BirthWritten { endpoint: Arc<str>, outcome: Result<(), String> },
-    Watermarks { key: Key, at: i64, outcome: Result<(i64, i64), String> },
+    BirthWritten {
+        endpoint: Arc<str>,
+        outcome: Result<(), String>,
+    },
+    /// No offsets where the topic is another one by now.
+    Watermarks {
+        key: Key,
+        at: i64,
+        outcome: Result<Option<(i64, i64)>, String>,
+    },
 }
 
 /// The engine.
@@ -139,6 +167,7 @@ pub struct Engine {
     waiting: Vec<Waiting>,
     leaving: Vec<Leaving>,
     births: Births,
+    deleted: Deleted,
     /// Holes that wait for their dead letters to be read.
     letters: HashMap<(i32, i64), Vec<(u64, i64)>>,
     /// The dead letters' topic, once it is known.
@@ -199,6 +228,7 @@ impl Engine {
             waiting: Vec::new(),
             leaving: Vec::new(),
             births: Births::default(),
+            deleted: Deleted::default(),
             letters: HashMap::new(),
             letters_stream: None,
             timers: BinaryHeap::new(),
@@ -285,6 +315,7 @@ impl Engine {
         match done {
             Done::Answered(answered) => self.answered(&answered),
             Done::Buried { uid, offset, outcome } => self.buried(uid, offset, outcome),
+            Done::GapOfDeleted { key, outcome } => self.gap_of_deleted_written(&key, outcome),
             Done::GapWritten { uid, gap, outcome } => self.gap_written(uid, &gap, outcome),
             Done::Stored { uid, outcome } => self.stored(uid, outcome),
             Done::Located(located) => self.located(located),
@@ -311,34 +342,6 @@ impl Engine {
         }
         self.tell();
         Ok(())
-    }
-
-    /// The endpoint is looked at again at a time.
-    fn wake_at(&mut self, at: Millis, endpoint: u32) {
-        self.timers.push(Reverse((at, endpoint)));
-    }
-
-    fn next_wake(&self) -> Instant {
-        let far = Instant::now() + SECOND;
-        let Some(Reverse((at, _))) = self.timers.peek() else { return far };
-        let left = at.saturating_sub(now()).max(0);
-        far.min(Instant::now() + Duration::from_millis(left.unsigned_abs()))
-    }
-
-    fn fire(&mut self) {
-        let now = now();
-        let mut due = Vec::new();
-        while let Some(Reverse((at, endpoint))) = self.timers.peek().copied()
-            && at <= now
-        {
-            self.timers.pop();
-            if !due.contains(&endpoint) {
-                due.push(endpoint);
-            }
-        }
-        for endpoint in due {
-            self.pump(endpoint);
-        }
     }
 
     fn number(&mut self) -> u64 {

@@ -125,6 +125,9 @@ pub struct About {
     /// The last failure, where the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The end of the log, as far as it was known; 0 where it wasn't.
+    #[serde(default)]
+    pub end: i64,
     /// When this was written.
     pub stored_at: String,
 }
@@ -160,7 +163,7 @@ pub fn gap(
         "detail": detail,
         "recorded_at": time(now),
     });
-    (format!("{job}:{}:{partition}:{first}", stream.id), value.to_string().into_bytes())
+    (format!("{job}:{}:{partition}:{first}:{reason}", stream.id), value.to_string().into_bytes())
 }
 
 /// A time as records have it.

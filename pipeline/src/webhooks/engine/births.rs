@@ -16,7 +16,7 @@ use crate::webhooks::{
     control::{Born, Control},
     pattern::{Pattern, any_matches, is_internal},
     tail::Order,
-    topics::{CONTROL, DEAD_LETTERS},
+    topics::{CONTROL, CURSORS, DEAD_LETTERS},
 };
 
 /// How long a question to the cluster may take.
@@ -40,6 +40,7 @@ pub(super) struct Discovered {
     policy: u64,
     topics: Vec<TopicIdentity>,
     ends: Vec<(TopicPartition, i64)>,
+    cursor_ends: Vec<i64>,
     control_end: i64,
     letters: Option<Stream>,
 }
@@ -63,8 +64,9 @@ impl Engine {
         let (connection, catalog) =
             (self.settings.connection.clone(), Arc::clone(&self.settings.catalog));
         let (done, policy) = (self.done.clone(), self.births.policy);
+        let cursors = self.own.lock().positions.len();
         tokio::task::spawn_blocking(move || {
-            let discovered = discover(&connection, &catalog, &patterns, owned);
+            let discovered = discover(&connection, (&catalog, &patterns), owned, cursors);
             let discovered = discovered.map(|found| Discovered { policy, ..found });
             drop(done.send(Done::Discovered(discovered.map_err(|cause| cause.to_string()))));
         });
@@ -89,16 +91,23 @@ impl Engine {
             names.insert(0, CONTROL.to_owned());
             self.tail.order(Order::Subscribe(names));
         }
+        // First: the ends are those of the topics that are there now.
+        self.forget_recreated(&discovered.topics);
         for (partition, end) in &discovered.ends {
             let found = self.sources.values_mut().find(|one| one.partition == *partition);
             if let Some(source) = found {
                 source.high = source.high.max(*end);
             }
         }
-        self.forget_recreated(&discovered.topics);
+        self.remember_ends();
         let is_read = self.own.lock().controls.next >= discovered.control_end;
         if self.births.is_leader && is_read {
             self.write_births(&discovered.topics);
+        }
+        if self.births.is_leader
+            && self.own.has_reached(&discovered.cursor_ends, discovered.control_end)
+        {
+            self.close_deleted(&discovered.topics);
         }
     }
 
@@ -108,11 +117,14 @@ impl Engine {
             let found = topics.iter().find(|one| *one.topic == *stream.topic);
             found.is_some_and(|one| one.id.is_some_and(|id| id != stream.id))
         };
-        let stale: Vec<_> = self.sources.values().filter(|one| is_stale(&one.stream)).collect();
-        let partitions: Vec<_> = stale.into_iter().map(|one| one.partition.clone()).collect();
+        let stale = self.sources.iter().filter(|(_, one)| is_stale(&one.stream));
+        let (keys, partitions): (Vec<_>, Vec<_>) =
+            stale.map(|(key, one)| (*key, one.partition.clone())).unzip();
         if !partitions.is_empty() {
             tracing::warn!("webhooks: a topic was made anew; it is delivered from its start");
-            for partition in &partitions {
+            for (key, partition) in keys.into_iter().zip(&partitions) {
+                // What is unsettled becomes a gap by that.
+                self.store_all_of(key);
                 self.drop_partition(partition);
             }
             self.assigned(partitions);
@@ -193,9 +205,9 @@ impl Engine {
 /// Asks the cluster.
 fn discover(
     connection: &Connection,
-    catalog: &Catalog,
-    patterns: &[Pattern],
+    (catalog, patterns): (&Catalog, &[Pattern]),
     owned: Vec<TopicPartition>,
+    cursors: usize,
 ) -> Result<Discovered, aion_kafka::Error> {
     let admin = Admin::open(connection, WAIT)?;
     let names = admin.topics()?;
@@ -209,14 +221,16 @@ fn discover(
         .into_iter()
         .find_map(|one| Some(Stream { topic: DEAD_LETTERS.into(), id: one.id? }));
     let next = |partition: TopicPartition| (partition, Spot::Next);
-    let control = TopicPartition::new(CONTROL, 0);
-    let control_end = admin.offsets(&[next(control)], Isolation::Committed)?;
+    let own = (0..cursors as i32).map(|number| TopicPartition::new(CURSORS, number));
+    let own: Vec<_> = own.chain([TopicPartition::new(CONTROL, 0)]).map(next).collect();
+    let mut cursor_ends: Vec<_> =
+        admin.offsets(&own, Isolation::Committed)?.into_iter().map(Offset::get).collect();
+    let control_end = cursor_ends.pop().unwrap_or(0);
     // One that is gone in the meantime is no reason to know nothing of the others.
     let spots: Vec<_> = owned.into_iter().map(next).collect();
     let found = admin.offsets(&spots, Isolation::Committed).unwrap_or_default();
     let ends = spots.into_iter().zip(found).map(|((one, _), end)| (one, end.get())).collect();
-    let control_end = control_end.first().map_or(0, |end| end.get());
-    Ok(Discovered { policy: 0, topics, ends, control_end, letters })
+    Ok(Discovered { policy: 0, topics, ends, cursor_ends, control_end, letters })
 }
 
 /// The ends of topics.

@@ -34,6 +34,9 @@ pub(super) struct Working {
     pub(super) burying: usize,
     /// It takes nothing new: its partition is leaving.
     pub(super) is_closing: bool,
+    /// The end of the log that was stored last, and when.
+    pub(super) told_end: i64,
+    pub(super) told_at: Millis,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +79,8 @@ impl Working {
             sending: 0,
             burying: 0,
             is_closing: false,
+            told_end: 0,
+            told_at: 0,
         }
     }
 

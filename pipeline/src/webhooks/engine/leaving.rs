@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 
 use aion_kafka::TopicPartition;
 
-use super::{Engine, lane::Key, ownership::Granted};
+use super::{
+    Engine,
+    lane::{Key, Working},
+    ownership::Granted,
+};
 use crate::webhooks::{tail::Order, topics::CONTROL};
 
 /// How long the last store of cursors is waited for.
@@ -59,11 +63,7 @@ impl Engine {
             if lanes.iter().any(busy) && !is_late {
                 return false;
             }
-            for uid in &lanes {
-                if self.lanes.get(uid).is_some_and(|working| working.lane.is_dirty()) {
-                    self.store(*uid);
-                }
-            }
+            self.store_all_of(one.key);
             (one.is_storing, one.until) = (true, Instant::now() + STORE);
         }
         let storing = |uid: &u64| self.lanes.get(uid).is_some_and(|working| working.storing > 0);
@@ -73,6 +73,18 @@ impl Engine {
         self.drop_partition(&one.partition);
         self.tail.order(Order::Release(vec![one.partition.clone()]));
         true
+    }
+
+    /// Stores what isn't stored of a partition's cursors.
+    pub(super) fn store_all_of(&mut self, key: Key) {
+        let Some(source) = self.sources.get(&key) else { return };
+        let high = source.high;
+        for uid in source.lanes.clone() {
+            let is_new = |one: &Working| one.lane.is_dirty() || one.lacks_end(high);
+            if self.lanes.get(&uid).is_some_and(is_new) {
+                self.store(uid);
+            }
+        }
     }
 
     /// Forgets a partition and its cursors, as they are stored.

@@ -13,7 +13,6 @@ use super::{
     Done, Engine,
     lane::{Key, Working},
     source::Source,
-    store::Gap,
 };
 use crate::webhooks::{
     cursor::{Cursor, Lane},
@@ -28,7 +27,7 @@ use crate::webhooks::{
 /// How long a question to the cluster may take.
 const WAIT: Duration = Duration::from_secs(10);
 /// The pause before it is asked again.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
 /// A partition that the group gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +70,7 @@ impl Engine {
                     && let Some(source) = self.sources.get(key)
                 {
                     let (key, at) = (*key, source.end);
-                    self.ask_watermarks(key, at);
+                    self.ask_watermarks(key, at, Duration::ZERO);
                 }
             }
             Told::Trouble(what) => self.trouble(what),
@@ -218,7 +217,7 @@ impl Engine {
         }
     }
 
-    fn read_from(&mut self, key: Key, at: i64) {
+    pub(super) fn read_from(&mut self, key: Key, at: i64) {
         let run = self.number();
         let Some(source) = self.sources.get_mut(&key) else { return };
         source.started(at, run);
@@ -286,7 +285,7 @@ impl Engine {
         }
         match outcome {
             Outcome::Read(events, next) => self.found_old(key, wanted.at, events, next),
-            Outcome::Gone => self.ask_watermarks(key, wanted.at),
+            Outcome::Gone => self.ask_watermarks(key, wanted.at, Duration::ZERO),
             Outcome::Failed(cause) => {
                 if let Some(source) = self.sources.get_mut(&key) {
                     source.is_old_asked = false;
@@ -300,52 +299,6 @@ impl Engine {
     fn found_old(&mut self, key: Key, at: i64, events: Events, next: i64) {
         if let Some(source) = self.sources.get_mut(&key) {
             source.keep(at, next, events);
-        }
-        self.pump_source(key);
-    }
-
-    fn ask_watermarks(&mut self, key: Key, at: i64) {
-        let Some(source) = self.sources.get(&key) else { return };
-        let (connection, done) = (self.settings.connection.clone(), self.done.clone());
-        let partition = source.partition.clone();
-        tokio::task::spawn_blocking(move || {
-            let asked =
-                Admin::open(&connection, WAIT).and_then(|admin| admin.watermarks(&partition));
-            let outcome = asked.map(|(first, next)| (first.get(), next.get()));
-            let outcome = outcome.map_err(|cause| cause.to_string());
-            drop(done.send(Done::Watermarks { key, at, outcome }));
-        });
-    }
-
-    /// The log begins, or ends, elsewhere than a cursor stands.
-    pub(super) fn heard_watermarks(
-        &mut self,
-        key: Key,
-        at: i64,
-        outcome: Result<(i64, i64), String>,
-    ) {
-        let Some(source) = self.sources.get_mut(&key) else { return };
-        source.is_old_asked = false;
-        let (first, next) = match outcome {
-            Ok(found) => found,
-            Err(cause) => {
-                self.trouble(cause);
-                return self.ask_watermarks(key, at);
-            }
-        };
-        let uids = source.lanes.clone();
-        let is_started_there = source.end == at;
-        for uid in uids {
-            self.lose_below(uid, first);
-            let Some(working) = self.lanes.get_mut(&uid) else { continue };
-            if working.lane.cursor().next > next && !working.has_open_gap {
-                // What is written there from now on is something else, and is delivered.
-                working.has_open_gap = true;
-                self.write_gap(uid, Gap::Cut(next));
-            }
-        }
-        if is_started_there && !(first..=next).contains(&at) {
-            self.read_from(key, at.clamp(first, next));
         }
         self.pump_source(key);
     }

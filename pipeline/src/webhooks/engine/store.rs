@@ -243,6 +243,7 @@ impl Engine {
             partition: source.partition.partition,
             state: self.state_of(endpoint, working.endpoint).word().to_owned(),
             error: endpoint.error.clone(),
+            end: source.high,
             stored_at: records::time(now()),
         };
         let Ok(value) = records::cursor_value(working.lane.cursor(), &about) else { return };
@@ -250,6 +251,7 @@ impl Engine {
         if let Some(working) = self.lanes.get_mut(&uid) {
             working.lane.take_dirty();
             working.storing += 1;
+            (working.told_end, working.told_at) = (about.end, now());
         }
         let stored = move |outcome| Done::Stored { uid, outcome };
         write((&self.producer, &self.done), (CURSORS, &key), &value, stored);
