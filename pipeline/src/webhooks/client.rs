@@ -13,9 +13,11 @@
 //! by what is dialled, so a name that changes between two looks changes nothing.
 
 mod connect;
+#[cfg(test)]
+mod tests;
 mod tls;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use bytes::Bytes;
@@ -27,8 +29,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::rustls;
 
-use self::connect::VettedConnector;
+use self::connect::{Names, VettedConnector};
 use super::{policy::Endpoint, schedule::retry_after};
 
 pub use self::tls::Authorities;
@@ -78,9 +81,18 @@ pub struct Client {
 impl Client {
     /// Reads the certificates that the entry names. Connects to nobody yet.
     pub fn open(endpoint: &Endpoint, authorities: &Authorities) -> Result<Client, String> {
+        Client::with(endpoint, authorities, Names::System)
+    }
+
+    fn with(
+        endpoint: &Endpoint,
+        authorities: &Authorities,
+        names: Names,
+    ) -> Result<Client, String> {
         let uri = endpoint.url.as_str().parse();
         let uri = uri.map_err(|cause| format!("url {}: {cause}", endpoint.url))?;
         let connector = VettedConnector {
+            names,
             private: Arc::from(endpoint.allow_private.as_slice()),
             timeout: CONNECT.min(endpoint.timeout),
         };
@@ -153,10 +165,21 @@ fn excerpt(body: &[u8]) -> String {
 }
 
 /// The innermost cause: the outer ones say only that there was one.
-fn innermost(cause: &dyn std::error::Error) -> String {
+fn innermost(cause: &(dyn std::error::Error + 'static)) -> String {
     let mut inner = cause;
-    while let Some(source) = inner.source() {
-        inner = source;
+    loop {
+        // The source of an I/O error is that of the error in it, which would be passed over.
+        let held = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match held.map(|held| held as &(dyn std::error::Error + 'static)).or(inner.source()) {
+            Some(next) => inner = next,
+            None => break,
+        }
     }
-    inner.to_string()
+    match inner.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::InvalidMessage(what)) => {
+            format!("tls: what answers doesn't speak TLS ({what:?})")
+        }
+        Some(cause) => format!("tls: {cause}"),
+        None => inner.to_string(),
+    }
 }

@@ -23,9 +23,34 @@ use crate::webhooks::address::{Net, is_allowed};
 /// How long one address may take while there are others.
 const SHARE: Duration = Duration::from_secs(1);
 
+/// Who knows the addresses of names.
+#[derive(Clone, Debug)]
+pub(super) enum Names {
+    /// The system, asked for each connection anew.
+    System,
+    /// A name server that answers otherwise each time.
+    #[cfg(test)]
+    Fickle(Arc<std::sync::Mutex<std::collections::VecDeque<Vec<IpAddr>>>>),
+}
+
+impl Names {
+    async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Names::System => Ok(lookup_host((host, port)).await?.collect()),
+            #[cfg(test)]
+            Names::Fickle(answers) => {
+                let next = answers.lock().ok().and_then(|mut answers| answers.pop_front());
+                let next = next.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+                Ok(next.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+            }
+        }
+    }
+}
+
 /// Resolves a name, and dials what may be dialled of its addresses, one after the other.
 #[derive(Clone, Debug)]
 pub(super) struct VettedConnector {
+    pub(super) names: Names,
     pub(super) private: Arc<[Net]>,
     pub(super) timeout: Duration,
 }
@@ -52,9 +77,9 @@ impl VettedConnector {
         let found = match literal(host) {
             // A literal doesn't go through the resolver, and is looked at all the same.
             Some(address) => vec![SocketAddr::new(address, port)],
-            None => match timeout_at(deadline, lookup_host((host, port))).await {
+            None => match timeout_at(deadline, self.names.look_up(host, port)).await {
                 Err(_) => return Err(late(format!("{host} isn't resolved in time"))),
-                Ok(found) => found.map_err(|cause| resolve(host, &cause))?.collect(),
+                Ok(found) => found.map_err(|cause| unresolved(host, &cause))?,
             },
         };
         let allowed: Vec<_> =
@@ -99,7 +124,7 @@ fn literal(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-fn resolve(host: &str, cause: &io::Error) -> io::Error {
+fn unresolved(host: &str, cause: &io::Error) -> io::Error {
     io::Error::new(cause.kind(), format!("resolve {host}: {cause}"))
 }
 

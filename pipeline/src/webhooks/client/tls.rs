@@ -4,12 +4,16 @@ use std::{path::Path, sync::Arc};
 
 use tokio_rustls::rustls::{
     ClientConfig, RootCertStore,
+    client::Resumption,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     version::{TLS12, TLS13},
 };
 
 use crate::webhooks::policy::Tls;
+
+/// Sessions that are kept of an endpoint, which has one host. The library keeps room for 32 hosts.
+const SESSIONS: usize = 8;
 
 /// The authorities of the system, read once and shared by all endpoints.
 #[derive(Clone, Debug)]
@@ -37,17 +41,19 @@ pub(super) fn config(tls: &Tls, authorities: &Authorities) -> Result<ClientConfi
     let versions =
         ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
     let config = versions.map_err(|cause| format!("tls: {cause}"))?.with_root_certificates(roots);
-    match &tls.identity {
-        None => Ok(config.with_no_client_auth()),
+    let mut config = match &tls.identity {
+        None => config.with_no_client_auth(),
         Some((certificate, key)) => {
             let private =
                 PrivateKeyDer::from_pem_file(key).map_err(|cause| unusable(key, &cause))?;
             let chain = certificates(certificate)?;
             config
                 .with_client_auth_cert(chain, private)
-                .map_err(|cause| unusable(certificate, &cause))
+                .map_err(|cause| unusable(certificate, &cause))?
         }
-    }
+    };
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Ok(config)
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, String> {
