@@ -72,6 +72,12 @@ const SECOND: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(5);
 /// How many messages are taken before others get their turn.
 const BURST: usize = 256;
+/// How long records are gathered before they are written, unless the connection says otherwise: there is one for
+/// each attempt, and 5 ms make many small batches.
+const LINGER_MS: &str = "50";
+/// Deliveries under way at once: half of them for whoever has something, half in equal shares, so that nobody
+/// is held up by those who hang. Each has a connection.
+const IN_FLIGHT: usize = 2_048;
 /// Bytes of records that are kept for holes; beyond them a hole's record is read again.
 const HELD_BYTES: usize = 64 << 20;
 /// Bytes of all shelves.
@@ -104,6 +110,8 @@ struct Serving {
     lanes: Vec<u64>,
     turn: usize,
     in_flight: usize,
+    /// Deliveries that it may always have under way, whatever the others have.
+    share: usize,
     burying: usize,
     breaker: Breaker,
     rate: Option<Rate>,
@@ -176,6 +184,8 @@ pub struct Engine {
     /// Partitions that may have to be read on.
     demands: Vec<Key>,
     held_bytes: usize,
+    /// Deliveries under way, of all endpoints.
+    in_flight: usize,
     last_number: u64,
     done: UnboundedSender<Done>,
 }
@@ -207,8 +217,10 @@ impl Engine {
         let limits =
             Limits { queued_bytes: 1 << 20, partition_fetch_bytes: 512 << 10, ..Limits::default() };
         let name = settings.group.clone();
+        let mut writing = settings.connection.clone();
+        writing.properties.entry("linger.ms".into()).or_insert_with(|| LINGER_MS.into());
         let engine = Engine {
-            producer: Arc::new(Producer::open(&settings.connection, &name)?),
+            producer: Arc::new(Producer::open(&writing, &name)?),
             tail: Tail::start(&settings.connection, &settings.group, limits, told_in)?,
             fetcher: Fetcher::start(
                 &settings.connection,
@@ -234,6 +246,7 @@ impl Engine {
             timers: BinaryHeap::new(),
             demands: Vec::new(),
             held_bytes: 0,
+            in_flight: 0,
             last_number: 0,
             done: done_in,
         };

@@ -1,6 +1,6 @@
 //! A record on its way: copied once out of Kafka's buffers and shared by all endpoints that get it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aion_kafka::Record;
 use aion_schemas::log::{Stream, Timestamp};
@@ -27,6 +27,8 @@ pub struct Event {
     pub value: Option<Bytes>,
     /// The body, once somebody has made it.
     pub body: OnceCell<Bytes>,
+    /// Its id, likewise.
+    pub id: OnceLock<Box<str>>,
 }
 
 impl Event {
@@ -46,12 +48,18 @@ impl Event {
             key: record.key.map(|key| both.slice(..key.len())),
             value: record.value.map(|_| both.slice(key.len()..)),
             body: OnceCell::new(),
+            id: OnceLock::new(),
         }
     }
 
     /// What the event's id is made of.
     pub fn place(&self) -> Place {
         Place { topic_id: self.stream.id, partition: self.partition, offset: self.offset }
+    }
+
+    /// Its id, for whoever gets it, however often.
+    pub fn id(&self) -> &str {
+        self.id.get_or_init(|| self.place().event_id().into())
     }
 
     /// What it takes in memory, about; the body comes to as much again.

@@ -84,7 +84,7 @@ impl Letter {
         let body = event.body.get().filter(|body| body.len() <= super::payload::MOST_BYTES);
         Letter {
             endpoint: endpoint.to_owned(),
-            event_id: event.place().event_id(),
+            event_id: event.id().to_owned(),
             topic: topic.to_string(),
             topic_id: id.to_string(),
             partition: event.partition,

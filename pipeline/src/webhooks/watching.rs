@@ -25,13 +25,8 @@ pub(super) async fn watch(
 ) {
     while changes.next(&shutdown).await {
         match load(changes.path(), &around).await {
-            Ok(policy) => {
-                tracing::info!(
-                    endpoints = policy.endpoints.len(),
-                    "webhooks: the policy was read again"
-                );
-                policies.send_replace(Arc::new(policy));
-            }
+            // Whoever follows it says so.
+            Ok(policy) => drop(policies.send_replace(Arc::new(policy))),
             Err(cause) => {
                 tracing::error!("webhooks: the policy is refused, the one before holds: {cause}");
                 statuses.change(|status| status.policy_error = Some(cause));

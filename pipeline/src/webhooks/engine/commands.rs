@@ -1,6 +1,6 @@
 //! What the control log asks for: endpoints switched off and on, deliveries once more.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aion_schemas::log::Timestamp;
 use bytes::Bytes;
@@ -151,5 +151,14 @@ fn event_of(
     let time = parse_rfc3339(&letter.appended_at).unwrap_or(Timestamp(0));
     let (key, value) = (None, None);
     let body = OnceCell::new_with(Some(Bytes::from(body)));
-    Some(Event { stream: stream.clone(), partition, offset, time, key, value, body })
+    Some(Event {
+        stream: stream.clone(),
+        partition,
+        offset,
+        time,
+        key,
+        value,
+        body,
+        id: OnceLock::new(),
+    })
 }

@@ -116,6 +116,7 @@ impl Engine {
             endpoint.turn = 0;
             // Whatever was under way isn't counted any more; what it comes to is nobody's.
             endpoint.in_flight = endpoint.in_flight.saturating_sub(working.sending);
+            self.in_flight = self.in_flight.saturating_sub(working.sending);
             endpoint.burying = endpoint.burying.saturating_sub(working.burying);
             if working.sending > 0 {
                 endpoint.breaker.unprobed();

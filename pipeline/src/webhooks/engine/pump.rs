@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Done, Engine, HELD_BYTES,
+    Done, Engine, HELD_BYTES, IN_FLIGHT,
     lane::{Held, Next, spent},
     now,
 };
@@ -50,8 +50,9 @@ impl Engine {
     /// The next thing to do for an endpoint, if it may be done now.
     fn pick(&mut self, id: u32, now: Millis) -> Option<(u64, Next, Permit)> {
         let endpoint = self.endpoints.get_mut(&id)?;
-        let is_full =
-            endpoint.in_flight >= endpoint.config.max_in_flight || endpoint.burying >= BURIALS;
+        let is_full = endpoint.in_flight >= endpoint.config.max_in_flight
+            || (endpoint.in_flight >= endpoint.share && self.in_flight >= IN_FLIGHT / 2)
+            || endpoint.burying >= BURIALS;
         if is_full || endpoint.disabled.is_some() || now < endpoint.hold_until {
             return None;
         }
@@ -107,6 +108,7 @@ impl Engine {
         let Some(endpoint) = self.endpoints.get_mut(&working.endpoint) else { return };
         working.lane.begin(offset);
         endpoint.in_flight += 1;
+        self.in_flight += 1;
         working.sending += 1;
         if is_probe {
             endpoint.breaker.probe();
@@ -118,8 +120,8 @@ impl Engine {
             let outcome = match payloads.body(&event).await {
                 Err(why) => Err(why),
                 Ok(body) => {
-                    let id = event.place().event_id();
-                    let mut headers = wire::headers(&id, &body, &config.secrets, began / 1_000);
+                    let mut headers =
+                        wire::headers(event.id(), &body, &config.secrets, began / 1_000);
                     headers.extend(config.headers.iter().cloned());
                     Ok(client.send(headers, body).await)
                 }
@@ -137,6 +139,7 @@ impl Engine {
         let id = working.endpoint;
         if let Some(endpoint) = self.endpoints.get_mut(&id) {
             endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
+            self.in_flight = self.in_flight.saturating_sub(1);
         }
         match &answered.outcome {
             Ok(answer) => self.took(id, answered, answer),
@@ -270,7 +273,7 @@ impl Engine {
         let event = &answered.event;
         let attempt = crate::webhooks::records::Attempt {
             endpoint: &endpoint.config.id,
-            event_id: &event.place().event_id(),
+            event_id: event.id(),
             topic: &event.stream.topic,
             topic_id: event.stream.id.to_string(),
             partition: event.partition,

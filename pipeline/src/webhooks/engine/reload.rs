@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Engine, Serving, now};
+use super::{Engine, IN_FLIGHT, Serving, now};
 use crate::{
     certificates::Certificates,
     webhooks::{
@@ -38,6 +38,9 @@ impl Engine {
         for (endpoint, client) in policy.endpoints.iter().zip(clients) {
             self.put(endpoint, client);
         }
+        let share = (IN_FLIGHT / 2 / self.endpoints.len().max(1)).max(1);
+        self.endpoints.values_mut().for_each(|one| one.share = share);
+        tracing::info!(endpoints = self.endpoints.len(), "webhooks: the policy is followed");
         let certificates = certificates(policy);
         self.statuses.change(|status| {
             (status.policy_error, status.certificates) = (None, certificates);
@@ -72,6 +75,7 @@ impl Engine {
             lanes: Vec::new(),
             turn: 0,
             in_flight: 0,
+            share: 1,
             burying: 0,
             breaker: Breaker::default(),
             rate,

@@ -174,6 +174,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use aion_schemas::log::Timestamp;
     use tokio::sync::OnceCell;
     use uuid::Uuid;
@@ -193,6 +195,7 @@ mod tests {
             key: None,
             value: None,
             body: OnceCell::new(),
+            id: OnceLock::new(),
         };
         offsets.iter().map(|offset| Arc::new(event(offset))).collect()
     }
