@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,12 +12,12 @@ Take = Callable[[BaseHTTPRequestHandler, dict[str, str], bytes], None]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves in threads of its own, until it is shut down."""
+    """Serves in threads of its own, until it is shut down; with TLS if it is told what to show."""
 
     request_queue_size = 512
     daemon_threads = True
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, take: Take, tls: ssl.SSLContext | None = None) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
@@ -32,6 +33,11 @@ class Server(ThreadingHTTPServer):
 
         super().__init__(("127.0.0.1", 0), Handler)
         self.port = self.server_address[1]
+        if tls:
+            # Each connection shakes hands in its own thread, at its first byte.
+            self.socket = tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, *_: object) -> None:

@@ -51,6 +51,7 @@ class Process:
         self.log = log
         self.http = f"127.0.0.1:{free_port()}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
 
     def launch(
         self,
@@ -69,7 +70,10 @@ class Process:
         program = crashing_binary() if any(plan.values()) else binary()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [program, *command], stdout=log, stderr=log, env={**os.environ, **plan}
+                [program, *command],
+                stdout=log,
+                stderr=log,
+                env=os.environ | self.environment | plan,
             )
 
     def is_ready(self) -> bool:

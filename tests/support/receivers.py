@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections import Counter
@@ -30,31 +31,37 @@ class Delivery:
 
     def verify(self, secret: str = SECRET) -> None:
         """Raises where a signature or an id isn't what it has to be."""
-        if secret.startswith("whsec_"):
-            library = Webhook(secret)
-        else:
-            library = Webhook(base64.b64encode(secret.encode()).decode())
-        library.verify(self.body, self.headers)
-        mac = hmac.new(secret.encode(), self.body, hashlib.sha256).hexdigest()
-        assert hmac.compare_digest(self.headers["x-aion-signature"], f"sha256={mac}")
+        library(secret).verify(self.body, self.headers)
+        assert self.is_signed_by(secret)
         assert self.id == self.headers["webhook-id"] == self.event["id"]
+
+    def is_signed_by(self, secret: str) -> bool:
+        """Whether `X-Aion-Signature` is by this secret."""
+        mac = hmac.new(secret.encode(), self.body, hashlib.sha256).hexdigest()
+        return hmac.compare_digest(self.headers["x-aion-signature"], f"sha256={mac}")
 
 
 class Receiver:
     """Answers on a port of this machine. `answer` says what: a status, or a function of the delivery that
     answers one, with headers if it likes."""
 
-    def __init__(self, secret: str | None = SECRET) -> None:
+    def __init__(
+        self, secret: str | None = SECRET, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.deliveries: list[Delivery] = []
         self.failures: list[str] = []
+        # The ids of all that it has taken.
+        self.taken: set[str] = set()
         self.answer: int | Callable[[Delivery], object] = 204
         self.secret = secret
         self.lock = threading.Lock()
         self.server = Server(
             lambda handler, headers, body: self.take(
                 handler, Delivery(handler.path, headers, body)
-            )
+            ),
+            tls,
         )
+        self.tls = tls
         self.port = self.server.port
 
     def take(self, handler: BaseHTTPRequestHandler, delivery: Delivery) -> None:
@@ -68,6 +75,7 @@ class Receiver:
         with self.lock:
             if status // 100 == 2:
                 self.deliveries.append(delivery)
+                self.taken.add(delivery.id)
         handler.send_response(status)
         for name, value in headers.items():
             handler.send_header(name, value)
@@ -77,6 +85,8 @@ class Receiver:
 
     @property
     def url(self) -> str:
+        if self.tls:
+            return f"https://localhost:{self.port}/"
         return f"http://127.0.0.1:{self.port}/"
 
     def ids(self) -> Counter[str]:
@@ -94,6 +104,13 @@ class Receiver:
         self.server.server_close()
 
 
+def library(secret: str) -> Webhook:
+    """The official library with a secret of ours."""
+    if not secret.startswith("whsec_"):
+        secret = base64.b64encode(secret.encode()).decode()
+    return Webhook(secret)
+
+
 def policy(path: Path, *entries: dict) -> Path:
     """Writes a policy file; what an entry doesn't say is as tests need it."""
     usual = {
@@ -109,6 +126,10 @@ def policy(path: Path, *entries: dict) -> Path:
         "max_age": "1h",
     }
     # JSON is YAML.
-    text = json.dumps({"webhooks": [usual | entry for entry in entries]}, indent=1)
+    full = [usual | entry for entry in entries]
+    for entry in full:
+        if "secrets" in entry:
+            del entry["secret"]
+    text = json.dumps({"webhooks": full}, indent=1)
     path.write_text(text)
     return path

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
+from processes import Dev
+from receivers import Delivery
 
 
 def test_each_event_arrives_signed_and_once(hooks):
@@ -75,6 +78,48 @@ def test_a_topic_made_anew_has_other_ids(hooks):
     assert len(set(receiver.ids()) - first) == 5
 
 
+def made_anew(hooks, topic: str) -> None:
+    admin = AdminClient({"bootstrap.servers": hooks.kafka})
+    admin.delete_topics([topic])[topic].result(30)
+    time.sleep(6)  # a look at the topics
+    hooks.topic(topic)
+
+
+def lost(hooks) -> list[tuple[str, int, int]]:
+    query = "select reason, first, next from gaps where job = 'aion-webhooks-all' order by first"
+    return [(row["reason"], row["first"], row["next"]) for row in hooks.sql(query)]
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_what_waited_in_a_topic_that_was_deleted_is_a_gap(hooks, is_seen):
+    """Whether somebody runs while it is deleted and made anew, or nobody does."""
+    receiver = hooks.receiver()
+    receiver.answer = lambda delivery: 503 if delivery.event["data"]["n"] > 9 else 204
+    hooks.policy({"id": "all", "url": receiver.url})
+    hooks.start()
+    hooks.born("all")
+    hooks.topic("test.a")
+    hooks.send("test.a", range(30))
+    hooks.wait(lambda: len(receiver.ids()) == 10, "ten are delivered")
+    hooks.wait(lambda: hooks.metric("aion_webhook_lag_events") == 20, "twenty wait")
+    if is_seen:
+        made_anew(hooks, "test.a")
+    else:
+        time.sleep(3)  # the cursor is stored
+        hooks.kill()
+        Dev.start(hooks, "--no-generator")
+        made_anew(hooks, "test.a")
+        hooks.kill()
+        hooks.start()
+    receiver.answer = 204
+    hooks.send("test.a", range(100, 105))
+    hooks.wait(lambda: len(receiver.ids()) == 15, "those of the new topic come")
+    hooks.wait(lambda: hooks.metric("aion_webhook_lost_total") == 20, "twenty are lost")
+    hooks.wait(lambda: lost(hooks) == [("topic_deleted", 10, 30)], "that is a gap")
+    hooks.wait(lambda: hooks.rows("status")[0]["waiting"] == "0", "its cursor is gone")
+    assert sorted(receiver.values()) == [*range(10), *range(100, 105)]
+
+
 def test_a_policy_is_taken_up_as_a_whole_or_not_at_all(hooks):
     receiver, second = hooks.receiver(), hooks.receiver()
     hooks.policy({"id": "all", "url": receiver.url})
@@ -87,16 +132,35 @@ def test_a_policy_is_taken_up_as_a_whole_or_not_at_all(hooks):
     )
     hooks.send("test.a", range(3))
     hooks.wait(lambda: len(receiver.ids()) == 3, "the one before holds")
+    before = hooks.followed()
     hooks.policy({"id": "all", "url": second.url})
-    hooks.wait(
-        lambda: (
-            hooks.output().count("read again")
-            or hooks.send("test.a", [9])
-            or second.ids()
-        ),
-        "the good one is taken",
-    )
+    hooks.wait(lambda: hooks.followed() > before, "the good one is taken")
+    hooks.send("test.a", [9])
+    hooks.wait(lambda: second.ids(), "it goes where the good one says")
+    assert len(receiver.ids()) == 3
     assert receiver.failures == second.failures == []
+
+
+def test_sighup_has_the_secret_files_read_again(hooks, tmp_path):
+    receiver = hooks.receiver(secret=None)
+    secret = tmp_path / "secret"
+    old, new = "a-secret-of-yesterday", "a-secret-of-today"
+    secret.write_text(old)
+    hooks.policy({"id": "all", "url": receiver.url, "secret": f"file:{secret}"})
+    hooks.start()
+    hooks.born("all")
+    hooks.topic("test.a")
+
+    def sent(n: int) -> Delivery:
+        hooks.send("test.a", [n])
+        hooks.wait(lambda: n in receiver.values(), f"{n} is delivered")
+        return receiver.deliveries[-1]
+
+    sent(1).verify(old)
+    secret.write_text(new)
+    sent(2).verify(old)  # the policy's own file is as it was
+    hooks.hang_up()
+    sent(3).verify(new)
 
 
 def test_what_operators_see_and_do(hooks):

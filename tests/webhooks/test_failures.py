@@ -4,92 +4,63 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
+from bisect import bisect
 from functools import partial
 
 from receivers import Delivery
 
 RETRY = {"initial_interval": "50ms", "max_interval": "400ms", "max_attempts": 4}
-KILLS = int(os.environ.get("AION_WEBHOOK_KILLS", "6"))
-EVENTS = int(os.environ.get("AION_WEBHOOK_EVENTS", "12000"))
+KILLS = int(os.environ.get("AION_KILLS", "10"))
+EVENTS = int(os.environ.get("AION_EVENTS", "12000"))
+SEED = int(os.environ.get("AION_SEED", random.randrange(1, 2**31)))
 
 
-def has_more_than(receiver, count: int) -> bool:
-    return len(receiver.deliveries) > count
+RATE = 2_000
+# `aion dev` stores cursors every 2 s. What was delivered since, and what was under way, is delivered again; half a second
+# more is for a machine on which that takes longer.
+BOUND = int(RATE * 2.5) + 32
+
+
+def has_got(receiver, count: int) -> bool:
+    return len(receiver.taken) >= count
 
 
 def test_kill_9_in_the_middle_of_deliveries(hooks):
-    """Each event at least once; what is doubled has the same id, and no more of it than was delivered since
-    the last store of a cursor."""
+    """Each event at least once; what is doubled has the same id and bytes, and no kill doubles more than was delivered
+    since the last store of a cursor."""
     receiver = hooks.receiver()
-    doubled: list[Delivery] = []
-    hooks.policy({"id": "all", "url": receiver.url, "max_in_flight": 32, "rate": 2000})
+    hooks.policy({"id": "all", "url": receiver.url, "max_in_flight": 32, "rate": RATE})
     hooks.start()
     hooks.born("all")
     hooks.topic("test.a", 4)
-    seed = random.randrange(1 << 30)
-    chance = random.Random(seed)
-    sending = threading.Thread(target=hooks.send, args=("test.a", range(EVENTS)))
-    sending.start()
-    sending.join()  # the broker is in the process that is killed
-    bound = 0
-    for _ in range(KILLS):
-        wanted = len(receiver.deliveries) + chance.randrange(500)
-        hooks.wait(partial(has_more_than, receiver, wanted), "goes on")
-        time.sleep(chance.random())
+    hooks.send("test.a", range(EVENTS))
+    chance = random.Random(SEED)
+    ends = []
+    for kill in range(KILLS):
+        # Spread over all of them, so that each kill has something new before it.
+        share = (kill + chance.random()) / KILLS
+        wanted = int(share * EVENTS * 0.95)
+        hooks.wait(partial(has_got, receiver, wanted), f"{kill} kills, goes on", 60)
         hooks.kill()
-        # Cursors are stored every 2 s here; at most so many were delivered in that time, and in flight.
-        bound += int(2000 * 2.5) + 32
+        ends.append(len(receiver.deliveries))
         hooks.start()
-    hooks.wait(
-        lambda: len(receiver.values()) == EVENTS,
-        f"all are delivered (seed {seed})",
-        120,
-    )
-    time.sleep(1)
+    hooks.wait(partial(has_got, receiver, EVENTS), f"all come (seed {SEED})", 120)
+    hooks.wait(lambda: hooks.metric("aion_webhook_lag_events") == 0, "nothing waits")
     assert receiver.failures == []
     assert receiver.values() == dict.fromkeys(range(EVENTS), 1)
     assert len(receiver.ids()) == EVENTS, "what came twice has the same id"
     bodies: dict[str, bytes] = {}
-    for delivery in receiver.deliveries:
-        if bodies.setdefault(delivery.id, delivery.body) != delivery.body:
-            doubled.append(delivery)
-    assert not doubled, "and the same bytes"
-    twice = len(receiver.deliveries) - EVENTS
-    print(f"{twice} of {len(receiver.deliveries)} deliveries were made again")
-    assert twice <= bound, f"seed {seed}"
-
-
-def test_dead_and_hung_endpoints_hold_up_nobody(hooks):
-    good = hooks.receiver()
-    hung = hooks.receiver()
-    release = threading.Event()
-    hung.answer = lambda _: (release.wait(120), 204)[1]
-    entries = [{"id": f"good-{n}", "url": f"{good.url}{n}"} for n in range(8)]
-    dead = {"id": "dead", "url": "http://127.0.0.1:9/", "retry": RETRY}
-    stuck = {"id": "hung", "url": hung.url, "timeout": "2s", "max_in_flight": 8}
-
-    def deliver(topic: str, ids: list[str]) -> float:
-        hooks.topic(topic, 2)
-        hooks.born(*ids)
-        good.deliveries.clear()
-        start = time.monotonic()
-        hooks.send(topic, range(2_000))
-        hooks.wait(
-            lambda: len(good.deliveries) >= 8 * 2_000, "the good ones have all", 90
-        )
-        return time.monotonic() - start
-
-    hooks.policy(*entries)
-    hooks.start()
-    alone = deliver("test.alone", [one["id"] for one in entries])
-    hooks.policy(*entries, dead | {"url": "http://127.0.0.1:1234/"}, stuck)
-    together = deliver("test.together", ["dead", "hung"])
-    release.set()
-    print(f"alone {alone:.2f} s, beside a dead and a hung one {together:.2f} s")
-    assert together < 1.5 * alone + 1, "nobody is held up"
-    assert hooks.metric("aion_webhook_state", endpoint="dead", state="failing") == 1
+    twice = [0] * (KILLS + 1)
+    for at, delivery in enumerate(receiver.deliveries):
+        twice[bisect(ends, at)] += delivery.id in bodies
+        assert bodies.setdefault(delivery.id, delivery.body) == delivery.body
+    assert twice[0] == 0, "before the first kill nothing was delivered again"
+    print(
+        f"settled: {EVENTS:,} events in {len(receiver.deliveries):,} deliveries over {KILLS} kills, none lost; "
+        f"{sum(twice):,} came twice, {max(twice):,} after one kill at most ({BOUND:,} allowed)"
+    )
+    assert max(twice) <= BOUND, f"seed {SEED}"
 
 
 def test_a_poison_record_doesnt_stall_its_endpoint(hooks):
