@@ -65,6 +65,13 @@ impl Reservation {
         Reservation::default()
     }
 
+    /// Takes more of the same budget, for what is made of these bytes.
+    #[must_use]
+    pub fn more(&self, bytes: usize) -> Reservation {
+        let budget = self.held.as_ref().map(|held| Budget { shared: Arc::clone(&held.shared) });
+        budget.map(|budget| budget.take(bytes)).unwrap_or_default()
+    }
+
     /// The bytes held.
     pub fn bytes(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.bytes)
@@ -89,7 +96,10 @@ mod tests {
         assert!(budget.is_spent());
         drop(first);
         assert_eq!((budget.held(), second.bytes()), (10, 10));
+        let more = second.more(5);
         drop(second);
-        assert_eq!(budget.held(), 0);
+        assert_eq!((budget.held(), more.bytes()), (5, 5));
+        drop(more);
+        assert_eq!((budget.held(), Reservation::none().more(5).bytes()), (0, 0));
     }
 }

@@ -42,7 +42,7 @@ use super::{
     contract::{DATE_COLUMN, TableSpec},
     origins::Origins,
 };
-use crate::{buffer::Chunks, sink::SinkError};
+use crate::{budget::Reservation, buffer::Chunks, sink::SinkError};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) marks: Marks,
     /// Rows by event date, in days since 1970.
     dates: BTreeMap<i32, Vec<RecordBatch>>,
+    /// Of the budget that the rows are held against.
+    memory: Reservation,
 }
 
 /// A file that was encoded and not yet stored.
@@ -66,10 +68,11 @@ pub(crate) struct Plan {
 pub(crate) struct File {
     pub(crate) bytes: Bytes,
     pub(crate) add: Add,
+    pub(crate) memory: Reservation,
 }
 
 /// The waiting batches; their columns are shared, not copied.
-pub(crate) struct Waiting(Vec<Share>);
+pub(crate) struct Waiting(Vec<Share>, Reservation);
 
 /// What waits of one partition.
 struct Share {
@@ -87,7 +90,9 @@ impl Waiting {
             let (partition, batches) = (partition.clone(), batches.collect());
             Share { partition, after: chunk.after, batches }
         });
-        Waiting(rows.collect())
+        let mut batches = chunks.values().flat_map(|chunk| &chunk.batches);
+        let memory = batches.next().map(|batch| batch.memory.more(0)).unwrap_or_default();
+        Waiting(rows.collect(), memory)
     }
 
     /// Chooses the rows of the next entry: of each partition as many, in order, as fit into `max_dates`
@@ -98,7 +103,8 @@ impl Waiting {
         max_dates: usize,
         origins: &Origins,
     ) -> Result<Plan, SinkError> {
-        let (mut plan, mut seen) = (Plan::default(), BTreeSet::new());
+        let mut plan = Plan { memory: self.1, ..Plan::default() };
+        let mut seen = BTreeSet::new();
         for Share { partition, after, batches } in self.0 {
             let mut mark = after;
             for (end, rows) in batches {
@@ -163,7 +169,7 @@ impl Plan {
     /// Encodes the files, one for each date.
     pub(crate) fn encode(&self, spec: &TableSpec) -> Result<Vec<File>, SinkError> {
         let dates = self.dates.iter().filter(|(_, rows)| !rows.is_empty());
-        dates.map(|(date, rows)| encode_file(spec, *date, rows)).collect()
+        dates.map(|(date, rows)| encode_file((spec, *date), (rows, &self.memory))).collect()
     }
 }
 
@@ -192,10 +198,20 @@ fn dates(rows: &RecordBatch, spec: &TableSpec) -> Result<Vec<i32>, SinkError> {
     Ok(both.map(|(event, append)| date(event.unwrap_or(*append))).collect())
 }
 
-fn encode_file(spec: &TableSpec, date: i32, rows: &[RecordBatch]) -> Result<File, SinkError> {
-    let mut file = Encoder::new(spec, date, &rows[0])?;
-    rows.iter().try_for_each(|rows| file.write(rows))?;
-    file.finish()
+/// Encodes a file, and holds what it takes against the budget of its rows: these stay until the file is in the log.
+fn encode_file(
+    (spec, date): (&TableSpec, i32),
+    (rows, memory): (&[RecordBatch], &Reservation),
+) -> Result<File, SinkError> {
+    let mut encoder = Encoder::new(spec, date, &rows[0])?;
+    let mut held = Reservation::none();
+    for rows in rows {
+        encoder.write(rows)?;
+        held = memory.more(encoder.bytes());
+    }
+    let file = encoder.finish()?;
+    drop(held);
+    Ok(File { memory: memory.more(file.bytes.len()), ..file })
 }
 
 /// A file in the making, whose rows are of one event date.
@@ -233,6 +249,11 @@ impl Encoder<'_> {
         Ok(())
     }
 
+    /// What it takes in memory.
+    fn bytes(&self) -> usize {
+        self.writer.memory_size() + self.writer.bytes_written()
+    }
+
     /// Ends the file.
     pub(crate) fn finish(self) -> Result<File, SinkError> {
         let doing = doing(self.spec);
@@ -251,7 +272,7 @@ impl Encoder<'_> {
             stats,
             deletion_vector: None,
         };
-        Ok(File { bytes: bytes.into(), add })
+        Ok(File { bytes: bytes.into(), add, memory: Reservation::none() })
     }
 
     fn stats(&self) -> Stats {

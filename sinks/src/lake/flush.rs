@@ -165,13 +165,16 @@ impl Entry {
         .await?;
         let mut adds = Vec::with_capacity(files.len());
         let mut bytes = Vec::with_capacity(files.len());
+        let mut held = Vec::with_capacity(files.len());
         for file in files {
             bytes.push((file.add.path.clone(), file.bytes));
             adds.push(file.add);
+            held.push(file.memory);
         }
         if !bytes.is_empty() {
             table.store.put_files(bytes).await?;
         }
+        drop(held);
         fault::point("lake.before_commit");
         let first = marks.keys().map(|partition| {
             let after = chunks.get(partition).and_then(|chunk| chunk.after);
