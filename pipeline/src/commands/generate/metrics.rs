@@ -33,9 +33,9 @@ use Shape::{Counter, Gauge, Histogram};
 use Value::{Boolean, Integer, Word};
 
 static SERIES: [Series; 26] = [
-    counter("router", "decisions_total", &[("route", Word("cloud-standard"))], 34.0),
-    counter("router", "decisions_total", &[("route", Word("on-prem-small"))], 21.0),
-    counter("router", "decisions_total", &[("route", Word("edge-gpu"))], 15.0),
+    counter("router", "decisions_total", &[("route", Word("cloud"))], 34.0),
+    counter("router", "decisions_total", &[("route", Word("local"))], 21.0),
+    counter("router", "decisions_total", &[("route", Word("hybrid"))], 15.0),
     histogram("router", "decision_seconds", &[("cached", Boolean(false))], 0.0021, 0.5),
     counter("router", "policy_overrides_total", &[], 0.8),
     counter(

@@ -28,10 +28,11 @@ pub(super) struct Route {
 /// How many of [`ROUTES`], from the first, are open to data of the stricter privacy tiers.
 pub(super) const PRIVATE_ROUTES: u32 = 2;
 
-/// Every route, those on the premises first.
+/// Every route, those on the premises first; among them the names that the contract gives as examples, whose series are
+/// there at 0 from the start.
 pub(super) static ROUTES: [Route; 6] = [
     Route {
-        name: "on-prem-small",
+        name: "local",
         model: "aion-small",
         base_ms: 90.0,
         size_ms: 260.0,
@@ -42,7 +43,7 @@ pub(super) static ROUTES: [Route; 6] = [
         cost_micros: 400,
     },
     Route {
-        name: "on-prem-large",
+        name: "local-large",
         model: "aion-large",
         base_ms: 220.0,
         size_ms: 520.0,
@@ -53,7 +54,7 @@ pub(super) static ROUTES: [Route; 6] = [
         cost_micros: 1_500,
     },
     Route {
-        name: "edge-gpu",
+        name: "hybrid",
         model: "aion-nano",
         base_ms: 60.0,
         size_ms: 190.0,
@@ -64,7 +65,7 @@ pub(super) static ROUTES: [Route; 6] = [
         cost_micros: 900,
     },
     Route {
-        name: "cloud-standard",
+        name: "cloud",
         model: "aion-medium",
         base_ms: 380.0,
         size_ms: 310.0,

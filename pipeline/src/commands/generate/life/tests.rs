@@ -197,7 +197,7 @@ fn the_outcome_can_be_learned_from_the_features() {
         assert!(all > 200.0, "{route} {tight}: {all}");
         failed / all
     };
-    for route in ["on-prem-small", "on-prem-large", "cloud-standard"] {
+    for route in ["local", "local-large", "cloud"] {
         let (tight, loose) = (share(route, true), share(route, false));
         assert!(
             tight > 1.5 * loose,
