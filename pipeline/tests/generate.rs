@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion::commands::generate::{self, Encoder, Feed, GenerateArgs, Life, Messages, Topic};
+use aion::commands::generate::{self, Encoder, Feed, GenerateArgs, Life, Messages, Share, Topic};
 use aion_embedded::{Broker, Settings};
 use aion_kafka::{Admin, Connection, Consumer, Event, Limits, NewTopic, TopicPartition};
 use aion_schemas::log::{Offset, Timestamp};
@@ -159,7 +159,7 @@ async fn a_feed_outlives_its_broker_and_never_repeats_an_event() {
     let data = tempfile::tempdir().unwrap();
     let (broker, connection) = start_broker(&data).await;
     create_topics(&connection).await;
-    let first = Feed::start(&connection, 1_000).unwrap();
+    let first = Feed::start(&connection, 1_000, Share::default()).unwrap();
     acknowledged(&first, 300).await;
 
     let settings = Settings { listen: broker.address(), ..Settings::new(data.path()) };
@@ -171,7 +171,7 @@ async fn a_feed_outlives_its_broker_and_never_repeats_an_event() {
     first.stop().await;
     assert_eq!((counters.failed(), counters.acked()), (0, counters.sent()));
 
-    let second = Feed::start(&connection, 1_000).unwrap();
+    let second = Feed::start(&connection, 1_000, Share::default()).unwrap();
     acknowledged(&second, 300).await;
     let again = second.counters();
     second.stop().await;

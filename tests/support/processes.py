@@ -184,6 +184,8 @@ class Dev(Process):
         addresses += ["--registry", self.registry, "--postgres", self.postgres]
         if "--webhooks" not in arguments:
             addresses += ["--no-webhooks"]  # nobody listens where the sample sends
+        if "--bad-share" not in arguments:
+            addresses += ["--bad-share", "0"]  # what is sent is what can be counted
         self.launch("dev", "--data", self.data, *addresses, *arguments)
         self.wait_ready()
 

@@ -35,7 +35,7 @@ use crate::{
             schemas::{self, SchemaStep},
         },
         clickhouse,
-        generate::{Feed, Proposals},
+        generate::{Feed, Proposals, Share},
     },
     config::{
         AuditConfig, ClickHouseConfig, Config, DEFAULT_BUDGET_MIB, LakeConfig, LogConfig,
@@ -92,6 +92,9 @@ pub struct DevArgs {
     /// Believable events a second, over all topics.
     #[arg(long, value_name = "EVENTS_PER_S", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
+    /// Share of them to break in believable ways, from 0 to 1, so that dead letters can be looked at.
+    #[arg(long, value_name = "SHARE", default_value = "0.0005")]
+    bad_share: Share,
     /// No events of our own: only what others produce.
     #[arg(long)]
     no_generator: bool,
@@ -166,7 +169,8 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
 
     let postgres = config.sql.postgres.as_ref().map(|served| served.listen);
     let platform = Platform::start(config, listener, &shutdown).await?;
-    let feed = if args.no_generator { None } else { Some(Feed::start(&connection, args.rate)?) };
+    let start = || Feed::start(&connection, args.rate, args.bad_share);
+    let feed = if args.no_generator { None } else { Some(start()?) };
     let proposals = if args.no_generator { None } else { Some(Proposals::start(&connection)?) };
     let screen = Screen {
         kafka: broker.address(),

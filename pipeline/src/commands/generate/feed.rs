@@ -46,15 +46,21 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts to send events of all topics, `events_per_second` on average; needs a tokio runtime.
+    /// Starts to send events of all topics, `events_per_second` on average, a share of them broken; needs a tokio
+    /// runtime.
     ///
     /// Brokers may be down: the feed waits for them.
-    pub fn start(connection: &Connection, events_per_second: u32) -> anyhow::Result<Feed> {
+    pub fn start(
+        connection: &Connection,
+        events_per_second: u32,
+        broken: Share,
+    ) -> anyhow::Result<Feed> {
         let counters = Arc::new(Counters::default());
         let stop = CancellationToken::new();
         let source = Source {
             connection: connection.clone(),
             rate: f64::from(events_per_second.max(1)),
+            broken,
             counters: Arc::clone(&counters),
         };
         let delivery = source.open()?;
@@ -91,6 +97,7 @@ impl Drop for Feed {
 struct Source {
     connection: Connection,
     rate: f64,
+    broken: Share,
     counters: Arc<Counters>,
 }
 
@@ -103,7 +110,7 @@ impl Source {
     fn messages(&self, start: Timestamp) -> Messages {
         // The start is mixed into the seed, so the same seed does for every start.
         let life = Life::new(1, start, &Topic::ALL, self.rate);
-        Messages::new(life, Encoder::Json, Share::default())
+        Messages::new(life, Encoder::Json, self.broken)
     }
 }
 
