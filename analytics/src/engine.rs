@@ -318,7 +318,9 @@ impl Query {
     }
 
     fn explain(&self, cause: DataFusionError, tables: Option<&QueryTables>) -> Error {
-        if let Some(name) = tables.and_then(QueryTables::missing) {
+        // The planner looks for a table before it takes `range(..)` for a function.
+        let is_no_function = |name: &String| !self.state.table_functions().contains_key(name);
+        if let Some(name) = tables.and_then(QueryTables::missing).filter(is_no_function) {
             let names = || self.tables.infos().iter().map(|table| table.name.as_str());
             return Error::UnknownTable {
                 near: nearest(&name, names()).map(str::to_owned),

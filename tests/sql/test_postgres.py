@@ -183,6 +183,8 @@ def test_errors_have_their_codes(live):
             ("select * from nothing", "42P01"),
             ("select nothing from decisions", "42703"),
             ("select nothing(1)", "42883"),
+            ("select nothing(value) from range(1, 2)", "42883"),
+            ("select nothing from range(1, 2)", "42703"),
             ("drop table decisions", "25006"),
             ("set nothing = 1", "42704"),
             ("listen x", "0A000"),
