@@ -189,12 +189,13 @@ impl Engine {
         }
     }
 
-    /// Looks at a statement without running it.
-    pub async fn describe(&self, sql: &str) -> Result<Description, Error> {
+    /// Looks at a statement without running it. With values for its parameters, the columns are those that it has with
+    /// values of these types.
+    pub async fn describe(&self, sql: &str, parameters: Parameters) -> Result<Description, Error> {
         let Some(threads) = &self.threads else {
             return Err(Error::Internal("the engine is closing".into()));
         };
-        let query = self.statement(sql, Parameters::none());
+        let query = self.statement(sql, parameters);
         let described = threads.spawn(async move { query.describe().await });
         described.await.unwrap_or_else(|_| Err(Error::Internal("its planner panicked".into())))
     }

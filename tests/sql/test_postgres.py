@@ -128,6 +128,24 @@ def test_every_type_of_our_tables_round_trips(live, binary):
                 assert found, table
 
 
+@pytest.mark.parametrize("binary", [False, True])
+def test_columns_have_the_types_that_parameters_give_them(live, binary):
+    """Also where the planner would have asked for another: a whole number and 1.5 are no whole number."""
+    for query, given, wanted in [
+        ("select %s", 5, 5),
+        ("select %s", 1.5, 1.5),
+        ("select %s", True, True),
+        ("select %s", "5", "5"),
+        ("select %s", date(2026, 11, 25), date(2026, 11, 25)),
+        ("select min(size * 0 + %s) from decisions", 1.5, 1.5),
+        ("select min(size * 0 + %s) from decisions", 5, 5),
+        ("select min(size * 0 + %s) from decisions", None, None),
+        ("select count(*) = 3 from (select 1 from decisions limit %s)", 3, True),
+    ]:
+        found = ask(live, query, [given], binary=binary)
+        assert found == [(wanted,)] and type(found[0][0]) is type(wanted), query
+
+
 def test_statements_prepared_limited_and_in_transactions(live):
     with connect(live, prepare_threshold=0) as connection:
         query = "select route, count(*) from decisions where size > %s and timestamp > %s group by route limit %s"

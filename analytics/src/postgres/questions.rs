@@ -36,7 +36,7 @@ use super::{
     catalog,
     commands::{self, Command},
     errors, rows,
-    types::{of_parameter, value},
+    types::{null, of_parameter, value},
 };
 use crate::{
     engine::{Answer, Engine},
@@ -230,14 +230,23 @@ impl QueryParser for Questions {
             Command::Refuse(state, what) => return Err(errors::user(state, what)),
             _ => return Ok(Some(prepared(Arc::new(Schema::empty()), Vec::new()))),
         }
-        let described = self.engine.describe(&catalog::rewritten(one)).await;
+        let sql = catalog::rewritten(one);
+        let described = self.engine.describe(&sql, Parameters::none()).await;
         let described = described.map_err(|error| errors::of(&error))?;
         let parameter = |(at, wanted): (usize, &Option<_>)| {
             let given = types.get(at).cloned().flatten().filter(|kind| *kind != Type::UNKNOWN);
             given.unwrap_or_else(|| of_parameter(wanted.as_ref()))
         };
-        let parameters = described.parameters.iter().enumerate().map(parameter).collect();
-        Ok(Some(prepared(described.columns, parameters)))
+        let parameters: Vec<Type> =
+            described.parameters.iter().enumerate().map(parameter).collect();
+        if parameters.is_empty() {
+            return Ok(Some(prepared(described.columns, parameters)));
+        }
+        // The columns are told before the values come. `size + $1` is a double when the client sends one, whatever the
+        // planner would have asked for; a binary column under another type would be another number.
+        let nulls = Parameters::by_place(parameters.iter().map(null).collect());
+        let typed = self.engine.describe(&sql, nulls).await.map_err(|error| errors::of(&error))?;
+        Ok(Some(prepared(typed.columns, parameters)))
     }
 
     fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {

@@ -70,13 +70,28 @@ pub(super) fn of_parameter(data_type: Option<&DataType>) -> Type {
     }
 }
 
+/// The null of what [`value`] reads, so that a statement has the same columns with it as with any value.
+pub(super) fn null(kind: &Type) -> ScalarValue {
+    match *kind {
+        Type::BOOL => ScalarValue::Boolean(None),
+        Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => ScalarValue::Int64(None),
+        Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC => ScalarValue::Float64(None),
+        Type::DATE => ScalarValue::Date32(None),
+        Type::TIMESTAMP => ScalarValue::TimestampMicrosecond(None, None),
+        Type::TIMESTAMPTZ => ScalarValue::TimestampMicrosecond(None, Some("UTC".into())),
+        Type::INTERVAL => ScalarValue::IntervalMonthDayNano(None),
+        Type::BYTEA => ScalarValue::Binary(None),
+        _ => ScalarValue::Utf8(None),
+    }
+}
+
 /// Reads the value of a parameter. What isn't known here is taken as text.
 pub(super) fn value(
     kind: &Type,
     format: FieldFormat,
     bytes: Option<&[u8]>,
 ) -> Result<ScalarValue, String> {
-    let Some(bytes) = bytes else { return Ok(ScalarValue::Null) };
+    let Some(bytes) = bytes else { return Ok(null(kind)) };
     if format == FieldFormat::Binary {
         return binary(kind, bytes);
     }
@@ -183,10 +198,11 @@ mod tests {
             assert_eq!(text, wanted, "{kind} as text");
             let binary = value(&kind, FieldFormat::Binary, Some(&bytes)).unwrap();
             assert_eq!(binary, wanted, "{kind} as bytes");
+            let null = value(&kind, FieldFormat::Binary, None).unwrap();
+            assert!(null.is_null() && null.data_type() == wanted.data_type(), "{kind} as null");
         }
         assert!(value(&Type::INT4, FieldFormat::Binary, Some(&[1, 2])).is_err());
         assert!(value(&Type::INT4, FieldFormat::Text, Some(b"x")).unwrap_err().contains("int4"));
         assert!(value(&Type::BYTEA, FieldFormat::Text, Some(b"\\x0g")).is_err());
-        assert_eq!(value(&Type::INT4, FieldFormat::Text, None).unwrap(), ScalarValue::Null);
     }
 }
