@@ -20,9 +20,7 @@ DECISIONS = table("decisions", column("route"), column("size"), column("timestam
 @pytest.fixture(scope="module")
 def engine(live: Dev):
     engine = sqlalchemy.create_engine(
-        f"postgresql+psycopg://me@{live.postgres}/aion",
-        use_native_hstore=False,
-        pool_pre_ping=True,
+        f"postgresql+psycopg://me@{live.postgres}/aion", pool_pre_ping=True
     )
     yield engine
     engine.dispose()

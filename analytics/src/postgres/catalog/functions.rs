@@ -15,7 +15,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
-use super::{TYPES, table_oid};
+use super::{PgType, TYPES, table_oid};
 use crate::{
     postgres::{VERSION, commands::SETTINGS},
     tables::{CATALOG, SCHEMA as PUBLIC, TableInfo},
@@ -36,6 +36,11 @@ pub(crate) fn functions(tables: &[TableInfo]) -> Vec<ScalarUDF> {
         }),
         text_of_text("quote_ident", |name| Some(quoted(name))),
         parse_ident(),
+        // SQLAlchemy asks for the number of `hstore` before anything else: null is a type that isn't there.
+        text_of_text("to_regtype", |name| {
+            let is_named = |kind: &PgType| kind.name == name || kind.full == name;
+            TYPES.iter().find(|(_, kind)| is_named(kind)).map(|(_, kind)| kind.oid.to_string())
+        }),
         visible("pg_table_is_visible"),
         visible("pg_type_is_visible"),
         text_of_number("pg_get_userbyid", 1, |_, _| Some(CATALOG.to_owned())),

@@ -40,13 +40,14 @@ const WORDS: [(&str, &str); 12] = [
 ];
 
 /// Functions of ours, which clients may call by their full name.
-const FUNCTIONS: [&str; 12] = [
+const FUNCTIONS: [&str; 13] = [
     "version",
     "current_database",
     "current_schema",
     "current_setting",
     "quote_ident",
     "parse_ident",
+    "to_regtype",
     "pg_table_is_visible",
     "pg_type_is_visible",
     "pg_get_userbyid",
