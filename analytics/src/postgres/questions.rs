@@ -245,8 +245,9 @@ impl QueryParser for Questions {
         // The columns are told before the values come. `size + $1` is a double when the client sends one, whatever the
         // planner would have asked for; a binary column under another type would be another number.
         let nulls = Parameters::by_place(parameters.iter().map(null).collect());
-        let typed = self.engine.describe(&sql, nulls).await.map_err(|error| errors::of(&error))?;
-        Ok(Some(prepared(typed.columns, parameters)))
+        let described = self.engine.describe(&sql, nulls).await;
+        let described = described.map_err(|error| errors::of(&error))?;
+        Ok(Some(prepared(described.columns, parameters)))
     }
 
     fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
