@@ -47,8 +47,6 @@ SETTINGS = {
     # The plan quotes names as the SQL standard does.
     "spark.sql.ansi.enabled": "true",
     "spark.sql.ansi.doubleQuotedIdentifiers": "true",
-    # Spark's vectorized reader lacks BYTE_STREAM_SPLIT, in which the lake's files have numbers.
-    "spark.sql.parquet.enableVectorizedReader": "false",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.parquet.compression.codec": "zstd",
     # _SUCCESS stands beside the manifest, and says that both are whole.

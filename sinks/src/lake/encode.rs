@@ -3,7 +3,7 @@
 //! | column | encoding |
 //! |---|---|
 //! | integers, times | `DELTA_BINARY_PACKED` |
-//! | numbers | `BYTE_STREAM_SPLIT` |
+//! | numbers | plain: Spark's own reader knows no `BYTE_STREAM_SPLIT` |
 //! | text of few values | dictionary |
 //! | text of many values (ids, free objects) | plain |
 //!
@@ -346,7 +346,7 @@ fn encoding(
         DataType::Int32 | DataType::Int64 | DataType::Timestamp(_, _) => {
             Encoding::DELTA_BINARY_PACKED
         }
-        DataType::Float64 => Encoding::BYTE_STREAM_SPLIT,
+        DataType::Float64 => Encoding::PLAIN,
         DataType::Utf8 if has_many_values(values) => Encoding::PLAIN,
         _ => return properties,
     };

@@ -346,7 +346,7 @@ async fn columns_are_encoded_by_what_they_hold() {
     for name in ["at", "_partition", "_offset", "_append_time", "_leader_epoch"] {
         assert!(has(name, Encoding::DELTA_BINARY_PACKED), "{name}");
     }
-    assert!(has("value", Encoding::BYTE_STREAM_SPLIT));
+    assert!(has("value", Encoding::PLAIN) && !has("value", Encoding::BYTE_STREAM_SPLIT));
     assert!(column("id").dictionary_page_offset().is_none(), "ids are all different");
     assert!(column("note").dictionary_page_offset().is_some());
     assert!(column("_topic_id").dictionary_page_offset().is_some());
