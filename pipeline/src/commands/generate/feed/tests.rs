@@ -6,6 +6,7 @@ fn backlog() -> Backlog {
     let source = Source {
         connection: Connection::to("127.0.0.1:1"),
         rate: 1_000.0,
+        broken: Share::default(),
         counters: Arc::default(),
     };
     Backlog::new(&source, START)
