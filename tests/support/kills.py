@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from brokers import Embedded
+from clickhouse.engine import Engine
 from cluster import Place, Producing
 from processes import Process
 from relay import Relay
@@ -197,24 +198,23 @@ def killed_while_it_compacted(seat: Seat) -> str:
 
 def broker_killed(seat: Seat) -> str:
     """The embedded one forgets its groups by that: everybody's partitions are lost at once."""
-    broker = seat.place.cluster
-    with seat.plan.lock:
-        broker.kill()
-        seat.pause(0, 0.5)
-        broker.start()
-    seat.pause(0, 2)
+    killed_under_all(seat, seat.place.cluster, 0.5)
     return "the broker killed"
 
 
 def clickhouse_killed(seat: Seat) -> str:
     """In the middle of what it is asked to do; it comes back on what it kept."""
-    engine = seat.place.engine
-    with seat.plan.lock:
-        engine.kill()
-        seat.pause(0, 1)
-        engine.start()
-    seat.pause(0, 2)
+    killed_under_all(seat, seat.place.engine, 1)
     return "ClickHouse killed"
+
+
+def killed_under_all(seat: Seat, server: Embedded | Engine, most_s: float) -> None:
+    """A server that every seat needs, away for so long at most."""
+    with seat.plan.lock:
+        server.kill()
+        seat.pause(0, most_s)
+        server.start()
+    seat.pause(0, 2)
 
 
 # Each way, and how often it is taken.
