@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -30,10 +32,23 @@ def crashing_binary() -> Path:
     return binary().parent / "examples" / "crashing"
 
 
+# Below what the system hands out by itself (32768 and up), where a client's connection could take a port between its
+# choice and its use. Each worker of a test run has ports of its own, and begins anywhere among them.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = range(12_000 + WORKER * 5_000, 17_000 + WORKER * 5_000)
+NEXT_PORT = itertools.islice(itertools.cycle(PORTS), random.randrange(len(PORTS)), None)
+
+
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    for port in NEXT_PORT:
+        with socket.socket() as s:
+            # As servers do: what a connection of an ended one still holds doesn't count.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait(condition, what: str, seconds: float = 120, told=lambda: "") -> None:
