@@ -3,7 +3,9 @@
 //!
 //! `cargo bench --workspace --bench history -- [COMMITS]` (10,000). A commit here is 20 rows; every 200 commits come
 //! a compaction and a vacuum, as the scheduled upkeep does. Nothing is old enough to be removed, as in the first
-//! week of a table. Shown are medians, in milliseconds of wall time.
+//! week of a table. Opening and queries are measured 50 commits after a checkpoint, the mean between two of them: each entry
+//! that came since is a file more to read. A query asks for the newest rows, as many each time. Shown is CPU time of the
+//! process, in milliseconds each.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports and fails by panic")]
 
 use std::{
@@ -19,7 +21,10 @@ use aion_schemas::{
 use aion_sinks::{
     batch::Batch,
     budget::Reservation,
-    lake::{Lake, LakeSink, StoreOptions, TableSpec, upkeep::Compaction},
+    lake::{
+        Lake, LakeSink, StoreOptions, TableSpec,
+        upkeep::{Compaction, Upkeep},
+    },
     sink::{Accepted, Flush, Sink},
 };
 use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
@@ -31,6 +36,8 @@ use uuid::Uuid;
 const ROWS: i64 = 20;
 const UPKEEP_EVERY: i64 = 200;
 const STEPS: i64 = 5;
+const SINCE_CHECKPOINT: i64 = 50;
+const RUNS: i64 = 40;
 const TOPIC_ID: Uuid = Uuid::from_u128(7);
 
 #[tokio::main]
@@ -46,22 +53,25 @@ async fn main() {
         "commits", "commit ms", "open ms", "query ms", "files"
     );
     let mut sink = place.open().await;
-    let (mut done, mut times) = (0, Vec::new());
+    let mut done = 0;
     for step in 1..=STEPS {
-        while done < commits * step / STEPS {
-            let start = Instant::now();
+        let (until, before) = (commits * step / STEPS, done);
+        let start = cpu_ms();
+        while done < until {
+            if done == until - SINCE_CHECKPOINT {
+                place.upkeep().await.checkpoint().await.unwrap();
+            }
             place.commit(&mut sink, done).await;
-            times.push(start.elapsed());
             done += 1;
-            if done % UPKEEP_EVERY == 0 {
-                place.upkeep().await;
+            if done % UPKEEP_EVERY == UPKEEP_EVERY - SINCE_CHECKPOINT {
+                place.keep_up().await;
             }
         }
-        let open = median(async || drop(place.open().await)).await;
-        let query = median(async || place.query(done * ROWS).await).await;
+        let commit = (cpu_ms() - start) / (done - before) as f64;
+        let open = each(async || drop(place.open().await)).await;
+        let query = each(async || place.query(done * ROWS).await).await;
         let table = place.lake.table("decisions").unwrap();
         let files = table.snapshot().await.unwrap().unwrap().files.len();
-        let commit = middle(std::mem::take(&mut times));
         println!("{done:>8} {commit:>10.2} {open:>8.2} {query:>9.2} {files:>8}");
     }
 }
@@ -112,22 +122,30 @@ impl Place {
         assert_eq!(flushed.marks[&self.partition()].offset, Offset(next));
     }
 
-    async fn upkeep(&self) {
-        let mut upkeep = self.lake.upkeep(self.spec()).await.unwrap().unwrap();
+    async fn upkeep(&self) -> Upkeep {
+        self.lake.upkeep(self.spec()).await.unwrap().unwrap()
+    }
+
+    async fn keep_up(&self) {
+        let mut upkeep = self.upkeep().await;
         upkeep.compact(&Compaction::default(), |_, _| ()).await.unwrap();
         upkeep.vacuum(false).await.unwrap();
         upkeep.clean_log(false).await.unwrap();
     }
 
-    /// By an engine that has seen nothing yet.
+    /// Of the newest rows, by an engine that has seen nothing yet.
     async fn query(&self, rows: i64) {
         let engine =
             Engine::open(Settings::new(self.url.clone(), Arc::clone(&self.catalog))).unwrap();
-        let sql = "select count(*) from decisions where _offset % 2 = 0 or route = 'local'";
+        let newest = SINCE_CHECKPOINT * ROWS;
+        let sql = format!(
+            "select count(*) from decisions where _offset >= {} and route = 'local'",
+            rows - newest
+        );
         let answer: Vec<RecordBatch> =
-            engine.query(sql).await.unwrap().try_collect().await.unwrap();
+            engine.query(&sql).await.unwrap().try_collect().await.unwrap();
         let count = arrow::util::display::array_value_to_string(answer[0].column(0), 0).unwrap();
-        assert_eq!(count, rows.to_string());
+        assert_eq!(count, newest.to_string());
     }
 }
 
@@ -145,19 +163,19 @@ fn rows(schema: SchemaRef, offsets: std::ops::Range<i64>) -> RecordBatch {
     concat_batches(&batches[0].schema(), &batches).unwrap()
 }
 
-/// Of five runs, in milliseconds.
-async fn median(mut what: impl AsyncFnMut()) -> f64 {
-    let mut taken = Vec::new();
-    for _ in 0..5 {
-        let start = Instant::now();
+/// CPU time of one of many runs.
+async fn each(mut what: impl AsyncFnMut()) -> f64 {
+    let start = cpu_ms();
+    for _ in 0..RUNS {
         what().await;
-        taken.push(start.elapsed());
     }
-    middle(taken)
+    (cpu_ms() - start) / RUNS as f64
 }
 
-/// The middle one, in milliseconds.
-fn middle(mut times: Vec<Duration>) -> f64 {
-    times.sort_unstable();
-    times[times.len() / 2].as_secs_f64() * 1000.0
+/// User and system time of this process so far.
+fn cpu_ms() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
+    ticks as f64 * 10.0
 }

@@ -1,7 +1,9 @@
-//! CPU time of client and server for rows into a ClickHouse table: by the sink (one Arrow record batch an INSERT), and
-//! beside it the two usual ways, typed rows as `RowBinary` and `JSONEachRow`, into tables of the same form.
+//! CPU time of client and server for the contract's decisions into their ClickHouse table: by the sink (one Arrow record
+//! batch an INSERT), and beside it the usual ways, typed rows as `RowBinary` and `JSONEachRow`, into tables of the same
+//! form. Each also into a table that keeps nothing: what a format costs, without the work that the table is for all of them
+//! (sorting, indexes, the projection, compression, files).
 //!
-//! `cargo bench -p aion-sinks --bench clickhouse -- [ROWS] [ROWS_AN_INSERT]`; the server is the tests' engine
+//! `cargo bench --workspace --bench clickhouse -- [ROWS] [ROWS_AN_INSERT]`; the server is the tests' engine
 //! (`scripts/setup test`), so its share includes what the front in Python does with the body.
 
 use std::{
@@ -9,29 +11,32 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use aion_schemas::{
+    catalog::{Catalog, Environment, Topic},
     clickhouse::{Table, database, marks},
-    log::{Offset, Partition},
-    schema::{Field, Kind, Schema},
+    decode::{Decoder, Outcome, Record},
+    log::{Offset, Partition, Timestamp},
 };
 use aion_sinks::{
     batch::Batch,
     budget::Budget,
     clickhouse::{ClickHouse, Server, Settings, TableSpec},
-    conformance::{EPOCH_US, Log, settle, take},
+    conformance::{Log, settle, take},
     sink::Sink,
 };
 use anyhow::{Context, ensure};
 use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, StringArray,
-        TimestampMicrosecondArray, new_null_array, types,
-    },
+    array::{Array, ArrayRef, AsArray, Int64Array, types},
+    compute::cast,
     datatypes::{DataType, TimeUnit},
+    error::ArrowError,
+    ipc::writer::StreamWriter,
     json::LineDelimitedWriter,
     record_batch::RecordBatch,
+    temporal_conversions::timestamp_us_to_datetime,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -41,19 +46,27 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let engine = Engine::start()?;
-        let mut lines = Vec::new();
-        for way in [Way::Sink, Way::RowBinary, Way::JsonEachRow] {
-            lines.push((way, run(&engine, way, rows, each).await?));
+        let topic = Catalog::builtin().table("decisions").context("no such table")?.clone();
+        let mut costs = Vec::new();
+        for way in [Way::Sink, Way::Arrow, Way::RowBinary, Way::JsonEachRow] {
+            costs.push((way, run(&engine, &topic, way, rows, each).await?));
         }
-        let json = lines.last().map_or(1.0, |(_, cost)| cost.server_s);
-        println!("{rows} rows, {each} an INSERT; CPU time in ns a row");
-        for (way, cost) in lines {
-            let ns = |seconds: f64| seconds * 1e9 / rows as f64;
+        let json = costs.last().map_or(Cost::default(), |(_, cost)| *cost);
+        println!(
+            "{rows} rows, {each} an INSERT; CPU time in ns a row, and how many times JSONEachRow's"
+        );
+        println!("way          client          server         without a table  bytes of the body");
+        let column = |seconds: f64, of: f64| {
+            let ratio = seconds / of;
+            format!("{:>6.0} ({ratio:.2})", seconds * 1e9 / rows as f64)
+        };
+        for (way, cost) in costs {
             println!(
-                "{way:?}: client {:.0}, server {:.0} ({:.2} of JSONEachRow's), body {:.0} bytes a row",
-                ns(cost.client_s),
-                ns(cost.server_s),
-                cost.server_s / json,
+                "{:12} {:15} {:15} {:16} {:.0}",
+                format!("{way:?}"),
+                column(cost.client_s, json.client_s),
+                column(cost.server_s, json.server_s),
+                column(cost.format_s, json.format_s),
                 cost.bytes as f64 / rows as f64,
             );
         }
@@ -64,56 +77,102 @@ fn main() -> anyhow::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Sink,
+    /// What the sink sends, without what makes it exact.
+    Arrow,
     RowBinary,
     JsonEachRow,
 }
 
+#[derive(Clone, Copy, Default)]
 struct Cost {
     client_s: f64,
     server_s: f64,
+    /// Of the server, for the same bodies into a table that keeps nothing.
+    format_s: f64,
     /// 0 where it isn't known.
     bytes: usize,
 }
 
-async fn run(engine: &Engine, way: Way, rows: i64, each: i64) -> anyhow::Result<Cost> {
+async fn run(
+    engine: &Engine,
+    topic: &Topic,
+    way: Way,
+    rows: i64,
+    each: i64,
+) -> anyhow::Result<Cost> {
     let name = format!("b{way:?}").to_lowercase();
-    let table = table();
-    for made in [database(&name, None), marks(&name, None), table.create(&name, None)] {
-        engine.post(&[("query", &made.sql)], Vec::new()).await?;
+    let table = Table::of(topic, Environment::Prod);
+    let nothing = format!("CREATE TABLE {name}.nothing AS {name}.decisions ENGINE = Null");
+    let made = [database(&name, None).sql, marks(&name, None).sql, table.create(&name, None).sql];
+    for sql in made.into_iter().chain([nothing]) {
+        engine.post(&[("query", &sql)], Vec::new()).await?;
     }
     let partition = Log::new().partition(0);
     let url = format!("http://127.0.0.1:{}", engine.port).parse()?;
     let server = Server { url, database: name.clone(), user: None, password: None, ca: None };
+    let few = topic.schema.fields.iter().filter(|field| field.few_values);
+    let few: Vec<String> = few.map(|field| field.name.to_string()).collect();
     let spec = TableSpec {
         name: "decisions".into(),
-        schema: schema().arrow(),
-        few_values: FEW.map(str::to_owned).to_vec(),
+        schema: topic.schema.arrow(),
+        few_values: few.clone(),
         partitions: 1,
     };
     let settings = Settings { hold_bytes: usize::MAX, ..Settings::default() };
     let mut sink = ClickHouse::new(server)?.sink(spec, settings);
     sink.assign(std::slice::from_ref(&partition)).await?;
-    let mut cost = Cost { client_s: 0.0, server_s: 0.0, bytes: 0 };
+    let mut decoder = Decoder::new(&topic.schema);
+    let mut cost = Cost::default();
     let mut next = 0;
     while next < rows {
         let end = (next + each).min(rows);
-        let batch = batch(&partition, next, end)?;
+        let batch = batch(&mut decoder, &partition, next, end)?;
         let before = (cpu_seconds("self")?, cpu_seconds(&engine.pid())?);
-        match way {
-            Way::Sink => {
-                take(&mut sink, batch).await;
-                settle(&mut sink).await;
-            }
-            _ => cost.bytes += engine.insert(&name, way, &batch.rows, next).await?,
+        let mut body = None;
+        if way == Way::Sink {
+            take(&mut sink, batch).await;
+            settle(&mut sink).await;
+        } else {
+            let made = Body::of(way, &batch.rows, &few, next)?;
+            cost.bytes += made.bytes.len();
+            engine.insert(&format!("{name}.decisions"), &made).await?;
+            body = Some(made);
         }
         cost.client_s += cpu_seconds("self")? - before.0;
         cost.server_s += cpu_seconds(&engine.pid())? - before.1;
+        if let Some(body) = body {
+            let before = cpu_seconds(&engine.pid())?;
+            engine.insert(&format!("{name}.nothing"), &body).await?;
+            cost.format_s += cpu_seconds(&engine.pid())? - before;
+        }
         next = end;
     }
     let sql = format!("SELECT count() FROM {name}.decisions");
     let count = engine.post(&[("query", &sql)], Vec::new()).await?;
     ensure!(count.trim() == rows.to_string(), "{way:?}: {count} rows are there");
     Ok(cost)
+}
+
+/// Rows with their ledger in a format.
+struct Body {
+    format: &'static str,
+    columns: String,
+    bytes: Vec<u8>,
+}
+
+impl Body {
+    fn of(way: Way, rows: &RecordBatch, few: &[String], first: i64) -> anyhow::Result<Body> {
+        let rows = with_ledger(rows, first)?;
+        let schema = rows.schema();
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let columns = names.join(", ");
+        let (format, bytes) = match way {
+            Way::RowBinary => ("RowBinary", row_binary(&rows)?),
+            Way::JsonEachRow => ("JSONEachRow", json(&rows)?),
+            Way::Arrow | Way::Sink => ("ArrowStream", arrow_stream(&rows, few)?),
+        };
+        Ok(Body { format, columns, bytes })
+    }
 }
 
 /// The test engine as a process.
@@ -159,25 +218,10 @@ impl Engine {
         Ok(text)
     }
 
-    /// Inserts rows with their ledger in another format; the bytes that were sent.
-    async fn insert(
-        &self,
-        database: &str,
-        way: Way,
-        rows: &RecordBatch,
-        first: i64,
-    ) -> anyhow::Result<usize> {
-        let rows = with_ledger(rows, first)?;
-        let body = if way == Way::RowBinary { row_binary(&rows)? } else { json(&rows)? };
-        let schema = rows.schema();
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let format = if way == Way::RowBinary { "RowBinary" } else { "JSONEachRow" };
-        let sql =
-            format!("INSERT INTO {database}.decisions ({}) FORMAT {format}", names.join(", "));
+    async fn insert(&self, table: &str, body: &Body) -> anyhow::Result<()> {
+        let sql = format!("INSERT INTO {table} ({}) FORMAT {}", body.columns, body.format);
         let settings = [("query", sql.as_str()), ("date_time_input_format", "best_effort")];
-        let bytes = body.len();
-        self.post(&settings, body).await?;
-        Ok(bytes)
+        self.post(&settings, body.bytes.clone()).await.map(drop)
     }
 }
 
@@ -210,6 +254,21 @@ fn with_ledger(rows: &RecordBatch, first: i64) -> anyhow::Result<RecordBatch> {
     ];
     columns.extend(ledger.map(|(name, column)| (name.to_owned(), column, false)));
     Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+}
+
+fn arrow_stream(rows: &RecordBatch, few: &[String]) -> anyhow::Result<Vec<u8>> {
+    let numbered = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| {
+        let is_few = few.contains(field.name());
+        let column = if is_few { cast(column, &numbered)? } else { Arc::clone(column) };
+        Ok((field.name().clone(), column, field.is_nullable()))
+    });
+    let columns: Vec<_> = columns.collect::<Result<_, ArrowError>>()?;
+    let rows = RecordBatch::try_from_iter_with_nullable(columns)?;
+    let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema())?;
+    writer.write(&rows)?;
+    Ok(writer.into_inner()?)
 }
 
 fn json(rows: &RecordBatch) -> anyhow::Result<Vec<u8>> {
@@ -269,70 +328,27 @@ fn value<T: types::ArrowPrimitiveType>(column: &ArrayRef, row: usize) -> T::Nati
     column.as_primitive::<T>().value(row)
 }
 
-const FEW: [&str; 4] = ["tenant_id", "intent", "route", "tier"];
-
-fn schema() -> Schema {
-    let field = |name: &str, kind: Kind, required: bool| Field {
-        name: name.into(),
-        kind,
-        required,
-        few_values: FEW.contains(&name),
-        doc: "A field.".into(),
-        aliases: Vec::new(),
-        default: None,
-    };
-    let fields = vec![
-        field("task_id", Kind::Text, true),
-        field("tenant_id", Kind::Text, true),
-        field("intent", Kind::Text, true),
-        field("route", Kind::Text, true),
-        field("tier", Kind::Text, true),
-        field("size", Kind::Integer, true),
-        field("latency_ms", Kind::Number, true),
-        field("cost", Kind::Number, false),
-        field("at", Kind::Time, true),
-    ];
-    Schema { name: "decisions".into(), doc: "A decision.".into(), fields, event_time: 8 }
-}
-
-fn table() -> Table {
-    Table::of_schema("decisions", &schema(), None)
-}
-
-fn batch(partition: &Partition, first: i64, end: i64) -> anyhow::Result<Batch> {
-    let offsets = || first..end;
-    let count = offsets().count();
-    let texts = |name: &'static str, kinds: u64| -> ArrayRef {
-        let values = offsets().map(|offset| format!("{name}-{}", mix(offset, kinds) % kinds));
-        Arc::new(StringArray::from_iter_values(values))
-    };
-    let ids = offsets().map(|offset| {
-        let (a, b) = (mix(offset, 1), mix(offset, 2));
-        uuid::Uuid::from_u64_pair(a, b).to_string()
-    });
-    let times = |spread: u64| -> ArrayRef {
-        let times = offsets().map(|o| EPOCH_US + o * 1000 + (mix(o, 3) % spread) as i64);
-        Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
-    };
-    let numbers = |salt| offsets().map(move |o| (mix(o, salt) % 100_000) as f64 / 100.0);
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(ids)),
-        texts("tenant", 200),
-        texts("intent", 12),
-        texts("route", 4),
-        texts("tier", 3),
-        Arc::new(Int64Array::from_iter_values(offsets().map(|o| (mix(o, 5) % 10_000) as i64))),
-        Arc::new(Float64Array::from_iter_values(numbers(6))),
-        Arc::new(numbers(7).map(|n| (n > 300.0).then_some(n)).collect::<Float64Array>()),
-        times(2_000_000),
-        Arc::new(StringArray::from(vec![partition.stream.id.to_string(); count])),
-        Arc::new(Int32Array::from(vec![4; count])),
-        Arc::new(Int32Array::from(vec![partition.number; count])),
-        Arc::new(Int64Array::from_iter_values(offsets())),
-        times(1000),
-        new_null_array(&DataType::Utf8, count),
-    ];
-    let rows = RecordBatch::try_new(schema().arrow(), columns)?;
+/// Decisions as they come: two ids in each that are in no other, texts of few values, every fortieth with overrides.
+fn batch(
+    decoder: &mut Decoder,
+    partition: &Partition,
+    first: i64,
+    end: i64,
+) -> anyhow::Result<Batch> {
+    // Rows older than the table keeps them would go at once.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as i64;
+    for offset in first..end {
+        let event = event(offset, now);
+        let record = Record {
+            value: Some(event.as_bytes()),
+            offset: Offset(offset),
+            epoch: 4,
+            append_time: Timestamp(now),
+            retry: None,
+        };
+        ensure!(decoder.push(&record) == Outcome::Row, "{event}");
+    }
+    let rows = decoder.finish(partition.stream.id, partition.number);
     Ok(Batch {
         partition: partition.clone(),
         range: Offset(first)..Offset(end),
@@ -341,6 +357,39 @@ fn batch(partition: &Partition, first: i64, end: i64) -> anyhow::Result<Batch> {
         memory: Budget::new(usize::MAX).take(rows.get_array_memory_size()),
         rows,
     })
+}
+
+fn event(offset: i64, now: i64) -> String {
+    const INTENTS: [&str; 5] = ["chat", "summarize", "translate", "code_review", "embed"];
+    const REASONS: [&str; 3] = [
+        "tier requires execution on the premises",
+        "standard model within the cost budget",
+        "cost budget below the price of the cloud",
+    ];
+    let pick = |salt, of: usize| mix(offset, salt) as usize % of;
+    let id = |salt| uuid::Uuid::from_u64_pair(mix(offset, salt), mix(offset, salt + 1));
+    let overrides = match offset % 40 {
+        0 => r#","policy_overrides":{"max_latency_ms":500,"allow_cloud":true}"#,
+        _ => "",
+    };
+    let at = now - 1_000_000 + offset % 100_000 * 7;
+    let at = timestamp_us_to_datetime(at).map(|at| at.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string());
+    format!(
+        r#"{{"event_id":"{}","task_id":"{}","tenant_id":"tenant-{:03}","intent":"{}","route":"{}","reason":"{}","tier":"{}","timestamp":"{}","size":{},"latency_budget_ms":{},"cost_budget":{:.4},"engine_model":"{}","engine_version":"3.4.{}"{overrides}}}"#,
+        id(1),
+        id(3),
+        pick(5, 250),
+        INTENTS[pick(6, INTENTS.len())],
+        ["local", "cloud", "hybrid"][pick(7, 3)],
+        REASONS[pick(8, REASONS.len())],
+        ["public", "internal", "confidential", "restricted"][pick(9, 4)],
+        at.unwrap_or_default(),
+        pick(10, 50_000),
+        pick(11, 1_000) * 50,
+        pick(12, 10_000) as f64 / 10_000.0,
+        ["aion-small", "aion-medium", "aion-large"][pick(13, 3)],
+        pick(14, 3),
+    )
 }
 
 /// A number that looks random and depends on its input alone.
