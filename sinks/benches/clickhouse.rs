@@ -58,6 +58,9 @@ fn main() -> anyhow::Result<()> {
         println!("way          client          server         without a table  bytes of the body");
         let column = |seconds: f64, of: f64| {
             let ratio = seconds / of;
+            if seconds == 0.0 {
+                return "-".to_owned();
+            }
             format!("{:>6.0} ({ratio:.2})", seconds * 1e9 / rows as f64)
         };
         for (way, cost) in costs {
