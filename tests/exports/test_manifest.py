@@ -6,10 +6,12 @@ import datetime
 import hashlib
 import json
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import polars
 import pytest
+from clickhouse.engine import Engine
 from confluent_kafka import Producer
 from deltalake import DeltaTable
 from object_store import BUCKET, Moto
@@ -260,6 +262,76 @@ def test_what_the_store_never_had_is_a_gap(tmp_path: Path):
         assert gap["reason"] == "not_stored"
     finally:
         dev.end()
+
+
+def test_what_clickhouse_no_longer_keeps_is_a_gap(tmp_path: Path):
+    """Rows that its TTL took. That they are made older by hand stands in for the days that would pass."""
+    engine, dev = Engine(tmp_path / "engine"), Dev(tmp_path)
+    try:
+        dev.start("--no-generator", "--clickhouse", engine.url)
+        producer = Producer({"bootstrap.servers": dev.kafka})
+        for first, end in ((0, 25), (25, 40)):
+            for number in range(first, end):
+                event = json.dumps(decision(DAYS[0], number))
+                producer.produce("aion.router.decisions", event, "k", partition=0)
+            producer.flush(30)
+            dev.wait(lambda end=end: in_clickhouse(engine) == end, "ClickHouse has it")
+        dev.sent_at = datetime.datetime.now(datetime.UTC)
+        status, manifest = export_by_http(dev, DAYS[0])
+        assert status["rows"] == 40 and not manifest["gaps"]
+        older = (
+            "UPDATE _append_time = _append_time - toIntervalDay(60) WHERE _offset < 25"
+        )
+        for change in (older, "MATERIALIZE TTL"):
+            engine.query(
+                f"ALTER TABLE aion.decisions {change} SETTINGS mutations_sync = 2"
+            )
+        dev.wait(lambda: in_clickhouse(engine) == 15, "the TTL has taken them")
+        status, manifest = export_by_http(dev, DAYS[0], force=True)
+        assert status["rows"] == 15
+        (gap,) = manifest["gaps"]
+        place = (gap["table"], gap["partition"], gap["first"], gap["end"])
+        assert place == ("decisions", 0, 0, 25) and gap["reason"] == "not_stored"
+        # The lake has them still.
+        status, manifest = export(dev, DAYS[0], "--source", "lake", "--force")
+        assert status["rows"] == 40 and not manifest["gaps"]
+    finally:
+        dev.end()
+        engine.kill()
+
+
+def export_by_http(
+    dev: Dev, day: datetime.datetime, **more: object
+) -> tuple[dict, dict]:
+    """Of ClickHouse, which the running process knows."""
+    start = day.replace(hour=0)
+    end = start + datetime.timedelta(days=1)
+    body = {
+        "dataset": "decisions",
+        "interval": {"start": stamp(start), "end": stamp(end)},
+        "lateness_s": int((dev.sent_at - end).total_seconds()),
+        "source": "clickhouse",
+        "wait_for_close": True,
+        **more,
+    }
+    asked = urllib.request.Request(
+        f"http://{dev.http}/v1/exports",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        status = json.load(answer)
+    while status["state"] in ("queued", "running"):
+        address = f"http://{dev.http}/v1/exports/{status['id']}?wait=30"
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            status = json.load(answer)
+    assert status["state"] == "succeeded", status
+    manifest = Path(status["manifest_uri"].removeprefix("file://"))
+    return status, json.loads(manifest.read_text())
+
+
+def in_clickhouse(engine: Engine) -> int:
+    return int(engine.query("SELECT count() FROM aion.decisions"))
 
 
 def cut(dev: Dev, topic: str, before: int) -> None:

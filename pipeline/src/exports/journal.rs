@@ -33,7 +33,7 @@ pub struct Order {
     pub canonical: serde_json::Value,
     /// The ids of the topics that were there.
     pub topic_ids: std::collections::BTreeSet<Uuid>,
-    /// Which store is read: `lake` or `clickhouse`.
+    /// Which store is read, `lake` or `clickhouse`, unless an entry names another.
     pub source: String,
     /// When, in RFC 3339.
     pub created_at: String,
@@ -78,6 +78,9 @@ pub struct Entry {
     /// What it came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Outcome>,
+    /// Which store is read from here on, where whoever asked again named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// When, in RFC 3339.
     pub at: String,
 }
@@ -140,6 +143,12 @@ impl Job {
     pub fn last(&self) -> &Entry {
         // A job is only made with an entry.
         &self.entries[self.entries.len() - 1]
+    }
+
+    /// Which store is read.
+    pub fn source(&self) -> &str {
+        let named = self.entries.iter().rev().find_map(|entry| entry.source.as_deref());
+        named.unwrap_or(&self.order.source)
     }
 
     /// The number of the next state.
@@ -277,7 +286,7 @@ impl Journal {
 
 /// A state without more to it.
 pub fn entry(state: State, attempt: u32, at: String) -> Entry {
-    Entry { state, attempt, owner: None, error: None, result: None, at }
+    Entry { state, attempt, owner: None, error: None, result: None, source: None, at }
 }
 
 /// By table.

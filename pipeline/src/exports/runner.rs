@@ -168,7 +168,7 @@ async fn claim(
                 false
             }
         };
-        if !is_wanted || exports.source(&job.order.source).is_err() {
+        if !is_wanted || exports.source(job.source()).is_err() {
             continue;
         }
         let begun = Entry {
@@ -299,7 +299,7 @@ async fn make(exports: &Exports, job: &Job, progress: &Mutex<Progress>) -> anyho
         change(&mut progress.lock().unwrap_or_else(PoisonError::into_inner));
     };
     let request = exports.request_of(job)?;
-    let source = exports.source(&job.order.source).map_err(anyhow::Error::msg)?;
+    let source = exports.source(job.source()).map_err(anyhow::Error::msg)?;
     let vectors = loop {
         match vectors(exports, job).await? {
             Ok(vectors) => break vectors,
@@ -362,7 +362,7 @@ async fn make(exports: &Exports, job: &Job, progress: &Mutex<Progress>) -> anyho
 /// The vectors of an export, once its boundary is closed and the store has every row below them; else what is missing.
 async fn vectors(exports: &Exports, job: &Job) -> anyhow::Result<Result<Vectors, String>> {
     let request = exports.request_of(job)?;
-    let source = exports.source(&job.order.source).map_err(anyhow::Error::msg)?;
+    let source = exports.source(job.source()).map_err(anyhow::Error::msg)?;
     // Many may wait for hours: neither Kafka nor the store is asked before anything can have changed.
     if let Err(early) = too_early(request.boundary(), now()) {
         return Ok(Err(early.to_string()));

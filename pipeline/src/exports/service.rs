@@ -300,10 +300,11 @@ impl Exports {
     /// Takes a request; answers how the export stands.
     pub async fn ask(&self, asked: &Asked, how: &How) -> Result<(Taken, Status), Refusal> {
         let request = self.check(asked)?;
-        let source = how.source.as_deref().unwrap_or("lake");
-        let store = self
-            .source(source)
-            .map_err(|reason| Refusal::Wrong(vec![Wrong { field: "source".to_owned(), reason }]))?;
+        let source = |name: &str| {
+            let wrong = |reason| vec![Wrong { field: "source".to_owned(), reason }];
+            self.source(name).map_err(|reason| Refusal::Wrong(wrong(reason)))
+        };
+        let named = how.source.as_deref().map(source).transpose()?;
         let tables = self.tables(&request).await.map_err(|cause| refusal_of(&cause))?;
         let topic_ids: BTreeSet<Uuid> =
             tables.iter().flat_map(|(_, logs)| logs.topic_ids.iter().copied()).collect();
@@ -316,6 +317,10 @@ impl Exports {
         if let Some(job) = known.as_ref().filter(|_| !is_new) {
             return self.answer(job).await;
         }
+        let store = match named {
+            Some(store) => store,
+            None => source(known.as_ref().map_or("lake", Job::source))?,
+        };
         check_kept(&store, &request).await?;
         if !how.wait_for_close {
             let closed = closing::close(&self.journal, &store, &tables, request.boundary()).await;
@@ -335,7 +340,8 @@ impl Exports {
                 self.journal.order(&id, &order).await?;
             }
             Some(job) => {
-                let again = entry(State::Queued, job.last().attempt, rfc3339(now()));
+                let queued = entry(State::Queued, job.last().attempt, rfc3339(now()));
+                let again = Entry { source: how.source.clone(), ..queued };
                 // Where somebody else was first, that is as good.
                 self.journal.put(&id, job.next(), &again).await?;
             }
@@ -454,7 +460,7 @@ impl Exports {
             manifest_uri: uri(MANIFEST),
             error: last.error.clone(),
             request: job.order.request.clone(),
-            source: job.order.source.clone(),
+            source: job.source().to_owned(),
             created_at: job.order.created_at.clone(),
             finished_at: last.state.is_over().then(|| last.at.clone()),
         })
