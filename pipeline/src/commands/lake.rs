@@ -166,7 +166,7 @@ async fn status(tables: &mut [(String, Upkeep)], json: bool) -> anyhow::Result<(
     if !json {
         let (files, rows) = ("files", "rows");
         say(&format!(
-            "{:<14} {:>8} {:>10} {files:>7} {:>6} {:>11} {rows:>14}  dates",
+            "{:<20} {:>8} {:>10} {files:>7} {:>6} {:>11} {rows:>14}  dates",
             "table", "version", "checkpoint", "small", "size"
         ))?;
     }
@@ -189,7 +189,7 @@ fn as_line(name: &str, status: &Status) -> String {
         None => "no rows".to_owned(),
     };
     format!(
-        "{name:<14} {:>8} {checkpoint:>10} {:>7} {:>6} {:>11} {rows:>14}  {dates}",
+        "{name:<20} {:>8} {checkpoint:>10} {:>7} {:>6} {:>11} {rows:>14}  {dates}",
         status.version,
         status.files,
         status.small_files,
