@@ -13,6 +13,7 @@
 mod answering;
 mod command;
 pub(crate) mod format;
+mod pager;
 mod prompt;
 mod remote;
 mod shell;

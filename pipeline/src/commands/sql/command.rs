@@ -16,6 +16,7 @@ Statements end with `;`, over as many lines as you like. Tab completes names.
   \d TABLE      the columns of a table, with what they mean
   \format KIND  table, csv or json
   \timing       show or hide how long answers take
+  \pset pager   whether what is longer than the screen goes through $PAGER: on, off
   \?            this help
   \q            leave (so does Ctrl-D; Ctrl-C drops what was typed, or stops a query)
 ";
@@ -40,12 +41,20 @@ pub(super) fn run<W: Write>(line: &str, shell: &mut Shell<W>) -> io::Result<Next
     match (command, argument) {
         (r"\q" | "quit" | "exit", _) => return Ok(Next::Leave),
         (r"\?" | r"\h" | "help", _) => shell.out.write_all(HELP.as_bytes())?,
-        (r"\d" | r"\dt", None) => list(shell.answering.tables(), &mut shell.out)?,
-        (r"\d", Some(name)) => describe(shell.answering.tables(), name, &mut shell.out)?,
+        (r"\d" | r"\dt", None) => shown(shell, list)?,
+        (r"\d", Some(name)) => shown(shell, |tables, out| describe(tables, name, out))?,
         (r"\timing", _) => {
             shell.timing = !shell.timing;
             let state = if shell.timing { "shown" } else { "hidden" };
             writeln!(shell.out, "times are {state}")?;
+        }
+        (r"\pset", Some("pager")) => {
+            shell.paging = match words.next() {
+                None => !shell.paging,
+                Some(state) => state == "on",
+            };
+            let state = if shell.paging { "used" } else { "not used" };
+            writeln!(shell.out, "the pager is {state}")?;
         }
         (r"\format", Some(kind)) => match Format::from_str(kind, true) {
             Ok(format) => shell.format = format,
@@ -57,7 +66,22 @@ pub(super) fn run<W: Write>(line: &str, shell: &mut Shell<W>) -> io::Result<Next
     Ok(Next::Go)
 }
 
-fn list(tables: &[TableInfo], out: &mut impl Write) -> io::Result<()> {
+/// Prints what is told of the tables, by the pager where it is long.
+fn shown<W: Write>(
+    shell: &mut Shell<W>,
+    tell: impl Fn(&[TableInfo], &mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut text = Vec::new();
+    tell(shell.answering.tables(), &mut text)?;
+    let mut out = shell.paged();
+    let written = out.write_all(&text);
+    match written.and_then(|()| out.end()) {
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe && shell.screen.is_some() => Ok(()),
+        shown => shown,
+    }
+}
+
+fn list(tables: &[TableInfo], out: &mut Vec<u8>) -> io::Result<()> {
     let width = tables.iter().map(|table| table.name.width()).max().unwrap_or_default();
     for table in tables {
         writeln!(out, "  {:width$}  {}", table.name, table.doc)?;
@@ -65,7 +89,7 @@ fn list(tables: &[TableInfo], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn describe(tables: &[TableInfo], name: &str, out: &mut impl Write) -> io::Result<()> {
+fn describe(tables: &[TableInfo], name: &str, out: &mut Vec<u8>) -> io::Result<()> {
     let Some(table) = tables.iter().find(|table| table.name == name) else {
         let names = tables.iter().map(|table| table.name.as_str());
         return match nearest(name, names) {

@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     command::{self, HELP, Next},
+    pager::Screen,
     shell::{Outcome, Shell},
 };
 
@@ -82,7 +83,9 @@ fn converse<W: Write>(
     let mut typed = String::new();
     loop {
         let prompt = if typed.is_empty() { "aion> " } else { "   -> " };
-        match editor.readline(prompt) {
+        let line = editor.readline(prompt);
+        shell.screen = screen(editor);
+        match line {
             Ok(line) if typed.is_empty() && command::is_command(&line) => {
                 remember(editor, &line);
                 if command::run(&line, shell)? == Next::Leave {
@@ -99,6 +102,12 @@ fn converse<W: Write>(
             Err(cause) => return Err(io_error(cause)),
         }
     }
+}
+
+/// The size of the terminal, which may have changed.
+fn screen(editor: &mut Editor<Names, DefaultHistory>) -> Option<Screen> {
+    let (columns, rows) = editor.dimensions()?;
+    Some(Screen { columns: columns.into(), rows: rows.into() })
 }
 
 /// Runs the statements that are complete; returns what is still being typed.

@@ -8,6 +8,7 @@ use std::{
 use super::{
     answering::{Answering, Rows},
     format::{Format, Printer, harmless_lines},
+    pager::{self, Paged, Screen},
 };
 
 /// What became of statements.
@@ -26,13 +27,17 @@ pub(super) struct Shell<W> {
     pub(super) format: Format,
     /// Whether tables end with the time that the answer took.
     pub(super) timing: bool,
+    /// Whether what is longer than the screen goes through a pager.
+    pub(super) paging: bool,
+    /// Where a person sits at a prompt.
+    pub(super) screen: Option<Screen>,
     terminal: bool,
 }
 
 impl<W: Write> Shell<W> {
     /// Prints to `out`, which is a terminal or not.
     pub(super) fn new(answering: Answering, out: W, format: Format, terminal: bool) -> Shell<W> {
-        Shell { answering, out, format, timing: true, terminal }
+        Shell { answering, out, format, timing: true, paging: true, screen: None, terminal }
     }
 
     /// Runs statements one after the other, until one fails. An error is one of printing.
@@ -55,37 +60,68 @@ impl<W: Write> Shell<W> {
             Ok(answer) => answer,
             Err(error) => return Ok(failed(&error)),
         };
-        match self.print(answer).await? {
-            Ok(rows) => {
-                if self.format == Format::Table {
-                    let count = count(rows);
-                    let time = if self.timing { took(begun.elapsed()) } else { String::new() };
-                    writeln!(self.out, "{count}{time}")?;
-                }
-                self.out.flush()?;
+        let (format, terminal) = (self.format, self.terminal);
+        let timing = self.timing.then_some(begun);
+        let mut out = self.paged();
+        let shown = match print(answer, &mut out, format, terminal).await {
+            Ok(Ok(rows)) => ended(&mut out, format, rows, timing).map(|()| Ok(())),
+            other => other.map(|answer| answer.map(drop)),
+        };
+        match shown.and_then(|shown| out.end().map(|()| shown)) {
+            Ok(Ok(())) => Ok(Outcome::Answered),
+            Ok(Err(error)) => Ok(failed(&error)),
+            // Whoever leaves the pager has seen enough.
+            Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe && self.pages() => {
                 Ok(Outcome::Answered)
             }
-            Err(error) => {
-                self.out.flush()?;
-                Ok(failed(&error))
-            }
+            Err(cause) => Err(cause),
         }
     }
 
-    async fn print(&mut self, mut answer: Rows) -> io::Result<anyhow::Result<usize>> {
-        let schema = match answer.schema() {
-            Ok(schema) => schema,
+    /// Where an answer is printed: the pager takes it once it is longer than the screen.
+    pub(super) fn paged(&mut self) -> Paged<'_, W> {
+        let wanted = self.screen.filter(|_| self.pages());
+        let wanted = wanted.and_then(|screen| Some((pager::wanted()?, screen)));
+        Paged::new(&mut self.out, wanted)
+    }
+
+    fn pages(&self) -> bool {
+        self.paging && self.terminal && self.screen.is_some()
+    }
+}
+
+async fn print(
+    mut answer: Rows,
+    out: &mut dyn Write,
+    format: Format,
+    terminal: bool,
+) -> io::Result<anyhow::Result<usize>> {
+    let schema = match answer.schema() {
+        Ok(schema) => schema,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut printer = Printer::new(out, format, terminal, schema);
+    loop {
+        match answer.next().await {
+            Ok(Some(rows)) => printer.rows(&rows)?,
+            Ok(None) => return printer.end().map(Ok),
             Err(error) => return Ok(Err(error)),
-        };
-        let mut printer = Printer::new(&mut self.out, self.format, self.terminal, schema);
-        loop {
-            match answer.next().await {
-                Ok(Some(rows)) => printer.rows(&rows)?,
-                Ok(None) => return printer.end().map(Ok),
-                Err(error) => return Ok(Err(error)),
-            }
         }
     }
+}
+
+/// The last line of a table.
+fn ended(
+    out: &mut dyn Write,
+    format: Format,
+    rows: usize,
+    begun: Option<Instant>,
+) -> io::Result<()> {
+    if format != Format::Table {
+        return Ok(());
+    }
+    let time = begun.map_or_else(String::new, |begun| took(begun.elapsed()));
+    writeln!(out, "{}{time}", count(rows))
 }
 
 fn failed(error: &anyhow::Error) -> Outcome {
