@@ -7,37 +7,38 @@
 //! Beside jobs those threads give way, by [`Settings::on_thread`]: they get what others leave of the processors.
 
 mod answer;
+mod depth;
+mod query;
+mod watched;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use aion_schemas::{catalog::Catalog, suggest::nearest};
+use aion_schemas::catalog::Catalog;
 use aion_sinks::lake::{StoreOptions, read::Snapshot};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
-    common::ParamValues,
     error::{DataFusionError, Result as PlanResult},
     execution::{
         FunctionRegistry, SessionState, SessionStateBuilder,
-        context::{SQLOptions, SessionContext},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
-    logical_expr::LogicalPlan,
-    prelude::{DataFrame, SessionConfig},
+    prelude::SessionConfig,
 };
 use tokio::{runtime::Runtime, sync::Semaphore};
 use url::Url;
 
 pub use self::answer::Answer;
+use self::query::Query;
 use crate::{
-    error::{Error, explain},
+    error::Error,
     holdings::Holdings,
     lag::LogEnds,
     lake::Lake,
-    memory::Pool,
+    memory::{Limits, Makings, Pool},
     parameters::Parameters,
     postgres::catalog,
     stored::Sources,
-    tables::{CATALOG, QueryTables, SCHEMA, TableInfo, Tables},
+    tables::{CATALOG, SCHEMA, TableInfo, Tables},
     tail::Tail,
 };
 
@@ -220,6 +221,7 @@ impl Drop for Engine {
 fn threads(settings: &Settings) -> std::io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(settings.threads.max(1)).thread_name("aion-sql").enable_all();
+    builder.thread_stack_size(depth::STACK_BYTES);
     if let Some(first) = settings.on_thread {
         builder.on_thread_start(first);
     }
@@ -241,11 +243,20 @@ fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanRes
     let options = config.options_mut();
     // Else `timestamptz '..'` would be a time without a zone.
     options.execution.time_zone = Some("UTC".to_owned());
+    options.execution.sort_spill_reservation_bytes = Limits::of(settings.memory_bytes).merge_bytes;
     // Columns that no filter needs are decoded only for rows that pass: events carry long objects.
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
     let mut state = session(runtime, config);
     for function in catalog::functions(tables) {
+        state.register_udf(Arc::new(function))?;
+    }
+    // The planner carries out some itself, such as those that say how far a `range` goes.
+    let at_once_bytes = Limits::of(settings.memory_bytes).at_once_bytes as u64;
+    let makings = Makings { at_once_bytes, counted: None };
+    let asking: Vec<_> =
+        state.scalar_functions().values().filter_map(|function| makings.of(function)).collect();
+    for function in asking {
         state.register_udf(Arc::new(function))?;
     }
     Ok(state)
@@ -257,88 +268,4 @@ fn session(runtime: Arc<RuntimeEnv>, config: SessionConfig) -> SessionState {
         .with_config(config)
         .with_runtime_env(runtime)
         .build()
-}
-
-/// One statement, before it is planned.
-struct Query {
-    state: SessionState,
-    sources: Sources,
-    tables: Arc<Tables>,
-    ends: Option<LogEnds>,
-    bounds: Bounds,
-    turns: Arc<Semaphore>,
-    sql: String,
-    parameters: Option<ParamValues>,
-}
-
-impl Query {
-    /// What the statement needs and gives; nothing of it is carried out.
-    async fn describe(&self) -> Result<Description, Error> {
-        let (_, plan) = self.logical().await?;
-        let named = plan.get_parameter_types().map_err(|cause| self.explain(cause, None))?;
-        let places = named.keys().filter_map(|name| name.strip_prefix('$')?.parse().ok());
-        let count = places.max().unwrap_or(0);
-        let parameter = |place: usize| named.get(&format!("${place}")).cloned().flatten();
-        Ok(Description {
-            parameters: (1..=count).map(parameter).collect(),
-            columns: Arc::new(plan.schema().as_arrow().clone()),
-        })
-    }
-
-    /// Plans the statement over tables of its own.
-    async fn plan(&self) -> Result<DataFrame, Error> {
-        let (context, plan) = self.logical().await?;
-        context.execute_logical_plan(plan).await.map_err(|cause| self.explain(cause, None))
-    }
-
-    /// The statement's plan, which passed the check, and where it runs.
-    async fn logical(&self) -> Result<(SessionContext, LogicalPlan), Error> {
-        let tables = self
-            .tables
-            .for_query(&self.state, &self.sources, self.ends.as_ref())
-            .map(Arc::new)
-            .map_err(|cause| self.explain(cause, None))?;
-        let context = self.context(&tables).map_err(|cause| self.explain(cause, None))?;
-        let plan = context
-            .state()
-            .create_logical_plan(&self.sql)
-            .await
-            .map_err(|cause| self.explain(cause, Some(&tables)))?;
-        let plan = match &self.parameters {
-            Some(values) => plan.with_param_values(values.clone()),
-            None => Ok(plan),
-        };
-        let plan = plan.map_err(|cause| self.explain(cause, None))?;
-        // The plan is checked before anything of it is carried out.
-        read_only().verify_plan(&plan).map_err(|cause| refused(&cause.message()))?;
-        Ok((context, plan))
-    }
-
-    fn context(&self, tables: &Arc<QueryTables>) -> PlanResult<SessionContext> {
-        Ok(SessionContext::new_with_state(tables.session(&self.state)?))
-    }
-
-    fn explain(&self, cause: DataFusionError, tables: Option<&QueryTables>) -> Error {
-        // The planner looks for a table before it takes `range(..)` for a function.
-        let is_no_function = |name: &String| !self.state.table_functions().contains_key(name);
-        if let Some(name) = tables.and_then(QueryTables::missing).filter(is_no_function) {
-            let names = || self.tables.infos().iter().map(|table| table.name.as_str());
-            return Error::UnknownTable {
-                near: nearest(&name, names()).map(str::to_owned),
-                tables: names().map(str::to_owned).collect(),
-                name,
-            };
-        }
-        explain(cause, self.bounds.memory_bytes)
-    }
-}
-
-fn read_only() -> SQLOptions {
-    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
-}
-
-/// From `DDL not supported: DropTable` to what was refused.
-fn refused(message: &str) -> Error {
-    let what = message.lines().next().unwrap_or_default().replace(" not supported: ", " ");
-    Error::ReadOnly { what: format!("{what} is refused") }
 }

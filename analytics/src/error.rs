@@ -60,7 +60,8 @@ pub enum Error {
     /// The query wanted more memory than it may have.
     #[error(
         "the query needs more than the {} MiB of memory it may have ({cause}); \
-         ask for less at once, such as fewer columns or a shorter time, or allow more",
+         ask for less at once, such as fewer columns or a shorter time, or allow more: memory_mib of [sql], or \
+         --memory where aion sql reads the lake itself",
         limit_bytes / (1024 * 1024)
     )]
     Memory {
@@ -70,7 +71,10 @@ pub enum Error {
         cause: String,
     },
     /// The query took longer than it may.
-    #[error("the query was stopped after {limit:?}; ask for less at once, or allow more")]
+    #[error(
+        "the query was stopped after {limit:?}; ask for less at once, or allow more: timeout_s of [sql], or --timeout \
+         where aion sql reads the lake itself"
+    )]
     Deadline {
         /// The bound.
         limit: Duration,

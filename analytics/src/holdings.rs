@@ -1,11 +1,10 @@
-//! The memory of rows that a query cloned from the tail: counted as the query's own until it ends.
+//! Memory that is counted as a query's own until it ends: rows that it cloned from the tail, and long constants.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::{
-    catalog::Session,
     error::Result,
-    execution::memory_pool::{MemoryConsumer, MemoryReservation},
+    execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation},
 };
 
 /// What a query holds; dropped with it.
@@ -14,9 +13,8 @@ pub(crate) struct Holdings(Mutex<Vec<MemoryReservation>>);
 
 impl Holdings {
     /// Holds so many bytes more, or fails where the queries' memory doesn't have them.
-    pub(crate) fn take(&self, state: &dyn Session, bytes: usize) -> Result<()> {
-        let consumer = MemoryConsumer::new("rows that are not committed yet");
-        let reservation = consumer.register(&state.runtime_env().memory_pool);
+    pub(crate) fn take(&self, pool: &Arc<dyn MemoryPool>, what: &str, bytes: usize) -> Result<()> {
+        let reservation = MemoryConsumer::new(what).register(pool);
         reservation.try_grow(bytes)?;
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(reservation);
         Ok(())

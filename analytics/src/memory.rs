@@ -4,6 +4,14 @@
 //! can't have what is left. A sort that holds all of its share would leave nothing to whoever merges sorted rows behind it,
 //! and that one can neither wait nor go to files: the query would fail though it is one that spills.
 
+mod compact;
+mod growth;
+mod guarded;
+mod held;
+mod pieces;
+mod reckoning;
+mod sizes;
+
 use std::{
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,6 +21,46 @@ use datafusion::{
     common::{DataFusionError, Result},
     execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
 };
+
+pub(crate) use self::{growth::Makings, guarded::guarded, sizes::of_rows};
+
+/// What is made at a time, of all the memory that there is for queries. The pool doesn't count it: it is gone, or counted by
+/// whoever keeps it, before the next.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "units stand last in names")]
+pub(crate) struct Limits {
+    /// What a function may make of the rows that it gets at once.
+    pub(crate) at_once_bytes: usize,
+    /// What a projection makes at once, where rows are shorter.
+    pub(crate) piece_bytes: usize,
+    /// A row.
+    pub(crate) row_bytes: usize,
+    /// What a sort keeps back, to merge what it has put on disk.
+    pub(crate) merge_bytes: usize,
+}
+
+/// What can be made at once however little memory there is: a batch of short texts is no less.
+const LEAST_BYTES: usize = 4 << 20;
+
+impl Limits {
+    /// Of so much for all.
+    pub(crate) fn of(memory_bytes: usize) -> Limits {
+        Limits {
+            at_once_bytes: (memory_bytes / 16).max(LEAST_BYTES),
+            piece_bytes: memory_bytes / 64,
+            row_bytes: (memory_bytes / 8).max(LEAST_BYTES),
+            merge_bytes: (memory_bytes / 32).min(10 << 20),
+        }
+    }
+
+    /// A row is longer than one may be.
+    pub(crate) fn too_long(&self, bytes: usize) -> DataFusionError {
+        DataFusionError::ResourcesExhausted(format!(
+            "a row has {bytes} bytes, of {} that one may have",
+            self.row_bytes
+        ))
+    }
+}
 
 /// The pool.
 #[derive(Debug)]

@@ -24,8 +24,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::Query;
-use crate::error::Error;
+use super::{query::Query, watched::Until};
+use crate::{
+    error::Error,
+    memory::{Limits, guarded, of_rows},
+};
 
 /// Batches that wait for whoever asked; the query waits beyond that.
 const BATCHES_WAITING: usize = 2;
@@ -40,7 +43,7 @@ pub struct Answer {
 }
 
 #[derive(Debug)]
-enum Message {
+pub(super) enum Message {
     Rows(RecordBatch),
     Failed(Error),
     Done,
@@ -97,7 +100,8 @@ async fn run(
 ) {
     let limit = query.bounds.deadline;
     let deadline = Instant::now() + limit;
-    let begun = timeout_at(deadline, begin(&query)).await;
+    let until = Until { deadline, limit, client: rows.clone() };
+    let begun = timeout_at(deadline, begin(&query, &until)).await;
     // Whoever asked may be gone; then this task is being aborted too.
     let (stream, _turn) = match begun.unwrap_or(Err(Error::Deadline { limit })) {
         Ok(begun) => begun,
@@ -115,28 +119,30 @@ async fn run(
     drop(rows.send(last).await);
 }
 
-async fn begin(query: &Query) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), Error> {
+async fn begin(
+    query: &Query,
+    until: &Until,
+) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), Error> {
     let turn = Arc::clone(&query.turns).acquire_owned().await;
     let turn = turn.map_err(|_| Error::Internal("the engine is closing".into()))?;
     let explain = |cause| query.explain(cause, None);
-    let frame = query.plan().await?;
-    let context = Arc::new(frame.task_ctx());
-    let plan = frame.create_physical_plan().await.map_err(explain)?;
-    let plan = yielding(plan).map_err(explain)?;
+    let (plan, context) = query.physical().await?;
+    let plan = yielding(plan, until).map_err(explain)?;
+    let plan = guarded(plan, Limits::of(query.bounds.memory_bytes)).map_err(explain)?;
     let rows = execute_stream(plan, context).map_err(explain)?;
     Ok((rows, turn))
 }
 
-/// Has every join let others run after some batches. A few rows become many there, and what takes them all
-/// without giving any would never look up: neither its deadline nor its client could stop it, and its thread
-/// would be nobody else's.
-fn yielding(plan: Arc<dyn ExecutionPlan>) -> PlanResult<Arc<dyn ExecutionPlan>> {
+/// Has every join let others run after some batches, and look up while it compares. A few rows become many there, and
+/// what takes them all without giving any would never look up: neither its deadline nor its client could stop it, and its
+/// thread would be nobody else's.
+fn yielding(plan: Arc<dyn ExecutionPlan>, until: &Until) -> PlanResult<Arc<dyn ExecutionPlan>> {
     let wrapped = plan.transform_up(|node| {
-        Ok(if node.name().ends_with("JoinExec") {
-            Transformed::yes(Arc::new(CooperativeExec::new(node)) as _)
-        } else {
-            Transformed::no(node)
-        })
+        if !node.name().ends_with("JoinExec") {
+            return Ok(Transformed::no(node));
+        }
+        let join = until.watched(node)?.data;
+        Ok(Transformed::yes(Arc::new(CooperativeExec::new(join)) as _))
     });
     wrapped.map(|wrapped| wrapped.data)
 }
@@ -146,11 +152,32 @@ async fn pass_on(
     query: &Query,
     rows: &mpsc::Sender<Message>,
 ) -> Result<(), Error> {
+    let limits = Limits::of(query.bounds.memory_bytes);
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(|cause| query.explain(cause, None))?;
-        if rows.send(Message::Rows(batch)).await.is_err() {
-            break;
+        for piece in pieces(&batch, &limits).map_err(|cause| query.explain(cause, None))? {
+            if rows.send(Message::Rows(piece)).await.is_err() {
+                return Ok(());
+            }
         }
     }
     Ok(())
+}
+
+/// Rows as they are sent on: as many at once as their length allows. Whoever asked writes them down some times over.
+fn pieces(batch: &RecordBatch, limits: &Limits) -> PlanResult<Vec<RecordBatch>> {
+    let (rows, bytes) = (batch.num_rows(), of_rows(batch));
+    if bytes <= limits.piece_bytes {
+        return Ok(vec![batch.clone()]);
+    }
+    if rows == 1 {
+        return if bytes > limits.row_bytes {
+            Err(limits.too_long(bytes))
+        } else {
+            Ok(vec![batch.clone()])
+        };
+    }
+    let mut halves = pieces(&batch.slice(0, rows / 2), limits)?;
+    halves.extend(pieces(&batch.slice(rows / 2, rows - rows / 2), limits)?);
+    Ok(halves)
 }

@@ -51,7 +51,8 @@ pub(super) fn scan(
     if batches.is_empty() {
         return Ok(None);
     }
-    holdings.take(state, batches.iter().map(RecordBatch::get_array_memory_size).sum())?;
+    let bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    holdings.take(&state.runtime_env().memory_pool, "rows that are not committed yet", bytes)?;
     let source = MemorySourceConfig::try_new(&[batches], schema, None)?;
     Ok(Some(DataSourceExec::from_data_source(source)))
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aion_analytics::{Engine, Error};
 
-use crate::lake::{TestLake, ask, decision, number};
+use crate::lake::{TestLake, ask, decision, number, shown};
 
 #[tokio::test]
 async fn a_query_beyond_its_memory_fails_with_advice() {
@@ -52,6 +52,70 @@ async fn a_reader_that_goes_away_stops_the_query() {
     drop(answer);
     // The only thread is free again.
     assert_eq!(number(&engine, "select 1").await, 1);
+}
+
+/// It compares each row with each in one go, and finds nothing.
+const ENDLESS_JOIN: &str = "select count(*) from range(0, 3000000) a join range(0, 3000000) b \
+                            on a.value + b.value = -1";
+
+#[tokio::test]
+async fn a_join_that_finds_nothing_ends_in_its_time_and_leaves_the_thread_to_others() {
+    let mut settings = TestLake::new().settings();
+    settings.threads = 1;
+    settings.deadline = Duration::from_secs(5);
+    let engine = Engine::open(settings).unwrap();
+    let begun = Instant::now();
+    let join = async {
+        let error = ask(&engine, ENDLESS_JOIN).await.unwrap_err();
+        assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
+        begun.elapsed()
+    };
+    let other = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(number(&engine, "select 1").await, 1);
+        begun.elapsed()
+    };
+    let (join, other) = tokio::join!(join, other);
+    assert!(other < Duration::from_secs(4), "the other query waited for the join: {other:?}");
+    assert!(join < Duration::from_secs(10), "{join:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_stops_a_join_that_finds_nothing() {
+    let mut settings = TestLake::new().settings();
+    settings.queries = 1;
+    let engine = Engine::open(settings).unwrap();
+    let answer = engine.query(ENDLESS_JOIN).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(answer);
+    // Its turn is free again.
+    let begun = Instant::now();
+    assert_eq!(number(&engine, "select 1").await, 1);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+/// What is folded at planning, what is made at run time, and what is kept of many rows.
+#[tokio::test]
+async fn what_makes_much_out_of_little_is_refused_by_name() {
+    let mut settings = TestLake::new().settings();
+    settings.memory_bytes = 32 << 20;
+    let engine = Engine::open(settings).unwrap();
+    for (sql, named) in [
+        ("select repeat('x', 100000000)", "repeat makes"),
+        ("select max(repeat(cast(value as varchar), 10000)) from range(0, 9000)", "repeat of 8192"),
+        ("select lpad('x', 100000000)", "lpad makes"),
+        ("select range(0, 100000000)", "range makes"),
+        ("select sum(value) over (), repeat('x', 100) from range(0, 9000000)", "kept until all"),
+    ] {
+        let error = ask(&engine, sql).await.unwrap_err();
+        assert!(matches!(error, Error::Memory { .. }), "{sql}: {error:?}");
+        assert!(error.to_string().contains(named), "{sql}: {error}");
+    }
+    // Worked out while it is planned; what can't be isn't a number.
+    assert!(ask(&engine, "select * from range(0, length(repeat('x', 100000000)))").await.is_err());
+    let long = "select count(*), sum(length(t)) from \
+                (select repeat(cast(value as varchar), 3000) as t from range(10, 100)) x";
+    assert!(shown(&engine, long).await.contains("| 90       | 540000"));
 }
 
 #[tokio::test]

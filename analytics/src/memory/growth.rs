@@ -1,0 +1,190 @@
+//! Functions that make much out of little, such as `repeat(name, 1000000)`: what they would make is reckoned before
+//! they make it, and refused where it is too much at once.
+//!
+//! What a function makes of constants alone is counted as the query's until it ends.
+//! Deliberately absent: functions whose values are about as long as those that they get.
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::{
+    common::{
+        DataFusionError, Result,
+        tree_node::{Transformed, TreeNode},
+    },
+    execution::memory_pool::MemoryPool,
+    logical_expr::{
+        ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+        ScalarUDFImpl, Signature,
+        expr::ScalarFunction,
+        interval_arithmetic::Interval,
+        simplify::{ExprSimplifyResult, SimplifyContext},
+        sort_properties::{ExprProperties, SortProperties},
+    },
+};
+
+use super::{reckoning::Growth, sizes::of_argument};
+use crate::holdings::Holdings;
+
+/// Constants beyond this are counted.
+const COUNTED_BYTES: u64 = 64 << 10;
+
+/// What a query's functions may make.
+#[derive(Clone, Debug)]
+pub(crate) struct Makings {
+    /// At once: of the rows that are looked at together.
+    pub(crate) at_once_bytes: u64,
+    /// Where constants are counted.
+    pub(crate) counted: Option<(Arc<Holdings>, Arc<dyn MemoryPool>)>,
+}
+
+impl Makings {
+    /// The same function, which asks first; `None` for one that makes no more than it gets.
+    pub(crate) fn of(&self, function: &ScalarUDF) -> Option<ScalarUDF> {
+        let growth = Growth::of(function.name())?;
+        let inner = match function.inner().downcast_ref::<Asking>() {
+            Some(known) => known.inner.clone(),
+            None => function.clone(),
+        };
+        Some(ScalarUDF::new_from_impl(Asking { inner, growth, makings: self.clone() }))
+    }
+
+    /// The same plan with functions that ask first.
+    pub(crate) fn within(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let asks = |expression: Expr| {
+            expression.transform_up(|one| {
+                let Expr::ScalarFunction(ScalarFunction { func, args }) = &one else {
+                    return Ok(Transformed::no(one));
+                };
+                let Some(asking) = self.of(func) else { return Ok(Transformed::no(one)) };
+                let call = ScalarFunction::new_udf(Arc::new(asking), args.clone());
+                Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            })
+        };
+        let plan = plan.transform_up_with_subqueries(|node| node.map_expressions(asks));
+        plan.map(|plan| plan.data)
+    }
+
+    fn check(&self, function: &str, rows: usize, bytes: u128) -> Result<()> {
+        if bytes <= u128::from(self.at_once_bytes) {
+            return Ok(());
+        }
+        let of = if rows == 1 { String::new() } else { format!(" of {rows} rows") };
+        Err(DataFusionError::ResourcesExhausted(format!(
+            "{function}{of} makes {bytes} bytes, of {} that can be made at once",
+            self.at_once_bytes
+        )))
+    }
+}
+
+/// Whether a function is one of those.
+pub(super) fn asks(function: &ScalarUDF) -> bool {
+    function.inner().is::<Asking>()
+}
+
+/// A function that asks before it makes anything.
+struct Asking {
+    inner: ScalarUDF,
+    growth: Growth,
+    makings: Makings,
+}
+
+/// Some errors show the function.
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl PartialEq for Asking {
+    fn eq(&self, other: &Asking) -> bool {
+        self.inner == other.inner
+    }
+}
+
+impl Eq for Asking {}
+
+impl Hash for Asking {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Asking {
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let constant = args.args.iter().all(|one| matches!(one, ColumnarValue::Scalar(_)));
+        let rows = if constant { 1 } else { args.number_rows };
+        self.makings.check(self.name(), rows, self.growth.bytes(&args.args, rows)?)?;
+        let made = self.inner.invoke_with_args(args)?;
+        if let (ColumnarValue::Scalar(_), Some((holdings, pool))) = (&made, &self.makings.counted) {
+            let bytes = of_argument(&made)?.at(0);
+            if bytes > COUNTED_BYTES {
+                holdings.take(pool, "constants that functions make", bytes as usize)?;
+            }
+        }
+        Ok(made)
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        self.inner.schema_name(args)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        self.inner.return_field_from_args(args)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.inner.is_strict()
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.inner.inner().simplify(args, info)
+    }
+
+    fn conditional_arguments<'a>(
+        &self,
+        args: &'a [Expr],
+    ) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        self.inner.inner().conditional_arguments(args)
+    }
+
+    fn short_circuits(&self) -> bool {
+        self.inner.short_circuits()
+    }
+
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
+        self.inner.evaluate_bounds(inputs)
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        self.inner.output_ordering(inputs)
+    }
+
+    fn preserves_lex_ordering(&self, inputs: &[ExprProperties]) -> Result<bool> {
+        self.inner.preserves_lex_ordering(inputs)
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(types)
+    }
+}
