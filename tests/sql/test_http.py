@@ -144,6 +144,44 @@ def test_parameters_and_problems(live):
     assert post(live, {"querry": "select 1"})[0] == 400
 
 
+def test_a_list_is_a_parameter(live):
+    routes = [
+        row["route"] for row in rows(live, "select distinct route from decisions")
+    ]
+    some = routes[:2] or routes
+    below = "_offset < 20"
+    written = ", ".join(f"'{route}'" for route in some)
+    where = f"from decisions where {below} and route"
+    (wanted,) = rows(live, f"select count(*) as n {where} in ({written})")
+    (rest,) = rows(live, f"select count(*) as n {where} not in ({written})")
+    assert wanted["n"] > 0
+    for condition, found in [
+        ("in ($1)", wanted),
+        ("= any($1)", wanted),
+        ("not in ($1)", rest),
+        ("<> all($1)", rest),
+    ]:
+        query = f"select count(*) as n {where} {condition}"
+        assert rows(live, query, [some]) == [found], condition
+    named = f"select count(*) as n {where} = any($routes)"
+    assert rows(live, named, {"routes": some}) == [wanted]
+    # Numbers, of both kinds, times, and nothing.
+    numbers = "select value as v from range(0, 5) where value in ($1)"
+    assert [row["v"] for row in rows(live, numbers, [[3, 1.0, 7]])] == [1, 3]
+    assert rows(live, numbers, [[]]) == []
+    assert [
+        row["v"] for row in rows(live, numbers.replace("($1)", "($1, $2)"), [[1], 4])
+    ] == [1, 4]
+    times = "select count(*) as n from decisions where timestamp = any($1)"
+    (moment,) = rows(
+        live, f"select timestamp as t from decisions where {below} limit 1"
+    )
+    assert rows(live, times, [[moment["t"], "2020-01-01T00:00:00Z"]])[0]["n"] >= 1
+    for wrong in ([[1, "a"]], [[[1]]], [{"a": 1}]):
+        status, _, body = post(live, {"query": numbers, "parameters": wrong})
+        assert status == 400, body
+
+
 def test_an_answer_that_is_too_long_is_never_taken_for_a_whole_one(live):
     status, _, body = post(live, {"query": LARGE, "max_rows": 10})
     assert status == 422 and b"more than 10 rows" in body

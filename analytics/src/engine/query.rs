@@ -23,6 +23,7 @@ use crate::{
     error::{Error, explain},
     lag::LogEnds,
     memory::{Limits, Makings},
+    parameters::filled_in,
     stored::Sources,
     tables::{QueryTables, Tables},
 };
@@ -119,7 +120,7 @@ impl Query {
             .await
             .map_err(|cause| self.explain(cause, Some(&tables)))?;
         let plan = match &self.parameters {
-            Some(values) => plan.with_param_values(values.clone()),
+            Some(values) => filled_in(plan, values),
             None => Ok(plan),
         };
         let plan = plan.map_err(|cause| self.explain(cause, None))?;
