@@ -5,11 +5,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use aion_kafka::{Admin, Connection, Isolation, Spot, TopicIdentity, TopicPartition};
+use aion_kafka::{Admin, Connection, Isolation, Producer, Spot, TopicIdentity, TopicPartition};
 use aion_schemas::{
     catalog::Catalog,
     log::{Offset, Stream},
 };
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Done, Engine, store::write};
 use crate::webhooks::{
@@ -32,6 +33,14 @@ pub(super) struct Births {
     /// Births that were written and aren't read yet.
     open: HashSet<Arc<str>>,
     subscribed: Vec<String>,
+}
+
+/// A birth that isn't written yet.
+#[derive(Debug)]
+struct Missing {
+    endpoint: Arc<str>,
+    patterns: Vec<String>,
+    new: Vec<TopicIdentity>,
 }
 
 /// What the cluster says.
@@ -156,28 +165,17 @@ impl Engine {
                         && !any_matches(&before, &one.topic, &catalog)
                 };
                 let new: Vec<_> = topics.iter().filter(is_new).cloned().collect();
-                missing.push((Arc::clone(id), endpoint.patterns.clone(), new));
+                let (endpoint, patterns) = (Arc::clone(id), endpoint.patterns.clone());
+                missing.push(Missing { endpoint, patterns, new });
             }
         }
-        for (endpoint, patterns, new) in missing {
-            self.births.open.insert(Arc::clone(&endpoint));
+        if !missing.is_empty() {
+            self.births.open.extend(missing.iter().map(|one| Arc::clone(&one.endpoint)));
             let (connection, done) = (self.settings.connection.clone(), self.done.clone());
             let producer = Arc::clone(&self.producer);
+            // One question for all of them: there may be a thousand.
             tokio::task::spawn_blocking(move || {
-                let born = ends(&connection, &new);
-                let written = {
-                    let endpoint = Arc::clone(&endpoint);
-                    move |outcome| Done::BirthWritten { endpoint, outcome }
-                };
-                match born {
-                    Err(cause) => drop(done.send(written(Err(cause.to_string())))),
-                    Ok(topics) => {
-                        let birth =
-                            Control::Birth { endpoint: Arc::clone(&endpoint), patterns, topics };
-                        let value = serde_json::to_vec(&birth).unwrap_or_default();
-                        write((&producer, &done), (CONTROL, &endpoint), &value, written);
-                    }
-                }
+                give_birth(&connection, missing, (&producer, &done));
             });
         }
     }
@@ -233,8 +231,40 @@ fn discover(
     Ok(Discovered { policy: 0, topics, ends, cursor_ends, control_end, letters })
 }
 
+/// Writes births, with the ends that the logs have now.
+fn give_birth(
+    connection: &Connection,
+    missing: Vec<Missing>,
+    (producer, done): (&Producer, &UnboundedSender<Done>),
+) {
+    let mut topics: Vec<&TopicIdentity> = missing.iter().flat_map(|one| &one.new).collect();
+    topics.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
+    topics.dedup_by(|a, b| a.topic == b.topic);
+    let born = ends(connection, &topics).map_err(|cause| cause.to_string());
+    for Missing { endpoint, patterns, new } in missing {
+        let name = Arc::clone(&endpoint);
+        let written = move |outcome| Done::BirthWritten { endpoint: name, outcome };
+        match &born {
+            Err(cause) => drop(done.send(written(Err(cause.clone())))),
+            Ok(born) => {
+                let is_new = |one: &&Born| new.iter().any(|new| new.topic == one.topic);
+                let topics = born.iter().filter(is_new).cloned().collect();
+                let birth = Control::Birth { endpoint: Arc::clone(&endpoint), patterns, topics };
+                let value = serde_json::to_vec(&birth).unwrap_or_default();
+                write((producer, done), (CONTROL, &endpoint), &value, written);
+            }
+        }
+    }
+}
+
 /// The ends of topics.
-fn ends(connection: &Connection, topics: &[TopicIdentity]) -> Result<Vec<Born>, aion_kafka::Error> {
+fn ends(
+    connection: &Connection,
+    topics: &[&TopicIdentity],
+) -> Result<Vec<Born>, aion_kafka::Error> {
+    if topics.is_empty() {
+        return Ok(Vec::new());
+    }
     let admin = Admin::open(connection, WAIT)?;
     let mut born = Vec::with_capacity(topics.len());
     for topic in topics {
