@@ -64,6 +64,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const POLICY: &str = "policies/webhooks.yaml";
 /// The broker in this process doesn't compact: cursors are stored seldom.
 const WEBHOOKS_FLUSH: Duration = Duration::from_secs(2);
+/// It has few topics, and whoever makes one waits for what comes of it.
+const WEBHOOKS_LOOK: Duration = Duration::from_secs(1);
 /// Beside PostgreSQL's own port, which may be taken.
 const POSTGRES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5433);
 const DRAIN: Duration = Duration::from_secs(30);
@@ -272,7 +274,8 @@ fn exports(folder: &DataFolder) -> anyhow::Result<exports::Settings> {
 fn webhooks(args: &DevArgs) -> Option<WebhooksConfig> {
     let policy = &args.webhooks;
     let is_wanted = !args.no_webhooks && (policy.exists() || policy != Path::new(POLICY));
-    is_wanted.then(|| WebhooksConfig { policy: policy.clone(), flush: WEBHOOKS_FLUSH })
+    let (flush, look) = (WEBHOOKS_FLUSH, WEBHOOKS_LOOK);
+    is_wanted.then(|| WebhooksConfig { policy: policy.clone(), flush, look })
 }
 
 /// The ClickHouse server that somebody wants to try.
