@@ -53,7 +53,7 @@ use self::{gateway::Gateway, log::Log, metrics::Counters, records::Records, targ
 use crate::{
     access::Access,
     exit::{Exit, Failure},
-    webhooks::{address::Net, client::Authorities, secret::Secret},
+    webhooks::{address::Net, client::Network, secret::Secret},
 };
 
 /// The topic of commands.
@@ -120,7 +120,7 @@ impl Inbound {
             return Err(Failure::new(Exit::Usage, what));
         }
         let failed = |cause: String| Failure::new(Exit::Usage, format!("[inbound]: {cause}"));
-        let target = Target::open(&config.to, &Authorities::of_system()).map_err(failed)?;
+        let target = Target::open(&config.to, &Network::of_system()).map_err(failed)?;
         let kafka = |cause: aion_kafka::Error| failed(cause.to_string());
         let producer = Producer::open(&config.connection, "aion-inbound").map_err(kafka)?;
         let reading = CancellationToken::new();

@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::metrics::families;
 use self::{
-    client::Authorities,
+    client::Network,
     engine::{Engine, Settings},
     payload::Payloads,
     policy::Policy,
@@ -144,7 +144,7 @@ async fn keep(
     statuses: Statuses,
     shutdown: CancellationToken,
 ) {
-    let authorities = Authorities::of_system();
+    let network = Network::of_system();
     while !shutdown.is_cancelled() {
         let trouble = match cursors(around.connection.clone()).await {
             Err(cause) => cause,
@@ -159,7 +159,7 @@ async fn keep(
                 };
                 let registry = around.registry.clone();
                 let payloads = Arc::new(Payloads::new(Arc::clone(&around.catalog), registry));
-                let with = (authorities.clone(), statuses.clone());
+                let with = (network.clone(), statuses.clone());
                 match Engine::open(settings, payloads, with, cursors) {
                     Err(cause) => cause.to_string(),
                     Ok((engine, ears)) => {

@@ -21,7 +21,7 @@ use super::{
     records::Records,
 };
 use crate::webhooks::{
-    client::{Answer, Authorities, Client},
+    client::{Answer, Client, Network},
     policy::{Endpoint, Tls},
     schedule::Retry,
     secret::Secret,
@@ -79,7 +79,7 @@ const CONFLICTS: u32 = 12;
 
 impl Target {
     /// Connects to nobody yet.
-    pub fn open(to: &To, authorities: &Authorities) -> Result<Target, String> {
+    pub fn open(to: &To, network: &Network) -> Result<Target, String> {
         let To::Http { url, secrets, timeout, allow_private, ca } = to else {
             let To::Topic(topic) = to else { return Err("nobody to dispatch to".to_owned()) };
             return Ok(Target::Topic(topic.clone()));
@@ -100,7 +100,7 @@ impl Target {
             tls: Tls { ca: ca.clone(), identity: None },
             allow_private: allow_private.clone(),
         };
-        let client = Box::new(Client::open(&endpoint, authorities)?);
+        let client = Box::new(Client::open(&endpoint, network)?);
         Ok(Target::Http { client, secrets: secrets.clone(), timeout: *timeout })
     }
 

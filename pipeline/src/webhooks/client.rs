@@ -13,28 +13,29 @@
 //! by what is dialled, so a name that changes between two looks changes nothing.
 
 mod connect;
+mod connections;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::Full;
+use hyper::{body::Incoming, client::conn::TrySendError};
 use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::Client as Pool,
-    rt::{TokioExecutor, TokioTimer},
-};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls;
+use tower_service::Service;
+use url::Url;
 
-use self::connect::{Names, VettedConnector};
+use self::{
+    connect::{Names, VettedConnector},
+    connections::{Broken, Connection, Connections, Outgoing},
+    tls::Authorities,
+};
 use super::{policy::Endpoint, schedule::retry_after};
-
-pub use self::tls::Authorities;
 
 /// What is read of an answer's body.
 pub const BODY_BYTES: usize = 4 << 10;
@@ -42,8 +43,6 @@ pub const BODY_BYTES: usize = 4 << 10;
 const HEAD_BYTES: usize = 64 << 10;
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How long a connection that nobody uses is kept.
-const IDLE: Duration = Duration::from_secs(30);
 /// How long the rest of an answer is waited for that is decided already, so that its connection can be used
 /// again.
 const REST: Duration = Duration::from_millis(500);
@@ -70,65 +69,124 @@ pub enum Answer {
     Failed(String),
 }
 
-/// The connections to one endpoint.
+/// What the clients of all endpoints share.
 #[derive(Clone, Debug)]
-pub struct Client {
-    pool: Pool<HttpsConnector<VettedConnector>, Full<Bytes>>,
-    uri: Uri,
+pub struct Network {
+    authorities: Authorities,
+    connections: Arc<Connections>,
+}
+
+impl Network {
+    /// With the authorities of the system.
+    pub fn of_system() -> Network {
+        let connections = Arc::new(Connections::new(connections::MOST));
+        Network { authorities: Authorities::of_system(), connections }
+    }
+}
+
+/// The way to one endpoint.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Way>);
+
+#[derive(Debug)]
+struct Way {
+    connector: HttpsConnector<VettedConnector>,
+    /// Whom to connect to.
+    url: Uri,
+    /// What is asked for, and of whom.
+    path: Uri,
+    host: HeaderValue,
     timeout: Duration,
+    connections: Arc<Connections>,
+    /// The client's number among those whose connections are kept.
+    number: u64,
 }
 
 impl Client {
     /// Reads the certificates that the entry names. Connects to nobody yet.
-    pub fn open(endpoint: &Endpoint, authorities: &Authorities) -> Result<Client, String> {
-        Client::with(endpoint, authorities, Names::System)
+    pub fn open(endpoint: &Endpoint, network: &Network) -> Result<Client, String> {
+        Client::with(endpoint, network, Names::System)
     }
 
-    fn with(
-        endpoint: &Endpoint,
-        authorities: &Authorities,
-        names: Names,
-    ) -> Result<Client, String> {
-        let uri = endpoint.url.as_str().parse();
-        let uri = uri.map_err(|cause| format!("url {}: {cause}", endpoint.url))?;
+    fn with(endpoint: &Endpoint, network: &Network, names: Names) -> Result<Client, String> {
+        let wrong = |cause: &dyn std::fmt::Display| format!("url {}: {cause}", endpoint.url);
+        let url: Uri = endpoint.url.as_str().parse().map_err(|cause| wrong(&cause))?;
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
         let connector = VettedConnector {
             names,
             private: Arc::from(endpoint.allow_private.as_slice()),
             timeout: CONNECT.min(endpoint.timeout),
         };
         let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls::config(&endpoint.tls, authorities)?)
+            .with_tls_config(tls::config(&endpoint.tls, &network.authorities)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(endpoint.max_in_flight)
-            .http1_max_buf_size(HEAD_BYTES)
-            .build(https);
-        Ok(Client { pool, uri, timeout: endpoint.timeout })
+        Ok(Client(Arc::new(Way {
+            connector: https,
+            path: path.parse().map_err(|cause| wrong(&cause))?,
+            host: host(&endpoint.url).parse().map_err(|cause| wrong(&cause))?,
+            url,
+            timeout: endpoint.timeout,
+            connections: Arc::clone(&network.connections),
+            number: network.connections.client(),
+        })))
     }
 
     /// Sends one request; the answer comes within the time-out of the entry.
     pub async fn send(&self, headers: HeaderMap, body: Bytes) -> Answer {
-        let mut request = Request::new(Full::new(body));
+        let Client(way) = self;
+        let mut request = Outgoing::new(Full::new(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = way.path.clone();
         *request.headers_mut() = headers;
-        let deadline = Instant::now() + self.timeout;
-        match timeout_at(deadline, self.pool.request(request)).await {
+        request.headers_mut().insert(header::HOST, way.host.clone());
+        let deadline = Instant::now() + way.timeout;
+        match timeout_at(deadline, way.exchange(request)).await {
             Err(_) => Answer::Failed("no answer in time".to_owned()),
-            Ok(Err(cause)) => Answer::Failed(innermost(&cause)),
-            Ok(Ok(answer)) => {
+            Ok(Err(cause)) => Answer::Failed(innermost(&*cause)),
+            Ok(Ok((mut connection, answer))) => {
                 let (head, body) = answer.into_parts();
                 // The status is the answer. A body that comes slowly delays nothing but its own connection.
                 let left = deadline.saturating_duration_since(Instant::now()).min(REST);
-                let text = timeout(left, beginning(body)).await.unwrap_or_default();
+                let mut text = Vec::new();
+                if timeout(left, connection.finish(body, &mut text)).await == Ok(true) {
+                    way.connections.put(way.number, connection);
+                }
                 judge(head.status, &head.headers, &text)
             }
         }
     }
+}
+
+impl Way {
+    /// Sends a request over a connection that was kept, or over a new one.
+    async fn exchange(
+        &self,
+        mut request: Outgoing,
+    ) -> Result<(Connection, hyper::Response<Incoming>), Broken> {
+        while let Some(mut kept) = self.connections.take(self.number) {
+            match kept.send(request).await {
+                Ok(answer) => return Ok((kept, answer)),
+                Err(mut cause) => match cause.take_message() {
+                    // The receiver had closed it.
+                    Some(unsent) => request = unsent,
+                    None => return Err(cause.into_error().into()),
+                },
+            }
+        }
+        let open = self.connections.opening();
+        let stream = self.connector.clone().call(self.url.clone()).await?;
+        let mut connection = Connection::over(stream, open).await?;
+        let answer = connection.send(request).await.map_err(TrySendError::into_error)?;
+        Ok((connection, answer))
+    }
+}
+
+/// The host as the header of that name has it.
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
@@ -141,20 +199,6 @@ fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
     let asked = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = asked.and_then(|value| retry_after(value, std::time::SystemTime::now()));
     Answer::Refused { status: status.as_u16(), retry_after, excerpt: excerpt(body) }
-}
-
-/// What is read of a body: the bytes as they were sent, never decompressed.
-async fn beginning(mut body: Incoming) -> Vec<u8> {
-    let mut read = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        let Ok(chunk) = frame.into_data() else { continue };
-        let room = BODY_BYTES - read.len();
-        read.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if chunk.len() > room {
-            break; // The connection is closed with it.
-        }
-    }
-    read
 }
 
 /// Text of a stranger, fit for one line.

@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     births::Births,
     deleted::Deleted,
-    lane::{Key, Working},
+    lane::{Key, Working, most_holes},
     leaving::Leaving,
     ownership::{Granted, Waiting},
     pump::Answered,
@@ -53,8 +53,8 @@ use self::{
 };
 use super::{
     breaker::Breaker,
-    client::{Authorities, Client},
-    cursor::Millis,
+    client::{Client, Network},
+    cursor::{MAX_HOLES, Millis},
     fetch::{Fetcher, Found},
     own::Own,
     payload::Payloads,
@@ -75,11 +75,11 @@ const BURST: usize = 256;
 const LINGER_MS: &str = "50";
 /// Deliveries under way at once: half of them for whoever has something, half in equal shares, so that nobody
 /// is held up by those who hang. Each has a connection.
-const IN_FLIGHT: usize = 2_048;
+const IN_FLIGHT: usize = 1_024;
 /// Bytes of records that are kept for holes; beyond them a hole's record is read again.
-const HELD_BYTES: usize = 64 << 20;
-/// Bytes of all shelves.
-const SHELF_BYTES: usize = 64 << 20;
+const HELD_BYTES: usize = 32 << 20;
+/// Bytes of all shelves, and once more of what lies before them.
+const SHELF_BYTES: usize = 32 << 20;
 /// The size of one shelf.
 const SHELF: std::ops::RangeInclusive<usize> = (128 << 10)..=(8 << 20);
 
@@ -161,7 +161,7 @@ enum Done {
 /// The engine.
 pub struct Engine {
     settings: Settings,
-    authorities: Authorities,
+    network: Network,
     payloads: Arc<Payloads>,
     producer: Arc<Producer>,
     tail: Tail,
@@ -184,6 +184,8 @@ pub struct Engine {
     /// Partitions that may have to be read on.
     demands: Vec<Key>,
     held_bytes: usize,
+    /// Of one cursor, by what all together had when that was looked at last.
+    most_holes: usize,
     /// Deliveries under way, of all endpoints.
     in_flight: usize,
     last_number: u64,
@@ -208,7 +210,7 @@ impl Engine {
     pub fn open(
         settings: Settings,
         payloads: Arc<Payloads>,
-        (authorities, statuses): (Authorities, Statuses),
+        (network, statuses): (Network, Statuses),
         cursors: usize,
     ) -> Result<(Engine, Ears), Error> {
         let (told_in, told) = mpsc::unbounded_channel();
@@ -230,7 +232,7 @@ impl Engine {
             )?,
             own: Own::start(&settings.connection, cursors)?,
             settings,
-            authorities,
+            network,
             payloads,
             statuses,
             endpoints: BTreeMap::new(),
@@ -246,6 +248,7 @@ impl Engine {
             timers: BinaryHeap::new(),
             demands: Vec::new(),
             held_bytes: 0,
+            most_holes: MAX_HOLES,
             in_flight: 0,
             last_number: 0,
             done: done_in,
@@ -348,6 +351,8 @@ impl Engine {
         if let Some(fatal) = self.producer.fatal() {
             return Err(fatal.to_string());
         }
+        let holes = self.lanes.values().map(|one| one.lane.cursor().holes.len()).sum();
+        self.most_holes = most_holes(holes, self.lanes.len());
         self.bury_what_is_spent(now());
         self.obey_controls();
         for id in self.endpoints.keys().copied().collect::<Vec<_>>() {

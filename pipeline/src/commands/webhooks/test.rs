@@ -10,7 +10,7 @@ use super::place::{PlaceArgs, endpoint};
 use crate::{
     exit::Exit,
     webhooks::{
-        client::{Answer, Authorities, Client},
+        client::{Answer, Client, Network},
         engine::now,
         wire::{Data, Place, envelope, headers},
     },
@@ -40,7 +40,7 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let mut all = headers(&place.event_id(), &body, &endpoint.secrets, at / 1_000);
     all.extend(endpoint.headers.iter().cloned());
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    let client = Client::open(endpoint, &Authorities::of_system());
+    let client = Client::open(endpoint, &Network::of_system());
     let client = client.map_err(|cause| anyhow::anyhow!("webhook {}: {cause}", endpoint.id))?;
     let start = std::time::Instant::now();
     let answer = runtime.block_on(client.send(all, body));

@@ -17,11 +17,11 @@ const SESSIONS: usize = 8;
 
 /// The authorities of the system, read once and shared by all endpoints.
 #[derive(Clone, Debug)]
-pub struct Authorities(Arc<RootCertStore>);
+pub(super) struct Authorities(Arc<RootCertStore>);
 
 impl Authorities {
     /// Reads them. One that can't be read is left out, as browsers do; without any, no certificate is good.
-    pub fn of_system() -> Authorities {
+    pub(super) fn of_system() -> Authorities {
         let found = rustls_native_certs::load_native_certs();
         for cause in &found.errors {
             tracing::warn!("a certificate authority of this system can't be read: {cause}");

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::source::{Look, Source};
 use crate::webhooks::{
-    cursor::{Hole, Lane, Millis, Want},
+    cursor::{Hole, Lane, MAX_HOLES, Millis, Want},
     event::Event,
     policy::Endpoint,
 };
@@ -15,6 +15,20 @@ pub(super) type Key = (uuid::Uuid, i32);
 /// The most records that are asked for, for a hole and for what follows.
 const FEW: usize = 64;
 const MANY: usize = 512;
+
+/// Holes of all cursors, each of about 300 bytes: cursors that all had as many as they may would take more memory
+/// than there is.
+const ALL_HOLES: usize = 1 << 17;
+/// What each cursor may have all the same.
+const LEAST_HOLES: usize = 16;
+
+/// How many holes a cursor may have, of so many cursors that have so many in all.
+pub(super) fn most_holes(holes: usize, cursors: usize) -> usize {
+    if holes < ALL_HOLES {
+        return MAX_HOLES;
+    }
+    (ALL_HOLES / cursors.max(1)).clamp(LEAST_HOLES, MAX_HOLES)
+}
 
 /// A cursor at work.
 #[derive(Debug)]
@@ -132,15 +146,18 @@ impl Working {
         })
     }
 
-    /// Opens the next record, and answers it if it may go at once.
+    /// Opens the next record, and answers it if it may go at once; none while so many are opened.
     pub(super) fn fresh(
         &mut self,
         source: &mut Source,
         endpoint: &Endpoint,
-        now: Millis,
+        (now, most_holes): (Millis, usize),
     ) -> Option<Next> {
         loop {
-            let want = self.lane.wants().filter(|_| !self.has_open_gap)?;
+            if self.has_open_gap || self.lane.cursor().holes.len() >= most_holes {
+                return None;
+            }
+            let want = self.lane.wants()?;
             let event = match source.look(want.offset(), MANY) {
                 Look::Unread => return None,
                 Look::Nothing(to) => {
@@ -168,5 +185,73 @@ impl Working {
     pub(super) fn settled(&mut self, offset: i64) {
         self.lane.settled(offset);
         self.held.remove(&offset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::OnceLock;
+
+    use aion_kafka::TopicPartition;
+    use aion_schemas::{
+        catalog::Catalog,
+        log::{Stream, Timestamp},
+    };
+    use tokio::sync::OnceCell;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::webhooks::{cursor::Cursor, policy::Policy};
+
+    fn endpoint() -> Arc<Endpoint> {
+        let policy = "webhooks:\n- {url: \"https://a.example/\", secret: a-secret-for-tests-only, topics: [t], \
+                      retry: {initial_interval: 1s, max_interval: 1s, max_attempts: 2}}\n";
+        Arc::clone(&Policy::parse(policy, &Catalog::builtin()).unwrap().endpoints[0])
+    }
+
+    fn source(count: i64) -> Source {
+        let stream = Stream { topic: "t".into(), id: Uuid::from_u128(1) };
+        let event = |offset| Event {
+            stream: stream.clone(),
+            partition: 0,
+            offset,
+            time: Timestamp(0),
+            key: None,
+            value: None,
+            body: OnceCell::new(),
+            id: OnceLock::new(),
+        };
+        let mut source = Source::new(stream.clone(), TopicPartition::new("t", 0), count);
+        source.started(0, 1);
+        source.push((0..count).map(|offset| Arc::new(event(offset))).collect(), count, usize::MAX);
+        source
+    }
+
+    #[test]
+    fn a_cursor_opens_no_more_than_its_share() {
+        let (endpoint, mut source) = (endpoint(), source(10));
+        let mut working = Working::new(1, (Uuid::from_u128(1), 0), Lane::new(Cursor::default()));
+        let mut open = |working: &mut Working, most| {
+            while let Some(Next::Send(offset, _)) = working.fresh(&mut source, &endpoint, (1, most))
+            {
+                working.lane.begin(offset);
+            }
+            working.lane.cursor().next
+        };
+        assert_eq!(open(&mut working, 3), 3);
+        working.settled(1);
+        assert_eq!(open(&mut working, 3), 4, "one was settled");
+        assert_eq!(open(&mut working, MAX_HOLES), 10);
+    }
+
+    #[test]
+    fn shares_are_bounded_once_all_have_too_many() {
+        assert_eq!(most_holes(0, 1_000_000), MAX_HOLES);
+        assert_eq!(most_holes(ALL_HOLES - 1, 4_000), MAX_HOLES);
+        assert_eq!(most_holes(ALL_HOLES, 4_000), 32);
+        assert_eq!(most_holes(2 * ALL_HOLES, 1_000_000), LEAST_HOLES);
+        assert_eq!(most_holes(ALL_HOLES, 100), MAX_HOLES);
     }
 }

@@ -297,8 +297,9 @@ impl Engine {
     }
 
     fn found_old(&mut self, key: Key, at: i64, events: Events, next: i64) {
+        let most = self.shelf_bytes();
         if let Some(source) = self.sources.get_mut(&key) {
-            source.keep(at, next, events);
+            source.keep(at, next, events, most);
         }
         self.pump_source(key);
     }

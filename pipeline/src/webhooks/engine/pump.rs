@@ -68,6 +68,7 @@ impl Engine {
         }
         let config = Arc::clone(&endpoint.config);
         let count = endpoint.lanes.len();
+        let bounds = (now, self.most_holes);
         // For a probe all that is new is looked at first: what always fails shouldn't be what is asked with.
         let rounds = if permit == Permit::Probe { 2 } else { 1 };
         for step in 0..count * rounds {
@@ -80,8 +81,8 @@ impl Engine {
             let next = match permit {
                 Permit::Any => working
                     .due(source, &config, now)
-                    .or_else(|| working.fresh(source, &config, now)),
-                _ if step < count => working.fresh(source, &config, now),
+                    .or_else(|| working.fresh(source, &config, bounds)),
+                _ if step < count => working.fresh(source, &config, bounds),
                 _ => working.least(source, &config, now),
             };
             if source.wanted.is_some() || source.tail > super::source::Demand::None {

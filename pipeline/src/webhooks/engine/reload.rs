@@ -20,7 +20,7 @@ impl Engine {
     pub(super) fn take_policy(&mut self, policy: &Policy) {
         let mut clients = Vec::with_capacity(policy.endpoints.len());
         for endpoint in &policy.endpoints {
-            match Client::open(endpoint, &self.authorities) {
+            match Client::open(endpoint, &self.network) {
                 Ok(client) => clients.push(client),
                 Err(cause) => {
                     let why = format!("line {}: webhook {}: {cause}", endpoint.line, endpoint.id);

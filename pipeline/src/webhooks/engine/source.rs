@@ -11,7 +11,7 @@ use aion_schemas::log::Stream;
 
 use crate::webhooks::event::{Event, Events};
 
-/// So many chunks of what lies before the shelf are kept.
+/// So many chunks of what lies before the shelf are kept, where there is room for more than one.
 const OLD: usize = 4;
 /// When so many records are left before the end of the shelf, the next are asked for.
 const SOON: usize = 256;
@@ -45,6 +45,7 @@ struct Old {
     start: i64,
     end: i64,
     events: Events,
+    bytes: usize,
 }
 
 /// Whether the next chunk is wanted.
@@ -124,12 +125,14 @@ impl Source {
     }
 
     /// Keeps a chunk that was read again.
-    pub(super) fn keep(&mut self, start: i64, end: i64, events: Events) {
+    pub(super) fn keep(&mut self, start: i64, end: i64, events: Events, most_bytes: usize) {
         self.is_old_asked = false;
-        if self.old.len() >= OLD {
+        let bytes = events.iter().map(|event| event.bytes()).sum();
+        self.old.push_back(Old { start, end, events, bytes });
+        let sum = |old: &VecDeque<Old>| old.iter().map(|one| one.bytes).sum::<usize>();
+        while self.old.len() > OLD || (self.old.len() > 1 && sum(&self.old) > most_bytes) {
             self.old.pop_front();
         }
-        self.old.push_back(Old { start, end, events });
     }
 
     /// Looks for the first record at or behind an offset. What is missing is wanted from now on.
@@ -224,7 +227,7 @@ mod tests {
         assert!(source.asks_tail(0), "somebody waits");
         assert_eq!(found(&source.look(9, 1)), i64::MIN);
         assert_eq!(source.wanted, Some((9, 1)));
-        source.keep(5, 10, events(&[6]));
+        source.keep(5, 10, events(&[6]), usize::MAX);
         assert_eq!((found(&source.look(5, 1)), found(&source.look(7, 1))), (6, -10));
     }
 
@@ -235,6 +238,10 @@ mod tests {
         assert_eq!(found(&source.look(12, 1)), 12);
         assert_eq!(found(&source.look(11, 1)), i64::MIN);
         assert_eq!(source.wanted, Some((11, 1)));
+        source.keep(4, 5, events(&[4]), 512);
+        source.keep(3, 4, events(&[3]), 512);
+        assert_eq!(found(&source.look(3, 1)), 3);
+        assert_eq!(found(&source.look(4, 1)), i64::MIN, "no room for both");
         source.trim(13);
         assert_eq!((found(&source.look(13, 1)), source.start), (13, 13));
     }

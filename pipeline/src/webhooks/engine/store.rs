@@ -116,7 +116,9 @@ impl Engine {
                     }
                 }
                 while gave_up && found.len() < room {
-                    let Some(next) = working.fresh(source, &config, now) else { break };
+                    let Some(next) = working.fresh(source, &config, (now, self.most_holes)) else {
+                        break;
+                    };
                     // It is a hole from now on; those that are young enough are left alone.
                     let super::lane::Next::Send(_, event) = &next else { break };
                     if now - event.time.0 / 1_000 <= max_age {
