@@ -1,10 +1,19 @@
 //! The policy, the cluster, and what the engine's topics say.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use aion_kafka::{Admin, Connection, Outgoing, Producer, Receipts};
-use aion_schemas::{catalog::Catalog, suggest::nearest};
+use aion_schemas::{
+    catalog::{Catalog, GAPS},
+    suggest::nearest,
+};
 use anyhow::Context;
+use serde::Deserialize;
 
 use crate::{
     args::target::{Target, TargetArgs},
@@ -55,6 +64,14 @@ pub(super) struct Stored {
     pub(super) cursor: Cursor,
 }
 
+/// What is wanted of a gap's record.
+#[derive(Deserialize)]
+struct Gap {
+    job: String,
+    first: i64,
+    next: i64,
+}
+
 impl PolicyArgs {
     /// Reads it.
     pub(super) fn read(
@@ -96,7 +113,7 @@ impl Place {
 
     /// Every stored cursor.
     pub(super) fn cursors(&self) -> anyhow::Result<Vec<Stored>> {
-        let mut newest = std::collections::BTreeMap::new();
+        let mut newest = BTreeMap::new();
         small_topic::each(
             &self.connection,
             &self.admin,
@@ -115,6 +132,28 @@ impl Place {
             Some(Stored { about, cursor: Cursor::from_json(&value).ok()? })
         };
         Ok(newest.into_values().flatten().filter_map(stored).collect())
+    }
+
+    /// How many events stand in recorded gaps, by the job that missed them.
+    pub(super) fn lost(&self) -> anyhow::Result<BTreeMap<String, i64>> {
+        let (mut lost, mut seen) = (BTreeMap::new(), HashSet::new());
+        small_topic::each(
+            &self.connection,
+            &self.admin,
+            GAPS,
+            |_, _| None,
+            |record| {
+                let gap = serde_json::from_slice::<Gap>(record.value.unwrap_or_default());
+                // One that was written again has the key of the first.
+                if let Ok(gap) = gap
+                    && seen.insert(record.key.unwrap_or_default().to_vec())
+                {
+                    *lost.entry(gap.job).or_default() += (gap.next - gap.first).max(0);
+                }
+            },
+        )
+        .context("read the gaps of webhooks")?;
+        Ok(lost)
     }
 
     /// What the control log comes to.

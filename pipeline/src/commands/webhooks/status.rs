@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     commands::sql::format::Format,
-    webhooks::{control::Controls, engine::now},
+    webhooks::{control::Controls, engine::now, topics::GROUP},
 };
 
 /// The arguments of `aion webhooks status`.
@@ -28,6 +28,7 @@ pub(super) struct StatusArgs {
 #[derive(Default)]
 struct Sum {
     lag: i64,
+    lost: i64,
     failing: usize,
     oldest: Option<i64>,
     state: Option<String>,
@@ -47,8 +48,13 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     for stored in &cursors {
         add(sums.entry(stored.about.endpoint.clone()).or_default(), stored, &ends);
     }
+    let lost = place.lost()?;
+    for (id, sum) in &mut sums {
+        sum.lost = lost.get(&format!("{GROUP}-{id}")).copied().unwrap_or(0);
+    }
     let rows: Vec<_> = sums.into_iter().map(|(id, sum)| row(&place, &controls, id, sum)).collect();
-    let names = ["endpoint", "state", "waiting", "failing", "oldest", "last_error", "as_of"];
+    let names =
+        ["endpoint", "state", "waiting", "failing", "lost", "oldest", "last_error", "as_of"];
     print(args.format, names, &rows)
 }
 
@@ -73,7 +79,8 @@ fn ends(place: &Place, cursors: &[Stored]) -> BTreeMap<(String, i32), i64> {
 fn add(sum: &mut Sum, stored: &Stored, ends: &BTreeMap<(String, i32), i64>) {
     let Stored { about, cursor } = stored;
     let end = ends.get(&(about.topic_id.clone(), about.partition));
-    let behind = end.map_or(0, |end| (end - cursor.next).max(0));
+    // Where the topic is gone, what is known of its log's end.
+    let behind = (end.copied().unwrap_or(about.end) - cursor.next).max(0);
     let redo: i64 = cursor.redo.iter().map(|range| range.end - range.start).sum();
     sum.lag += behind + redo + cursor.holes.len() as i64;
     let tried = || cursor.holes.values().filter(|hole| hole.attempts > 0);
@@ -86,7 +93,7 @@ fn add(sum: &mut Sum, stored: &Stored, ends: &BTreeMap<(String, i32), i64>) {
     }
 }
 
-fn row(place: &Place, controls: &Controls, id: String, sum: Sum) -> [Option<String>; 7] {
+fn row(place: &Place, controls: &Controls, id: String, sum: Sum) -> [Option<String>; 8] {
     let endpoint = place.policy.endpoint(&id);
     let disabled = endpoint.and_then(|one| controls.disabled(&id, &one.fingerprint()));
     let (state, error) = match (endpoint, disabled) {
@@ -97,6 +104,7 @@ fn row(place: &Place, controls: &Controls, id: String, sum: Sum) -> [Option<Stri
         _ => (sum.state.unwrap_or_else(|| "nothing delivered yet".to_owned()), sum.error),
     };
     let age = sum.oldest.map(|at| span((now() - at).max(0).unsigned_abs() / 1_000));
-    let (lag, failing) = (sum.lag.to_string(), sum.failing.to_string());
-    [Some(id), Some(state), Some(lag), Some(failing), age, error, sum.stored_at]
+    let [lag, failing, lost] =
+        [sum.lag.to_string(), sum.failing.to_string(), sum.lost.to_string()].map(Some);
+    [Some(id), Some(state), lag, failing, lost, age, error, sum.stored_at]
 }

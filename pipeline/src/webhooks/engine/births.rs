@@ -48,6 +48,8 @@ struct Missing {
 pub(super) struct Discovered {
     policy: u64,
     topics: Vec<TopicIdentity>,
+    /// Topics that were asked for by their names, whether there are any or not.
+    doubted: Vec<TopicIdentity>,
     ends: Vec<(TopicPartition, i64)>,
     cursor_ends: Vec<i64>,
     control_end: i64,
@@ -74,8 +76,10 @@ impl Engine {
             (self.settings.connection.clone(), Arc::clone(&self.settings.catalog));
         let (done, policy) = (self.done.clone(), self.births.policy);
         let cursors = self.own.lock().positions.len();
+        let doubted = self.deleted.doubted();
         tokio::task::spawn_blocking(move || {
-            let discovered = discover(&connection, (&catalog, &patterns), owned, cursors);
+            let wanted = (&*catalog, &*patterns, &*doubted);
+            let discovered = discover(&connection, wanted, owned, cursors);
             let discovered = discovered.map(|found| Discovered { policy, ..found });
             drop(done.send(Done::Discovered(discovered.map_err(|cause| cause.to_string()))));
         });
@@ -90,6 +94,9 @@ impl Engine {
         if discovered.policy != self.births.policy {
             // A birth by it would leave out what the new policy matches, as if that came later.
             return self.look_around();
+        }
+        if !self.births.is_leader {
+            self.deleted.forget_doubts();
         }
         self.statuses.change(|status| status.trouble = None);
         self.letters_stream.clone_from(&discovered.letters);
@@ -116,7 +123,7 @@ impl Engine {
         if self.births.is_leader
             && self.own.has_reached(&discovered.cursor_ends, discovered.control_end)
         {
-            self.close_deleted(&discovered.topics);
+            self.close_deleted(&discovered.topics, &discovered.doubted);
         }
     }
 
@@ -203,7 +210,7 @@ impl Engine {
 /// Asks the cluster.
 fn discover(
     connection: &Connection,
-    (catalog, patterns): (&Catalog, &[Pattern]),
+    (catalog, patterns, doubted): (&Catalog, &[Pattern], &[String]),
     owned: Vec<TopicPartition>,
     cursors: usize,
 ) -> Result<Discovered, aion_kafka::Error> {
@@ -214,6 +221,11 @@ fn discover(
     let wanted: Vec<_> = names.iter().filter(is_wanted).map(String::as_str).collect();
     let mut topics = admin.topic_ids(&wanted)?;
     topics.retain(|one| one.id.is_some());
+    let doubted: Vec<_> = doubted.iter().map(String::as_str).collect();
+    // One that we may not be told of says nothing of the others.
+    let alone = |topic: &&str| admin.topic_ids(&[topic]).unwrap_or_default();
+    let doubted =
+        admin.topic_ids(&doubted).unwrap_or_else(|_| doubted.iter().flat_map(alone).collect());
     let letters = admin.topic_ids(&[DEAD_LETTERS])?;
     let letters = letters
         .into_iter()
@@ -228,7 +240,7 @@ fn discover(
     let spots: Vec<_> = owned.into_iter().map(next).collect();
     let found = admin.offsets(&spots, Isolation::Committed).unwrap_or_default();
     let ends = spots.into_iter().zip(found).map(|((one, _), end)| (one, end.get())).collect();
-    Ok(Discovered { policy: 0, topics, ends, cursor_ends, control_end, letters })
+    Ok(Discovered { policy: 0, topics, doubted, ends, cursor_ends, control_end, letters })
 }
 
 /// Writes births, with the ends that the logs have now.

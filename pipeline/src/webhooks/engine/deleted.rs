@@ -1,15 +1,16 @@
-//! Cursors of topics that were deleted and made anew: what waited in them is a gap.
+//! Cursors of topics that were deleted: what waited in them is a gap.
 //!
 //! The member that has the control log's partition looks for them among all that is stored, so it doesn't
 //! matter who had the partitions, nor whether anybody ran at that time. Where a log ended is known from what
 //! its owner stored last.
 //!
 //! **Invariant:** a cursor goes when its gaps are acknowledged, not before.
-//! **Invariant:** a topic counts as deleted when its name has another id. One that isn't listed may come back,
-//! and its cursors with it.
+//! **Invariant:** a topic counts as deleted when its name has another id, or when the cluster said [`LOOKS`] times in
+//! a row that it has none of that name, asked for it by name: a broker that has just started may not know all yet, and
+//! one that doesn't tell us of a topic says that, not that there is none.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
 };
 
@@ -28,9 +29,15 @@ use crate::webhooks::{
 /// How old the end of a log may become that is stored with a cursor that doesn't move.
 const OLDEST_END: Millis = 30_000;
 
+/// How often in a row a topic isn't there, one look after the other, until it counts as deleted for good.
+const LOOKS: u32 = 6;
+
 /// Cursors of topics that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Deleted {
+    /// Topics of cursors that weren't among those that somebody wants, and how often in a row the cluster said that
+    /// there is none of that name.
+    doubted: BTreeMap<String, u32>,
     /// As they were at the last look: whoever had a partition may be about to store where it came to.
     seen: HashMap<Bytes, Bytes>,
     /// Those that are closed, with the gaps that aren't acknowledged yet.
@@ -49,19 +56,29 @@ impl Engine {
         }
     }
 
-    /// Closes the cursors of topics whose names have other ids by now.
-    pub(super) fn close_deleted(&mut self, topics: &[TopicIdentity]) {
+    /// Closes the cursors of topics whose names have other ids by now, or none for good.
+    pub(super) fn close_deleted(&mut self, topics: &[TopicIdentity], doubted: &[TopicIdentity]) {
+        let known = topics.iter().chain(doubted);
         let ids: HashMap<&str, Uuid> =
-            topics.iter().filter_map(|one| Some((one.topic.as_str(), one.id?))).collect();
+            known.filter_map(|one| Some((one.topic.as_str(), one.id?))).collect();
         let live: HashSet<String> = ids.values().map(Uuid::to_string).collect();
-        let found: HashMap<Bytes, Bytes> = {
+        let stale: Vec<(Bytes, Bytes, String)> = {
             let own = self.own.lock();
-            let stale = own.cursors.iter().filter(|(key, value)| {
-                topic_id(key).is_some_and(|id| !live.contains(id))
-                    && about(value).is_some_and(|about| ids.contains_key(about.topic.as_str()))
-            });
-            stale.map(|(key, value)| (key.clone(), value.clone())).collect()
+            let stale = own
+                .cursors
+                .iter()
+                .filter(|(key, _)| topic_id(key).is_some_and(|id| !live.contains(id)));
+            stale
+                .filter_map(|(key, value)| Some((key.clone(), value.clone(), about(value)?.topic)))
+                .collect()
         };
+        self.deleted.doubt(stale.iter().map(|(_, _, topic)| topic.as_str()), &ids, doubted);
+        let is_gone = |topic: &str| ids.contains_key(topic) || self.deleted.is_gone(topic);
+        let found: HashMap<Bytes, Bytes> = stale
+            .into_iter()
+            .filter(|(_, _, topic)| is_gone(topic))
+            .map(|(key, value, _)| (key, value))
+            .collect();
         let before = std::mem::replace(&mut self.deleted.seen, found.clone());
         self.deleted.closing.retain(|key, _| found.contains_key(key));
         for (key, value) in found {
@@ -87,7 +104,7 @@ impl Engine {
                 endpoint.counters.lost += (end - start).unsigned_abs();
             }
             let detail = format!(
-                "webhook {} will not get offsets {start}..{end}: the topic was deleted and made anew",
+                "webhook {} will not get offsets {start}..{end}: the topic was deleted",
                 about.endpoint
             );
             tracing::error!(topic = %about.topic, partition = about.partition, "{detail}");
@@ -120,6 +137,39 @@ impl Engine {
         if let Err(cause) = self.producer.send(&message, |_| {}) {
             self.trouble(format!("write to {CURSORS}: {cause}"));
         }
+    }
+}
+
+impl Deleted {
+    /// The topics that the cluster is to be asked for by their names.
+    pub(super) fn doubted(&self) -> Vec<String> {
+        self.doubted.keys().cloned().collect()
+    }
+
+    /// Somebody else looks: what was seen isn't seen again and again.
+    pub(super) fn forget_doubts(&mut self) {
+        self.doubted.clear();
+    }
+
+    /// Notes which topics have stale cursors, and what the cluster said of those that were asked for.
+    fn doubt<'a>(
+        &mut self,
+        stale: impl Iterator<Item = &'a str>,
+        ids: &HashMap<&str, Uuid>,
+        asked: &[TopicIdentity],
+    ) {
+        let is_missing =
+            |topic: &str| asked.iter().any(|one| one.topic == topic && one.id.is_none());
+        let before = std::mem::take(&mut self.doubted);
+        for topic in stale.filter(|topic| !ids.contains_key(topic)) {
+            let looks = before.get(topic).copied().unwrap_or(0);
+            let looks = if is_missing(topic) { looks + 1 } else { 0 };
+            self.doubted.insert(topic.to_owned(), looks);
+        }
+    }
+
+    fn is_gone(&self, topic: &str) -> bool {
+        self.doubted.get(topic).is_some_and(|looks| *looks >= LOOKS)
     }
 }
 
@@ -170,6 +220,32 @@ mod tests {
         assert_eq!(unsettled(&cursor, 10), [3..5, 9..10]);
         assert_eq!(unsettled(&cursor, 0), [3..5, 9..10], "the end isn't known");
         assert_eq!(unsettled(&Cursor { next: 10, ..Cursor::default() }, 10), []);
+    }
+
+    #[test]
+    fn a_topic_is_gone_when_the_cluster_has_said_so_again_and_again() {
+        let none = |topic: &str| TopicIdentity { topic: topic.to_owned(), id: None, partitions: 0 };
+        let ids = HashMap::from([("anew", Uuid::from_u128(1))]);
+        let mut deleted = Deleted::default();
+        let mut look = |asked: &[TopicIdentity]| {
+            deleted.doubt(["gone", "anew"].into_iter(), &ids, asked);
+            (deleted.doubted(), deleted.is_gone("gone"))
+        };
+        assert_eq!(
+            look(&[]),
+            (vec!["gone".to_owned()], false),
+            "that it wasn't listed says nothing"
+        );
+        for _ in 1..LOOKS {
+            assert!(!look(&[none("gone")]).1);
+        }
+        assert!(!look(&[]).1, "it was not asked for: from the beginning");
+        for _ in 1..LOOKS {
+            assert!(!look(&[none("gone")]).1);
+        }
+        assert!(look(&[none("gone")]).1);
+        deleted.doubt(["anew"].into_iter(), &ids, &[]);
+        assert!(deleted.doubted().is_empty() && !deleted.is_gone("gone"));
     }
 
     #[test]
