@@ -38,7 +38,9 @@ class Server(ThreadingHTTPServer):
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        # How soon it hears that it shall stop: half a second would be most of a short test.
+        wait = {"poll_interval": 0.02}
+        threading.Thread(target=self.serve_forever, kwargs=wait, daemon=True).start()
 
     def handle_error(self, *_: object) -> None:
         pass  # a client that was killed

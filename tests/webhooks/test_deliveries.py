@@ -245,7 +245,9 @@ def test_the_order_of_a_key_is_kept_where_it_is_asked_for(hooks):
         return 204
 
     receiver.answer = sometimes
-    hooks.policy({"id": "all", "url": receiver.url, "ordering": "key"})
+    retry = {"initial_interval": "10ms", "max_interval": "50ms", "max_attempts": 50}
+    entry = {"id": "all", "url": receiver.url, "ordering": "key", "retry": retry}
+    hooks.policy(entry)
     hooks.start()
     hooks.born("all")
     hooks.topic("test.a", 2)

@@ -100,7 +100,7 @@ def test_an_endpoint_down_past_its_policy_and_back(hooks):
     hooks.start()
     hooks.born("all")
     hooks.topic("test.a", 2)
-    hooks.send("test.a", range(300))
+    hooks.send("test.a", range(150))
     buried = lambda: hooks.metric("aion_webhook_dead_letters_total")
     hooks.wait(lambda: buried() > 20, "some are given up")
     assert hooks.metric("aion_webhook_state", endpoint="all", state="failing") == 1
@@ -113,19 +113,19 @@ def test_an_endpoint_down_past_its_policy_and_back(hooks):
     time.sleep(1)
     receiver.answer = 204
     hooks.wait(
-        lambda: len(receiver.ids()) >= 200, "they are delivered from the letters", 60
+        lambda: len(receiver.ids()) >= 100, "they are delivered from the letters", 60
     )
     # Those that were given up once more while it still refused are asked for again.
     hooks.wait(lambda: rows()["waiting"] == "0", "nothing waits")
     hooks.webhooks("replay", "all", "--dead-letters")
-    assert receiver.values() == dict.fromkeys(range(300), 1)
+    assert receiver.values() == dict.fromkeys(range(150), 1)
     for delivery in receiver.deliveries:
         assert bodies.get(delivery.id, delivery.body) == delivery.body
     assert receiver.failures == []
     hooks.stop()
     assert hooks.sql(
         "select count(distinct event_id) as n from webhook_dead_letters"
-    ) == [{"n": 300}]
+    ) == [{"n": 150}]
 
 
 def test_two_processes_share_the_partitions_and_one_may_die(hooks, tmp_path):
@@ -143,6 +143,9 @@ def test_two_processes_share_the_partitions_and_one_may_die(hooks, tmp_path):
         f"""
 [kafka]
 brokers = "{hooks.kafka}"
+[kafka.properties]
+"session.timeout.ms" = 6000
+"heartbeat.interval.ms" = 500
 [lake]
 url = "{tmp_path}/other-lake"
 [http]
