@@ -1,5 +1,5 @@
 """Webhooks from Kafka to a receiver on this machine: deliveries per second of the process's CPU time, plain and with TLS;
-how late they come at a tenth of that load; memory with many endpoints.
+how late they come at a tenth of that load, with the broker's log on disk and in memory; memory with many endpoints.
 
     python benches/webhooks.py [--events 200000] [--rounds 3] [--rate 2000] [--endpoints 1000] [speed|tls|lateness|memory ...]
 
@@ -17,6 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from confluent_kafka import Producer
@@ -31,6 +33,8 @@ from processes import Process, wait
 from receivers import policy
 
 PARTITIONS = 4
+# What is written here is on no disk.
+MEMORY = Path("/dev/shm")
 
 
 class Bench:
@@ -119,15 +123,25 @@ def event(n: int) -> str:
     )
 
 
+@contextmanager
+def running(folder: Path, tls: Authority | None = None) -> Iterator[tuple]:
+    """A bench and its receiver, which end with it."""
+    bench = Bench(folder)
+    receiver = Receiver(folder.parent, tls.certificate() if tls else None)
+    try:
+        yield bench, receiver
+    finally:
+        bench.end()
+        receiver.close()
+
+
 def speed(
     folder: Path, asked: argparse.Namespace, tls: Authority | None = None
 ) -> None:
-    bench = Bench(folder / ("tls" if tls else "speed"))
-    receiver = Receiver(folder, tls.certificate() if tls else None)
-    entry = {"id": "one", "url": f"{receiver.url}/one"}
-    if tls:
-        entry["tls"] = {"ca": str(tls.ca)}
-    try:
+    with running(folder, tls) as (bench, receiver):
+        entry = {"id": "one", "url": f"{receiver.url}/one"}
+        if tls:
+            entry["tls"] = {"ca": str(tls.ca)}
         bench.start([entry])
         bench.run.stop()
         rates, done = [], 0
@@ -154,14 +168,10 @@ def speed(
             bench.run.stop()
         how = "with TLS" if tls else "plain"
         print(f"{how}: {statistics.median(rates):,.0f} per CPU-second (median)")
-    finally:
-        bench.end()
-        receiver.close()
 
 
-def lateness(folder: Path, asked: argparse.Namespace) -> None:
-    bench, receiver = Bench(folder / "lateness"), Receiver(folder)
-    try:
+def lateness(folder: Path, asked: argparse.Namespace, where: str) -> None:
+    with running(folder) as (bench, receiver):
         bench.start([{"id": "one", "url": f"{receiver.url}/one"}])
         bench.topic("bench.paced")
         producer = bench.producer(**{"linger.ms": 0})
@@ -181,15 +191,13 @@ def lateness(folder: Path, asked: argparse.Namespace) -> None:
         told = ", ".join(
             f"{name} {ages[name]:.1f} ms" for name in ("p50", "p99", "max")
         )
-        print(f"append to arrival at {asked.rate:,}/s: {told}, of {ages['count']:,.0f}")
-    finally:
-        bench.end()
-        receiver.close()
+        print(
+            f"append to arrival at {asked.rate:,}/s, the log {where}: {told}, of {ages['count']:,.0f}"
+        )
 
 
 def memory(folder: Path, asked: argparse.Namespace) -> None:
-    bench, receiver = Bench(folder / "memory"), Receiver(folder)
-    try:
+    with running(folder) as (bench, receiver):
         bench.start([{"id": "none", "url": receiver.url, "topics": ["none"]}])
         bare = bench.memory_mib("VmRSS")
         bench.run.stop()
@@ -208,9 +216,6 @@ def memory(folder: Path, asked: argparse.Namespace) -> None:
             f"{asked.endpoints:,} endpoints: {bare:.0f} MiB without them, {born:.0f} MiB with them, "
             f"{now:.0f} MiB after {wanted:,} deliveries; {peak:.0f} MiB at most"
         )
-    finally:
-        bench.end()
-        receiver.close()
 
 
 def main() -> None:
@@ -228,13 +233,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="aion-bench-") as name:
         folder = Path(name)
         if "speed" in what:
-            speed(folder, asked)
+            speed(folder / "speed", asked)
         if "tls" in what:
-            speed(folder, asked, Authority(folder))
+            speed(folder / "tls", asked, Authority(folder))
         if "lateness" in what:
-            lateness(folder, asked)
+            lateness(folder / "lateness", asked, "on disk")
         if "memory" in what:
-            memory(folder, asked)
+            memory(folder / "memory", asked)
+    if "lateness" in what and MEMORY.exists():
+        with tempfile.TemporaryDirectory(prefix="aion-bench-", dir=MEMORY) as name:
+            lateness(Path(name) / "lateness", asked, "in memory")
 
 
 if __name__ == "__main__":
