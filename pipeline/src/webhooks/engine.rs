@@ -177,7 +177,9 @@ pub struct Engine {
     births: Births,
     deleted: Deleted,
     /// Holes that wait for their dead letters to be read.
-    letters: HashMap<(i32, i64), Vec<(u64, i64)>>,
+    letters: BTreeMap<(i32, i64), Vec<(u64, i64)>>,
+    /// Whether some of them are being read.
+    reads_letters: bool,
     /// The dead letters' topic, once it is known.
     letters_stream: Option<aion_schemas::log::Stream>,
     timers: BinaryHeap<Reverse<(Millis, u32)>>,
@@ -243,7 +245,8 @@ impl Engine {
             leaving: Vec::new(),
             births: Births::default(),
             deleted: Deleted::default(),
-            letters: HashMap::new(),
+            letters: BTreeMap::new(),
+            reads_letters: false,
             letters_stream: None,
             timers: BinaryHeap::new(),
             demands: Vec::new(),

@@ -19,6 +19,8 @@ use crate::{
     },
 };
 
+/// Dead letters that are read at once: those asked for together mostly lie together.
+const LETTERS: usize = 64;
 /// When a dead letter is asked for again that could not be read.
 const AGAIN: Millis = 2_000;
 
@@ -81,33 +83,52 @@ impl Engine {
     pub(super) fn want_letter(&mut self, uid: u64, offset: i64, letter: (i32, i64), now: Millis) {
         let Some(working) = self.lanes.get_mut(&uid) else { return };
         working.lane.begin(offset);
-        let Some(stream) = self.letters_stream.clone() else {
+        if self.letters_stream.is_none() {
             working.lane.postponed(offset, now + AGAIN);
             let id = working.endpoint;
             return self.wake_at(now + AGAIN, id);
+        }
+        self.letters.entry(letter).or_default().push((uid, offset));
+        self.read_letters();
+    }
+
+    /// Has the first dead letters read that are wanted, unless others are being read.
+    fn read_letters(&mut self) {
+        let Some(stream) = self.letters_stream.clone().filter(|_| !self.reads_letters) else {
+            return;
         };
-        let waiting = self.letters.entry(letter).or_default();
-        waiting.push((uid, offset));
-        if waiting.len() == 1 {
-            self.fetcher.ask(Wanted { stream, partition: letter.0, at: letter.1, most: 1 });
+        if let Some((&(partition, at), _)) = self.letters.first_key_value() {
+            self.reads_letters = true;
+            self.fetcher.ask(Wanted { stream, partition, at, most: LETTERS });
         }
     }
 
-    /// Dead letters that were read.
+    /// Dead letters that were read, and maybe others after them.
     pub(super) fn found_letters(&mut self, wanted: &Wanted, outcome: Outcome) {
-        let waiting = self.letters.remove(&(wanted.partition, wanted.at)).unwrap_or_default();
-        let letter = match outcome {
+        self.reads_letters = false;
+        let first = (wanted.partition, wanted.at);
+        match outcome {
             Outcome::Read(events, _) => {
-                events.into_iter().find(|event| event.offset == wanted.at).ok_or("it is gone")
+                if !events.iter().any(|event| event.offset == wanted.at) {
+                    self.found_letter(first, &Err(NoLetter::Gone));
+                }
+                for event in events {
+                    self.found_letter((wanted.partition, event.offset), &Ok(event));
+                }
             }
-            Outcome::Gone => Err("it is gone"),
-            Outcome::Failed(_) => Err(""),
-        };
-        for (uid, offset) in waiting {
+            Outcome::Gone => self.found_letter(first, &Err(NoLetter::Gone)),
+            Outcome::Failed(_) => self.found_letter(first, &Err(NoLetter::Unread)),
+        }
+        self.read_letters();
+    }
+
+    /// A dead letter, for whoever wants it.
+    fn found_letter(&mut self, at: (i32, i64), letter: &Result<Arc<Event>, NoLetter>) {
+        for (uid, offset) in self.letters.remove(&at).unwrap_or_default() {
             let Some(working) = self.lanes.get_mut(&uid) else { continue };
             let id = working.endpoint;
             let Some(source) = self.sources.get(&working.source) else { continue };
-            match &letter {
+            match letter {
                 Ok(letter) => {
                     let event = event_of(
                         letter.value.as_deref(),
@@ -126,16 +147,22 @@ impl Engine {
                         None => working.lane.forget_letter(offset),
                     }
                 }
-                Err("") => {
+                Err(NoLetter::Unread) => {
                     let at = super::now() + AGAIN;
                     working.lane.postponed(offset, at);
                     self.wake_at(at, id);
                 }
-                Err(_) => working.lane.forget_letter(offset),
+                Err(NoLetter::Gone) => working.lane.forget_letter(offset),
             }
             self.pump(id);
         }
     }
+}
+
+/// Why there is no dead letter.
+enum NoLetter {
+    Gone,
+    Unread,
 }
 
 /// The event of a dead letter, with the very body that was sent.
