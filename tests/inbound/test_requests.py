@@ -229,28 +229,30 @@ def test_a_key_in_the_query_string_is_worth_nothing(open_gate: Gate):
     assert answer.status == 401
 
 
+NO_COMMANDS = [
+    ("no JSON", b"{", None),
+    ("a list", b"[]", None),
+    (
+        "an action twice",
+        BODY.replace(b"{", b'{"action":"install_module",', 1),
+        None,
+    ),
+    ("deep nesting", b'{"action":' + b"[" * 50_000 + b"]" * 50_000 + b"}", None),
+    ("two bodies", BODY + BODY, None),
+    ("no action", json.dumps(command(action=None)).encode(), "action"),
+    ("no parameters", json.dumps(command(parameters=None)).encode(), "parameters"),
+    (
+        "no key",
+        json.dumps(command(idempotency_key=None)).encode(),
+        "idempotency_key",
+    ),
+    ("no time", json.dumps(command(timestamp=None)).encode(), "timestamp"),
+    ("a field too many", json.dumps(command(actor_id="root")).encode(), "body"),
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "body", "field"),
-    [
-        ("no JSON", b"{", None),
-        ("a list", b"[]", None),
-        (
-            "an action twice",
-            BODY.replace(b"{", b'{"action":"install_module",', 1),
-            None,
-        ),
-        ("deep nesting", b'{"action":' + b"[" * 50_000 + b"]" * 50_000 + b"}", None),
-        ("two bodies", BODY + BODY, None),
-        ("no action", json.dumps(command(action=None)).encode(), "action"),
-        ("no parameters", json.dumps(command(parameters=None)).encode(), "parameters"),
-        (
-            "no key",
-            json.dumps(command(idempotency_key=None)).encode(),
-            "idempotency_key",
-        ),
-        ("no time", json.dumps(command(timestamp=None)).encode(), "timestamp"),
-        ("a field too many", json.dumps(command(actor_id="root")).encode(), "body"),
-    ],
+    ("name", "body", "field"), NO_COMMANDS, ids=[name for name, _, _ in NO_COMMANDS]
 )
 def test_a_body_that_is_no_command_is_400(
     open_gate: Gate, name: str, body: bytes, field: str | None
