@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread::{self, JoinHandle},
 };
 
@@ -81,21 +81,53 @@ impl Flusher {
     }
 }
 
-/// Requests that wait until something moves on. One that gave up is forgotten at the next call.
+/// Requests that wait until something moves on. One that is over is forgotten at the next call, also where it waited for
+/// several things and this one never moves.
 #[derive(Default)]
-pub(crate) struct Waiters(Vec<Arc<Notify>>);
+pub(crate) struct Waiters(Vec<Weak<Notify>>);
 
 impl Waiters {
     /// Wakes `waiter` at the next [`Waiters::wake`].
     pub(crate) fn add(&mut self, waiter: &Arc<Notify>) {
-        self.0.retain(|waiting| Arc::strong_count(waiting) > 1 && !Arc::ptr_eq(waiting, waiter));
-        self.0.push(Arc::clone(waiter));
+        let waiter = Arc::downgrade(waiter);
+        self.0.retain(|waiting| waiting.strong_count() > 0 && !waiting.ptr_eq(&waiter));
+        self.0.push(waiter);
     }
 
     /// Wakes all.
     pub(crate) fn wake(&mut self) {
-        for waiter in self.0.drain(..) {
+        for waiter in self.0.drain(..).filter_map(|waiter| Weak::upgrade(&waiter)) {
             waiter.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waited_for_several_things_is_forgotten_by_each() {
+        let (mut idle, mut busy) = (Waiters::default(), Waiters::default());
+        for _ in 0..1000 {
+            let waiter = Arc::new(Notify::new());
+            idle.add(&waiter);
+            busy.add(&waiter);
+            idle.add(&waiter);
+            busy.wake();
+        }
+        assert!(idle.0.len() <= 1, "{} still wait for what never moves", idle.0.len());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken() {
+        let (mut one, mut other) = (Waiters::default(), Waiters::default());
+        let waiter = Arc::new(Notify::new());
+        one.add(&waiter);
+        other.add(&waiter);
+        other.wake();
+        waiter.notified().await;
+        one.wake();
+        waiter.notified().await;
     }
 }
