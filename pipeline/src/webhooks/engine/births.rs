@@ -133,7 +133,10 @@ impl Engine {
             let found = topics.iter().find(|one| *one.topic == *stream.topic);
             found.is_some_and(|one| one.id.is_some_and(|id| id != stream.id))
         };
-        let stale = self.sources.iter().filter(|(_, one)| is_stale(&one.stream));
+        // What the group wants back goes by itself, and comes again: the group waits for its return.
+        let stays = |one: &TopicPartition| !self.is_leaving(one);
+        let stale = self.sources.iter();
+        let stale = stale.filter(|(_, one)| is_stale(&one.stream) && stays(&one.partition));
         let (keys, partitions): (Vec<_>, Vec<_>) =
             stale.map(|(key, one)| (*key, one.partition.clone())).unzip();
         if !partitions.is_empty() {

@@ -47,6 +47,11 @@ impl Engine {
         self.look_at_leaving();
     }
 
+    /// Whether the group waits for this one to be returned.
+    pub(super) fn is_leaving(&self, partition: &TopicPartition) -> bool {
+        self.leaving.iter().any(|one| one.partition == *partition)
+    }
+
     /// Lets go of those that are done.
     pub(super) fn look_at_leaving(&mut self) {
         let mut leaving = std::mem::take(&mut self.leaving);
