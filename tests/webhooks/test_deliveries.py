@@ -72,7 +72,7 @@ def test_a_topic_made_anew_has_other_ids(hooks):
     first = set(receiver.ids())
     admin = AdminClient({"bootstrap.servers": hooks.kafka})
     admin.delete_topics(["test.a"])["test.a"].result(30)
-    time.sleep(2)  # a look at the topics
+    time.sleep(6)  # a look at the topics
     hooks.topic("test.a")
     hooks.send("test.a", range(100, 105))
     hooks.wait(lambda: len(receiver.ids()) == 10, "those of the new topic are too")
@@ -109,7 +109,7 @@ def test_what_waited_in_a_topic_that_was_deleted_is_a_gap(hooks, is_seen):
     if is_seen:
         for topic in topics:
             delete(hooks, topic)
-        time.sleep(2)  # a look at the topics
+        time.sleep(6)  # a look at the topics
         hooks.topic("test.a")
     else:
         hooks.kill()

@@ -48,7 +48,7 @@ use crate::{
     platform::Platform,
     registry, signals,
     upkeep::UpkeepConfig,
-    webhooks::WebhooksConfig,
+    webhooks::{self, WebhooksConfig},
 };
 
 /// Rows are in the lake after this time: short enough to watch, long enough for files worth having.
@@ -64,8 +64,6 @@ const GRACE: Duration = Duration::from_secs(2);
 const POLICY: &str = "policies/webhooks.yaml";
 /// The broker in this process doesn't compact: cursors are stored seldom.
 const WEBHOOKS_FLUSH: Duration = Duration::from_secs(2);
-/// It has few topics, and whoever makes one waits for what comes of it.
-const WEBHOOKS_LOOK: Duration = Duration::from_secs(1);
 /// Beside PostgreSQL's own port, which may be taken.
 const POSTGRES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5433);
 const DRAIN: Duration = Duration::from_secs(30);
@@ -274,7 +272,7 @@ fn exports(folder: &DataFolder) -> anyhow::Result<exports::Settings> {
 fn webhooks(args: &DevArgs) -> Option<WebhooksConfig> {
     let policy = &args.webhooks;
     let is_wanted = !args.no_webhooks && (policy.exists() || policy != Path::new(POLICY));
-    let (flush, look) = (WEBHOOKS_FLUSH, WEBHOOKS_LOOK);
+    let (flush, look) = (WEBHOOKS_FLUSH, webhooks::LOOK);
     is_wanted.then(|| WebhooksConfig { policy: policy.clone(), flush, look })
 }
 
