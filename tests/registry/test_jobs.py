@@ -125,7 +125,7 @@ def test_a_job_signs_in_to_its_registry(
         run.launch("run", "--config", run.config)
         waits = "aion_partition_waits_for_schema"
         run.wait(lambda: run.answers() and run.metric(waits) == 1, "it waits", 60)
-        assert "refuses this account" in run.output()
+        run.wait(lambda: "refuses this account" in run.output(), "it says why", 30)
         assert run.stop() == 0
         monkeypatch.setenv("REGISTRY_PASSWORD", "hunter2")
         run.start()
