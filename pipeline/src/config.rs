@@ -45,7 +45,7 @@ use crate::{
     http::tls::{self, Tls},
     inbound::InboundConfig,
     place,
-    webhooks::{self, WebhooksConfig},
+    webhooks::WebhooksConfig,
 };
 
 /// A configuration that was checked: everything in it can be used as it stands.
@@ -350,8 +350,7 @@ fn webhooks(file: WebhooksFile) -> Result<WebhooksConfig, String> {
     if !(10..=60_000).contains(&file.flush_ms) {
         return Err("webhooks.flush_ms: between 10 and 60000 is wanted".to_owned());
     }
-    let flush = Duration::from_millis(file.flush_ms);
-    Ok(WebhooksConfig { policy: file.policy, flush, look: webhooks::LOOK })
+    Ok(WebhooksConfig { policy: file.policy, flush: Duration::from_millis(file.flush_ms) })
 }
 
 fn connection(file: KafkaFile) -> Result<aion_kafka::Connection, String> {

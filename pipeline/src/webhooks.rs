@@ -56,8 +56,6 @@ use crate::{
     registry::Registry,
 };
 
-/// How often a cluster is looked at whose topics are many.
-pub const LOOK: Duration = Duration::from_secs(5);
 /// How long deliveries that are under way are waited for when a process stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The pause before an engine that broke is started again.
@@ -72,8 +70,6 @@ pub struct WebhooksConfig {
     pub policy: PathBuf,
     /// How old a change of a cursor may become before it is stored.
     pub flush: Duration,
-    /// How often the cluster's topics are looked at.
-    pub look: Duration,
 }
 
 /// What the engine of a process works with.
@@ -123,8 +119,7 @@ impl Webhooks {
             shutdown.clone(),
         );
         tokio::spawn(watching);
-        let keeping =
-            keep((config.flush, config.look), around, policies, statuses.clone(), shutdown);
+        let keeping = keep(config.flush, around, policies, statuses.clone(), shutdown);
         Ok(Webhooks { statuses, task: tokio::spawn(keeping) })
     }
 
@@ -138,7 +133,7 @@ impl Webhooks {
 
 /// Keeps an engine running: what it knows is in Kafka, so another goes on where one ended.
 async fn keep(
-    (flush, look): (Duration, Duration),
+    flush: Duration,
     around: Surroundings,
     policies: watch::Receiver<Arc<Policy>>,
     statuses: Statuses,
@@ -154,7 +149,6 @@ async fn keep(
                     catalog: Arc::clone(&around.catalog),
                     group: GROUP.to_owned(),
                     flush,
-                    look,
                     drain: DRAIN,
                 };
                 let registry = around.registry.clone();

@@ -48,7 +48,7 @@ use crate::{
     platform::Platform,
     registry, signals,
     upkeep::UpkeepConfig,
-    webhooks::{self, WebhooksConfig},
+    webhooks::WebhooksConfig,
 };
 
 /// Rows are in the lake after this time: short enough to watch, long enough for files worth having.
@@ -272,8 +272,7 @@ fn exports(folder: &DataFolder) -> anyhow::Result<exports::Settings> {
 fn webhooks(args: &DevArgs) -> Option<WebhooksConfig> {
     let policy = &args.webhooks;
     let is_wanted = !args.no_webhooks && (policy.exists() || policy != Path::new(POLICY));
-    let (flush, look) = (WEBHOOKS_FLUSH, webhooks::LOOK);
-    is_wanted.then(|| WebhooksConfig { policy: policy.clone(), flush, look })
+    is_wanted.then(|| WebhooksConfig { policy: policy.clone(), flush: WEBHOOKS_FLUSH })
 }
 
 /// The ClickHouse server that somebody wants to try.

@@ -68,6 +68,8 @@ use super::{
 const STEP: Duration = Duration::from_millis(20);
 /// How often ages are looked at, and the status is told.
 const SECOND: Duration = Duration::from_secs(1);
+/// How often the cluster's topics are looked at.
+const LOOK: Duration = Duration::from_secs(5);
 /// How many messages are taken before others get their turn.
 const BURST: usize = 256;
 /// How long records are gathered before they are written, unless the connection says otherwise: there is one for
@@ -94,8 +96,6 @@ pub struct Settings {
     pub group: String,
     /// How old a change of a cursor may become before it is stored: what is delivered again after a crash.
     pub flush: Duration,
-    /// How often the cluster's topics are looked at.
-    pub look: Duration,
     /// How long deliveries that are under way are waited for when partitions leave.
     pub drain: Duration,
 }
@@ -275,7 +275,7 @@ impl Engine {
             ticks
         };
         let (mut steps, mut seconds) = (every(STEP), every(SECOND));
-        let (mut flushes, mut looks) = (every(self.settings.flush), every(self.settings.look));
+        let (mut flushes, mut looks) = (every(self.settings.flush), every(LOOK));
         loop {
             let wake = self.next_wake();
             tokio::select! {
