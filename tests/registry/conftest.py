@@ -1,4 +1,4 @@
-"""One registry of each kind for all tests here; every test has subjects of its own."""
+"""One registry of each kind for the tests of a file; every test has subjects of its own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def running(kind, folder):
     registry.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
     yield from running(Embedded, tmp_path_factory.mktemp("embedded"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def apicurio(tmp_path_factory):
     yield from running(Apicurio, tmp_path_factory.mktemp("apicurio"))
 
