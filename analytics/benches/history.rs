@@ -2,13 +2,19 @@
 //! for writing, and of a query, after thousands of small commits with upkeep in between.
 //!
 //! `cargo bench --workspace --bench history -- [COMMITS]` (10,000). A commit here is 20 rows; every 200 commits come
-//! a compaction and a vacuum, as the scheduled upkeep does. Nothing is old enough to be removed, as in the first
-//! week of a table. Opening and queries are measured 50 commits after a checkpoint, the mean between two of them: each entry
-//! that came since is a file more to read. A query asks for the newest rows, as many each time. Shown is CPU time of the
-//! process, in milliseconds each.
+//! a compaction, a vacuum and a clean-up of the log, as the scheduled upkeep does. Nothing is old enough to be removed,
+//! as in the first week of a table. After each fifth the table is set aside, 50 commits after a checkpoint, the mean
+//! between two of them: each entry that came since is a file more to read. What was set aside is measured at the end,
+//! one age after the other, over and over, so that a machine that is busy for a while is so for all of them. A query
+//! asks for the newest rows, as many each time, by an engine that has seen nothing yet.
+//!
+//! Shown is CPU time of the process, in milliseconds each: the median of the rounds, and how it compares with that of
+//! the first age in the same round, in the median too. Commits are measured by the hundred, with the checkpoint that falls due
+//! among them; upkeep, a round at a time, while the table grows.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports and fails by panic")]
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,7 +35,7 @@ use aion_sinks::{
 };
 use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
 use futures::TryStreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
@@ -37,43 +43,134 @@ const ROWS: i64 = 20;
 const UPKEEP_EVERY: i64 = 200;
 const STEPS: i64 = 5;
 const SINCE_CHECKPOINT: i64 = 50;
-const RUNS: i64 = 40;
+/// After so many entries a writer makes a checkpoint by itself.
+const CHECKPOINT_EVERY: i64 = 100;
+/// Of an age, how often it is looked at, and how many times in a row then.
+const ROUNDS: usize = 21;
+const OPENS: usize = 25;
+const QUERIES: usize = 10;
 const TOPIC_ID: Uuid = Uuid::from_u128(7);
 
 #[tokio::main]
 async fn main() {
     let asked = std::env::args().find_map(|argument| argument.parse().ok());
-    let commits: i64 = asked.unwrap_or(10_000);
     let folder = tempfile::tempdir().unwrap();
-    let url = Url::from_directory_path(folder.path().join("lake")).unwrap();
-    let catalog = Arc::new(Catalog::builtin());
-    let place = Place { lake: Lake::open(&url, &StoreOptions::default()).unwrap(), url, catalog };
+    let mut ages = grow(folder.path(), asked.unwrap_or(10_000)).await;
+    for _ in 0..ROUNDS {
+        for age in &mut ages {
+            let (place, rows) = (&age.place, age.commits * ROWS);
+            age.open.push(each(OPENS, async || drop(place.open().await)).await);
+            age.query.push(each(QUERIES, async || place.query(rows).await).await);
+        }
+    }
+    // At last, since that changes the tables.
+    let mut sinks = Vec::new();
+    for age in &ages {
+        sinks.push(age.place.open().await);
+    }
+    for round in 0..ROUNDS as i64 {
+        for (age, sink) in ages.iter_mut().zip(&mut sinks) {
+            let first = age.commits + round * CHECKPOINT_EVERY;
+            age.commit.push(age.place.commits_and_checkpoint(sink, first).await);
+        }
+    }
+    report(&ages);
+}
+
+fn report(ages: &[Age]) {
     println!(
-        "{:>8} {:>10} {:>8} {:>9} {:>8}",
-        "commits", "commit ms", "open ms", "query ms", "files"
+        "{:>8} {:>11} {:>11} {:>11} {:>10} {:>6} {:>8} {:>8}",
+        "commits", "commit ms", "open ms", "query ms", "upkeep ms", "files", "actions", "bytes"
     );
+    for age in ages {
+        let timed = |of: fn(&Age) -> &[f64]| {
+            let pairs = of(age).iter().zip(of(&ages[0]));
+            let ratio = median(pairs.map(|(this, first)| this / first));
+            format!("{:.1} {ratio:.2}x", median(of(age).iter().copied()))
+        };
+        println!(
+            "{:>8} {:>11} {:>11} {:>11} {:>10.0} {:>6} {:>8} {:>8}",
+            age.commits,
+            timed(|age| &age.commit),
+            timed(|age| &age.open),
+            timed(|age| &age.query),
+            median(age.upkeep.iter().copied()),
+            age.files,
+            age.checkpoint["size"],
+            age.checkpoint["sizeInBytes"],
+        );
+    }
+}
+
+/// A table as it was after so many commits, and what was measured of it, in milliseconds.
+struct Age {
+    commits: i64,
+    place: Place,
+    files: usize,
+    checkpoint: Value,
+    commit: Vec<f64>,
+    open: Vec<f64>,
+    query: Vec<f64>,
+    upkeep: Vec<f64>,
+}
+
+impl Age {
+    /// Sets a table aside.
+    async fn of(table: &Path, commits: i64, upkeep: Vec<f64>) -> Age {
+        let aside = table.with_file_name(commits.to_string());
+        link_all(table, &aside);
+        let place = Place::new(&aside);
+        let snapshot = place.lake.table("decisions").unwrap().snapshot().await.unwrap().unwrap();
+        let (files, checkpoint) = (snapshot.files.len(), place.last_checkpoint());
+        assert_eq!(Some(snapshot.version - SINCE_CHECKPOINT), checkpoint["version"].as_i64());
+        let [commit, open, query] = [Vec::new(), Vec::new(), Vec::new()];
+        Age { commits, place, files, checkpoint, commit, open, query, upkeep }
+    }
+}
+
+/// Lets a table grow, and sets it aside after each fifth of its commits.
+async fn grow(folder: &Path, commits: i64) -> Vec<Age> {
+    let place = Place::new(&folder.join("lake"));
     let mut sink = place.open().await;
-    let mut done = 0;
+    let (mut ages, mut done) = (Vec::new(), 0);
     for step in 1..=STEPS {
-        let (until, before) = (commits * step / STEPS, done);
-        let start = cpu_ms();
+        let until = commits * step / STEPS;
+        let mut upkeep = Vec::new();
         while done < until {
             if done == until - SINCE_CHECKPOINT {
                 place.upkeep().await.checkpoint().await.unwrap();
+                // Else it goes on counting from a checkpoint of its own, and makes another one in between.
+                sink = place.open().await;
             }
             place.commit(&mut sink, done).await;
             done += 1;
             if done % UPKEEP_EVERY == UPKEEP_EVERY - SINCE_CHECKPOINT {
-                place.keep_up().await;
+                upkeep.push(each(1, async || place.keep_up().await).await);
             }
         }
-        let commit = (cpu_ms() - start) / (done - before) as f64;
-        let open = each(async || drop(place.open().await)).await;
-        let query = each(async || place.query(done * ROWS).await).await;
-        let table = place.lake.table("decisions").unwrap();
-        let files = table.snapshot().await.unwrap().unwrap().files.len();
-        println!("{done:>8} {commit:>10.2} {open:>8.2} {query:>9.2} {files:>8}");
+        ages.push(Age::of(&folder.join("lake"), until, upkeep).await);
     }
+    ages
+}
+
+/// A second name for everything in a folder: no file of a lake is ever changed, only replaced.
+fn link_all(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            link_all(&from, &to);
+        } else {
+            std::fs::hard_link(from, to).unwrap();
+        }
+    }
+}
+
+fn median(of: impl Iterator<Item = f64>) -> f64 {
+    let mut of: Vec<f64> = of.collect();
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
 }
 
 struct Place {
@@ -83,6 +180,18 @@ struct Place {
 }
 
 impl Place {
+    fn new(folder: &Path) -> Place {
+        let url = Url::from_directory_path(folder).unwrap();
+        let lake = Lake::open(&url, &StoreOptions::default()).unwrap();
+        Place { lake, url, catalog: Arc::new(Catalog::builtin()) }
+    }
+
+    /// What the log says of its newest checkpoint.
+    fn last_checkpoint(&self) -> Value {
+        let log = self.url.to_file_path().unwrap().join("decisions/_delta_log/_last_checkpoint");
+        serde_json::from_slice(&std::fs::read(log).unwrap()).unwrap()
+    }
+
     fn topic(&self) -> &Topic {
         self.catalog.table("decisions").unwrap()
     }
@@ -120,6 +229,18 @@ impl Place {
         let why = Flush::Now { deadline: now + Duration::from_mins(1) };
         let flushed = sink.flush(now, why).await.unwrap();
         assert_eq!(flushed.marks[&self.partition()].offset, Offset(next));
+    }
+
+    /// So many commits that one checkpoint falls due, until it is there; the time of each.
+    async fn commits_and_checkpoint(&self, sink: &mut LakeSink, first: i64) -> f64 {
+        let (before, start) = (self.last_checkpoint(), cpu_ms());
+        for number in first..first + CHECKPOINT_EVERY {
+            self.commit(sink, number).await;
+        }
+        while self.last_checkpoint() == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        (cpu_ms() - start) / CHECKPOINT_EVERY as f64
     }
 
     async fn upkeep(&self) -> Upkeep {
@@ -164,12 +285,12 @@ fn rows(schema: SchemaRef, offsets: std::ops::Range<i64>) -> RecordBatch {
 }
 
 /// CPU time of one of many runs.
-async fn each(mut what: impl AsyncFnMut()) -> f64 {
+async fn each(runs: usize, mut what: impl AsyncFnMut()) -> f64 {
     let start = cpu_ms();
-    for _ in 0..RUNS {
+    for _ in 0..runs {
         what().await;
     }
-    (cpu_ms() - start) / RUNS as f64
+    (cpu_ms() - start) / runs as f64
 }
 
 /// User and system time of this process so far.

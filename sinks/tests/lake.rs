@@ -1,6 +1,8 @@
 //! The lake sink: the suite of all sinks, then what is its own: rivals, sleepers, lost answers, damaged tables.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "lake/checkpoints.rs"]
+mod checkpoints;
 #[path = "lake/conformance.rs"]
 mod conformance;
 #[path = "lake/crash.rs"]

@@ -2,6 +2,8 @@
 //!
 //! Everything here blocks, and is called away from the tasks of the runtime.
 
+mod by_kind;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
@@ -20,9 +22,9 @@ use delta_kernel_default_engine::{
     DefaultEngine, DefaultEngineBuilder, executor::tokio::TokioBackgroundExecutor,
 };
 use object_store::ObjectStore;
-use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use url::Url;
 
+use self::by_kind::ByKind;
 use super::actions::{Add, Metadata, Protocol};
 use crate::sink::SinkError;
 
@@ -127,18 +129,18 @@ pub(crate) fn checkpoint(engine: &Engine, root: &Url) -> Result<Checkpoint, Sink
         let writer = snapshot.create_checkpoint_writer(engine)?;
         let data = writer.checkpoint_data(engine)?;
         let progress = data.state();
-        let mut parquet: Option<ArrowWriter<Vec<u8>>> = None;
+        let mut file: Option<ByKind> = None;
         for rows in data {
             let rows = rows?.apply_selection_vector()?;
             let rows = ArrowEngineData::try_from_engine_data(rows)?;
             let rows = rows.record_batch();
-            let file = match &mut parquet {
+            let file = match &mut file {
                 Some(file) => file,
-                None => parquet.insert(checkpoint_file(rows)?),
+                none => none.insert(ByKind::new(rows.schema())?),
             };
             file.write(rows)?;
         }
-        let parquet = parquet.ok_or(KernelError::MissingMetadata)?.into_inner()?;
+        let parquet = file.ok_or(KernelError::MissingMetadata)?.finish()?;
         let state = Arc::into_inner(progress)
             .ok_or_else(|| KernelError::generic("the checkpoint's state is still in use"))?;
         let size = parquet.len() as u64;
@@ -153,12 +155,6 @@ pub(crate) fn announce(engine: &Engine, checkpoint: Checkpoint) -> Result<(), Si
     let Checkpoint { version, writer, hint, .. } = checkpoint;
     let announced = writer.finalize(engine, &hint);
     announced.map_err(|e| failed(format!("announce the checkpoint of version {version}"), &e))
-}
-
-fn checkpoint_file(rows: &RecordBatch) -> Result<ArrowWriter<Vec<u8>>, KernelError> {
-    // Snappy: the one compression that every reader of checkpoints has.
-    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    Ok(ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties))?)
 }
 
 fn convert<T: serde::de::DeserializeOwned>(from: &impl serde::Serialize) -> Result<T, KernelError> {

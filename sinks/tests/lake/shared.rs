@@ -1,6 +1,11 @@
 //! A lake in a temporary folder, and reading it back as a user would.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aion_schemas::log::Partition;
 use aion_sinks::{
@@ -129,4 +134,20 @@ pub(crate) async fn rows(lake: &Lake) -> Vec<(String, i32, i64)> {
 /// `first..end` as a list.
 pub(crate) fn range(first: i64, end: i64) -> Vec<i64> {
     (first..end).collect()
+}
+
+/// Makes a file, or all in a folder, look older.
+pub(crate) fn age(path: &Path, by: Duration) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            age(&entry.unwrap().path(), by);
+        }
+    } else {
+        File::options()
+            .append(true)
+            .open(path)
+            .unwrap()
+            .set_modified(SystemTime::now() - by)
+            .unwrap();
+    }
 }

@@ -1,7 +1,6 @@
 //! Upkeep beside writers and beside other upkeep: nothing missing, nothing twice, nothing removed too early.
 
 use std::{
-    fs::File,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -17,7 +16,7 @@ use aion_sinks::{
     sink::Sink,
 };
 
-use crate::shared::{Place, range, spec};
+use crate::shared::{Place, age, range, spec};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -38,22 +37,6 @@ async fn small_files(place: &Place, log: &Log, count: i64) -> (LakeSink, Partiti
         settle(&mut sink).await;
     }
     (sink, p0)
-}
-
-/// Makes a file, or all in a folder, look older.
-fn age(path: &Path, by: Duration) {
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).unwrap() {
-            age(&entry.unwrap().path(), by);
-        }
-    } else {
-        File::options()
-            .append(true)
-            .open(path)
-            .unwrap()
-            .set_modified(SystemTime::now() - by)
-            .unwrap();
-    }
 }
 
 fn parquet_files(folder: &Path) -> usize {
