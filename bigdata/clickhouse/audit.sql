@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS aion.audit
     result LowCardinality(Nullable(String)) COMMENT 'How it ended.' CODEC(ZSTD(1)),
     timestamp DateTime64(6, 'UTC') COMMENT 'When it was done.' CODEC(DoubleDelta, ZSTD(1)),
     context Nullable(String) COMMENT 'What else is known about the act; free.' CODEC(ZSTD(3)),
-    context_map Map(LowCardinality(String), String) MATERIALIZED JSONExtract(ifNull(context, '{}'), 'Map(LowCardinality(String), String)') COMMENT 'The members of context, values as text.' CODEC(ZSTD(1)),
+    context_map Map(LowCardinality(String), String) MATERIALIZED if(context IS NULL, CAST(map(), 'Map(LowCardinality(String), String)'), JSONExtract(assumeNotNull(context), 'Map(LowCardinality(String), String)')) COMMENT 'The members of context, values as text.' CODEC(ZSTD(1)),
     _topic_id LowCardinality(String) COMMENT 'Id of the topic\'s incarnation.' CODEC(ZSTD(1)),
     _leader_epoch Int32 COMMENT 'Leader epoch of the record; -1 where it is not known.' CODEC(ZSTD(1)),
     _partition Int32 COMMENT 'Kafka partition.' CODEC(ZSTD(1)),
@@ -36,5 +36,6 @@ SETTINGS non_replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'Somebody changed something, or tried to.';

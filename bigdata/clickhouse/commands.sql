@@ -37,5 +37,6 @@ SETTINGS non_replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'A command from outside that the gateway accepted, and later what became of it. The first record of a command id whose stage is `accepted` is the command; a later one with the same id is a replay of it.';

@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS aion.decisions
     latency_budget_ms Nullable(Int64) COMMENT 'Time that the caller grants the task, in milliseconds.' CODEC(T64, ZSTD(1)),
     cost_budget Nullable(Float64) COMMENT 'Cost that the caller grants the task, in US dollars.' CODEC(ZSTD(1)),
     policy_overrides Nullable(String) COMMENT 'Routing policies that were overridden for this task, and by what.' CODEC(ZSTD(3)),
-    policy_overrides_map Map(LowCardinality(String), String) MATERIALIZED JSONExtract(ifNull(policy_overrides, '{}'), 'Map(LowCardinality(String), String)') COMMENT 'The members of policy_overrides, values as text.' CODEC(ZSTD(1)),
+    policy_overrides_map Map(LowCardinality(String), String) MATERIALIZED if(policy_overrides IS NULL, CAST(map(), 'Map(LowCardinality(String), String)'), JSONExtract(assumeNotNull(policy_overrides), 'Map(LowCardinality(String), String)')) COMMENT 'The members of policy_overrides, values as text.' CODEC(ZSTD(1)),
     engine_model LowCardinality(Nullable(String)) COMMENT 'The model that the route runs.' CODEC(ZSTD(1)),
     engine_version LowCardinality(Nullable(String)) COMMENT 'Version of the engine that the route runs.' CODEC(ZSTD(1)),
     _topic_id LowCardinality(String) COMMENT 'Id of the topic\'s incarnation.' CODEC(ZSTD(1)),
@@ -42,5 +42,6 @@ SETTINGS non_replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'The router chose a route for a task, and the privacy tier that the task may use.';

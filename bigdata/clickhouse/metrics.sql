@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS aion.metrics
     metric LowCardinality(String) COMMENT 'Name of the metric.' CODEC(ZSTD(1)),
     value Float64 COMMENT 'The value, in the unit that `unit` names; what it means depends on `kind`.' CODEC(Gorilla, ZSTD(1)),
     labels Nullable(String) COMMENT 'What tells this series from others of the same metric; the values are scalars.' CODEC(ZSTD(3)),
-    labels_map Map(LowCardinality(String), String) MATERIALIZED JSONExtract(ifNull(labels, '{}'), 'Map(LowCardinality(String), String)') COMMENT 'The members of labels, values as text.' CODEC(ZSTD(1)),
+    labels_map Map(LowCardinality(String), String) MATERIALIZED if(labels IS NULL, CAST(map(), 'Map(LowCardinality(String), String)'), JSONExtract(assumeNotNull(labels), 'Map(LowCardinality(String), String)')) COMMENT 'The members of labels, values as text.' CODEC(ZSTD(1)),
     timestamp DateTime64(6, 'UTC') COMMENT 'When the value was measured.' CODEC(DoubleDelta, ZSTD(1)),
     kind LowCardinality(Nullable(String)) COMMENT 'counter = the value is an increment; gauge = it is a level; histogram = it is one observation. Missing means gauge.' CODEC(ZSTD(1)),
     unit LowCardinality(Nullable(String)) COMMENT 'Unit of the value.' CODEC(ZSTD(1)),
@@ -35,5 +35,6 @@ SETTINGS non_replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'A component measured a value.';

@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS aion.decisions ON CLUSTER '{cluster}'
     latency_budget_ms Nullable(Int64) COMMENT 'Time that the caller grants the task, in milliseconds.' CODEC(T64, ZSTD(1)),
     cost_budget Nullable(Float64) COMMENT 'Cost that the caller grants the task, in US dollars.' CODEC(ZSTD(1)),
     policy_overrides Nullable(String) COMMENT 'Routing policies that were overridden for this task, and by what.' CODEC(ZSTD(3)),
-    policy_overrides_map Map(LowCardinality(String), String) MATERIALIZED JSONExtract(ifNull(policy_overrides, '{}'), 'Map(LowCardinality(String), String)') COMMENT 'The members of policy_overrides, values as text.' CODEC(ZSTD(1)),
+    policy_overrides_map Map(LowCardinality(String), String) MATERIALIZED if(policy_overrides IS NULL, CAST(map(), 'Map(LowCardinality(String), String)'), JSONExtract(assumeNotNull(policy_overrides), 'Map(LowCardinality(String), String)')) COMMENT 'The members of policy_overrides, values as text.' CODEC(ZSTD(1)),
     engine_model LowCardinality(Nullable(String)) COMMENT 'The model that the route runs.' CODEC(ZSTD(1)),
     engine_version LowCardinality(Nullable(String)) COMMENT 'Version of the engine that the route runs.' CODEC(ZSTD(1)),
     _topic_id LowCardinality(String) COMMENT 'Id of the topic\'s incarnation.' CODEC(ZSTD(1)),
@@ -64,6 +64,7 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'The router chose a route for a task, and the privacy tier that the task may use.';
 
@@ -76,7 +77,7 @@ CREATE TABLE IF NOT EXISTS aion.tasks ON CLUSTER '{cluster}'
     status LowCardinality(String) COMMENT 'The state that the task entered.' CODEC(ZSTD(1)),
     timestamp DateTime64(6, 'UTC') COMMENT 'When the task entered the state.' CODEC(DoubleDelta, ZSTD(1)),
     metadata Nullable(String) COMMENT 'What else the producer knows about the task; free.' CODEC(ZSTD(3)),
-    metadata_map Map(LowCardinality(String), String) MATERIALIZED JSONExtract(ifNull(metadata, '{}'), 'Map(LowCardinality(String), String)') COMMENT 'The members of metadata, values as text.' CODEC(ZSTD(1)),
+    metadata_map Map(LowCardinality(String), String) MATERIALIZED if(metadata IS NULL, CAST(map(), 'Map(LowCardinality(String), String)'), JSONExtract(assumeNotNull(metadata), 'Map(LowCardinality(String), String)')) COMMENT 'The members of metadata, values as text.' CODEC(ZSTD(1)),
     agent_id LowCardinality(Nullable(String)) COMMENT 'Id of the agent that works on the task.' CODEC(ZSTD(1)),
     project_id LowCardinality(Nullable(String)) COMMENT 'Id of the project that the task belongs to.' CODEC(ZSTD(1)),
     latency_ms Nullable(Int64) COMMENT 'Time from the creation of the task to this state, in milliseconds.' CODEC(T64, ZSTD(1)),
@@ -108,6 +109,7 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'A task entered a state.';
 
@@ -143,7 +145,7 @@ CREATE TABLE IF NOT EXISTS aion.metrics ON CLUSTER '{cluster}'
     metric LowCardinality(String) COMMENT 'Name of the metric.' CODEC(ZSTD(1)),
     value Float64 COMMENT 'The value, in the unit that `unit` names; what it means depends on `kind`.' CODEC(Gorilla, ZSTD(1)),
     labels Nullable(String) COMMENT 'What tells this series from others of the same metric; the values are scalars.' CODEC(ZSTD(3)),
-    labels_map Map(LowCardinality(String), String) MATERIALIZED JSONExtract(ifNull(labels, '{}'), 'Map(LowCardinality(String), String)') COMMENT 'The members of labels, values as text.' CODEC(ZSTD(1)),
+    labels_map Map(LowCardinality(String), String) MATERIALIZED if(labels IS NULL, CAST(map(), 'Map(LowCardinality(String), String)'), JSONExtract(assumeNotNull(labels), 'Map(LowCardinality(String), String)')) COMMENT 'The members of labels, values as text.' CODEC(ZSTD(1)),
     timestamp DateTime64(6, 'UTC') COMMENT 'When the value was measured.' CODEC(DoubleDelta, ZSTD(1)),
     kind LowCardinality(Nullable(String)) COMMENT 'counter = the value is an increment; gauge = it is a level; histogram = it is one observation. Missing means gauge.' CODEC(ZSTD(1)),
     unit LowCardinality(Nullable(String)) COMMENT 'Unit of the value.' CODEC(ZSTD(1)),
@@ -171,6 +173,7 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'A component measured a value.';
 
@@ -184,7 +187,7 @@ CREATE TABLE IF NOT EXISTS aion.audit ON CLUSTER '{cluster}'
     result LowCardinality(Nullable(String)) COMMENT 'How it ended.' CODEC(ZSTD(1)),
     timestamp DateTime64(6, 'UTC') COMMENT 'When it was done.' CODEC(DoubleDelta, ZSTD(1)),
     context Nullable(String) COMMENT 'What else is known about the act; free.' CODEC(ZSTD(3)),
-    context_map Map(LowCardinality(String), String) MATERIALIZED JSONExtract(ifNull(context, '{}'), 'Map(LowCardinality(String), String)') COMMENT 'The members of context, values as text.' CODEC(ZSTD(1)),
+    context_map Map(LowCardinality(String), String) MATERIALIZED if(context IS NULL, CAST(map(), 'Map(LowCardinality(String), String)'), JSONExtract(assumeNotNull(context), 'Map(LowCardinality(String), String)')) COMMENT 'The members of context, values as text.' CODEC(ZSTD(1)),
     _topic_id LowCardinality(String) COMMENT 'Id of the topic\'s incarnation.' CODEC(ZSTD(1)),
     _leader_epoch Int32 COMMENT 'Leader epoch of the record; -1 where it is not known.' CODEC(ZSTD(1)),
     _partition Int32 COMMENT 'Kafka partition.' CODEC(ZSTD(1)),
@@ -210,6 +213,7 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'Somebody changed something, or tried to.';
 
@@ -253,6 +257,7 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'A message that could not become a row, with its original bytes and the reason.';
 
@@ -290,6 +295,7 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'A stretch of a log that a job will never have: offsets that were lost before they were read, or can\'t be trusted.';
 
@@ -330,6 +336,7 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'A command from outside that the gateway accepted, and later what became of it. The first record of a command id whose stage is `accepted` is the command; a later one with the same id is a replay of it.';
 
@@ -368,6 +375,7 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'What a person decided about a partition that a job stopped at and won\'t pass by itself.';
 
@@ -409,6 +417,7 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'One attempt to deliver an event to a webhook\'s endpoint, and how it ended.';
 
@@ -449,5 +458,6 @@ SETTINGS replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'An event that could not be delivered to a webhook\'s endpoint within its policy, with the exact body that was sent.';

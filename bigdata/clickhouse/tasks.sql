@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS aion.tasks
     status LowCardinality(String) COMMENT 'The state that the task entered.' CODEC(ZSTD(1)),
     timestamp DateTime64(6, 'UTC') COMMENT 'When the task entered the state.' CODEC(DoubleDelta, ZSTD(1)),
     metadata Nullable(String) COMMENT 'What else the producer knows about the task; free.' CODEC(ZSTD(3)),
-    metadata_map Map(LowCardinality(String), String) MATERIALIZED JSONExtract(ifNull(metadata, '{}'), 'Map(LowCardinality(String), String)') COMMENT 'The members of metadata, values as text.' CODEC(ZSTD(1)),
+    metadata_map Map(LowCardinality(String), String) MATERIALIZED if(metadata IS NULL, CAST(map(), 'Map(LowCardinality(String), String)'), JSONExtract(assumeNotNull(metadata), 'Map(LowCardinality(String), String)')) COMMENT 'The members of metadata, values as text.' CODEC(ZSTD(1)),
     agent_id LowCardinality(Nullable(String)) COMMENT 'Id of the agent that works on the task.' CODEC(ZSTD(1)),
     project_id LowCardinality(Nullable(String)) COMMENT 'Id of the project that the task belongs to.' CODEC(ZSTD(1)),
     latency_ms Nullable(Int64) COMMENT 'Time from the creation of the task to this state, in milliseconds.' CODEC(T64, ZSTD(1)),
@@ -41,6 +41,7 @@ SETTINGS non_replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'A task entered a state.';
 

@@ -37,5 +37,6 @@ SETTINGS non_replicated_deduplication_window = 10000,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1,
+    min_bytes_for_wide_part = 67108864,
     lightweight_mutation_projection_mode = 'rebuild'
 COMMENT 'An event that could not be delivered to a webhook\'s endpoint within its policy, with the exact body that was sent.';

@@ -13,6 +13,7 @@
 //! | `CONSTRAINT lease` | a writer that slept longer than the window lasts is refused |
 //! | `fsync_after_insert`, `fsync_part_directory` | what was acknowledged survives a power loss |
 //! | `TTL _append_time`, `ttl_only_drop_parts` | whole parts go, so a batch never half |
+//! | `min_bytes_for_wide_part` | a batch is one file instead of two for each column |
 //! | `lightweight_mutation_projection_mode` | rows can be erased although there are projections |
 //!
 //! **Invariant:** the partition key is no function of a row, or a batch would be several parts.
@@ -47,6 +48,9 @@ pub const CHAIN: &str = "chain";
 
 /// How many parts' tokens a table remembers.
 pub const DEDUPLICATION_WINDOW: u32 = 10_000;
+
+/// Below this size the columns of a part share a file: two files for each, synced, cost a server a fifth of an insert.
+pub const WIDE_PART_BYTES: u64 = 64 << 20;
 
 /// How many fields rows are sorted by before event time: more would scatter what is near in time.
 const SORTED_BY: usize = 2;

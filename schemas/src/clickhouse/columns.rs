@@ -53,17 +53,20 @@ fn of_field(field: &Field) -> Vec<Column> {
 /// The members of an object, for questions by name: `labels_map['code']`.
 fn members(field: &Field) -> Column {
     let kind = "Map(LowCardinality(String), String)";
-    let text = if field.required {
-        field.name.to_string()
+    let name = &field.name;
+    // Where there is none, as in most rows, nothing is read as JSON.
+    let members = if field.required {
+        format!("JSONExtract({name}, '{kind}')")
     } else {
-        format!("ifNull({}, '{{}}')", field.name)
+        let read = format!("JSONExtract(assumeNotNull({name}), '{kind}')");
+        format!("if({name} IS NULL, CAST(map(), '{kind}'), {read})")
     };
     Column {
-        name: format!("{}{MAP_SUFFIX}", field.name),
+        name: format!("{name}{MAP_SUFFIX}"),
         kind: kind.to_owned(),
-        materialized: Some(format!("JSONExtract({text}, '{kind}')")),
+        materialized: Some(members),
         codec: PLAIN,
-        doc: format!("The members of {}, values as text.", field.name),
+        doc: format!("The members of {name}, values as text."),
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! **Invariant:** every statement can be run again: what is there already stays as it is.
 
-use super::{Column, DEDUPLICATION_WINDOW, Index, LEASE, MARKS, Projection, Table, view};
+use super::{
+    Column, DEDUPLICATION_WINDOW, Index, LEASE, MARKS, Projection, Table, WIDE_PART_BYTES, view,
+};
 use crate::catalog::{Catalog, Environment, Topic};
 
 /// A statement, and what it makes.
@@ -101,7 +103,8 @@ impl Table {
         ];
         lines.extend(self.ttl().map(|ttl| format!("TTL {ttl}")));
         let erasable = "lightweight_mutation_projection_mode = 'rebuild'";
-        let more = [FSYNC[0], FSYNC[1], "ttl_only_drop_parts = 1", erasable];
+        let wide = format!("min_bytes_for_wide_part = {WIDE_PART_BYTES}");
+        let more = [FSYNC[0], FSYNC[1], "ttl_only_drop_parts = 1", &*wide, erasable];
         lines.push(settings(cluster, &more));
         lines.push(format!("COMMENT {}", quoted(&self.doc)));
         Statement { object: self.name.clone(), sql: lines.join("\n") }

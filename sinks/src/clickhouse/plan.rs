@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use aion_schemas::clickhouse::{
-    Column, DEDUPLICATION_WINDOW, LEASE, MARKS, Statement, Table, database,
+    Column, DEDUPLICATION_WINDOW, LEASE, MARKS, Statement, Table, WIDE_PART_BYTES, database,
 };
 
 use super::{ClickHouse, client::Client, failure::Failure};
@@ -186,6 +186,11 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
         let setting = "non_replicated_deduplication_window";
         let sql = format!("MODIFY SETTING {setting} = {DEDUPLICATION_WINDOW}");
         changes.push(change(format!("{setting} is {window}"), Some(sql), true));
+    }
+    let wide = "min_bytes_for_wide_part";
+    if live.setting(wide).is_none() {
+        let sql = format!("MODIFY SETTING {wide} = {WIDE_PART_BYTES}");
+        changes.push(change(format!("{wide} isn't set"), Some(sql), true));
     }
     changes.extend(kept(table, live, change));
     changes

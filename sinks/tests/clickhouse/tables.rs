@@ -65,6 +65,7 @@ async fn what_adds_is_applied_and_the_rest_explained() {
     place.engine.run(&format!("{alter} ADD COLUMN mine String")).await;
     let small = "MODIFY SETTING non_replicated_deduplication_window = 5";
     place.engine.run(&format!("{alter} {small}")).await;
+    place.engine.run(&format!("{alter} RESET SETTING min_bytes_for_wide_part")).await;
     let plan = || async { place.house.plan(std::slice::from_ref(&table), &[]).await.unwrap() };
     let changes = plan().await;
     let (adds, others): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.adds);
@@ -79,6 +80,7 @@ async fn what_adds_is_applied_and_the_rest_explained() {
             "index ix_offset is missing",
             "constraint lease is missing",
             "non_replicated_deduplication_window is 5",
+            "min_bytes_for_wide_part isn't set",
         ]
     );
     let explained = [
