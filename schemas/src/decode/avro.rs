@@ -9,6 +9,7 @@
 )]
 
 mod body;
+mod near;
 mod node;
 mod resolve;
 mod skip;
@@ -225,11 +226,8 @@ impl Shape {
         nodes: &[Node],
     ) -> Result<Body<'a>, Fault> {
         let wire = match self {
-            Shape::Value(Value { null, wire }) => {
-                if body.is_null(*null)? {
-                    return column.push_null(body.at()).map(|()| body);
-                }
-                wire
+            Shape::Value(value) => {
+                return value.read(&mut body, column, objects, nodes).map(|()| body);
             }
             Shape::Null => return column.push_null(body.at()).map(|()| body),
             Shape::Union(branches) => match body.branch(branches)? {
@@ -243,8 +241,7 @@ impl Shape {
 }
 
 impl Value {
-    /// Reads a value into its column, or the null that comes in its place. What the contract's own schema
-    /// is made of is read here, the rest is called.
+    /// Reads a value into its column, or the null that comes in its place.
     #[inline(always)]
     fn read(
         self,
@@ -253,23 +250,34 @@ impl Value {
         objects: &mut Objects,
         nodes: &[Node],
     ) -> Result<(), Fault> {
-        if body.is_null(self.null)? {
-            return column.push_null(body.at());
+        if let Some((window, left)) = body.window()
+            && let Some(taken) = self.read_near(window, left, column)
+        {
+            body.pass(taken);
+            return Ok(());
         }
-        match (&mut column.values, self.wire) {
-            (Values::Text(texts), Wire::Text) => body.text_into(texts)?,
-            (Values::Integer(values), Wire::Long) => values.push(body.long()?),
-            (Values::Time(times), Wire::TimeMicros) => times.push(time(body, |micros| micros)?),
-            (Values::Number(values), Wire::Double) => values.push(body.double()?),
-            (values, wire) => *body = wire.read(*body, values, objects, nodes)?,
-        }
+        *body = self.read_far(*body, column, objects, nodes)?;
         Ok(())
+    }
+
+    /// As [`Value::read`], whatever the value is and wherever it ends.
+    #[inline(never)]
+    fn read_far<'a>(
+        self,
+        mut body: Body<'a>,
+        column: &mut Column,
+        objects: &mut Objects,
+        nodes: &[Node],
+    ) -> Result<Body<'a>, Fault> {
+        if body.is_null(self.null)? {
+            return column.push_null(body.at()).map(|()| body);
+        }
+        self.wire.read(body, &mut column.values, objects, nodes)
     }
 }
 
 impl Wire {
     /// Reads a value into its column.
-    #[inline(never)]
     fn read<'a>(
         self,
         mut body: Body<'a>,
@@ -336,7 +344,6 @@ impl Objects {
     }
 }
 
-#[inline(always)]
 fn time(body: &mut Body<'_>, micros: impl Fn(i64) -> i64) -> Result<i64, Fault> {
     let at = body.at();
     let micros = micros(body.long()?);

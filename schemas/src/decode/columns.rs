@@ -9,17 +9,20 @@
     reason = "what a value costs is a few instructions, a tenth of the Avro decoder each as a call"
 )]
 
+mod texts;
+
 use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Float64Array, Int64Array,
-        StringArray, TimestampMicrosecondArray,
+        ArrayRef, BooleanArray, BooleanBufferBuilder, Float64Array, Int64Array,
+        TimestampMicrosecondArray,
     },
-    buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer},
+    buffer::{BooleanBuffer, NullBuffer},
 };
 use serde_json::Value;
 
+pub(super) use self::texts::Texts;
 use super::reject::{Fault, Reason};
 use crate::schema::{Field, Kind};
 
@@ -61,14 +64,6 @@ pub(super) enum Values {
     Time(Vec<i64>),
     Number(Vec<f64>),
     Boolean(BooleanBufferBuilder),
-}
-
-/// Values of varying length, one after another.
-#[derive(Debug)]
-pub(super) struct Texts {
-    bytes: Vec<u8>,
-    /// Where each value ends; an extra 0 comes first.
-    ends: Vec<i32>,
 }
 
 impl Columns {
@@ -257,9 +252,7 @@ impl Values {
 
     fn len(&self) -> usize {
         match self {
-            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => {
-                texts.ends.len() - 1
-            }
+            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => texts.len(),
             Values::Integer(values) | Values::Time(values) => values.len(),
             Values::Number(values) => values.len(),
             Values::Boolean(values) => values.len(),
@@ -271,8 +264,8 @@ impl Values {
     fn push_empty(&mut self) -> usize {
         match self {
             Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => {
-                texts.close();
-                texts.ends.len() - 2
+                texts.push_empty();
+                texts.len() - 1
             }
             Values::Integer(values) | Values::Time(values) => {
                 values.push(0);
@@ -302,67 +295,11 @@ impl Values {
 
     fn bytes(&self) -> usize {
         match self {
-            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => {
-                texts.bytes.len() + texts.ends.len() * size_of::<i32>()
-            }
+            Values::Text(texts) | Values::Object(texts) | Values::Bytes(texts) => texts.size(),
             Values::Integer(values) | Values::Time(values) => size_of_val(&**values),
             Values::Number(values) => size_of_val(&**values),
             Values::Boolean(values) => values.len().div_ceil(8),
         }
-    }
-}
-
-impl Texts {
-    fn new() -> Texts {
-        Texts { bytes: Vec::new(), ends: vec![0] }
-    }
-
-    /// Where the next value's bytes go; [`Texts::close`] ends it.
-    pub(super) fn open(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
-    }
-
-    /// Ends the value. The decoder's bound on payload bytes keeps this within 31 bits.
-    pub(super) fn close(&mut self) {
-        self.ends.push(self.bytes.len() as i32);
-    }
-
-    /// Appends a value.
-    pub(super) fn push(&mut self, value: &[u8]) {
-        self.bytes.extend_from_slice(value);
-        self.close();
-    }
-
-    /// Appends the first `len` bytes of `window`: a copy of a fixed size is a few instructions, where one
-    /// of any size is a call.
-    #[inline]
-    pub(super) fn push_from<const N: usize>(&mut self, window: &[u8; N], len: usize) {
-        let end = self.bytes.len() + len;
-        self.bytes.extend_from_slice(window);
-        self.bytes.truncate(end);
-        self.close();
-    }
-
-    fn truncate(&mut self, rows: usize) {
-        self.ends.truncate(rows + 1);
-        // Also drops bytes of a value that was begun and never ended.
-        self.bytes.truncate(self.ends.last().map_or(0, |end| *end as usize));
-    }
-
-    fn take(&mut self) -> (OffsetBuffer<i32>, Buffer) {
-        let ends = renew(&mut self.ends);
-        self.ends.push(0);
-        (OffsetBuffer::new(ends.into()), Buffer::from_vec(renew(&mut self.bytes)))
-    }
-
-    fn finish_text(&mut self, nulls: Option<NullBuffer>) -> ArrayRef {
-        let (ends, bytes) = self.take();
-        Arc::new(StringArray::new(ends, bytes, nulls))
-    }
-
-    fn finish_bytes(&mut self, nulls: Option<NullBuffer>) -> ArrayRef {
-        let (ends, bytes) = self.take();
-        Arc::new(BinaryArray::new(ends, bytes, nulls))
     }
 }
 

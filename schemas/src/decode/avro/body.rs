@@ -1,18 +1,13 @@
 //! Reads Avro binary value by value.
 //!
 //! Most values are short, and a copy or a check of a fixed size is a few instructions where one of any
-//! size is a call: so values are read through windows, and the end of a body is padded to have one everywhere.
+//! size is a call: so fields are read through windows where they can be (`near`), and the end of a body is
+//! padded to have one everywhere.
 //!
 //! **Invariant:** lengths are checked against what is left before anything is read.
 
-#![expect(
-    clippy::inline_always,
-    reason = "the loop over fields is made of these: each as a call is a tenth of the decoder"
-)]
-
 use super::Null;
 use crate::decode::{
-    columns::Texts,
     json,
     reject::{Fault, Reason},
 };
@@ -36,10 +31,11 @@ pub(super) struct Tail {
     len: usize,
 }
 
-/// Bytes of a window: a UUID is 36.
-const WINDOW: usize = 48;
-/// The last bytes of a body. More than a branch, a length of one byte, what may be of that length, and
-/// another window: a field that begins before is read through windows without going over to the tail.
+/// The longest text that is read through a window: a UUID is 36.
+pub(super) const TEXT: usize = 48;
+/// Bytes of a window: the branch of a union, a length of one byte, and what may be of that length.
+pub(super) const WINDOW: usize = 2 + TEXT;
+/// The last bytes of a body. A field that begins before has a window, and another one after what it takes of it.
 const TAIL: usize = 2 * WINDOW;
 
 impl Default for Tail {
@@ -60,12 +56,24 @@ impl<'a> Body<'a> {
     }
 
     /// Goes over to the tail once only that is left. To be called before each field.
-    #[inline(always)]
+    #[inline]
     pub(super) fn settle(&mut self) {
         if self.rest.len() <= self.tail_bytes {
             self.rest = &self.tail.bytes[TAIL - self.rest.len()..];
             self.tail_bytes = 0;
         }
+    }
+
+    /// The next window, and the bytes that are left, padding among them.
+    #[inline]
+    pub(super) fn window(self) -> Option<(&'a [u8; WINDOW], usize)> {
+        Some((self.rest.first_chunk()?, self.rest.len()))
+    }
+
+    /// Passes over what was read from a window.
+    #[inline]
+    pub(super) fn pass(&mut self, taken: usize) {
+        self.rest = &self.rest[taken..];
     }
 
     /// The bytes of `rest` that are none of the body's.
@@ -91,40 +99,20 @@ impl<'a> Body<'a> {
 
     /// A zigzag varint of at most 64 bits. Like every Avro reader, takes one with needless zero
     /// groups, as long as it stays within ten bytes.
-    #[inline(always)]
     pub(super) fn long(&mut self) -> Result<i64, Fault> {
-        // Branches of unions and most lengths: one byte, which is the body's if a window comes after it.
-        if let Some((byte @ ..0x80, rest)) = self.rest.split_first()
-            && rest.len() >= WINDOW
-        {
-            self.rest = rest;
-            return Ok(signed(u64::from(*byte)));
-        }
-        let (value, len) =
-            varint(self.rest, self.padding()).map_err(|what| self.malformed(what))?;
+        let (value, len) = varint(self.left()).map_err(|what| self.malformed(what))?;
         self.rest = &self.rest[len..];
         Ok(value)
     }
 
     /// Whether null comes next, in what may be a union of it and another type.
-    #[inline(always)]
     pub(super) fn is_null(&mut self, null: Null) -> Result<bool, Fault> {
-        Ok(null != Null::Never && self.is_second()? == (null == Null::Second))
-    }
-
-    /// Whether the second branch of a union of two comes next, and not the first.
-    #[inline(always)]
-    fn is_second(&mut self) -> Result<bool, Fault> {
-        const ZIGZAG_ONE: u8 = 2;
-        if let Some((&byte @ (0 | ZIGZAG_ONE), rest)) = self.rest.split_first()
-            && rest.len() >= WINDOW
-        {
-            self.rest = rest;
-            return Ok(byte == ZIGZAG_ONE);
+        if null == Null::Never {
+            return Ok(false);
         }
         match self.long()? {
-            0 => Ok(false),
-            1 => Ok(true),
+            0 => Ok(null == Null::First),
+            1 => Ok(null == Null::Second),
             _ => Err(self.no_branch()),
         }
     }
@@ -180,33 +168,6 @@ impl<'a> Body<'a> {
         self.malformed("a branch that the union doesn't have")
     }
 
-    /// Reads a text into its column.
-    #[inline(always)]
-    pub(super) fn text_into(&mut self, texts: &mut Texts) -> Result<(), Fault> {
-        // A length of one byte, and a window after the text: then all of it is the body's.
-        if let Some((byte, text)) = self.rest.split_first()
-            && byte & 0x81 == 0
-            && let len = usize::from(byte >> 1)
-            && len <= WINDOW
-            && let Some(window) = text.first_chunk::<WINDOW>()
-            && let Some(rest) = text.get(len..)
-            && rest.len() >= WINDOW
-            && starts_in_ascii(window, len)
-        {
-            texts.push_from(window, len);
-            self.rest = rest;
-            return Ok(());
-        }
-        *self = self.any_text_into(texts)?;
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn any_text_into(mut self, texts: &mut Texts) -> Result<Body<'a>, Fault> {
-        texts.push(self.text()?);
-        Ok(self)
-    }
-
     pub(super) fn text(&mut self) -> Result<&'a [u8], Fault> {
         let text = self.prefixed()?;
         if !text.is_ascii() {
@@ -243,7 +204,6 @@ impl<'a> Body<'a> {
         Ok(value)
     }
 
-    #[inline(always)]
     pub(super) fn double(&mut self) -> Result<f64, Fault> {
         let value = f64::from_le_bytes(self.fixed()?);
         self.finite(value)
@@ -276,20 +236,9 @@ impl<'a> Body<'a> {
 }
 
 /// The varint that comes first, and how many bytes it takes; or what is wrong with it.
-#[inline(never)]
-fn varint(rest: &[u8], padding: usize) -> Result<(i64, usize), &'static str> {
-    let left = rest.len() - padding;
-    // Most fit into eight bytes, which are there unless the event ends.
-    if let Some(window) = rest.first_chunk() {
-        let word = u64::from_le_bytes(*window);
-        let ends = !word & 0x8080_8080_8080_8080;
-        let len = ends.trailing_zeros() as usize / 8 + 1;
-        if ends != 0 && len <= left {
-            return Ok((signed(joined(word & (u64::MAX >> (64 - 8 * len)))), len));
-        }
-    }
+fn varint(left: &[u8]) -> Result<(i64, usize), &'static str> {
     let mut zigzag: u64 = 0;
-    for (group, byte) in rest[..left].iter().take(10).enumerate() {
+    for (group, byte) in left.iter().take(10).enumerate() {
         if group == 9 && *byte > 1 {
             return Err("a varint of more than 64 bits");
         }
@@ -301,28 +250,12 @@ fn varint(rest: &[u8], padding: usize) -> Result<(i64, usize), &'static str> {
     Err("a varint without an end")
 }
 
-/// Whether the first `len` bytes of `window` are ASCII; `len` isn't above [`WINDOW`].
-#[inline(always)]
-fn starts_in_ascii(window: &[u8; WINDOW], len: usize) -> bool {
-    const HIGH_THEN_NONE: [u8; 2 * WINDOW] = {
-        let mut mask = [0; 2 * WINDOW];
-        let mut at = 0;
-        while at < WINDOW {
-            mask[at] = 0x80;
-            at += 1;
-        }
-        mask
-    };
-    let mask = &HIGH_THEN_NONE[WINDOW - len..][..WINDOW];
-    window.iter().zip(mask).fold(0, |found, (byte, mask)| found | (byte & mask)) == 0
-}
-
-fn signed(zigzag: u64) -> i64 {
+pub(super) fn signed(zigzag: u64) -> i64 {
     (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)
 }
 
 /// The groups of seven bits in the bytes of a word, as one number.
-fn joined(word: u64) -> u64 {
+pub(super) fn joined(word: u64) -> u64 {
     let pairs = (word & 0x007f_007f_007f_007f) | ((word & 0x7f00_7f00_7f00_7f00) >> 1);
     let fours = (pairs & 0x0000_3fff_0000_3fff) | ((pairs & 0x3fff_0000_3fff_0000) >> 2);
     (fours & 0x0fff_ffff) | ((fours & 0x0fff_ffff_0000_0000) >> 4)
