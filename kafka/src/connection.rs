@@ -47,9 +47,6 @@ impl Connection {
         limits.check()?;
         let mut all = Properties::default();
         all.set("client.id", group);
-        // 5 min by default, and only what is found then counts for the group: a topic that was
-        // deleted and made anew could be nobody's until then, though the member asks for it.
-        all.set("topic.metadata.refresh.interval.ms", "5000");
         self.reading(&mut all, limits);
         all.set("group.id", group);
         all.set("partition.assignment.strategy", "cooperative-sticky");

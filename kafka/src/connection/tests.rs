@@ -18,13 +18,9 @@ fn properties_that_guarantees_rest_on_are_refused_by_name() {
 fn other_properties_pass_and_override_defaults_but_not_guarantees() {
     let all = with("check.crcs", "false").consumer("g", &Limits::default()).unwrap().0;
     assert_eq!(all["check.crcs"], "false");
-    assert_eq!(all["topic.metadata.refresh.interval.ms"], "5000");
     assert_eq!(all["auto.offset.reset"], "error");
     assert_eq!(all["isolation.level"], "read_committed");
     assert_eq!(all["enable.auto.commit"], "false");
-    let slow = with("topic.metadata.refresh.interval.ms", "60000");
-    let all = slow.consumer("g", &Limits::default()).unwrap().0;
-    assert_eq!(all["topic.metadata.refresh.interval.ms"], "60000");
 }
 
 #[test]

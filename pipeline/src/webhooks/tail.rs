@@ -25,6 +25,9 @@ const POLL: Duration = Duration::from_millis(5);
 const CHUNK: usize = 512;
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(5);
+/// How often the topics are looked at that the member asks for: five minutes by default, and only what is found
+/// then counts for the group. A topic that was deleted and made anew could be nobody's until then.
+const REFRESH: (&str, &str) = ("topic.metadata.refresh.interval.ms", "5000");
 /// The same trouble is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 
@@ -35,7 +38,7 @@ pub enum Told {
     Assigned(Vec<TopicPartition>),
     /// The group wants them back, and waits until they are released.
     Revoked(Vec<TopicPartition>),
-    /// They are somebody else's already.
+    /// They are somebody else's already, or their topic is gone.
     Lost(Vec<TopicPartition>),
     /// The next records of one.
     Chunk(Chunk),
@@ -99,7 +102,9 @@ impl Tail {
         limits: Limits,
         told: UnboundedSender<Told>,
     ) -> Result<Tail, Error> {
-        let consumer = Consumer::open(connection, group, &[CONTROL], limits)?;
+        let mut connection = connection.clone();
+        connection.properties.entry(REFRESH.0.into()).or_insert_with(|| REFRESH.1.into());
+        let consumer = Consumer::open(&connection, group, &[CONTROL], limits)?;
         let (orders, incoming) = channel::channel();
         let mut thread = Thread {
             consumer,
