@@ -1,7 +1,7 @@
 //! What a database lacks of the contract's tables, and the statements that add it.
 //!
 //! Only what adds is done: a missing database, table, column, index, projection, constraint, a window that is too
-//! small, a view. What takes away or changes stored data (a type, a sorting key, a TTL, an engine) is explained with
+//! small, the size of parts where none is set, a view. What takes away or changes stored data (a type, a sorting key, a TTL, an engine) is explained with
 //! the statement where there is one, and left to a person.
 
 use std::collections::BTreeMap;
@@ -188,7 +188,7 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
         changes.push(change(format!("{setting} is {window}"), Some(sql), true));
     }
     let wide = "min_bytes_for_wide_part";
-    if live.setting(wide).is_none() {
+    if !live.create.contains(&format!("{wide} = ")) {
         let sql = format!("MODIFY SETTING {wide} = {WIDE_PART_BYTES}");
         changes.push(change(format!("{wide} isn't set"), Some(sql), true));
     }

@@ -94,6 +94,12 @@ async fn what_adds_is_applied_and_the_rest_explained() {
     }
     assert!(place.house.apply(others[0]).await.is_err());
     assert_eq!(words(&plan().await.iter().collect::<Vec<_>>()), explained);
+    place.engine.run(&format!("{alter} MODIFY SETTING min_bytes_for_wide_part = '20M'")).await;
+    assert_eq!(
+        words(&plan().await.iter().collect::<Vec<_>>()),
+        explained,
+        "somebody's own size stays"
+    );
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //!
 //! **Invariant:** lengths are checked against what is left before anything is read.
 
-use super::Null;
+use super::{Null, near};
 use crate::decode::{
     json,
     reject::{Fault, Reason},
@@ -100,6 +100,13 @@ impl<'a> Body<'a> {
     /// A zigzag varint of at most 64 bits. Like every Avro reader, takes one with needless zero
     /// groups, as long as it stays within ten bytes.
     pub(super) fn long(&mut self) -> Result<i64, Fault> {
+        if let Some((window, left)) = self.window()
+            && let Some((value, len)) = window.first_chunk().and_then(near::long)
+            && left >= len + WINDOW
+        {
+            self.rest = &self.rest[len..];
+            return Ok(value);
+        }
         let (value, len) = varint(self.left()).map_err(|what| self.malformed(what))?;
         self.rest = &self.rest[len..];
         Ok(value)

@@ -78,7 +78,7 @@ impl Value {
 
 /// A varint of at most eight bytes, and how many it takes.
 #[inline(always)]
-fn long(window: &[u8; 8]) -> Option<(i64, usize)> {
+pub(super) fn long(window: &[u8; 8]) -> Option<(i64, usize)> {
     if window[0] < 0x80 {
         return Some((signed(u64::from(window[0])), 1));
     }

@@ -61,8 +61,14 @@ impl Texts {
 
     /// Appends a value.
     pub(in crate::decode) fn push(&mut self, value: &[u8]) {
-        self.open().extend_from_slice(value);
-        self.close();
+        let end = self.end + value.len();
+        if let Some(room) = self.bytes.get_mut(self.end..end) {
+            room.copy_from_slice(value);
+            self.end_at(end);
+        } else {
+            self.open().extend_from_slice(value);
+            self.close();
+        }
     }
 
     /// Appends a value of no bytes.
@@ -87,7 +93,11 @@ impl Texts {
     #[cold]
     #[inline(never)]
     fn make_room(&mut self, least: usize) {
-        self.bytes.resize(self.end + least.max(ROOM), 0);
+        self.bytes.truncate(self.end);
+        self.bytes.reserve(least);
+        // No more than the vector has anyway: room isn't counted.
+        let room = ROOM.max(least).min(self.bytes.capacity() - self.end);
+        self.bytes.resize(self.end + room, 0);
     }
 
     pub(super) fn truncate(&mut self, rows: usize) {
@@ -139,6 +149,10 @@ mod tests {
                 }
             }
             expected.push(Some(text));
+            if n % 11 == 0 {
+                texts.push_empty();
+                texts.truncate(n + 1);
+            }
             // What was begun, and a whole value, are taken back.
             texts.open().extend_from_slice(b"begun");
             if n % 3 == 0 {
