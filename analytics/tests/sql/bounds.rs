@@ -102,7 +102,7 @@ async fn what_makes_much_out_of_little_is_refused_by_name() {
     let engine = Engine::open(settings).unwrap();
     for (sql, named) in [
         ("select repeat('x', 100000000)", "repeat makes"),
-        ("select max(repeat(cast(value as varchar), 10000)) from range(0, 9000)", "repeat of 8192"),
+        ("select max(repeat(cast(value as varchar), 10000)) from range(0, 9000)", "repeat of "),
         ("select lpad('x', 100000000)", "lpad makes"),
         ("select range(0, 100000000)", "range makes"),
         ("select sum(value) over (), repeat('x', 100) from range(0, 9000000)", "kept until all"),
