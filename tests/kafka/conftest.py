@@ -1,4 +1,4 @@
-"""One secured three-node Kafka for all tests here, and a topic of its own for each."""
+"""One secured three-node Kafka for the tests of a file, and a topic of its own for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cluster import Cluster, Place
 from processes import wait
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     cluster = Cluster(tmp_path_factory.mktemp("kafka") / "cluster", nodes=3)
     cluster.start()

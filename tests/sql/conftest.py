@@ -1,4 +1,4 @@
-"""A process with events of every topic that whoever only asks may share."""
+"""A process with events of every topic that the tests of a file share, since they only ask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from processes import Dev
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory):
     dev = Dev(tmp_path_factory.mktemp("postgres"))
     try:
