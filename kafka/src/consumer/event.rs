@@ -17,8 +17,8 @@ pub enum Event {
     /// The group takes these partitions back: flush and commit, then `release` them. Until then
     /// they stay this member's, and nobody else reads them.
     Revoked(Vec<TopicPartition>),
-    /// These partitions are gone. Others may read them already (session over, fenced), or the topic was deleted:
-    /// store what is buffered only where others can't be doubled by it, commit nothing, `release` them.
+    /// These partitions are gone (session over, fenced): others may read them already; or their
+    /// topic is. Drop what is buffered, commit nothing, `release` them.
     Lost(Vec<TopicPartition>),
     /// The wanted offset isn't in the partition's log: removed by retention, or past its end. The
     /// partition is stopped until a `seek`.

@@ -242,23 +242,6 @@ impl<S: Source, J: Journal> Job<S, J> {
         Ok(())
     }
 
-    /// The group has taken partitions away: another process may have them already, or their topic is gone.
-    ///
-    /// What sinks hold is stored all the same: of a topic that is gone nobody can read it again, and where another
-    /// process has stored it in the meantime, its marks say so. Nothing is committed: that is the new owner's.
-    pub(super) async fn lost(&mut self, partitions: &[i32], now: Instant) -> Result<(), JobError> {
-        self.counters.rebalances += 1;
-        let (job, topic) = (&self.plan.job, &self.plan.topic);
-        tracing::warn!(
-            %job, %topic, ?partitions,
-            "partitions are lost: another process has them, or the topic is gone"
-        );
-        self.flush_now(now, now + self.plan.revoke_flush).await?;
-        self.forget(partitions);
-        self.source.command(Command::Release(partitions.to_vec())).await;
-        Ok(())
-    }
-
     /// Drops all that is held of partitions, here and in the sinks.
     pub(super) fn forget(&mut self, numbers: &[i32]) {
         let gone: Vec<Partition> = numbers

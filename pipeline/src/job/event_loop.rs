@@ -221,7 +221,13 @@ impl<S: Source, J: Journal> Job<S, J> {
         match event {
             Event::Assigned { stream, partitions } => self.given(stream, &partitions, now).await?,
             Event::Revoked(partitions) => self.hand_over(&partitions, now).await?,
-            Event::Lost(partitions) => self.lost(&partitions, now).await?,
+            Event::Lost(partitions) => {
+                self.counters.rebalances += 1;
+                let (job, topic) = (&self.plan.job, &self.plan.topic);
+                tracing::warn!(%job, %topic, ?partitions, "lost partitions to another process, or with their topic");
+                self.forget(&partitions);
+                self.source.command(Command::Release(partitions)).await;
+            }
             Event::Located(located) => self.located(located, now).await?,
             Event::Chunk(chunk) => self.read(chunk, now).await?,
             Event::Looked(lookup) => self.looked(lookup, now).await?,

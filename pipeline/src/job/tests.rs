@@ -328,23 +328,6 @@ async fn a_silent_journal_holds_up_its_partition_alone() {
 }
 
 #[tokio::test]
-async fn what_sinks_hold_of_lost_partitions_is_stored_and_not_reported() {
-    let store = Store::new();
-    let mut job = start(lazy(&store), Open);
-    job.script.give(&[0, 1], 5);
-    job.until_taken(5).await;
-    let script = job.script.clone();
-    // As when its topic was deleted: nobody can read it again.
-    script.tell(Event::Lost(vec![0, 1]));
-    script.stop(Duration::from_secs(10));
-    job.end().await.unwrap();
-    for number in [0, 1] {
-        assert_eq!(store.offsets(&partition(number)), [0, 1, 2, 3, 4]);
-    }
-    assert_eq!(script.commits(), []);
-}
-
-#[tokio::test]
 async fn only_letters_that_failed_are_written_again() {
     let (store, journal) = (Store::new(), Balking::default());
     let calls = Arc::clone(&journal.calls);
