@@ -282,14 +282,13 @@ impl Landing {
         }
     }
 
-    /// Looks what the table has there, which also begins a new lease.
+    /// Looks what the table has there. Where there is nothing, there is nothing behind it either, and a new lease
+    /// begins. That the batch is there says nothing of what comes behind it: another writer may have gone on.
     async fn look(&mut self, table: &Table) -> Result<Seen, SinkError> {
         let (first, end) = (self.first(table), self.mark().offset);
         let asked = Instant::now();
         let look = table.ledger.overlapping(&self.partition, (first, end)).await;
         let look = look.map_err(|failure| failure.error(&self.doing(table)))?;
-        let until = look.now.saturating_add(table.settings.lease.as_secs() as u32);
-        self.chain.lease = Some((until, asked));
         let ours = Stored { first, end, rows: self.rows() as u32 };
         let is_ours = look.found.contains(&ours);
         if let Some(other) = look.found.iter().find(|other| **other != ours) {
@@ -302,7 +301,12 @@ impl Landing {
             }
             return Ok(Seen::Others);
         }
-        Ok(if is_ours { Seen::Ours } else { Seen::Nothing })
+        if is_ours {
+            return Ok(Seen::Ours);
+        }
+        let until = look.now.saturating_add(table.settings.lease.as_secs() as u32);
+        self.chain.lease = Some((until, asked));
+        Ok(Seen::Nothing)
     }
 
     fn is_lease_old(&self, table: &Table) -> bool {
