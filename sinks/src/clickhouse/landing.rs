@@ -1,6 +1,7 @@
 //! A batch on its way into a table, until it is known what became of it.
 //!
 //! **Invariant:** what may have landed is looked for before it is sent again.
+//! **Invariant:** a lease begins with a look that finds nothing where the batch goes, and with no other.
 //! **Invariant:** a second token (`#1`) is used only after the first was acknowledged twice with nothing in the
 //! table, and after any INSERT under the first has been refused or ended: its lease and the time that a query may
 //! take have passed, and the server refuses a query id that still runs.
@@ -314,7 +315,7 @@ impl Landing {
         !self.chain.lease.is_some_and(fresh)
     }
 
-    /// The server's time at the last look.
+    /// The server's time at the last look that found nothing.
     fn server_now(&self, table: &Table) -> u32 {
         let until = self.chain.lease.map_or(0, |(until, _)| until);
         until.saturating_sub(table.settings.lease.as_secs() as u32)

@@ -1,8 +1,8 @@
 //! What a database lacks of the contract's tables, and the statements that add it.
 //!
 //! Only what adds is done: a missing database, table, column, index, projection, constraint, a window that is too
-//! small, the size of parts where none is set, a view. What takes away or changes stored data (a type, a sorting key, a TTL, an engine) is explained with
-//! the statement where there is one, and left to a person.
+//! small, the size of parts where none is set, a view. What takes away or changes stored data (a type, a sorting key,
+//! a TTL, an engine) is explained with the statement where there is one, and left to a person.
 
 use std::collections::BTreeMap;
 
