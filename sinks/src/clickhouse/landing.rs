@@ -236,6 +236,8 @@ impl Landing {
             Insert { table: &table.spec.name, token: &token, query_id: &query_id, within, blocks };
         let sent = table.ledger.client.insert(what, &rows).await;
         fault::point("clickhouse.after_insert");
+        #[cfg(feature = "testing")]
+        table.rig.inserted().await;
         self.is_unsure = true;
         self.is_crowded = matches!(&sent, Err(Failure::Refused { code: 252, .. }));
         match sent {
@@ -302,12 +304,12 @@ impl Landing {
             }
             return Ok(Seen::Others);
         }
-        if is_ours {
+        if is_ours && !off!(table, LeaseOfNothing) {
             return Ok(Seen::Ours);
         }
         let until = look.now.saturating_add(table.settings.lease.as_secs() as u32);
         self.chain.lease = Some((until, asked));
-        Ok(Seen::Nothing)
+        Ok(if is_ours { Seen::Ours } else { Seen::Nothing })
     }
 
     fn is_lease_old(&self, table: &Table) -> bool {

@@ -19,6 +19,8 @@ pub enum Protection {
     Token,
     /// The lease runs out.
     Lease,
+    /// A lease begins only with a look that finds nothing.
+    LeaseOfNothing,
     /// What was acknowledged is looked for in the table.
     Verify,
     /// A batch begins at the chain's end, whatever was read first.
@@ -47,6 +49,7 @@ pub struct Rig {
     stalled: AtomicBool,
     off: Mutex<BTreeSet<Protection>>,
     before_insert: Mutex<Option<Hook>>,
+    after_insert: Mutex<Option<Hook>>,
 }
 
 impl Rig {
@@ -65,6 +68,11 @@ impl Rig {
         *self.before_insert.lock().unwrap_or_else(PoisonError::into_inner) = Some(hook);
     }
 
+    /// Runs once, when a batch was sent and before it is looked for: the writer sleeps there.
+    pub fn after_insert(&self, hook: Hook) {
+        *self.after_insert.lock().unwrap_or_else(PoisonError::into_inner) = Some(hook);
+    }
+
     pub(super) fn is_off(&self, protection: Protection) -> bool {
         self.off.lock().unwrap_or_else(PoisonError::into_inner).contains(&protection)
     }
@@ -76,10 +84,18 @@ impl Rig {
     }
 
     pub(super) async fn about_to_insert(&self) {
-        let hook = self.before_insert.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(hook) = hook {
-            hook().await;
-        }
+        run_once(&self.before_insert).await;
+    }
+
+    pub(super) async fn inserted(&self) {
+        run_once(&self.after_insert).await;
+    }
+}
+
+async fn run_once(hook: &Mutex<Option<Hook>>) {
+    let hook = hook.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(hook) = hook {
+        hook().await;
     }
 }
 

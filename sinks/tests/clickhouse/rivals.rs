@@ -125,6 +125,58 @@ async fn without_the_lease_a_sleeper_doubles() {
     assert!(offsets.len() > 13, "{offsets:?}");
 }
 
+/// A writer is frozen between its batch's acknowledgement and the look for it. It wakes when its lease is over, others
+/// have gone on behind that batch, and the table has forgotten their tokens; then it goes on from where it was.
+async fn frozen_before_its_look(off: Option<Protection>) -> (bool, Vec<i64>) {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut frozen = place.owner(&p0).await;
+    if let Some(protection) = off {
+        frozen.rig().turn_off(protection);
+    }
+    take(&mut frozen, log.batch(0, 0, 5)).await;
+    let (asleep, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (said, heard) = (Arc::clone(&asleep), Arc::clone(&wake));
+    frozen.rig().after_insert(Box::new(move || {
+        Box::pin(async move {
+            said.notify_one();
+            heard.notified().await;
+        })
+    }));
+    let owner_goes_on = async {
+        asleep.notified().await;
+        let mut owner = place.owner(&p0).await;
+        take(&mut owner, log.batch(0, 5, 9)).await;
+        settle(&mut owner).await;
+        let shrink = "MODIFY SETTING non_replicated_deduplication_window = 1";
+        place.engine.run(&format!("ALTER TABLE {} {shrink}", place.table())).await;
+        for (from, to) in [(9, 12), (12, 13)] {
+            take(&mut owner, log.batch(0, from, to)).await;
+            settle(&mut owner).await;
+        }
+        tokio::time::sleep(settings().lease + Duration::from_secs(1)).await;
+        wake.notify_one();
+    };
+    let (first, ()) = tokio::join!(once(&mut frozen), owner_goes_on);
+    assert_eq!(first.unwrap().marks, marks([(&p0, 5)]), "its own batch was stored");
+    take(&mut frozen, log.batch(0, 5, 15)).await;
+    let went_on = once(&mut frozen).await;
+    let gave_way = went_on.is_ok_and(|flushed| flushed.moved == vec![p0.clone()]);
+    (gave_way, place.offsets(&p0).await)
+}
+
+#[tokio::test]
+async fn that_its_batch_is_there_gives_a_sleeper_no_new_lease() {
+    assert_eq!(frozen_before_its_look(None).await, (true, range(0, 13)));
+}
+
+/// Negative control: with a lease from that look it inserts where others have been, unasked.
+#[tokio::test]
+async fn with_a_lease_from_any_look_a_sleeper_doubles() {
+    let (_, offsets) = frozen_before_its_look(Some(Protection::LeaseOfNothing)).await;
+    assert!(offsets.len() > 13, "{offsets:?}");
+}
+
 /// A token stands without its rows. While an INSERT under it is on its way, another writer finds it acknowledged and
 /// nothing in the table; then the table has forgotten the token, and the first INSERT arrives.
 async fn a_late_first_insert(off: Option<Protection>) -> Vec<i64> {
