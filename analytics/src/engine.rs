@@ -11,7 +11,7 @@ mod depth;
 mod query;
 mod watched;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::ready, sync::Arc, time::Duration};
 
 use aion_schemas::catalog::Catalog;
 use aion_sinks::lake::{StoreOptions, read::Snapshot};
@@ -24,6 +24,7 @@ use datafusion::{
     },
     prelude::SessionConfig,
 };
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{runtime::Runtime, sync::Semaphore};
 use url::Url;
 
@@ -90,6 +91,8 @@ impl Settings {
 }
 
 /// A lake that can be asked.
+///
+/// Its futures are boxed: those of `async fn` would have all of the planner compiled once more into whoever awaits them.
 pub struct Engine {
     base: SessionState,
     lake: Arc<Lake>,
@@ -156,21 +159,28 @@ impl Engine {
     }
 
     /// The newest version of a table; `None` while there is no such table.
-    pub async fn snapshot(&self, table: &str) -> Result<Option<Arc<Snapshot>>, Error> {
-        self.lake.snapshot(table).await
+    pub fn snapshot<'a>(
+        &'a self,
+        table: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Arc<Snapshot>>, Error>> {
+        self.lake.snapshot(table).boxed()
     }
 
     /// Plans one statement and starts it. Dropping the answer, or this future, stops it.
-    pub async fn query(&self, sql: &str) -> Result<Answer, Error> {
-        self.query_with(sql, Parameters::none()).await
+    pub fn query<'a>(&'a self, sql: &str) -> BoxFuture<'a, Result<Answer, Error>> {
+        self.query_with(sql, Parameters::none())
     }
 
     /// The same with values for the statement's parameters.
-    pub async fn query_with(&self, sql: &str, parameters: Parameters) -> Result<Answer, Error> {
+    pub fn query_with<'a>(
+        &'a self,
+        sql: &str,
+        parameters: Parameters,
+    ) -> BoxFuture<'a, Result<Answer, Error>> {
         let Some(threads) = &self.threads else {
-            return Err(Error::Internal("the engine is closing".into()));
+            return ready(Err(Error::Internal("the engine is closing".into()))).boxed();
         };
-        answer::start(threads.handle(), self.statement(sql, parameters)).await
+        answer::start(threads.handle(), self.statement(sql, parameters)).boxed()
     }
 
     fn statement(&self, sql: &str, parameters: Parameters) -> Query {
@@ -192,13 +202,18 @@ impl Engine {
 
     /// Looks at a statement without running it. With values for its parameters, the columns are those that it has with
     /// values of these types.
-    pub async fn describe(&self, sql: &str, parameters: Parameters) -> Result<Description, Error> {
+    pub fn describe<'a>(
+        &'a self,
+        sql: &str,
+        parameters: Parameters,
+    ) -> BoxFuture<'a, Result<Description, Error>> {
         let Some(threads) = &self.threads else {
-            return Err(Error::Internal("the engine is closing".into()));
+            return ready(Err(Error::Internal("the engine is closing".into()))).boxed();
         };
         let query = self.statement(sql, parameters);
         let described = threads.spawn(async move { query.describe().await });
-        described.await.unwrap_or_else(|_| Err(Error::Internal("its planner panicked".into())))
+        let panicked = |_| Err(Error::Internal("its planner panicked".into()));
+        described.map(move |described| described.unwrap_or_else(panicked)).boxed()
     }
 
     /// Runs what goes with a query, such as writing its rows down, on the engine's threads.

@@ -28,6 +28,7 @@ mod types;
 
 use std::{io, sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use pgwire::api::{
     PgWireServerHandlers,
     auth::StartupHandler,
@@ -54,11 +55,15 @@ const CONNECTIONS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves an engine until dropped, to whom `access` lets in.
-pub async fn serve(
+pub fn serve(
     listener: TcpListener,
     engine: Arc<Engine>,
     access: Arc<Access>,
-) -> io::Result<()> {
+) -> BoxFuture<'static, io::Result<()>> {
+    accept(listener, engine, access).boxed()
+}
+
+async fn accept(listener: TcpListener, engine: Arc<Engine>, access: Arc<Access>) -> io::Result<()> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() && !access.is_for_everywhere() {
         let what =
