@@ -25,7 +25,7 @@ use super::{
 };
 
 /// How often the feed looks which events are due.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(100);
 /// How far a feed may fall behind (a slow broker, a suspended machine) before it leaves events out.
 const LONGEST_BACKLOG: Duration = Duration::from_mins(1);
 /// The most events sent at one tick: a feed that catches up shares its thread with others.
