@@ -124,13 +124,15 @@ impl<S: Source, J: Journal> Job<S, J> {
             Ok(flushed) => flushed,
             Err(error @ SinkError::Retry { .. }) => {
                 place.backoff.failed(now);
-                let name = place.name;
-                self.note_trouble(format!("{name}: {error}"));
+                self.sink_troubled(at, &error);
                 return Ok(());
             }
             Err(error) => return Err(self.sink_failed(self.places[at].name, error)),
         };
-        place.backoff.succeeded();
+        // An empty answer says nothing: what was begun may still fail.
+        if !flushed.marks.is_empty() || !flushed.moved.is_empty() || !flushed.refused.is_empty() {
+            place.backoff.succeeded();
+        }
         let is_current = |reader: &Reader, of: &Partition| reader.partition == *of;
         for (partition, mark) in &flushed.marks {
             let reader = self.readers.get_mut(&partition.number);

@@ -66,6 +66,10 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// How long a failure stays in the status after it happened last.
 const TROUBLE_LASTS: Duration = Duration::from_secs(10);
+/// The longest pause between two tries of a sink: partitions with nothing wrong wait for it, too.
+const SINK_AGAIN: Duration = Duration::from_secs(1);
+/// How often the log repeats that a sink fails.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// How long leaving the group may take after a failure.
 const LEAVE: Duration = Duration::from_secs(5);
 /// How many names of unknown fields are told apart.
@@ -76,6 +80,8 @@ pub(super) struct Place {
     pub(super) name: &'static str,
     pub(super) sink: Box<dyn Sink>,
     pub(super) backoff: Backoff,
+    /// When the log told last that it fails.
+    told: Option<Instant>,
 }
 
 /// A running job.
@@ -134,8 +140,12 @@ impl<S: Source, J: Journal> Job<S, J> {
     ) -> (Job<S, J>, StatusReader) {
         let first = JobStatus::starting(Arc::clone(&plan.job), Arc::clone(&plan.topic));
         let (reporter, reading) = Reporter::new(first);
-        let place =
-            |sink: Box<dyn Sink>| Place { name: sink.name(), sink, backoff: Backoff::default() };
+        let place = |sink: Box<dyn Sink>| Place {
+            name: sink.name(),
+            sink,
+            backoff: Backoff::up_to(SINK_AGAIN),
+            told: None,
+        };
         let job = Job {
             plan,
             source,
@@ -339,6 +349,20 @@ impl<S: Source, J: Journal> Job<S, J> {
     pub(super) fn note_trouble(&mut self, cause: String) {
         tracing::warn!(job = %self.plan.job, "{cause}; trying again");
         self.trouble = Some((self.clock.now(), cause));
+    }
+
+    /// Notes that sink number `at` failed and is tried again, in the log now and then.
+    pub(super) fn sink_troubled(&mut self, at: usize, error: &SinkError) {
+        let (place, now) = (&mut self.places[at], self.clock.now());
+        let cause = format!("{}: {error}", place.name);
+        let recently = |told: Instant| now.saturating_duration_since(told) < TELL_AGAIN;
+        if place.told.is_some_and(recently) {
+            tracing::debug!(job = %self.plan.job, "{cause}; trying again");
+            self.trouble = Some((now, cause));
+        } else {
+            place.told = Some(now);
+            self.note_trouble(cause);
+        }
     }
 
     /// Counts fields that the contract doesn't have.

@@ -4,7 +4,10 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -556,4 +559,67 @@ async fn a_job_that_breaks_says_so() {
     let error = job.end().await.unwrap_err();
     assert!(matches!(error, JobError::Broke { .. }), "{error}");
     assert!(matches!(&status.now().state, JobState::Failed(why) if why.contains("the last words")));
+}
+
+/// A sink whose store can't be reached: a flush begins, and fails by the next look.
+#[derive(Clone, Default)]
+struct Unreachable {
+    tries: Arc<AtomicUsize>,
+    is_back: Arc<AtomicBool>,
+    under_way: bool,
+    marks: Marks,
+}
+
+#[async_trait]
+impl Sink for Unreachable {
+    fn name(&self) -> &'static str {
+        "far"
+    }
+
+    fn store_id(&self) -> String {
+        "far".to_owned()
+    }
+
+    async fn assign(&mut self, _: &[Partition]) -> Result<Marks, SinkError> {
+        Ok(Marks::new())
+    }
+
+    async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
+        self.marks.insert(batch.partition.clone(), batch.mark());
+        Ok(Accepted::Taken)
+    }
+
+    async fn flush(&mut self, _: Instant, _: Flush) -> Result<Flushed, SinkError> {
+        self.under_way = !self.under_way && !self.marks.is_empty();
+        if self.under_way || self.marks.is_empty() {
+            return Ok(Flushed::default());
+        }
+        if self.is_back.load(SeqCst) {
+            let marks = std::mem::take(&mut self.marks);
+            return Ok(Flushed { marks, ..Flushed::default() });
+        }
+        self.tries.fetch_add(1, SeqCst);
+        Err(SinkError::Retry { doing: "write".to_owned(), cause: "no route".to_owned() })
+    }
+
+    fn revoke(&mut self, _: &[Partition]) {}
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_asked_ever_less_often() {
+    let sink = Unreachable::default();
+    let mut job = start(Box::new(sink.clone()), Open);
+    job.script.give(&[0], 5);
+    let waited = tokio::time::timeout(PATIENCE, job.status.wait_for(|now| now.trouble.is_some()));
+    assert!(waited.await.is_ok(), "{:#?}", job.status.now());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let tries = sink.tries.load(SeqCst);
+    assert!((2..=7).contains(&tries), "after 0.1 s, 0.3, 0.7, 1.5, 2.5: {tries}");
+    assert_eq!(job.status.now().trouble.as_deref(), Some("far: write: no route"));
+    sink.is_back.store(true, SeqCst);
+    let stored = |now: &super::status::JobStatus| now.rows_stored == 5;
+    let waited = tokio::time::timeout(PATIENCE, job.status.wait_for(stored)).await;
+    assert!(waited.is_ok(), "{:#?}", job.status.now());
+    job.script.stop(Duration::from_secs(10));
+    job.end().await.unwrap();
 }
