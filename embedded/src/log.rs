@@ -156,13 +156,18 @@ impl Partition {
         }
         let active = log.active();
         let Err(error) = active.append(header, head, records) else {
+            log.is_stuck = false;
             return Ok(());
         };
-        tracing::error!(
-            path = %active.path.display(), %error,
-            "cannot write to the log; if the disk is full, free some space: producers try again"
-        );
-        if let Err(error) = active.undo() {
+        // Producers try again many times a second: told once, until something is written.
+        if !std::mem::replace(&mut log.is_stuck, true) {
+            let path = log.active().path.display().to_string();
+            tracing::error!(
+                path, %error,
+                "cannot write to the log; if the disk is full, free some space: producers try again"
+            );
+        }
+        if let Err(error) = log.active().undo() {
             tracing::error!(%error, "cannot take back a half write; restart the broker to repair");
             log.health = Health::Failed;
         }
@@ -181,11 +186,16 @@ impl Partition {
         }
         let made = synced.and_then(|()| {
             let segment = Segment::create(&self.folder, end, now_ms())?;
-            files::sync_folder(&self.folder)?;
+            // Left there, its name would be taken at every further try.
+            let taken_back = |_: &_| drop(fs::remove_file(&segment.path));
+            files::sync_folder(&self.folder).inspect_err(taken_back)?;
             Ok(segment)
         });
         let segment = made.map_err(|error| {
-            tracing::error!(path = %self.folder.display(), %error, "cannot start a new segment");
+            if !std::mem::replace(&mut log.is_stuck, true) {
+                let path = self.folder.display();
+                tracing::error!(%path, %error, "cannot start a new segment; producers try again");
+            }
             ResponseError::KafkaStorageError
         })?;
         log.segments.push(segment);

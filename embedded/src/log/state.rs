@@ -24,6 +24,8 @@ pub(super) struct Log {
     pub(super) producers: Producers,
     pub(super) waiters: Waiters,
     pub(super) health: Health,
+    /// Whether the last write failed, which was told.
+    pub(super) is_stuck: bool,
     pub(super) queued: bool,
 }
 
@@ -120,6 +122,7 @@ impl Log {
             producers,
             waiters: Waiters::default(),
             health: Health::Good,
+            is_stuck: false,
             queued: false,
         })
     }
