@@ -28,8 +28,8 @@ use super::{
 const TICK: Duration = Duration::from_millis(100);
 /// How far a feed may fall behind (a slow broker, a suspended machine) before it leaves events out.
 const LONGEST_BACKLOG: Duration = Duration::from_mins(1);
-/// The most events sent at one tick: a feed that catches up shares its thread with others.
-const MOST_PER_TICK: usize = 2_000;
+/// The most events sent without a pause: a feed that catches up shares its thread with others.
+const AT_ONCE: usize = 2_000;
 /// How long stopping waits for acknowledgements.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How often the log repeats that events were given up.
@@ -132,7 +132,11 @@ async fn run(source: Source, mut delivery: Delivery, stop: CancellationToken) {
             );
             backlog = Backlog::new(&source, now);
         }
-        backlog.send_due(now, |message| delivery.offer(message));
+        let goes_on =
+            |delivery: &Delivery| !stop.is_cancelled() && delivery.producer().fatal().is_none();
+        while backlog.send_due(now, |message| delivery.offer(message)) && goes_on(&delivery) {
+            tokio::task::yield_now().await;
+        }
         trouble.tell(&source.counters);
         if let Some(anew) = trouble.replacement(&source, &delivery) {
             let broken = std::mem::replace(&mut delivery, anew);
@@ -166,14 +170,16 @@ impl Backlog {
         now.0.saturating_sub(self.next_due().0) > LONGEST_BACKLOG.as_micros() as i64
     }
 
-    /// Offers what is due, in order, until one isn't taken: that one is offered again next time.
-    fn send_due(&mut self, now: Timestamp, mut offer: impl FnMut(Message<'_>) -> bool) {
-        for _ in 0..MOST_PER_TICK {
+    /// Offers what is due, in order, until one isn't taken: that one is offered again next time. Whether more may be
+    /// due.
+    fn send_due(&mut self, now: Timestamp, mut offer: impl FnMut(Message<'_>) -> bool) -> bool {
+        for _ in 0..AT_ONCE {
             match self.messages.current() {
                 Some(message) if message.time <= now && offer(message) => self.messages.make(),
-                _ => return,
+                _ => return false,
             };
         }
+        true
     }
 }
 
