@@ -145,10 +145,11 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     let listener = http::bind(args.http).await?;
     let http = listener.local_addr().context("address of the HTTP listener")?;
     let settings = Settings { listen: args.kafka, ..Settings::new(folder.kafka()) };
-    let broker =
-        Broker::start(settings).await.map_err(|cause| embedded_failure("broker", &cause))?;
+    let broker = Broker::start(settings).await;
+    let broker = broker.map_err(|cause| embedded_failure("broker (--kafka)", &cause))?;
     let registry = Registry::start(args.registry, folder.registry()).await;
-    let registry = registry.map_err(|cause| embedded_failure("schema registry", &cause))?;
+    let registry =
+        registry.map_err(|cause| embedded_failure("schema registry (--registry)", &cause))?;
     folder.announce(broker.address())?;
     folder.announce_registry(registry.address())?;
     folder.announce_http(http)?;
