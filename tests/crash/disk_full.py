@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Place, Producing
+from processes import Dev
 
 SIZE_KIB, ROOM_KIB = 4096, 600
 
@@ -54,3 +55,16 @@ def test_a_full_disk(place: Place, disk: Path, rng: random.Random):
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     place.wait_and_check()
     assert run.stop() == 0, run.output()
+
+
+def test_a_disk_without_room_to_start(dev: Dev, disk: Path):
+    filler = disk / "filler"
+    filler.write_bytes(bytes((SIZE_KIB - 16) << 10))
+    dev.data = disk / "data"
+    dev.launch("dev", "--data", dev.data, "--kafka", dev.kafka, "--http", dev.http)
+    assert dev.process
+    assert dev.process.wait(30) == 5, dev.output()
+    assert "No space left on device" in dev.output().splitlines()[-1]
+    filler.unlink()
+    dev.start("--no-generator")
+    assert dev.stop() == 0, "what was begun there is no obstacle"

@@ -23,7 +23,7 @@ def test_a_disk_that_is_full(seed: int):
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=360,
     )
     print(done.stdout, done.stderr)
     assert done.returncode == 0, "see above; a machine that mounts nothing fails too"
