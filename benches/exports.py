@@ -41,7 +41,7 @@ db.execute(f"COPY (SELECT * FROM read_parquet({files}) WHERE tier IN ('public', 
 CHDB = """
 import chdb, sys
 files, out = sys.argv[1], sys.argv[2]
-chdb.query(f"SELECT * FROM file('{{{files}}}', Parquet) WHERE tier IN ('public', 'internal')"
+chdb.query(f"SELECT * FROM file('{files}', Parquet) WHERE tier IN ('public', 'internal')"
            f" ORDER BY timestamp, _topic_id, _partition, _offset"
            f" INTO OUTFILE '{out}' FORMAT Parquet SETTINGS max_threads = 2, max_memory_usage = 536870912,"
            f" max_bytes_before_external_sort = 200000000, output_format_parquet_compression_method = 'zstd',"
@@ -108,7 +108,7 @@ def compare(dev: Dev, rounds: int) -> None:
             "duckdb": lambda: run_python(
                 DUCKDB, ",".join(files), out / "duckdb.parquet"
             ),
-            "chdb": lambda: run_python(CHDB, ",".join(files), out / "chdb.parquet"),
+            "chdb": lambda: run_python(CHDB, pattern(files), out / "chdb.parquet"),
         }.items():
             (out / f"{name}.parquet").unlink(missing_ok=True)
             begun = time.monotonic()
@@ -132,6 +132,12 @@ def compare(dev: Dev, rounds: int) -> None:
         cpu, wall = (statistics.median(one[at] for one in taken) for at in (0, 1))
         peak = max(one[2] for one in taken) / 1024
         print(f"| {name} | {rows / cpu:,.0f} | {cpu:.1f} | {wall:.1f} | {peak:.0f} |")
+
+
+def pattern(files: list[str]) -> str:
+    """The files as chDB takes them: braces hold names, not paths."""
+    table = Path(files[0]).parent.parent
+    return f"{table}/*/{{{','.join(Path(file).name for file in files)}}}"
 
 
 def ours(dev: Dev) -> list[object]:
