@@ -61,10 +61,10 @@ def test_a_disk_without_room_to_start(dev: Dev, disk: Path):
     filler = disk / "filler"
     filler.write_bytes(bytes((SIZE_KIB - 16) << 10))
     dev.data = disk / "data"
-    dev.launch("dev", "--data", dev.data, "--kafka", dev.kafka, "--http", dev.http)
-    assert dev.process
-    assert dev.process.wait(30) == 5, dev.output()
-    assert "No space left on device" in dev.output().splitlines()[-1]
+    dev.begin()
+    code, last = dev.refused()
+    assert code == 5, dev.output()
+    assert "No space left on device" in last, last
     filler.unlink()
     dev.start("--no-generator")
     assert dev.stop() == 0, "what was begun there is no obstacle"

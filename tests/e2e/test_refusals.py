@@ -11,14 +11,11 @@ from processes import Dev
 @pytest.mark.parametrize("what", ["kafka", "registry", "http", "postgres"])
 def test_an_address_in_use_is_named(dev: Dev, what: str):
     address = getattr(dev, what)
-    arguments = ["--kafka", dev.kafka, "--registry", dev.registry]
-    arguments += ["--http", dev.http, "--postgres", dev.postgres, "--no-webhooks"]
     host, port = address.split(":")
     with socket.create_server((host, int(port))):
-        dev.launch("dev", "--data", dev.data, *arguments)
-        assert dev.process
-        assert dev.process.wait(30) == 4, dev.output()
-    last = dev.output().splitlines()[-1]
+        dev.begin()
+        code, last = dev.refused()
+    assert code == 4, dev.output()
     assert address in last and f"--{what}" in last, last
     dev.start("--no-generator")
     assert dev.stop() == 0

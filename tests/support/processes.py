@@ -194,7 +194,8 @@ class Dev(Process):
         self.registry = f"127.0.0.1:{free_port()}"
         self.postgres = f"127.0.0.1:{free_port()}"
 
-    def start(self, *arguments: str) -> None:
+    def begin(self, *arguments: str) -> None:
+        """Starts it, and waits for nothing."""
         addresses = ["--kafka", self.kafka, "--http", self.http]
         addresses += ["--registry", self.registry, "--postgres", self.postgres]
         if "--webhooks" not in arguments:
@@ -202,7 +203,15 @@ class Dev(Process):
         if "--bad-share" not in arguments:
             addresses += ["--bad-share", "0"]  # what is sent is what can be counted
         self.launch("dev", "--data", self.data, *addresses, *arguments)
+
+    def start(self, *arguments: str) -> None:
+        self.begin(*arguments)
         self.wait_ready()
+
+    def refused(self, seconds: float = 30) -> tuple[int, str]:
+        """Waits for the end of one that can't start: its exit code, and the last that it said."""
+        assert self.process
+        return self.process.wait(seconds), self.output().splitlines()[-1]
 
     def sql(self, query: str) -> list[dict]:
         """Rows of a query over what is stored, by `aion sql`, whether `aion dev` runs or not."""
