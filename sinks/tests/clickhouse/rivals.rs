@@ -8,9 +8,24 @@ use aion_sinks::{
     sink::Sink,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::Notify;
 
 use crate::shared::{Place, once, range, settings, settle_slowly, spec};
+
+/// Where a writer falls asleep: says that it does, and sleeps until it is woken.
+fn nap() -> (impl FnOnce() -> BoxFuture<'static, ()> + Send, Arc<Notify>, Arc<Notify>) {
+    let (asleep, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (said, heard) = (Arc::clone(&asleep), Arc::clone(&wake));
+    let nap = || {
+        async move {
+            said.notify_one();
+            heard.notified().await;
+        }
+        .boxed()
+    };
+    (nap, asleep, wake)
+}
 
 /// A sleeper inserts from where its successor has inserted already.
 async fn sleeper_and_owner(off: &[Protection]) -> (Place, Log) {
@@ -80,15 +95,8 @@ async fn frozen_writer(off: Option<Protection>) -> (Place, Log, Vec<i64>) {
     }
     take(&mut frozen, log.batch(0, 5, 15)).await;
     let mut owner = place.owner(&p0).await;
-    let asleep = Arc::new(tokio::sync::Notify::new());
-    let wake = Arc::new(tokio::sync::Notify::new());
-    let (said, heard) = (Arc::clone(&asleep), Arc::clone(&wake));
-    frozen.rig().before_insert(Box::new(move || {
-        Box::pin(async move {
-            said.notify_one();
-            heard.notified().await;
-        })
-    }));
+    let (nap, asleep, wake) = nap();
+    frozen.rig().before_insert(Box::new(nap));
     let owner_goes_on = async {
         asleep.notified().await;
         take(&mut owner, log.batch(0, 5, 9)).await;
@@ -135,14 +143,8 @@ async fn frozen_before_its_look(off: Option<Protection>) -> (bool, Vec<i64>) {
         frozen.rig().turn_off(protection);
     }
     take(&mut frozen, log.batch(0, 0, 5)).await;
-    let (asleep, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (said, heard) = (Arc::clone(&asleep), Arc::clone(&wake));
-    frozen.rig().after_insert(Box::new(move || {
-        Box::pin(async move {
-            said.notify_one();
-            heard.notified().await;
-        })
-    }));
+    let (nap, asleep, wake) = nap();
+    frozen.rig().after_insert(Box::new(nap));
     let owner_goes_on = async {
         asleep.notified().await;
         let mut owner = place.owner(&p0).await;
@@ -199,14 +201,8 @@ async fn a_late_first_insert(off: Option<Protection>) -> Vec<i64> {
     }
     take(&mut late, log.batch(0, 10, 20)).await;
     take(&mut second, log.batch(0, 10, 20)).await;
-    let (asleep, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (said, heard) = (Arc::clone(&asleep), Arc::clone(&wake));
-    late.rig().before_insert(Box::new(move || {
-        Box::pin(async move {
-            said.notify_one();
-            heard.notified().await;
-        })
-    }));
+    let (nap, asleep, wake) = nap();
+    late.rig().before_insert(Box::new(nap));
     let second_goes_on = async {
         asleep.notified().await;
         let flushed = once(&mut second).await;
