@@ -31,11 +31,11 @@ use url::Url;
 pub use self::answer::Answer;
 use self::query::Query;
 use crate::{
-    error::Error,
+    error::{Asker, Bounds, Error},
     holdings::Holdings,
     lag::LogEnds,
     lake::Lake,
-    memory::{Limits, Makings, Pool},
+    memory::{Limits, Makings, Pool, Sorting},
     parameters::Parameters,
     postgres::catalog,
     stored::Sources,
@@ -62,6 +62,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Queries that run at a time; others wait, within their own time.
     pub queries: usize,
+    /// Whose queries they are: errors say where more is allowed.
+    pub asker: Asker,
     /// What each of those threads does first.
     pub on_thread: Option<fn()>,
     /// Whom to ask for the ends of the logs; without it `lag` shows the lake's side only.
@@ -83,6 +85,7 @@ impl Settings {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             deadline: Duration::from_mins(10),
             queries: 8,
+            asker: Asker::Sql,
             on_thread: None,
             ends: None,
             tail: Tail::default(),
@@ -103,12 +106,6 @@ pub struct Engine {
     turns: Arc<Semaphore>,
     /// `None` only while it is dropped.
     threads: Option<Runtime>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
-    memory_bytes: usize,
-    deadline: Duration,
 }
 
 /// What a statement needs and gives.
@@ -143,7 +140,12 @@ impl Engine {
             turns: Arc::new(Semaphore::new(settings.queries.max(1))),
             tables: Arc::new(tables),
             ends: settings.ends,
-            bounds: Bounds { memory_bytes: settings.memory_bytes, deadline: settings.deadline },
+            bounds: Bounds {
+                memory_bytes: settings.memory_bytes,
+                spill_bytes: settings.spill_bytes,
+                deadline: settings.deadline,
+                asker: settings.asker,
+            },
             threads: Some(threads),
         })
     }
@@ -245,20 +247,23 @@ fn threads(settings: &Settings) -> std::io::Result<Runtime> {
 
 /// What all queries share: functions, rules, bounds, and the lake as the only object store.
 fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanResult<SessionState> {
+    let sorting = Sorting::of(settings.memory_bytes, settings.threads);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(Pool::new(settings.memory_bytes)))
         .with_max_temp_directory_size(settings.spill_bytes)
+        .with_max_spill_merge_fan_in(sorting.files)
         .with_object_store_registry(Arc::new(lake.registry()?))
         .build_arc()?;
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(settings.threads.max(1));
+        .with_target_partitions(settings.threads.max(1))
+        .with_batch_size(sorting.batch_rows);
     let options = config.options_mut();
     // Else `timestamptz '..'` would be a time without a zone.
     options.execution.time_zone = Some("UTC".to_owned());
-    options.execution.sort_spill_reservation_bytes = Limits::of(settings.memory_bytes).merge_bytes;
+    options.execution.sort_spill_reservation_bytes = sorting.merge_bytes;
     // Columns that no filter needs are decoded only for rows that pass: events carry long objects.
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;

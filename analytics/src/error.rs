@@ -3,6 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use aion_schemas::suggest::nearest;
+use arrow::error::ArrowError;
 use datafusion::{
     common::{Column, SchemaError},
     error::DataFusionError,
@@ -59,25 +60,44 @@ pub enum Error {
     Unsupported(String),
     /// The query wanted more memory than it may have.
     #[error(
-        "the query needs more than the {} MiB of memory it may have ({cause}); \
-         ask for less at once, such as fewer columns or a shorter time, or allow more: memory_mib of [sql], or \
-         --memory where aion sql reads the lake itself",
-        limit_bytes / (1024 * 1024)
+        "the query needs more than the {} MiB of memory it may have ({cause}); {}",
+        limit_bytes >> 20, asker.advice("memory_mib", Some("--memory"))
     )]
     Memory {
         /// The bound.
         limit_bytes: usize,
         /// Which part of the plan ran out.
         cause: String,
+        /// Who can allow more.
+        asker: Asker,
+    },
+    /// The query wanted more temporary files than it may have.
+    #[error(
+        "the query needs more than the {} MiB of temporary files it may have; {}",
+        limit_bytes >> 20, asker.advice("spill_mib", None)
+    )]
+    Spill {
+        /// The bound.
+        limit_bytes: u64,
+        /// Who can allow more.
+        asker: Asker,
+    },
+    /// The query's temporary files can't be written.
+    #[error(
+        "the query needs temporary files, and {} doesn't take them: {cause}; make room there, or name another folder by TMPDIR",
+        std::env::temp_dir().display()
+    )]
+    TemporaryFiles {
+        /// Why not.
+        cause: String,
     },
     /// The query took longer than it may.
-    #[error(
-        "the query was stopped after {limit:?}; ask for less at once, or allow more: timeout_s of [sql], or --timeout \
-         where aion sql reads the lake itself"
-    )]
+    #[error("the query was stopped after {limit:?}; {}", asker.advice("timeout_s", Some("--timeout")))]
     Deadline {
         /// The bound.
         limit: Duration,
+        /// Who can allow more.
+        asker: Asker,
     },
     /// Stored data couldn't be read.
     #[error("read {what}: {cause}")]
@@ -90,6 +110,53 @@ pub enum Error {
     /// A defect of the engine.
     #[error("the query ended without an answer: {0}")]
     Internal(String),
+}
+
+/// Whose queries they are, and so where more is allowed them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asker {
+    /// People and tools that ask by SQL.
+    #[default]
+    Sql,
+    /// Training exports.
+    Exports,
+}
+
+impl Asker {
+    /// What to do when a bound is met: `key` sets it in the configuration, and `option` where `aion sql` reads the lake itself.
+    fn advice(self, key: &str, option: Option<&str>) -> String {
+        match self {
+            Asker::Sql => {
+                let option = option
+                    .map(|option| format!(", or {option} where aion sql reads the lake itself"))
+                    .unwrap_or_default();
+                format!(
+                    "ask for less at once, such as fewer columns or a shorter time, or allow more: {key} of [sql]{option}"
+                )
+            }
+            // Theirs is a day.
+            Asker::Exports if key == "timeout_s" => "ask for a shorter interval".to_owned(),
+            Asker::Exports => {
+                format!("ask for a shorter interval, or allow more: {key} of [exports]")
+            }
+        }
+    }
+}
+
+/// What the queries of an engine may use.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounds {
+    pub(crate) memory_bytes: usize,
+    pub(crate) spill_bytes: u64,
+    pub(crate) deadline: Duration,
+    pub(crate) asker: Asker,
+}
+
+impl Bounds {
+    /// They took too long.
+    pub(crate) fn too_late(&self) -> Error {
+        Error::Deadline { limit: self.deadline, asker: self.asker }
+    }
 }
 
 fn did_you_mean(near: Option<&String>) -> String {
@@ -109,16 +176,26 @@ impl From<Error> for DataFusionError {
 }
 
 /// Turns DataFusion's error into one for people.
-pub(crate) fn explain(error: DataFusionError, memory_bytes: usize) -> Error {
+pub(crate) fn explain(error: DataFusionError, bounds: &Bounds) -> Error {
     let error = match unwrap_own(error) {
         Ok(own) => return own,
         Err(error) => error,
     };
     match error.find_root() {
         DataFusionError::SchemaError(cause, _) => explain_schema(cause),
-        DataFusionError::ResourcesExhausted(cause) => {
-            let cause = first_line(cause);
-            Error::Memory { limit_bytes: memory_bytes, cause }
+        DataFusionError::ResourcesExhausted(cause) => Error::Memory {
+            limit_bytes: bounds.memory_bytes,
+            cause: first_line(cause),
+            asker: bounds.asker,
+        },
+        // Only sorts and groups that go to files write any.
+        DataFusionError::ArrowError(cause, _) if is_io(cause) => {
+            let cause = cause.to_string();
+            if cause.contains(OVER_TEMPORARY) {
+                Error::Spill { limit_bytes: bounds.spill_bytes, asker: bounds.asker }
+            } else {
+                Error::TemporaryFiles { cause: first_line(&cause) }
+            }
         }
         root @ (DataFusionError::ObjectStore(_)
         | DataFusionError::ParquetError(_)
@@ -135,6 +212,13 @@ pub(crate) fn explain(error: DataFusionError, memory_bytes: usize) -> Error {
         }
         root => Error::Query(root.message().into_owned()),
     }
+}
+
+/// As the engine says that temporary files together are longer than they may be.
+const OVER_TEMPORARY: &str = "exceeded the allowable limit";
+
+fn is_io(cause: &ArrowError) -> bool {
+    matches!(cause, ArrowError::IoError(..))
 }
 
 /// Finds an [`Error`] of ours that DataFusion wrapped, in contexts or shared between partitions.

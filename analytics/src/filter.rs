@@ -10,7 +10,7 @@ use datafusion::{
 };
 use std::sync::Arc;
 
-use crate::error::{Error, explain};
+use crate::error::{Bounds, Error, explain};
 
 /// A compiled condition.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Filter {
 impl Filter {
     /// Compiles `text`, such as `route = 'cloud' and size > 1000`, over these columns.
     pub fn new(text: &str, columns: &SchemaRef) -> Result<Filter, Error> {
-        let explain = |cause| explain(cause, 0);
+        let explain = |cause| explain(cause, &Bounds::default());
         let schema = DFSchema::try_from(columns.as_ref().clone()).map_err(explain)?;
         let context = SessionContext::new();
         let parsed = context.parse_sql_expr(text, &schema).map_err(explain)?;
@@ -39,7 +39,7 @@ impl Filter {
     pub fn keeps(&self, batch: &RecordBatch) -> Result<Vec<bool>, Error> {
         let rows = batch.num_rows();
         let found = self.condition.evaluate(batch).and_then(|value| value.into_array(rows));
-        let found = found.map_err(|cause| explain(cause, 0))?;
+        let found = found.map_err(|cause| explain(cause, &Bounds::default()))?;
         if found.data_type() == &DataType::Null {
             return Ok(vec![false; rows]);
         }

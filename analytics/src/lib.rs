@@ -65,7 +65,7 @@ mod views;
 
 pub use self::{
     engine::{Answer, Description, Engine, Settings},
-    error::Error,
+    error::{Asker, Error},
     filter::Filter,
     lag::LogEnds,
     parameters::Parameters,

@@ -98,12 +98,12 @@ async fn run(
     planned: oneshot::Sender<Result<SchemaRef, Error>>,
     rows: mpsc::Sender<Message>,
 ) {
-    let limit = query.bounds.deadline;
-    let deadline = Instant::now() + limit;
-    let until = Until { deadline, limit, client: rows.clone() };
+    let bounds = query.bounds;
+    let deadline = Instant::now() + bounds.deadline;
+    let until = Until { deadline, bounds, client: rows.clone() };
     let begun = timeout_at(deadline, begin(&query, &until)).await;
     // Whoever asked may be gone; then this task is being aborted too.
-    let (stream, _turn) = match begun.unwrap_or(Err(Error::Deadline { limit })) {
+    let (stream, _turn) = match begun.unwrap_or_else(|_| Err(bounds.too_late())) {
         Ok(begun) => begun,
         Err(error) => return drop(planned.send(Err(error))),
     };
@@ -113,7 +113,7 @@ async fn run(
     let last = match timeout_at(deadline, pass_on(stream, &query, &rows)).await {
         Ok(Ok(())) => Message::Done,
         Ok(Err(error)) => Message::Failed(error),
-        Err(_) => Message::Failed(Error::Deadline { limit }),
+        Err(_) => Message::Failed(bounds.too_late()),
     };
     // Nobody is left to hear it when this fails.
     drop(rows.send(last).await);

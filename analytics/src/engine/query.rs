@@ -18,9 +18,9 @@ use datafusion::{
 };
 use tokio::sync::Semaphore;
 
-use super::{Bounds, Description, depth};
+use super::{Description, depth};
 use crate::{
-    error::{Error, explain},
+    error::{Bounds, Error, explain},
     lag::LogEnds,
     memory::{Limits, Makings},
     parameters::filled_in,
@@ -144,7 +144,7 @@ impl Query {
                 name,
             };
         }
-        explain(cause, self.bounds.memory_bytes)
+        explain(cause, &self.bounds)
     }
 }
 

@@ -28,7 +28,7 @@ use datafusion::{
 use tokio::{sync::mpsc, task::block_in_place, time::Instant};
 
 use super::answer::Message;
-use crate::error::Error;
+use crate::error::{Bounds, Error};
 
 /// A condition looks up each time that it has compared so many batches: about a millisecond.
 const LOOKS_UP_EVERY: u32 = 32;
@@ -37,7 +37,7 @@ const LOOKS_UP_EVERY: u32 = 32;
 #[derive(Clone, Debug)]
 pub(super) struct Until {
     pub(super) deadline: Instant,
-    pub(super) limit: std::time::Duration,
+    pub(super) bounds: Bounds,
     pub(super) client: mpsc::Sender<Message>,
 }
 
@@ -47,7 +47,7 @@ impl Until {
             return Err(Error::Internal("nobody waits for it any more".into()).into());
         }
         if Instant::now() >= self.deadline {
-            return Err(Error::Deadline { limit: self.limit }.into());
+            return Err(self.bounds.too_late().into());
         }
         Ok(())
     }

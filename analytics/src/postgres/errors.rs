@@ -31,6 +31,8 @@ fn state(error: &Error) -> &'static str {
         Error::Unsupported(_) => "0A000",
         Error::ReadOnly { .. } => "25006",
         Error::Memory { .. } => "53200",
+        Error::Spill { .. } => "53400",
+        Error::TemporaryFiles { .. } => "53100",
         Error::Deadline { .. } => "57014",
         Error::Open { .. } | Error::Read { .. } => "58030",
         Error::Internal(_) => "XX000",

@@ -2,23 +2,50 @@
 
 use std::time::{Duration, Instant};
 
-use aion_analytics::{Engine, Error};
+use aion_analytics::{Asker, Engine, Error};
 
 use crate::lake::{TestLake, ask, decision, number, shown};
 
+/// One side of it is held, whatever happens.
+const JOIN_BEYOND_MEMORY: &str =
+    "select count(*) from range(0, 3000000) a join range(0, 3000000) b on a.value = b.value";
+
 #[tokio::test]
-async fn a_query_beyond_its_memory_fails_with_advice() {
+async fn a_query_beyond_its_memory_or_its_files_fails_with_advice() {
     let lake = TestLake::new();
     let mut settings = lake.settings();
     settings.memory_bytes = 4 << 20;
     settings.spill_bytes = 1 << 20;
     let engine = Engine::open(settings).unwrap();
-    let sql = "select count(*) from (select value, array_agg(value * 2) \
-               from range(1, 10000000) group by value)";
+    let sql = "select count(*) from (select value * 7919 % 10000019 as key, array_agg(value * 2) \
+               from range(1, 10000000) group by key)";
     let error = ask(&engine, sql).await.unwrap_err();
+    assert!(matches!(error, Error::Spill { .. }), "{error:?}");
+    assert!(error.to_string().contains("more than the 1 MiB of temporary files"), "{error}");
+    let error = ask(&engine, JOIN_BEYOND_MEMORY).await.unwrap_err();
     assert!(matches!(error, Error::Memory { .. }), "{error:?}");
-    assert!(error.to_string().contains("more than the 4 MiB"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("more than the 4 MiB") && text.contains("memory_mib of [sql]"), "{text}");
     assert_eq!(number(&engine, "select 1").await, 1, "the next query has its memory back");
+}
+
+#[tokio::test]
+async fn an_export_beyond_its_bounds_is_told_which_key_allows_more() {
+    let mut settings = TestLake::new().settings();
+    settings.memory_bytes = 4 << 20;
+    settings.spill_bytes = 1 << 20;
+    settings.asker = Asker::Exports;
+    let engine = Engine::open(settings).unwrap();
+    for (sql, key) in [
+        ("select value from range(0, 1000000) order by value * 7919 % 1000003", "spill_mib"),
+        (JOIN_BEYOND_MEMORY, "memory_mib"),
+    ] {
+        let error = ask(&engine, sql).await.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{key} of [exports]")) && !error.contains("[sql]"),
+            "{error}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -29,6 +56,22 @@ async fn a_sort_beyond_its_memory_goes_to_disk() {
     let sql = "select count(*) from (select row_number() over (order by value desc) as n, \
                value from range(0, 3000000)) where n + value = 3000000";
     assert_eq!(number(&engine, sql).await, 3_000_000);
+}
+
+/// Each thread sorts a part, in many files; what merges the parts needs memory as well, however greedily files are opened.
+#[tokio::test]
+async fn sorts_of_several_threads_are_merged_within_their_memory() {
+    for threads in [2, 16] {
+        let mut settings = TestLake::new().settings();
+        (settings.memory_bytes, settings.threads) = (64 << 20, threads);
+        let engine = Engine::open(settings).unwrap();
+        let sql = "select count(*) from (select key, lag(key) over (order by key) as before, \
+                   length(lag(text) over (order by key)) as long \
+                   from (select value * 7919 % 1000003 as key, \
+                   repeat(chr(cast(65 + value % 26 as int)), 800) as text from range(0, 600000))) \
+                   where before < key and long = 800";
+        assert_eq!(number(&engine, sql).await, 599_999, "{threads} threads");
+    }
 }
 
 #[tokio::test]

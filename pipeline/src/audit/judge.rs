@@ -258,7 +258,10 @@ fn with_log(report: &mut PartitionReport, bounds: Bounds, mark: Option<i64>, is_
         return;
     }
     if report.pending > 0 {
-        let detail = format!("nothing asked for is stored yet, {} offsets wait", report.pending);
+        let detail = format!(
+            "nothing asked for is stored yet, {} offsets wait: audit again after the next flush",
+            report.pending
+        );
         report.doubt(Doubt::NotSettled, detail);
     } else if is_whole && mark.is_some_and(|mark| mark > 0) {
         let detail = format!("the log has nothing below {} any more", bounds.first);

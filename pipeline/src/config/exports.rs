@@ -19,6 +19,7 @@ pub(super) struct ExportsFile {
     at_a_time: Option<usize>,
     keep_days: Option<u32>,
     memory_mib: Option<usize>,
+    spill_mib: Option<usize>,
 }
 
 /// Checks it; without options of its own its object store is reached like the lake's.
@@ -42,12 +43,17 @@ pub(super) fn check(file: ExportsFile, lake: &StoreOptions) -> Result<Settings, 
         None => defaults.memory_bytes,
         Some(memory) => mib("exports.memory_mib", memory)?,
     };
+    let spill_bytes = match file.spill_mib {
+        None => defaults.spill_bytes,
+        Some(spill) => mib("exports.spill_mib", spill)? as u64,
+    };
     Ok(Settings {
         options,
         policy: file.policy,
         at_a_time,
         keep_days: file.keep_days,
         memory_bytes,
+        spill_bytes,
         ..defaults
     })
 }

@@ -385,7 +385,7 @@ fn fault_of(cause: &anyhow::Error) -> Fault {
     let text = format!("{cause:#}");
     let error = cause.chain().find_map(|one| one.downcast_ref::<Error>());
     let (code, retryable) = match error {
-        Some(Error::Memory { .. }) => ("memory", false),
+        Some(Error::Memory { .. } | Error::Spill { .. }) => ("memory", false),
         Some(Error::Query(_) | Error::UnknownTable { .. } | Error::UnknownColumn { .. }) => {
             ("query", false)
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aion_analytics::{
-    Engine, Settings as EngineSettings,
+    Asker, Engine, Settings as EngineSettings,
     exports::{
         files::DATA,
         manifest::MANIFEST,
@@ -44,6 +44,9 @@ use crate::{config::Config, registry::Registry};
 /// The policy that is taken where no configuration names one.
 const POLICY: &str = "policies/exports.yaml";
 
+/// What a thread that sorts has at least: with less, a large export is merged over and over.
+const THREAD_BYTES: usize = 64 << 20;
+
 /// How exports are made.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -59,6 +62,8 @@ pub struct Settings {
     pub keep_days: Option<u32>,
     /// Memory for sorting; beyond it rows go to temporary files.
     pub memory_bytes: usize,
+    /// Those files, of all exports together.
+    pub spill_bytes: u64,
 }
 
 impl Settings {
@@ -77,6 +82,7 @@ impl Settings {
             at_a_time: 1,
             keep_days: None,
             memory_bytes: 256 << 20,
+            spill_bytes: 100 << 30,
         }
     }
 }
@@ -251,7 +257,10 @@ impl Exports {
         let mut engine = EngineSettings::new(stores.lake, Arc::clone(&stores.catalog));
         engine.lake_options = stores.lake_options;
         engine.memory_bytes = settings.memory_bytes;
+        engine.threads = engine.threads.min(settings.memory_bytes / THREAD_BYTES).max(1);
+        engine.spill_bytes = settings.spill_bytes;
         engine.deadline = Duration::from_hours(24);
+        engine.asker = Asker::Exports;
         let engine = Engine::open(engine).context("open the lake for exports")?;
         Ok(Exports {
             journal: Journal::new(store.clone()),

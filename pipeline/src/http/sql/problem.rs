@@ -49,9 +49,11 @@ impl Problem {
             | Error::UnknownTable { .. }
             | Error::UnknownColumn { .. } => StatusCode::BAD_REQUEST,
             Error::ReadOnly { .. } => StatusCode::FORBIDDEN,
-            Error::Memory { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::Memory { .. } | Error::Spill { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Error::Read { .. } | Error::Open { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Read { .. } | Error::Open { .. } | Error::TemporaryFiles { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let name = match error {

@@ -1,0 +1,220 @@
+//! The pool, and who gets how much of it.
+//!
+//! | who | of all |
+//! |---|---|
+//! | those who can go to temporary files, such as sorts | five eighths together, each an equal share |
+//! | those who merge the files of a sort, and open as many at once as they get memory for | all but an eighth, each an equal share |
+//! | those who can't go to files, such as whoever merges the sorted rows of several sorts | what is left |
+//!
+//! Without the two bounds the last ones, who can neither wait nor go to files, would find nothing left: the query would fail
+//! though it is one that spills.
+
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use datafusion::{
+    common::{DataFusionError, Result},
+    execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
+};
+
+/// What a consumer does when it gets no more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Goes to files.
+    Spiller,
+    /// Merges fewer files of a sort at once.
+    FileMerge,
+    /// Fails.
+    Other,
+}
+
+/// As the engine names whoever merges the files of a sort.
+const FILE_MERGE: &str = "ExternalSorterMerge";
+
+impl Kind {
+    fn of(consumer: &MemoryConsumer) -> Kind {
+        if consumer.can_spill() {
+            Kind::Spiller
+        } else if consumer.name().starts_with(FILE_MERGE) {
+            Kind::FileMerge
+        } else {
+            Kind::Other
+        }
+    }
+}
+
+/// The pool.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    bytes: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// How many there are that can spill.
+    spillers: usize,
+    file_merges: usize,
+    by_spillers: usize,
+    by_file_merges: usize,
+    by_others: usize,
+}
+
+impl Taken {
+    fn by(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Spiller => &mut self.by_spillers,
+            Kind::FileMerge => &mut self.by_file_merges,
+            Kind::Other => &mut self.by_others,
+        }
+    }
+
+    fn all(&self) -> usize {
+        self.by_spillers + self.by_file_merges + self.by_others
+    }
+}
+
+impl Pool {
+    /// So much for all.
+    pub(crate) fn new(bytes: usize) -> Pool {
+        Pool { bytes, taken: Mutex::default() }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is left to one who has so much.
+    fn left(&self, taken: &Taken, kind: Kind, held: usize) -> usize {
+        let left = self.bytes.saturating_sub(taken.all());
+        let eighth = self.bytes / 8;
+        match kind {
+            Kind::Spiller => {
+                let by_rest = taken.by_file_merges + taken.by_others;
+                let together = (eighth * 5).min(self.bytes.saturating_sub(by_rest));
+                // A sort that has gone over to its files leaves its share to them.
+                let sharers = taken.spillers.max(taken.file_merges).max(1);
+                (together / sharers).saturating_sub(held)
+            }
+            Kind::FileMerge => {
+                let share = eighth * 7 / taken.file_merges.max(1);
+                let for_others = eighth.saturating_sub(taken.by_others);
+                left.saturating_sub(for_others).min(share.saturating_sub(held))
+            }
+            Kind::Other => left,
+        }
+    }
+}
+
+impl MemoryPool for Pool {
+    fn name(&self) -> &'static str {
+        "queries"
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        let mut taken = self.taken();
+        match Kind::of(consumer) {
+            Kind::Spiller => taken.spillers += 1,
+            Kind::FileMerge => taken.file_merges += 1,
+            Kind::Other => (),
+        }
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        let mut taken = self.taken();
+        match Kind::of(consumer) {
+            Kind::Spiller => taken.spillers -= 1,
+            Kind::FileMerge => taken.file_merges -= 1,
+            Kind::Other => (),
+        }
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        *self.taken().by(Kind::of(reservation.consumer())) += additional;
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        *self.taken().by(Kind::of(reservation.consumer())) -= shrink;
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        let mut taken = self.taken();
+        let consumer = reservation.consumer();
+        let kind = Kind::of(consumer);
+        let left = self.left(&taken, kind, reservation.size());
+        if additional > left {
+            return Err(DataFusionError::ResourcesExhausted(format!(
+                "{} has {} bytes and wants {additional} more, of {left} that are left to it",
+                consumer.name(),
+                reservation.size(),
+            )));
+        }
+        *taken.by(kind) += additional;
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.taken().all()
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Finite(self.bytes)
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes", self.reserved(), self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn sorts_that_hold_all_they_may_leave_room_to_whoever_merges() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800));
+        let sort = |name| MemoryConsumer::new(name).with_can_spill(true).register(&pool);
+        let (one, two) = (sort("one"), sort("two"));
+        while one.try_grow(5).is_ok() {}
+        while two.try_grow(5).is_ok() {}
+        assert_eq!((one.size(), two.size()), (250, 250));
+        let merge = MemoryConsumer::new("merge").register(&pool);
+        assert!(merge.try_grow(300).is_ok());
+        assert!(merge.try_grow(1).is_err());
+        // What others have beyond three eighths, sorts get only once it is given back.
+        drop((one, two));
+        assert!(merge.try_grow(460).is_ok());
+        let late = sort("late");
+        assert!(late.try_grow(41).is_err() && late.try_grow(40).is_ok());
+        drop(merge);
+        assert!(late.try_grow(460).is_ok());
+        assert_eq!(pool.reserved(), 500);
+    }
+
+    #[test]
+    fn merges_of_files_leave_room_to_other_sorts_and_to_whoever_merges_their_rows() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800));
+        let sort = || {
+            let sort = MemoryConsumer::new("ExternalSorter").with_can_spill(true);
+            (sort.register(&pool), MemoryConsumer::new(FILE_MERGE).register(&pool))
+        };
+        let ((done, files), (going_on, in_memory)) = (sort(), sort());
+        drop(done);
+        while files.try_grow(5).is_ok() {}
+        assert_eq!(files.size(), 350);
+        while going_on.try_grow(5).is_ok() {}
+        assert_eq!(going_on.size(), 225);
+        assert!(in_memory.try_grow(126).is_err() && in_memory.try_grow(125).is_ok());
+        let rows = MemoryConsumer::new("SortPreservingMergeExec[0]").register(&pool);
+        assert!(rows.try_grow(60).is_ok());
+        // The eighth is for those, not beside what they have.
+        assert!(in_memory.try_grow(1).is_err());
+        assert!(rows.try_grow(40).is_ok() && rows.try_grow(1).is_err());
+    }
+}
