@@ -35,7 +35,7 @@ use crate::{
     holdings::Holdings,
     lag::LogEnds,
     lake::Lake,
-    memory::{Limits, Makings, Pool, Sorting},
+    memory::{FILES_AT_ONCE, Limits, Makings, Pool, Sorting},
     parameters::Parameters,
     postgres::catalog,
     stored::Sources,
@@ -251,7 +251,7 @@ fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanRes
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(Pool::new(settings.memory_bytes)))
         .with_max_temp_directory_size(settings.spill_bytes)
-        .with_max_spill_merge_fan_in(sorting.files)
+        .with_max_spill_merge_fan_in(FILES_AT_ONCE)
         .with_object_store_registry(Arc::new(lake.registry()?))
         .build_arc()?;
     let mut config = SessionConfig::new()

@@ -54,9 +54,10 @@ pub(crate) struct Sorting {
     pub(crate) merge_bytes: usize,
     /// Rows that are worked on together: two batches of each file are held while files are merged.
     pub(crate) batch_rows: usize,
-    /// How many files are merged at once.
-    pub(crate) files: usize,
 }
+
+/// A sort merges so many files at once: merging more of them holds more, and is no quicker.
+pub(crate) const FILES_AT_ONCE: usize = 16;
 
 /// As long as events are, with what merging makes of them.
 const LONG_ROW_BYTES: usize = 4 << 10;
@@ -68,7 +69,6 @@ impl Sorting {
         Sorting {
             merge_bytes: each.min(10 << 20),
             batch_rows: (each / LONG_ROW_BYTES).clamp(256, 8192),
-            files: 16,
         }
     }
 }
