@@ -131,7 +131,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         };
         // An empty answer says nothing: what was begun may still fail.
         if !flushed.marks.is_empty() || !flushed.moved.is_empty() || !flushed.refused.is_empty() {
-            place.backoff.succeeded();
+            self.sink_stored(at);
         }
         let is_current = |reader: &Reader, of: &Partition| reader.partition == *of;
         for (partition, mark) in &flushed.marks {

@@ -64,7 +64,7 @@ pub(super) struct Plan {
 /// How often the job does what time brings: due flushes, commits, tries of what failed.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long a failure stays in the status after it happened last.
+/// How long a failure stays in the status after it happened last; that of a sink also until the sink stores again.
 const TROUBLE_LASTS: Duration = Duration::from_secs(10);
 /// The longest pause between two tries of a sink: partitions with nothing wrong wait for it, too.
 const SINK_AGAIN: Duration = Duration::from_secs(1);
@@ -82,6 +82,15 @@ pub(super) struct Place {
     pub(super) backoff: Backoff,
     /// When the log told last that it fails.
     told: Option<Instant>,
+    trouble: Option<SinkTrouble>,
+}
+
+/// How a sink failed last.
+struct SinkTrouble {
+    at: Instant,
+    cause: String,
+    /// Whether it has stored something since: of another partition, maybe.
+    stored_since: bool,
 }
 
 /// A running job.
@@ -145,6 +154,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             sink,
             backoff: Backoff::up_to(SINK_AGAIN),
             told: None,
+            trouble: None,
         };
         let job = Job {
             plan,
@@ -275,7 +285,7 @@ impl<S: Source, J: Journal> Job<S, J> {
 
     /// What time brings.
     async fn tick(&mut self, now: Instant) -> Result<(), JobError> {
-        self.trouble.take_if(|(at, _)| now.saturating_duration_since(*at) >= TROUBLE_LASTS);
+        self.forget_troubles(now);
         self.assign_due(now).await?;
         self.locate_again(now).await;
         self.flush_due(now).await?;
@@ -358,10 +368,28 @@ impl<S: Source, J: Journal> Job<S, J> {
         let recently = |told: Instant| now.saturating_duration_since(told) < TELL_AGAIN;
         if place.told.is_some_and(recently) {
             tracing::debug!(job = %self.plan.job, "{cause}; trying again");
-            self.trouble = Some((now, cause));
         } else {
             place.told = Some(now);
-            self.note_trouble(cause);
+            tracing::warn!(job = %self.plan.job, "{cause}; trying again");
+        }
+        place.trouble = Some(SinkTrouble { at: now, cause, stored_since: false });
+    }
+
+    /// Notes that sink number `at` stored something.
+    pub(super) fn sink_stored(&mut self, at: usize) {
+        self.places[at].backoff.succeeded();
+        if let Some(trouble) = &mut self.places[at].trouble {
+            trouble.stored_since = true;
+        }
+    }
+
+    /// Takes back what is over. A try of a sink may take minutes, and is no sign that it is well.
+    fn forget_troubles(&mut self, now: Instant) {
+        let is_past = |at: Instant| now.saturating_duration_since(at) >= TROUBLE_LASTS;
+        self.trouble.take_if(|(at, _)| is_past(*at));
+        let has_none = self.readers.is_empty();
+        for place in &mut self.places {
+            place.trouble.take_if(|last| is_past(last.at) && (last.stored_since || has_none));
         }
     }
 
@@ -392,6 +420,14 @@ impl<S: Source, J: Journal> Job<S, J> {
         JobError::Broke { job: Arc::clone(&self.plan.job), cause }
     }
 
+    /// What failed last, and hasn't gone well since.
+    fn trouble(&self) -> Option<&String> {
+        let of_sinks = self.places.iter().filter_map(|place| place.trouble.as_ref());
+        let of_sinks = of_sinks.map(|last| (last.at, &last.cause));
+        let all = of_sinks.chain(self.trouble.iter().map(|(at, cause)| (*at, cause)));
+        all.max_by_key(|(at, _)| *at).map(|(_, cause)| cause)
+    }
+
     /// The job at this moment.
     fn status(&self) -> JobStatus {
         let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
@@ -409,7 +445,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             gaps: self.counters.gaps,
             rebalances: self.counters.rebalances,
             last_poll: self.source.last_poll(),
-            trouble: self.trouble.as_ref().map(|(_, cause)| cause.clone()),
+            trouble: self.trouble().cloned(),
         }
     }
 }

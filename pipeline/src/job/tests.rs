@@ -566,6 +566,8 @@ async fn a_job_that_breaks_says_so() {
 struct Unreachable {
     tries: Arc<AtomicUsize>,
     is_back: Arc<AtomicBool>,
+    /// Its try doesn't end.
+    is_stuck: Arc<AtomicBool>,
     under_way: bool,
     marks: Marks,
 }
@@ -591,7 +593,7 @@ impl Sink for Unreachable {
 
     async fn flush(&mut self, _: Instant, _: Flush) -> Result<Flushed, SinkError> {
         self.under_way = !self.under_way && !self.marks.is_empty();
-        if self.under_way || self.marks.is_empty() {
+        if self.under_way || self.marks.is_empty() || self.is_stuck.load(SeqCst) {
             return Ok(Flushed::default());
         }
         if self.is_back.load(SeqCst) {
@@ -616,8 +618,13 @@ async fn a_store_that_is_away_is_asked_ever_less_often() {
     let tries = sink.tries.load(SeqCst);
     assert!((2..=7).contains(&tries), "after 0.1 s, 0.3, 0.7, 1.5, 2.5: {tries}");
     assert_eq!(job.status.now().trouble.as_deref(), Some("far: write: no route"));
+    // One try that doesn't end: nothing fails meanwhile, and nothing is well.
+    sink.is_stuck.store(true, SeqCst);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(job.status.now().trouble.as_deref(), Some("far: write: no route"));
+    sink.is_stuck.store(false, SeqCst);
     sink.is_back.store(true, SeqCst);
-    let stored = |now: &super::status::JobStatus| now.rows_stored == 5;
+    let stored = |now: &super::status::JobStatus| now.rows_stored == 5 && now.trouble.is_none();
     let waited = tokio::time::timeout(PATIENCE, job.status.wait_for(stored)).await;
     assert!(waited.is_ok(), "{:#?}", job.status.now());
     job.script.stop(Duration::from_secs(10));
