@@ -101,7 +101,7 @@ fn add(kind: Kind, column: &ArrayRef, numbers: &mut [u128]) -> Result<(), ArrowE
         Kind::Integer => {
             let values = column.as_primitive::<types::Int64Type>();
             each(column, numbers, |row, number| {
-                mix_word(number, values.value(row).cast_unsigned())
+                mix_word(number, values.value(row).cast_unsigned());
             });
         }
         Kind::Number => {
@@ -117,7 +117,7 @@ fn add(kind: Kind, column: &ArrayRef, numbers: &mut [u128]) -> Result<(), ArrowE
         Kind::Time => {
             let values = column.as_primitive::<types::TimestampMicrosecondType>();
             each(column, numbers, |row, number| {
-                mix_word(number, values.value(row).cast_unsigned())
+                mix_word(number, values.value(row).cast_unsigned());
             });
         }
     }
