@@ -249,7 +249,7 @@ fn threads(settings: &Settings) -> std::io::Result<Runtime> {
 fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanResult<SessionState> {
     let sorting = Sorting::of(settings.memory_bytes, settings.threads);
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(Pool::new(settings.memory_bytes)))
+        .with_memory_pool(Arc::new(Pool::new(settings.memory_bytes, sorting.merge_bytes)))
         .with_max_temp_directory_size(settings.spill_bytes)
         .with_max_spill_merge_fan_in(FILES_AT_ONCE)
         .with_object_store_registry(Arc::new(lake.registry()?))

@@ -61,7 +61,7 @@ pub enum Error {
     /// The query wanted more memory than it may have.
     #[error(
         "the query needs more than the {} MiB of memory it may have ({cause}); {}",
-        limit_bytes >> 20, asker.advice("memory_mib", Some("--memory"))
+        limit_bytes >> 20, asker.advice("memory_mib", "--memory")
     )]
     Memory {
         /// The bound.
@@ -74,7 +74,7 @@ pub enum Error {
     /// The query wanted more temporary files than it may have.
     #[error(
         "the query needs more than the {} MiB of temporary files it may have; {}",
-        limit_bytes >> 20, asker.advice("spill_mib", None)
+        limit_bytes >> 20, asker.advice("spill_mib", "--spill")
     )]
     Spill {
         /// The bound.
@@ -92,7 +92,7 @@ pub enum Error {
         cause: String,
     },
     /// The query took longer than it may.
-    #[error("the query was stopped after {limit:?}; {}", asker.advice("timeout_s", Some("--timeout")))]
+    #[error("the query was stopped after {limit:?}; {}", asker.advice("timeout_s", "--timeout"))]
     Deadline {
         /// The bound.
         limit: Duration,
@@ -120,20 +120,19 @@ pub enum Asker {
     Sql,
     /// Training exports.
     Exports,
+    /// Audits.
+    Audit,
 }
 
 impl Asker {
     /// What to do when a bound is met: `key` sets it in the configuration, and `option` where `aion sql` reads the lake itself.
-    fn advice(self, key: &str, option: Option<&str>) -> String {
+    fn advice(self, key: &str, option: &str) -> String {
         match self {
-            Asker::Sql => {
-                let option = option
-                    .map(|option| format!(", or {option} where aion sql reads the lake itself"))
-                    .unwrap_or_default();
-                format!(
-                    "ask for less at once, such as fewer columns or a shorter time, or allow more: {key} of [sql]{option}"
-                )
-            }
+            Asker::Sql => format!(
+                "ask for less at once, such as fewer columns or a shorter time, or allow more: {key} of [sql], or \
+                 {option} where aion sql reads the lake itself"
+            ),
+            Asker::Audit => "audit less at once: by --since, or by --topic".to_owned(),
             // Theirs is a day.
             Asker::Exports if key == "timeout_s" => "ask for a shorter interval".to_owned(),
             Asker::Exports => {
@@ -188,7 +187,10 @@ pub(crate) fn explain(error: DataFusionError, bounds: &Bounds) -> Error {
             cause: first_line(cause),
             asker: bounds.asker,
         },
-        // Only sorts and groups that go to files write any.
+        // Those of the lake come from its object store, or from Parquet: these are of sorts and groups that go to files.
+        root @ DataFusionError::IoError(_) => {
+            Error::TemporaryFiles { cause: first_line(&root.message()) }
+        }
         DataFusionError::ArrowError(cause, _) if is_io(cause) => {
             let cause = cause.to_string();
             if cause.contains(OVER_TEMPORARY) {
@@ -197,9 +199,7 @@ pub(crate) fn explain(error: DataFusionError, bounds: &Bounds) -> Error {
                 Error::TemporaryFiles { cause: first_line(&cause) }
             }
         }
-        root @ (DataFusionError::ObjectStore(_)
-        | DataFusionError::ParquetError(_)
-        | DataFusionError::IoError(_)) => {
+        root @ (DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_)) => {
             Error::Read { what: "the lake's files".into(), cause: root.message().into_owned() }
         }
         DataFusionError::SQL(cause, _) => Error::Syntax(cause.to_string()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import subprocess
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from brokers import Embedded
 from cluster import Place, Producing
-from processes import Process, free_port, sql
+from processes import Process, binary, free_port, sql
 
 MEMORY_MIB = 32
 KEY = "a-key-of-32-characters-for-tests"
@@ -247,3 +248,28 @@ def test_with_more_memory_there_is_an_answer(asking: Asking):
     assert row == {"count(*)": 500_000}
     for name in ("repeat of rows", "array_agg", "a window that looks ahead"):
         assert sql(f"select count(*) as n from ({LARGE[name]})", *lake, "64GiB")
+
+
+def test_temporary_files_that_cannot_be_are_named(asking: Asking):
+    question = f"select max(length(b)) as n from (select lag(t) over (order by t) as b from ({WIDE}))"
+    command = [binary(), "sql", "--lake", asking.place.lake, "--memory", "64MiB"]
+
+    def asked(*options: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*command, *options, question],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+            timeout=120,
+        )
+
+    short = asked("--spill", "1MiB")
+    assert short.returncode == 1, short
+    assert "more than the 1 MiB of temporary files" in short.stderr, short.stderr
+    assert "--spill" in short.stderr, short.stderr
+    away = asked(TMPDIR="/nowhere/at/all")
+    assert away.returncode == 1, away
+    assert "/nowhere/at/all doesn't take them" in away.stderr, away.stderr
+    assert "TMPDIR" in away.stderr, away.stderr
+    assert asked("--spill", "1GiB").returncode == 0

@@ -3,11 +3,11 @@
 //! | who | of all |
 //! |---|---|
 //! | those who can go to temporary files, such as sorts | five eighths together, each an equal share |
-//! | those who merge the files of a sort, and open as many at once as they get memory for | all but an eighth, each an equal share |
+//! | those who merge the files of a sort, and open as many at once as they get memory for | five eighths together, each an equal share, or what each sort keeps back if that is more |
 //! | those who can't go to files, such as whoever merges the sorted rows of several sorts | what is left |
 //!
-//! Without the two bounds the last ones, who can neither wait nor go to files, would find nothing left: the query would fail
-//! though it is one that spills.
+//! An eighth is kept for the last ones, who can neither wait nor go to files, as long as they don't have it: else they would
+//! find nothing left, and the query would fail though it is one that spills.
 
 use std::{
     fmt,
@@ -49,6 +49,7 @@ impl Kind {
 #[derive(Debug)]
 pub(crate) struct Pool {
     bytes: usize,
+    merge_bytes: usize,
     taken: Mutex<Taken>,
 }
 
@@ -77,9 +78,9 @@ impl Taken {
 }
 
 impl Pool {
-    /// So much for all.
-    pub(crate) fn new(bytes: usize) -> Pool {
-        Pool { bytes, taken: Mutex::default() }
+    /// So much for all, of which each sort keeps back `merge_bytes`.
+    pub(crate) fn new(bytes: usize, merge_bytes: usize) -> Pool {
+        Pool { bytes, merge_bytes, taken: Mutex::default() }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -92,14 +93,15 @@ impl Pool {
         let eighth = self.bytes / 8;
         match kind {
             Kind::Spiller => {
-                let by_rest = taken.by_file_merges + taken.by_others;
+                let kept_back = (taken.file_merges * self.merge_bytes).min(eighth * 2);
+                let by_rest = taken.by_file_merges.max(kept_back) + taken.by_others.max(eighth);
                 let together = (eighth * 5).min(self.bytes.saturating_sub(by_rest));
                 // A sort that has gone over to its files leaves its share to them.
                 let sharers = taken.spillers.max(taken.file_merges).max(1);
                 (together / sharers).saturating_sub(held)
             }
             Kind::FileMerge => {
-                let share = eighth * 7 / taken.file_merges.max(1);
+                let share = (eighth * 5 / taken.file_merges.max(1)).max(self.merge_bytes);
                 let for_others = eighth.saturating_sub(taken.by_others);
                 left.saturating_sub(for_others).min(share.saturating_sub(held))
             }
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn sorts_that_hold_all_they_may_leave_room_to_whoever_merges() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800));
+        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800, 20));
         let sort = |name| MemoryConsumer::new(name).with_can_spill(true).register(&pool);
         let (one, two) = (sort("one"), sort("two"));
         while one.try_grow(5).is_ok() {}
@@ -199,7 +201,7 @@ mod tests {
 
     #[test]
     fn merges_of_files_leave_room_to_other_sorts_and_to_whoever_merges_their_rows() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800));
+        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800, 20));
         let sort = || {
             let sort = MemoryConsumer::new("ExternalSorter").with_can_spill(true);
             (sort.register(&pool), MemoryConsumer::new(FILE_MERGE).register(&pool))
@@ -207,14 +209,31 @@ mod tests {
         let ((done, files), (going_on, in_memory)) = (sort(), sort());
         drop(done);
         while files.try_grow(5).is_ok() {}
-        assert_eq!(files.size(), 350);
+        assert_eq!(files.size(), 250);
         while going_on.try_grow(5).is_ok() {}
         assert_eq!(going_on.size(), 225);
-        assert!(in_memory.try_grow(126).is_err() && in_memory.try_grow(125).is_ok());
+        assert!(in_memory.try_grow(226).is_err() && in_memory.try_grow(225).is_ok());
         let rows = MemoryConsumer::new("SortPreservingMergeExec[0]").register(&pool);
         assert!(rows.try_grow(60).is_ok());
         // The eighth is for those, not beside what they have.
         assert!(in_memory.try_grow(1).is_err());
         assert!(rows.try_grow(40).is_ok() && rows.try_grow(1).is_err());
+    }
+
+    /// Whoever comes later finds what each sort keeps back, and something to sort in.
+    #[test]
+    fn merges_of_files_leave_room_to_later_sorts() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800, 20));
+        let merge = || MemoryConsumer::new(FILE_MERGE).register(&pool);
+        let early = [merge(), merge()];
+        for files in &early {
+            while files.try_grow(5).is_ok() {}
+        }
+        assert_eq!(pool.reserved(), 500);
+        let late: Vec<_> = (0..30).map(|_| merge()).collect();
+        assert!(late[0].try_grow(20).is_ok() && late[0].try_grow(1).is_err());
+        assert!(late[1].try_grow(20).is_ok());
+        let sort = MemoryConsumer::new("ExternalSorter").with_can_spill(true).register(&pool);
+        assert!(sort.try_grow(5).is_ok() && sort.try_grow(1).is_err());
     }
 }

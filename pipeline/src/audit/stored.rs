@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use aion_analytics::{Engine, Settings, exports::time::rfc3339};
+use aion_analytics::{Asker, Engine, Settings, exports::time::rfc3339};
 use aion_schemas::{
     catalog::{DEAD_LETTERS, GAPS, Topic},
     log::Timestamp,
@@ -76,6 +76,7 @@ impl Stores {
         settings.lake_options = scope.lake_options.clone();
         settings.memory_bytes = scope.memory_bytes;
         settings.deadline = DEADLINE;
+        settings.asker = Asker::Audit;
         settings.threads = settings.threads.min(4);
         let engine =
             Engine::open(settings).map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?;

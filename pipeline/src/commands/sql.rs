@@ -77,6 +77,9 @@ pub struct SqlArgs {
     /// large sorts and joins go to disk.
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     memory: Option<usize>,
+    /// With stored rows, temporary files that a query may use, such as 50GiB; 10GiB without it.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    spill: Option<usize>,
     /// With stored rows, seconds that a query may take; 600 without it.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -142,7 +145,8 @@ async fn open(args: &SqlArgs) -> anyhow::Result<Answering> {
     let found = || running_http(&args.lake.data).filter(|_| args.lake.lake.is_none());
     let running = args.url.clone().or_else(|| found().filter(|_| !args.stored));
     let Some(url) = running else { return open_lake(args).map(Box::new).map(Answering::Here) };
-    if args.kafka.is_some() || args.memory.is_some() || args.timeout.is_some() {
+    let bounds = [args.memory.is_some(), args.spill.is_some(), args.timeout.is_some()];
+    if args.kafka.is_some() || bounds.contains(&true) {
         let what = format!(
             "the process at {url} has bounds and a broker of its own; --stored asks the lake alone, with these"
         );
@@ -157,6 +161,7 @@ fn open_lake(args: &SqlArgs) -> anyhow::Result<Engine> {
     let mut settings = Settings::new(args.lake.url()?, Arc::new(args.lake.catalog()?));
     settings.lake_options = storage::from_environment();
     settings.memory_bytes = args.memory.unwrap_or(settings.memory_bytes);
+    settings.spill_bytes = args.spill.map_or(settings.spill_bytes, |bytes| bytes as u64);
     settings.deadline = args.timeout.map_or(settings.deadline, Duration::from_secs);
     let running = || running_broker(&args.lake.data).filter(|_| args.lake.lake.is_none());
     settings.ends = args.kafka.clone().or_else(running).as_deref().map(log_ends::of_broker);
