@@ -55,7 +55,9 @@ def aion_stock_providers() -> None:
     def check(status: str) -> dict[str, Any]:
         told = json.loads(status)
         if told["state"] != "succeeded":
-            raise AirflowFailException(told["error"]["message"])
+            # A cancelled one has no error.
+            why = told.get("error", {}).get("message", f"it is {told['state']}")
+            raise AirflowFailException(why)
         return {name: told[name] for name in ("id", "rows", "manifest_uri")}
 
     ask >> wait >> look

@@ -7,6 +7,7 @@ import functools
 import itertools
 import json
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -18,12 +19,16 @@ import pandas
 import polars
 import pyarrow.dataset
 import pytest
-from processes import Dev, Process, binary, wait
+from processes import ROOT, Dev, Process, binary, wait
 from story import DAY, ENDS, HOUR, Story, moment, stamp
+
+sys.path.append(str(ROOT / "bigdata" / "spark"))
+from row_digest import digest
 
 STORY = Story.of(4000, seed=11)
 START, END = DAY + HOUR * 10, DAY + HOUR * 11
 HORIZON_S = 600
+DAY_LONG = datetime.timedelta(days=1)
 TIERS = {"public", "internal"}
 # Each makes a request of its own of what is the same otherwise.
 SEEDS = itertools.count(1)
@@ -138,6 +143,12 @@ def test_a_topic_s_hour_has_each_event_once_whoever_reads_it(dev: Dev):
     done = proven(dev, folder)
     assert done.returncode == 0, done.stdout
     assert f"{count} rows" in done.stdout
+    # What Spark's executors compute, without Spark.
+    manifest = json.loads((folder / "manifest.json").read_text())
+    kinds = [column["kind"] for column in manifest["columns"]]
+    batches = pyarrow.dataset.dataset(data).to_table().to_batches()
+    total = sum(digest(batch, kinds) for batch in batches) % 2**128
+    assert f"{total:032x}" == status["digest"] == manifest["digest"]
 
 
 def test_training_rows_have_the_outcomes_that_are_computed_elsewhere(dev: Dev):
@@ -192,6 +203,37 @@ def test_a_changed_file_is_found(dev: Dev):
     done = proven(dev, folder, "--files-only")
     file.write_bytes(was)
     assert done.returncode == 1 and "sha256" in done.stdout
+
+
+def test_the_command_says_by_its_exit_code_how_it_went(dev: Dev, tmp_path: Path):
+    """As docs/exports.md has them: there, there without rows, not now, can't be made."""
+    future = datetime.datetime.now(datetime.UTC) + HOUR
+    for start, more, wanted, state in [
+        (START, (), 0, "succeeded"),
+        (START - DAY_LONG, (), 99, "succeeded"),
+        (future, (), 75, None),
+        (START, ("--tier", "nothing"), 1, None),
+    ]:
+        result = tmp_path / "result.json"
+        result.unlink(missing_ok=True)
+        command = [binary(), "export", "--data", dev.data, "--dataset", "decisions"]
+        command += ["--start", stamp(start), "--end", stamp(start + HOUR)]
+        command += ["--lateness", str(lateness(dev) if start < future else 0)]
+        done = subprocess.run(
+            [*command, "--wait", "--result", result, *more],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == wanted, (start, done)
+        if state:
+            told = json.loads(result.read_text())
+            assert told == json.loads(done.stdout.splitlines()[-1])
+            assert told["state"] == state
+            assert (told["rows"] == 0) == (wanted == 99)
+        else:
+            assert not result.exists() and done.stderr, done
 
 
 def test_what_isnt_right_is_said_and_nothing_is_made(dev: Dev):

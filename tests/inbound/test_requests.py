@@ -472,11 +472,19 @@ def test_the_description_is_served(open_gate: Gate):
 
 
 def test_the_key_guards_v1_too(open_gate: Gate):
-    def tables(who: str | None) -> int:
+    def asked(who: str | None, method: str, path: str) -> int:
         bearer = {"authorization": f"Bearer {open_gate.keys[who]}"} if who else {}
-        return ask(open_gate.gateway.http, "GET", "/v1/tables", b"", bearer).status
+        return ask(open_gate.gateway.http, method, path, b"{}", bearer).status
 
-    assert (tables(None), tables("reviewer")) == (401, 403)
+    for method, path, allowed in [
+        ("GET", "/v1/tables", 403),
+        ("GET", "/v1/exports", 200),
+        ("POST", "/v1/exports", 422),
+        ("GET", "/v1/exports/exp_00000000000000000000", 404),
+        ("DELETE", "/v1/exports/exp_00000000000000000000", 404),
+    ]:
+        statuses = [asked(who, method, path) for who in (None, "reviewer", "engineer")]
+        assert statuses == [401, 403, allowed], (method, path)
 
 
 def test_noise_is_counted_and_not_audited_one_by_one(open_gate: Gate):

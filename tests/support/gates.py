@@ -104,6 +104,7 @@ class Gate:
         self.principal("installer", "install", tenants='["acme"]')
         self.principal("auditor", "read")
         self.principal("slow", "approve", rate=2)
+        self.principal("engineer", "export")
         self.write_policy()
 
     def principal(self, name: str, role: str, rate: int = 10_000, tenants: str = ""):
@@ -133,6 +134,7 @@ class Gate:
             "  approve: [approve_kernel_proposal, reject_kernel_proposal]\n"
             "  install: [install_module]\n"
             "  read: [commands.read]\n"
+            "  export: [api.exports]\n"
             "principals:\n" + "\n".join(self.entries) + "\n"
             "issuers:\n"
             f"  - {{id: login, issuer: '{ISSUER}', audience: aion, algorithms: [HS256], "
@@ -167,6 +169,7 @@ class Gate:
             f'"group.instance.id" = "gateway-{number}"\n'
             f'[lake]\nurl = "{self.folder / f"lake-{number}"}"\nflush_age_s = 1\n'
             f'[http]\nlisten = "{gateway.http}"\n'
+            f'[exports]\nurl = "{self.folder / "exports"}"\n'
             f'[access]\npolicy = "{self.policy_file}"\n'
             f'[log]\nfilter = "{log}"\n'
             # One job a process, each with a topic of its own: a job is wanted.

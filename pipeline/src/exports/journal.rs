@@ -145,6 +145,12 @@ impl Job {
         &self.entries[self.entries.len() - 1]
     }
 
+    /// The last attempt that came to something: what is there, also when it was asked for again and that came to nothing.
+    pub fn whole(&self) -> Option<u32> {
+        let made = |entry: &&Entry| entry.state == State::Succeeded;
+        self.entries.iter().rev().find(made).map(|entry| entry.attempt)
+    }
+
     /// Which store is read.
     pub fn source(&self) -> &str {
         let named = self.entries.iter().rev().find_map(|entry| entry.source.as_deref());

@@ -4,10 +4,8 @@ better than guessing by frequency."""
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import posixpath
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 # What the router knew when it decided; nothing that came later.
 WORDS = [
@@ -23,23 +21,27 @@ NUMBERS = ["size", "latency_budget_ms", "cost_budget"]
 
 
 def train(manifest_uri: str) -> dict[str, Any]:
-    """Trains on the rows of an export of `router_training`; writes the model and its metrics beside it."""
+    """Trains on the rows of an export of `router_training`; writes the model and its metrics beside it. The export is in a
+    folder or an object store: https://arrow.apache.org/docs/python/filesystems.html says where that takes its keys from.
+    """
     import joblib
     import pandas
+    from pyarrow import fs, parquet
     from sklearn.metrics import log_loss, roc_auc_score
 
-    manifest = Path(url2pathname(urlsplit(manifest_uri).path))
-    described = json.loads(manifest.read_text())
+    store, manifest = fs.FileSystem.from_uri(manifest_uri)
+    folder = posixpath.dirname(manifest)
+    with store.open_input_stream(manifest) as file:
+        described = json.load(file)
     if described["request"]["dataset"] != "router_training":
         raise ValueError(
             f"{manifest_uri} is of dataset {described['request']['dataset']}"
         )
-    files = [manifest.parent / file["path"] for file in described["files"]]
+    files = [f"{folder}/{file['path']}" for file in described["files"]]
     if not files:
         raise ValueError(f"{manifest_uri} has no rows to train on")
-    rows = pandas.concat(
-        [pandas.read_parquet(file) for file in files], ignore_index=True
-    )
+    read = [parquet.ParquetFile(file, filesystem=store).read() for file in files]
+    rows = pandas.concat([table.to_pandas() for table in read], ignore_index=True)
     # Of a decision that was superseded, or whose end isn't known, there is nothing to learn.
     rows = rows[rows["outcome"].notna()].copy()
     rows[WORDS] = rows[WORDS].astype(object).fillna("")
@@ -64,10 +66,12 @@ def train(manifest_uri: str) -> dict[str, Any]:
         raise ValueError(
             f"the model isn't better than guessing by frequency: {metrics}"
         )
-    place = manifest.parent.parent / "model"
-    place.mkdir(exist_ok=True)
-    joblib.dump(model, place / "model.joblib")
-    (place / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    place = f"{posixpath.dirname(folder)}/model"
+    store.create_dir(place)
+    with store.open_output_stream(f"{place}/model.joblib") as file:
+        joblib.dump(model, file)
+    with store.open_output_stream(f"{place}/metrics.json") as file:
+        file.write((json.dumps(metrics, indent=2) + "\n").encode())
     return metrics
 
 
