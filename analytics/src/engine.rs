@@ -258,8 +258,10 @@ fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanRes
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(settings.threads.max(1))
-        .with_batch_size(sorting.batch_rows);
+        .with_target_partitions(settings.threads.max(1));
+    if settings.asker == Asker::Exports {
+        config = config.with_batch_size(sorting.export_rows);
+    }
     let options = config.options_mut();
     // Else `timestamptz '..'` would be a time without a zone.
     options.execution.time_zone = Some("UTC".to_owned());

@@ -52,8 +52,9 @@ impl Limits {
 pub(crate) struct Sorting {
     /// What each sort keeps back, to merge what it has put on disk.
     pub(crate) merge_bytes: usize,
-    /// Rows that are worked on together: two batches of each file are held while files are merged.
-    pub(crate) batch_rows: usize,
+    /// Rows that an export works on together: two batches of each file are held while files are merged. Questions are
+    /// quicker with more; an export may have any number of rows, and has to end.
+    pub(crate) export_rows: usize,
 }
 
 /// A sort merges so many files at once: merging more of them holds more, and is no quicker.
@@ -68,7 +69,7 @@ impl Sorting {
         let each = (memory_bytes / 8 / threads.max(1)).min(memory_bytes / 32);
         Sorting {
             merge_bytes: each.min(10 << 20),
-            batch_rows: (each / LONG_ROW_BYTES).clamp(256, 8192),
+            export_rows: (each / LONG_ROW_BYTES).clamp(256, 8192),
         }
     }
 }

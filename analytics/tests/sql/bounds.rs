@@ -61,10 +61,11 @@ async fn a_sort_beyond_its_memory_goes_to_disk() {
 /// Each thread sorts a part, in many files; what merges the parts needs memory as well, however greedily files are opened,
 /// and so does another query.
 #[tokio::test]
-async fn sorts_of_several_threads_and_queries_are_merged_within_their_memory() {
+async fn sorts_of_several_threads_and_exports_are_merged_within_their_memory() {
     for (threads, queries) in [(2, 1), (2, 2), (16, 1)] {
         let mut settings = TestLake::new().settings();
         (settings.memory_bytes, settings.threads) = (64 << 20, threads);
+        settings.asker = Asker::Exports;
         let engine = Engine::open(settings).unwrap();
         let sql = "select count(*) from (select key, lag(key) over (order by key) as before, \
                    length(lag(text) over (order by key)) as long \
