@@ -67,6 +67,8 @@ async fn remove(exports: &Exports, job: &Job) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use std::{path::Path, sync::Arc};
 
     use aion_analytics::exports::request::Asked;
