@@ -4,8 +4,8 @@ Parquet as well.
     python benches/exports.py [--decisions 10000000] [--rounds 3] [--data DIR]
 
 Makes the lake by `aion dev` and `aion generate` (kept in --data, and taken up again) and compacts it. Each writer has two
-threads and 512 MiB (ours 256 for sorting; chDB as much as it takes, since it fails with 1 GiB); shown are rows per CPU-second of user and system time, medians of the rounds, and the peak of resident
-memory. Ours also computes the digest of every row and SHA-256 of every file, and writes a manifest.
+threads and 512 MiB (ours 256 for sorting; chDB as much as it takes, since it fails with 1 GiB); shown are rows per CPU-second
+of user and system time, medians of the rounds, and the peak of resident memory. Ours also computes the digest of every row and SHA-256 of every file, and writes a manifest.
 """
 
 from __future__ import annotations

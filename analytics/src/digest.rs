@@ -87,8 +87,7 @@ fn add(kind: Kind, column: &ArrayRef, numbers: &mut [u128]) -> Result<(), ArrowE
         Kind::Boolean => DataType::Boolean,
         Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
     };
-    let column = cast(column, &plain)?;
-    let column = &column;
+    let column = &cast(column, &plain)?;
     match kind {
         Kind::Text | Kind::Object => {
             let texts = column.as_string::<i32>();

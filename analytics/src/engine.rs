@@ -62,7 +62,7 @@ pub struct Settings {
     pub deadline: Duration,
     /// Queries that run at a time; others wait, within their own time.
     pub queries: usize,
-    /// Whose queries they are: errors say where more is allowed.
+    /// Whose queries they are: errors say where more is allowed, and exports take fewer rows at once.
     pub asker: Asker,
     /// What each of those threads does first.
     pub on_thread: Option<fn()>,

@@ -188,16 +188,9 @@ pub(crate) fn explain(error: DataFusionError, bounds: &Bounds) -> Error {
             asker: bounds.asker,
         },
         // Those of the lake come from its object store, or from Parquet: these are of sorts and groups that go to files.
-        root @ DataFusionError::IoError(_) => {
-            Error::TemporaryFiles { cause: first_line(&root.message()) }
-        }
-        DataFusionError::ArrowError(cause, _) if is_io(cause) => {
-            let cause = cause.to_string();
-            if cause.contains(OVER_TEMPORARY) {
-                Error::Spill { limit_bytes: bounds.spill_bytes, asker: bounds.asker }
-            } else {
-                Error::TemporaryFiles { cause: first_line(&cause) }
-            }
+        root @ DataFusionError::IoError(_) => explain_temporary(&root.message(), bounds),
+        DataFusionError::ArrowError(cause, _) if matches!(**cause, ArrowError::IoError(..)) => {
+            explain_temporary(&cause.to_string(), bounds)
         }
         root @ (DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_)) => {
             Error::Read { what: "the lake's files".into(), cause: root.message().into_owned() }
@@ -217,8 +210,12 @@ pub(crate) fn explain(error: DataFusionError, bounds: &Bounds) -> Error {
 /// As the engine says that temporary files together are longer than they may be.
 const OVER_TEMPORARY: &str = "exceeded the allowable limit";
 
-fn is_io(cause: &ArrowError) -> bool {
-    matches!(cause, ArrowError::IoError(..))
+fn explain_temporary(cause: &str, bounds: &Bounds) -> Error {
+    if cause.contains(OVER_TEMPORARY) {
+        Error::Spill { limit_bytes: bounds.spill_bytes, asker: bounds.asker }
+    } else {
+        Error::TemporaryFiles { cause: first_line(cause) }
+    }
 }
 
 /// Finds an [`Error`] of ours that DataFusion wrapped, in contexts or shared between partitions.

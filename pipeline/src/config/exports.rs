@@ -39,21 +39,16 @@ pub(super) fn check(file: ExportsFile, lake: &StoreOptions) -> Result<Settings, 
         storage::options(&file.storage)
             .map_err(|cause| cause.replace("lake.storage", "exports.storage"))?
     };
-    let memory_bytes = match file.memory_mib {
-        None => defaults.memory_bytes,
-        Some(memory) => mib("exports.memory_mib", memory)?,
-    };
-    let spill_bytes = match file.spill_mib {
-        None => defaults.spill_bytes,
-        Some(spill) => mib("exports.spill_mib", spill)? as u64,
-    };
+    let bytes = |key, given: Option<usize>| given.map(|value| mib(key, value)).transpose();
+    let memory_bytes = bytes("exports.memory_mib", file.memory_mib)?;
+    let spill_bytes = bytes("exports.spill_mib", file.spill_mib)?;
     Ok(Settings {
         options,
         policy: file.policy,
         at_a_time,
         keep_days: file.keep_days,
-        memory_bytes,
-        spill_bytes,
+        memory_bytes: memory_bytes.unwrap_or(defaults.memory_bytes),
+        spill_bytes: spill_bytes.map_or(defaults.spill_bytes, |bytes| bytes as u64),
         ..defaults
     })
 }

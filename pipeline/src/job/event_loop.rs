@@ -64,7 +64,8 @@ pub(super) struct Plan {
 /// How often the job does what time brings: due flushes, commits, tries of what failed.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long a failure stays in the status after it happened last; that of a sink also until the sink stores again, or has nothing to store.
+/// How long a failure stays in the status after it happened last; that of a sink also until the sink stores again, or has
+/// nothing to store.
 const TROUBLE_LASTS: Duration = Duration::from_secs(10);
 /// The longest pause between two tries of a sink: partitions with nothing wrong wait for it, too.
 const SINK_AGAIN: Duration = Duration::from_secs(1);
@@ -389,8 +390,8 @@ impl<S: Source, J: Journal> Job<S, J> {
         self.trouble.take_if(|(at, _)| is_past(*at));
         for (at, place) in self.places.iter_mut().enumerate() {
             // What waited may be gone: another process has its partition.
-            let waits = self.readers.values().any(|one| one.sinks[at].unwritten().is_some());
-            place.trouble.take_if(|last| is_past(last.at) && (last.stored_since || !waits));
+            let waits = || self.readers.values().any(|one| one.sinks[at].unwritten().is_some());
+            place.trouble.take_if(|last| is_past(last.at) && (last.stored_since || !waits()));
         }
     }
 
