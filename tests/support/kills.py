@@ -7,6 +7,7 @@ Each way below is a few lines that start a process, do one thing to it, and end 
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -54,8 +55,12 @@ class Seat:
         self.plan, self.place, self.number = plan, plan.place, number
         self.rng = random.Random(f"{plan.seed}/{number}")
         self.name = f"seat-{number}"
+        # How many processes met their end by this seat's hand, not by themselves.
+        self.killed = 0
 
-    def step(self) -> None:
+    def step(self) -> bool:
+        """Takes one way; whether anything was killed by it."""
+        before = self.killed
         ways = dict(WAYS)
         if not isinstance(self.place.cluster, Embedded):
             del ways[broker_killed]
@@ -63,7 +68,9 @@ class Seat:
             del ways[clickhouse_killed]
         way = self.rng.choices(list(ways), list(ways.values()))[0]
         self.plan.tell(self, way(self))
-        self.plan.count(way.__name__)
+        is_kill = self.killed > before
+        self.plan.count(way.__name__ if is_kill else "ended by itself")
+        return is_kill
 
     def start(self, **how: object) -> Process:
         """As often as not under the seat's own name, by which it has its partitions back at once. It writes at once,
@@ -92,7 +99,13 @@ class Seat:
         code = run.process.poll()
         # Another program may have taken the port of /metrics in the meantime.
         assert code in (None, 4), f"{self.name}: ended with {code}\n{run.output()}"
-        run.kill()
+        self.end(run)
+
+    def end(self, run: Process) -> bool:
+        """Kills it, unless it has ended by itself; whether it was killed."""
+        is_killed = run.kill() == -signal.SIGKILL
+        self.killed += is_killed
+        return is_killed
 
 
 def killed(seat: Seat) -> str:
@@ -111,6 +124,7 @@ def killed_at_a_point(seat: Seat) -> str:
         seat.kill(run)
         return f"killed: it didn't come to {point}"
     seat.plan.met(run.crashed())
+    seat.killed += 1
     return f"killed at {point}"
 
 
@@ -119,8 +133,7 @@ def killed_while_it_stopped(seat: Seat) -> str:
     seat.pause(0.5, 4)
     run.process.terminate()
     seat.pause(0, 0.5)
-    run.kill()
-    return "killed while it stopped"
+    return "killed while it stopped" if seat.end(run) else "stopped in time"
 
 
 def killed_as_a_zombie(seat: Seat) -> str:
@@ -178,8 +191,8 @@ def killed_with_its_successor(seat: Seat) -> str:
     old.thaw()
     seat.pause(0, 2)
     # The group throws one of the two out, and that one may have ended by itself.
-    old.kill()
-    new.kill()
+    seat.end(old)
+    seat.end(new)
     return "replaced while it was frozen, woken, both killed"
 
 
@@ -190,9 +203,16 @@ def killed_while_it_compacted(seat: Seat) -> str:
     compact = Process(place.folder / f"compact-{seat.number}.log")
     compact.launch("lake", "compact", "--min-files", "2", *where, crash_at=f"{point}:1")
     try:
-        compact.process.wait(seat.rng.uniform(0.05, 1) if point == "none" else 20)
+        code = compact.process.wait(
+            seat.rng.uniform(0.05, 1) if point == "none" else 20
+        )
     except subprocess.TimeoutExpired:
-        compact.kill()
+        code = compact.kill()
+    # There may have been nothing to compact.
+    if code == 0:
+        return "compaction: over before it was killed"
+    assert code in (-signal.SIGKILL, -signal.SIGABRT), compact.output()
+    seat.killed += 1
     return f"compaction killed at {point}"
 
 
@@ -212,6 +232,7 @@ def killed_under_all(seat: Seat, server: Embedded | Engine, most_s: float) -> No
     """A server that every seat needs, away for so long at most."""
     with seat.plan.lock:
         server.kill()
+        seat.killed += 1
         seat.pause(0, most_s)
         server.start()
     seat.pause(0, 2)
@@ -255,7 +276,8 @@ class Plan:
         self.log = (place.folder / "plan.log").open("a", buffering=1)
 
     def kills(self) -> int:
-        return sum(self.ways.values())
+        """Those of what was alive until then."""
+        return self.ways.total() - self.ways["ended by itself"]
 
     def summary(self) -> str:
         """What the kills were, in words."""
@@ -276,9 +298,9 @@ class Plan:
 
     def take(self, seat: Seat, kills: int) -> None:
         try:
-            for _ in range(kills):
-                if not self.failed.is_set():
-                    seat.step()
+            done = 0
+            while done < kills and not self.failed.is_set():
+                done += seat.step()
         except BaseException:
             self.failed.set()
             raise

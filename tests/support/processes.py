@@ -108,11 +108,11 @@ class Process:
 
         wait(self.is_ready, "aion is ready", seconds, told)
 
-    def kill(self) -> None:
-        """kill -9: no chance to write anything."""
+    def kill(self) -> int:
+        """kill -9: no chance to write anything. The exit code, which is another where it had ended by itself."""
         assert self.process
         self.process.kill()
-        self.process.wait()
+        return self.process.wait()
 
     def crashed(self, seconds: float = 30) -> str:
         """Waits until it died at a crash point; that point."""
