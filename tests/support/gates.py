@@ -31,6 +31,18 @@ ISSUER = "https://login.test/"
 LOG = "debug,hyper=info,h2=info,deltalake=info,delta_kernel=info,datafusion=info"
 
 
+class Hold:
+    """Answers that are held back: what was asked for is done, and nobody knows it yet."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        self.over = threading.Event()
+
+    def wait(self, key: str) -> None:
+        self.keys.append(key)
+        self.over.wait(60)
+
+
 class Plane:
     """A control plane: verifies, remembers by Idempotency-Key, and does as it is told."""
 
@@ -40,6 +52,7 @@ class Plane:
         self.failures: list[str] = []
         # A status, or a function of the command that answers one.
         self.answer: int | Callable[[dict], int] = 200
+        self.hold: Hold | None = None
         self.lock = threading.Lock()
         self.server = Server(self.respond)
         self.url = f"http://127.0.0.1:{self.server.port}/commands"
@@ -69,6 +82,8 @@ class Plane:
         if status // 100 == 2:
             with self.lock:
                 self.done[key] = body
+            if hold := self.hold:
+                hold.wait(key)
         return status
 
     def attempts(self) -> Counter[str]:
@@ -237,24 +252,33 @@ class Gate:
         return [json.loads(message.value()) for message in self.messages(topic)]
 
     def messages(self, topic: str) -> list[Message]:
+        """Partition by partition, those of a key in order."""
         client = self.broker.client(
-            "reader", group__id=str(uuid.uuid4()), enable__auto__commit=False
+            "reader",
+            group__id=str(uuid.uuid4()),
+            enable__auto__commit=False,
+            fetch__wait__max__ms=10,
         )
         consumer = Consumer(client)
+        numbers = consumer.list_topics(topic, 10).topics[topic].partitions
+        places = [TopicPartition(topic, number, 0) for number in numbers]
+        ends = {
+            place.partition: consumer.get_watermark_offsets(place, 10)[1]
+            for place in places
+        }
+        left = {number for number, end in ends.items() if end}
+        consumer.assign([place for place in places if place.partition in left])
         found = []
-        partitions = consumer.list_topics(topic, 10).topics[topic].partitions
-        for number in partitions:
-            place = TopicPartition(topic, number, 0)
-            end = consumer.get_watermark_offsets(place, 10)[1]
-            consumer.assign([place])
-            at = 0
-            while at < end:
-                message = consumer.poll(10)
-                assert message is not None and not message.error(), message
-                at = message.offset() + 1
+        while left:
+            message = consumer.poll(10)
+            assert message is not None and not message.error(), message
+            number, at = message.partition(), message.offset()
+            if at < ends[number]:
                 found.append(message)
+            if at + 1 >= ends[number]:
+                left.discard(number)
         consumer.close()
-        return found
+        return sorted(found, key=lambda one: (one.partition(), one.offset()))
 
     def audit(self, command: str) -> Counter[str]:
         """The results of distinct audit events of a command."""
