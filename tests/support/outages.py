@@ -114,8 +114,8 @@ class Outage(Hooks):
         topics = Counter(sent.values())
         proposals = sum(n for topic, n in topics.items() if "proposal" in topic)
         return (
-            f"{len(sent):,} events, {proposals:,} of them of proposals, in {delivered.total():,} deliveries; "
-            f"{waited:,} waited; {self.kills} kills; none lost"
+            f"{len(sent):,} events, {proposals:,} of proposals, in {delivered.total():,} deliveries; "
+            f"{waited:,} of them waited, none lost, {delivered.total() - len(sent):,} came twice"
         )
 
     def shown(self) -> list[list[str]]:
