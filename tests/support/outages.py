@@ -60,9 +60,10 @@ class Outage(Hooks):
 
     def receive(self) -> None:
         """The receiver comes."""
-        with self.log_of_receiver.open("ab") as log:
+        complaints = self.log_of_receiver.with_suffix(".err")
+        with self.log_of_receiver.open("ab") as log, complaints.open("ab") as err:
             command = [sys.executable, self.script]
-            self.receiving = subprocess.Popen(command, stdout=log, stderr=log)
+            self.receiving = subprocess.Popen(command, stdout=log, stderr=err)
 
     def leave(self) -> None:
         """The receiver dies."""
