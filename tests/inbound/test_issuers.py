@@ -8,7 +8,9 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import gates
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gates import Gate, command, wait
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
@@ -104,6 +106,32 @@ def test_each_algorithm_by_keys_that_are_fetched_and_changed(gate: Gate, keys: K
     new = token("ES256", second["ES256"])
     wait(lambda: status(gate, new) == 202, "the new keys hold", 10)
     assert status(gate, token("ES256", first["ES256"])) == 401, "and the old ones don't"
+
+
+def test_a_public_key_is_no_secret(gate: Gate, keys: Keys):
+    """As somebody would forge a token who has the issuer's public key, as everybody has: HS256 by what it looks like
+    in a file."""
+    rsa = made()["RS256"]
+    keys.kept = [rsa]
+    gate.write_policy(more=issuer(keys, "RS256"))
+    gate.start()
+    assert status(gate, token("RS256", rsa)) == 202, "the key itself is the issuer's"
+    public = rsa.public_key
+    text = json.dumps(KeySet([rsa]).as_dict(private=False)["keys"][0])
+    secrets = [text.encode(), rsa.as_dict(private=False)["n"].encode()]
+    for form in (PublicFormat.SubjectPublicKeyInfo, PublicFormat.PKCS1):
+        pem = public.public_bytes(Encoding.PEM, form)
+        secrets += [pem, pem.strip(), pem.replace(b"\n", b"\r\n")]
+        secrets += [public.public_bytes(Encoding.DER, form)]
+    for secret in secrets:
+        for header in ({"alg": "HS256", "kid": rsa.kid}, {"alg": "HS256"}):
+            forged = gates.token(header, secret, iss=ISSUER)
+            assert status(gate, forged) == 401, (header, secret[:30])
+            # Nor does it pass as a token of the issuer that has a secret.
+            forged = gates.token(header, secret)
+            assert status(gate, forged) == 401, (header, secret[:30])
+    own = gates.token({"alg": "HS256", "kid": rsa.kid})
+    assert status(gate, own) == 202, "by that issuer's own secret it does"
 
 
 def test_a_key_set_that_does_not_answer_holds_up_no_other_change(

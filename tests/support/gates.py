@@ -7,6 +7,8 @@ import hashlib
 import hmac
 import http.client
 import json
+import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -114,12 +116,15 @@ class Gate:
             (folder / name).write_text(text)
         self.entries: list[str] = []
         self.topic = ""
+        # More lines of [http] and [inbound].
+        self.http = self.inbound = ""
         self.jobs = ("aion.commands", "aion.gaps")
         self.principal("reviewer", "approve", rate=100_000)
         self.principal("installer", "install", tenants='["acme"]')
         self.principal("auditor", "read")
         self.principal("slow", "approve", rate=2)
         self.principal("engineer", "export")
+        self.principal("scraper", "scrape")
         self.write_policy()
 
     def principal(self, name: str, role: str, rate: int = 10_000, tenants: str = ""):
@@ -150,6 +155,7 @@ class Gate:
             "  install: [install_module]\n"
             "  read: [commands.read]\n"
             "  export: [api.exports]\n"
+            "  scrape: [api.metrics]\n"
             "principals:\n" + "\n".join(self.entries) + "\n"
             "issuers:\n"
             f"  - {{id: login, issuer: '{ISSUER}', audience: aion, algorithms: [HS256], "
@@ -180,16 +186,18 @@ class Gate:
         file.write_text(
             f'[kafka]\nbrokers = "{self.broker.brokers()}"\n'
             '[kafka.properties]\n"session.timeout.ms" = 2000\n"heartbeat.interval.ms" = 400\n'
+            # A broker that comes back is found at once.
+            '"reconnect.backoff.max.ms" = 500\n'
             # Whoever comes back under its name gets its partitions at once.
             f'"group.instance.id" = "gateway-{number}"\n'
             f'[lake]\nurl = "{self.folder / f"lake-{number}"}"\nflush_age_s = 1\n'
-            f'[http]\nlisten = "{gateway.http}"\n'
+            f'[http]\nlisten = "{gateway.http}"\n{self.http}'
             f'[exports]\nurl = "{self.folder / "exports"}"\n'
             f'[access]\npolicy = "{self.policy_file}"\n'
             f'[log]\nfilter = "{log}"\n'
             # One job a process, each with a topic of its own: a job is wanted.
             f'[[job]]\ntopic = "{self.jobs[number]}"\nsinks = ["lake"]\n'
-            f"[inbound]\n{self.target()}"
+            f"[inbound]\n{self.target()}{self.inbound}"
         )
         gateway.launch("run", "--config", file)
 
@@ -206,8 +214,13 @@ class Gate:
         return self.gateways[0]
 
     def send(
-        self, body: bytes | dict, who: str = "reviewer", gateway: int = 0, **headers
-    ):
+        self,
+        body: bytes | dict,
+        who: str = "reviewer",
+        gateway: int = 0,
+        tls: ssl.SSLContext | None = None,
+        **headers: str | None,
+    ) -> Answer:
         """Posts a body as it is; what is signed and who asks may be said otherwise. `None` leaves a header out."""
         if isinstance(body, dict):
             body = json.dumps(body).encode()
@@ -220,7 +233,8 @@ class Gate:
             name.replace("_", "-"): value for name, value in headers.items()
         }
         sent = {name: value for name, value in all_headers.items() if value is not None}
-        return post(self.gateways[gateway].http, body, sent)
+        address, path = self.gateways[gateway].http, "/webhooks/inbound"
+        return ask(address, "POST", path, body, sent, tls)
 
     def state(
         self, command: str, who: str = "reviewer", gateway: int = 0
@@ -309,10 +323,18 @@ class Answer:
 
 
 def ask(
-    address: str, method: str, path: str, body: bytes, headers: dict[str, str]
+    address: str,
+    method: str,
+    path: str,
+    body: bytes,
+    headers: dict[str, str],
+    tls: ssl.SSLContext | None = None,
 ) -> Answer:
-    host, _, port = address.partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    """Asks once; with `tls` it is known by that whether the other side is who it should be."""
+    if tls:
+        connection = http.client.HTTPSConnection(address, timeout=30, context=tls)
+    else:
+        connection = http.client.HTTPConnection(address, timeout=30)
     try:
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
@@ -322,8 +344,22 @@ def ask(
         connection.close()
 
 
-def post(address: str, body: bytes, headers: dict[str, str]) -> Answer:
-    return ask(address, "POST", "/webhooks/inbound", body, headers)
+def head(gate: Gate, body: bytes, *more: str) -> bytes:
+    """The head of a request for such a body, as bytes on a connection; the length is to be among `more`."""
+    lines = [
+        "POST /webhooks/inbound HTTP/1.1",
+        "Host: x",
+        "Content-Type: application/json",
+        f"X-Aion-Signature: {signature(body)}",
+        f"Authorization: Bearer {gate.keys['reviewer']}",
+        *more,
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def connect(gate: Gate, seconds: float = 20) -> socket.socket:
+    host, _, port = gate.gateway.http.partition(":")
+    return socket.create_connection((host, int(port)), seconds)
 
 
 def signature(body: bytes, secret: str = SIGNING) -> str:
@@ -342,7 +378,7 @@ def command(**more: object) -> dict:
 
 
 def token(
-    header: dict | None = None, secret: str = JWT_SECRET, **claims: object
+    header: dict | None = None, secret: str | bytes = JWT_SECRET, **claims: object
 ) -> str:
     """A token of the issuer that the policy trusts, for a minute."""
     now = int(time.time())
@@ -354,5 +390,6 @@ def token(
         return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
     signed = f"{part(header or {'alg': 'HS256', 'typ': 'JWT'})}.{part(all_claims)}"
-    mac = hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest()
+    secret = secret.encode() if isinstance(secret, str) else secret
+    mac = hmac.new(secret, signed.encode(), hashlib.sha256).digest()
     return f"{signed}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
