@@ -19,6 +19,7 @@ def gate(tmp_path: Path):
 def open_gate(tmp_path_factory):
     """A gateway that several tests share, since none of them harms it."""
     gate = Gate(tmp_path_factory.mktemp("gate"))
+    gate.inbound = 'trusted_proxies = ["127.0.0.1", "10.0.0.0/8"]\n'
     gate.start()
     yield gate
     gate.end()
