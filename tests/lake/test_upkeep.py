@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -108,6 +110,46 @@ def test_retention_by_event_date(dev: Dev):
     assert dev.count("metrics") == rows, "they are of today"
     dates = status(dev)["metrics"]
     assert dates["first_date"] and dates["rows"] == rows
+
+
+def age(table: Path, seconds: int) -> None:
+    """As if everything in a table had been done so much earlier, but for its last entry's being written: the youngest file
+    tells what time it is."""
+    for entry in table.glob("_delta_log/*.json"):
+        earlier = re.sub(
+            r'(?<="deletionTimestamp":)\d+',
+            lambda found: str(int(found[0]) - 1000 * seconds),
+            entry.read_text(),
+        )
+        entry.write_text(earlier)
+    then = time.time() - seconds
+    for file in table.rglob("*"):
+        os.utime(file, (then, then))
+    max(table.glob("_delta_log/*.json")).touch()
+
+
+def test_who_reads_what_is_gone_gets_an_error_and_not_fewer_rows(dev: Dev):
+    table = dev.data / "lake" / "tasks"
+    dev.wait(lambda: len(list(table.rglob("*.parquet"))) > 2, "there are some files")
+    assert dev.stop() == 0
+    stored = check(dev, "tasks")
+    old = DeltaTable(table)
+    lazy = polars.scan_delta(old)
+    assert old.to_pyarrow_table().num_rows == stored
+    lake(dev, "compact", "--min-files", "2", "--table", "tasks")
+    assert old.to_pyarrow_table().num_rows == stored, "its files are kept for a week"
+    age(table, 8 * 86_400)
+    vacuumed = lake(dev, "vacuum", "--table", "tasks").stdout
+    assert "0 files" not in vacuumed, vacuumed
+    for read in (old.to_pyarrow_table, lazy.collect):
+        with pytest.raises((OSError, polars.exceptions.ComputeError)):
+            read()
+    assert check(dev, "tasks") == stored, "whoever looks anew has all"
+    (file,) = table.rglob("*.parquet")
+    file.unlink()
+    asked = [binary(), "sql", "--data", dev.data, "select count(task_id) from tasks"]
+    done = subprocess.run(asked, check=False, capture_output=True, text=True)
+    assert done.returncode != 0 and file.name in done.stderr, done
 
 
 def test_a_table_that_is_not_there(dev: Dev):
