@@ -54,14 +54,22 @@ class Hooks(Dev):
     def hang_up(self) -> None:
         """SIGHUP; waits until what the policy file says is followed."""
         before = self.followed()
-        assert self.process
-        self.process.send_signal(signal.SIGHUP)
+        self.signal_hang_up()
         self.wait(lambda: self.followed() > before, "the policy is followed")
 
-    def topic(self, name: str, partitions: int = 1, **config: str) -> None:
+    def signal_hang_up(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGHUP)
+
+    def topic(
+        self, name: str, partitions: int = 1, *, is_told: bool = True, **config: str
+    ) -> None:
+        """Makes a topic. Told of it, the process looks at once; by itself it does every five seconds."""
         admin = AdminClient({"bootstrap.servers": self.kafka})
         topic = NewTopic(name, partitions, 1, config=config)
         admin.create_topics([topic])[name].result(30)
+        if is_told and self.followed():
+            self.hang_up()
 
     def send(
         self, topic: str, numbers, key=lambda n: f"k{n % 7}", value=lambda n: {"n": n}
