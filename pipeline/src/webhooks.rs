@@ -100,24 +100,13 @@ impl Webhooks {
     ) -> Result<Webhooks, Failure> {
         // Before it is read, so that no change is missed.
         let changes = Changes::of(config.policy.clone())?;
-        let policy = Policy::load(&config.policy, &around.catalog)
-            .map_err(|cause| Failure::new(Exit::Usage, cause.to_string()))?;
-        for warning in &policy.warnings {
-            let (file, line) = (config.policy.display(), warning.line);
-            tracing::warn!("{file}:{line}: {}", warning.reason);
-        }
-        if let Some(problem) = watching::outlived(&around, &policy).await {
-            let message =
-                format!("{}:{}: {}", config.policy.display(), problem.line, problem.reason);
-            return Err(Failure::new(Exit::Usage, message));
-        }
+        let (policy, kept) = watching::load(&config.policy, &around)
+            .await
+            .map_err(|cause| Failure::new(Exit::Usage, cause))?;
         let statuses = Statuses::default();
-        let (policies_in, policies) = watch::channel(Arc::new(policy));
-        let watching = watching::watch(
-            (changes, around.clone()),
-            (policies_in, statuses.clone()),
-            shutdown.clone(),
-        );
+        let (policies_in, policies) = watch::channel(policy);
+        let watching =
+            watching::watch((changes, kept), (policies_in, statuses.clone()), shutdown.clone());
         tokio::spawn(watching);
         let keeping = keep(config.flush, around, policies, statuses.clone(), shutdown);
         Ok(Webhooks { statuses, task: tokio::spawn(keeping) })

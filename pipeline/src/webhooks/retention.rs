@@ -1,6 +1,6 @@
 //! Whether topics keep their records for as long as a policy tries to deliver them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use aion_kafka::{Admin, Error};
 use aion_schemas::catalog::Catalog;
@@ -10,41 +10,101 @@ use super::{
     policy::{Endpoint, Policy, Problem},
 };
 
+/// How long records are kept, and whether they go by that at all: of a topic that is only compacted they don't.
 const RETENTION: &str = "retention.ms";
+const CLEANUP: &str = "cleanup.policy";
+const DELETE: &str = "delete";
 
-/// What the policy promises for longer than the topics of this cluster keep it.
-pub fn outlived(admin: &Admin, policy: &Policy, catalog: &Catalog) -> Result<Vec<Problem>, Error> {
-    let names = admin.topics()?;
-    let mut problems = Vec::new();
-    for name in &names {
-        let wants = |one: &&Arc<Endpoint>| any_matches(&one.patterns, name, catalog);
-        let endpoints: Vec<_> = policy.endpoints.iter().filter(wants).collect();
-        if endpoints.is_empty() {
-            continue;
-        }
-        let settings = admin.describe_configs(name)?;
-        let kept = settings.into_iter().find(|(setting, ..)| setting == RETENTION);
-        let Some(kept) = kept.and_then(|(_, value, _)| retention(&value?)) else { continue };
-        problems.extend(endpoints.into_iter().filter_map(|one| problem(one, name, kept)));
-    }
-    Ok(problems)
+/// A setting of a topic: its name, its value, and whether it is the topic's own.
+type Setting = (String, Option<String>, bool);
+
+/// What a look at the topics found.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// What the policy promises for longer than the topics keep it.
+    pub problems: Vec<Problem>,
+    /// Why some topics couldn't be looked at.
+    pub unknown: Option<Error>,
 }
 
-/// `None` is without limit.
-fn retention(value: &str) -> Option<Duration> {
-    value.parse::<i64>().ok().and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
+/// Looks at the topics of a policy that aren't `known` yet. Those that answered are known from then on.
+pub fn look(
+    admin: &Admin,
+    policy: &Policy,
+    catalog: &Catalog,
+    known: &mut HashSet<String>,
+) -> Looked {
+    let mut looked = Looked::default();
+    let names = match admin.topics() {
+        Ok(names) => names,
+        Err(cause) => return Looked { unknown: Some(cause), ..looked },
+    };
+    for name in names {
+        let wants = |one: &&Arc<Endpoint>| any_matches(&one.patterns, &name, catalog);
+        let mut endpoints = policy.endpoints.iter().filter(wants).peekable();
+        if endpoints.peek().is_none() || known.contains(&name) {
+            continue;
+        }
+        match admin.describe_configs(&name) {
+            Ok(settings) => {
+                if let Some(kept) = kept(&settings) {
+                    looked.problems.extend(endpoints.filter_map(|one| problem(one, &name, kept)));
+                }
+                known.insert(name);
+            }
+            // One that we may not be told of says nothing of the others.
+            Err(cause) => looked.unknown = Some(cause),
+        }
+    }
+    looked
+}
+
+/// How long a topic with these settings keeps a record; `None` is without limit.
+fn kept(settings: &[Setting]) -> Option<Duration> {
+    let value = |name: &str| settings.iter().find(|one| one.0 == name)?.1.as_deref();
+    let is_deleted = |how: &str| how.split(',').any(|one| one.trim() == DELETE);
+    if !value(CLEANUP).is_none_or(is_deleted) {
+        return None;
+    }
+    value(RETENTION)?.parse::<u64>().ok().map(Duration::from_millis)
 }
 
 fn problem(endpoint: &Endpoint, topic: &str, kept: Duration) -> Option<Problem> {
     let tried = endpoint.max_age;
+    let (unit, name) = match kept.as_secs() {
+        0..120 => (1, "s"),
+        120..7_200 => (60, "min"),
+        _ => (3_600, "h"),
+    };
     (tried > kept).then(|| Problem {
         line: endpoint.line,
         reason: format!(
-            "webhook {} tries for {} h, and topic {topic} keeps its records for {} h: shorten retry or \
-             max_age, or keep them longer",
+            "webhook {} tries for {} {name}, and topic {topic} keeps its records for {} {name}: shorten retry \
+             or max_age, or keep them longer",
             endpoint.id,
-            tried.as_secs().div_ceil(3600),
-            kept.as_secs() / 3600,
+            tried.as_secs().div_ceil(unit),
+            kept.as_secs() / unit,
         ),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept_by(cleanup: Option<&str>, retention: &str) -> Option<Duration> {
+        let setting =
+            |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned), true);
+        kept(&[setting(CLEANUP, cleanup), setting(RETENTION, Some(retention))])
+    }
+
+    #[test]
+    fn a_limit_is_one_only_where_records_go_by_their_age() {
+        let hour = Some(Duration::from_hours(1));
+        assert_eq!(kept_by(Some("delete"), "3600000"), hour);
+        assert_eq!(kept_by(Some("compact, delete"), "3600000"), hour);
+        assert_eq!(kept_by(None, "3600000"), hour);
+        assert_eq!(kept_by(Some("compact"), "3600000"), None);
+        assert_eq!(kept_by(Some("delete"), "-1"), None);
+    }
 }
