@@ -1,6 +1,9 @@
 //! Another policy: endpoints that come, go and change.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Engine, IN_FLIGHT, Serving, now};
 use crate::{
@@ -106,7 +109,7 @@ impl Engine {
         self.endpoints.remove(&id);
     }
 
-    /// Cursors of topics that a changed entry doesn't match any more.
+    /// Cursors of topics that a changed entry doesn't match any more. They stay in their topic, too.
     fn drop_unwanted_lanes(&mut self) {
         let catalog = Arc::clone(&self.settings.catalog);
         let is_unwanted = |working: &super::lane::Working| {
@@ -118,9 +121,30 @@ impl Engine {
             !wanted
         };
         let unwanted = self.lanes.iter().filter(|(_, working)| is_unwanted(working));
-        for uid in unwanted.map(|(uid, _)| *uid).collect::<Vec<_>>() {
+        let unwanted: Vec<_> = unwanted.map(|(uid, _)| *uid).collect();
+        self.tell_left_behind(&unwanted);
+        for uid in unwanted {
             self.store(uid);
             self.drop_lane(uid);
+        }
+    }
+
+    /// Says which topics had events for an endpoint that gets them no more.
+    fn tell_left_behind(&self, unwanted: &[u64]) {
+        let mut lags: BTreeMap<(Arc<str>, Arc<str>), u64> = BTreeMap::new();
+        for uid in unwanted {
+            let Some(working) = self.lanes.get(uid) else { continue };
+            let Some(endpoint) = self.endpoints.get(&working.endpoint) else { continue };
+            let Some(source) = self.sources.get(&working.source) else { continue };
+            let place = (Arc::clone(&endpoint.config.id), Arc::clone(&source.stream.topic));
+            *lags.entry(place).or_default() += self.lag_of_lane(*uid);
+        }
+        for ((name, topic), lag) in lags.into_iter().filter(|(_, lag)| *lag > 0) {
+            tracing::warn!(
+                endpoint = %name,
+                "webhooks: {name} wants {topic} no more, of which it still had {lag} events to get: a pattern that \
+                 matches it gets them"
+            );
         }
     }
 }

@@ -61,13 +61,16 @@ impl Engine {
     /// Records that an endpoint hasn't got yet, as far as known.
     pub(super) fn lag_of(&self, id: u32) -> u64 {
         let Some(endpoint) = self.endpoints.get(&id) else { return 0 };
-        let lag = |uid: &u64| {
-            let working = self.lanes.get(uid)?;
-            let source = self.sources.get(&working.source)?;
-            let cursor = working.lane.cursor();
-            let redo: i64 = cursor.redo.iter().map(|range| range.end - range.start).sum();
-            Some((source.high - cursor.next).max(0) + redo + cursor.holes.len() as i64)
-        };
-        endpoint.lanes.iter().filter_map(lag).sum::<i64>().unsigned_abs()
+        endpoint.lanes.iter().map(|uid| self.lag_of_lane(*uid)).sum()
+    }
+
+    /// The same of one partition.
+    pub(super) fn lag_of_lane(&self, uid: u64) -> u64 {
+        let Some(working) = self.lanes.get(&uid) else { return 0 };
+        let Some(source) = self.sources.get(&working.source) else { return 0 };
+        let cursor = working.lane.cursor();
+        let redo: i64 = cursor.redo.iter().map(|range| range.end - range.start).sum();
+        let lag = (source.high - cursor.next).max(0) + redo + cursor.holes.len() as i64;
+        lag.unsigned_abs()
     }
 }
