@@ -51,9 +51,13 @@ class Airflow:
         assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
         return done.stdout
 
+    def told(self, program: str, *arguments: object) -> dict:
+        """What a program beside this file prints last, by Airflow's Python."""
+        file = ROOT / "tests" / "dags" / program
+        return json.loads(self.run([self.python, file, *arguments]).splitlines()[-1])
+
     def driver(self, *arguments: object) -> dict:
-        driver = ROOT / "tests" / "dags" / "driver.py"
-        return json.loads(self.run([self.python, driver, *arguments]).splitlines()[-1])
+        return self.told("driver.py", *arguments)
 
     def test(self, dag: str, **conf: object) -> dict[str, dict]:
         """The tasks of a run; each must have succeeded, at its first try."""
@@ -113,6 +117,15 @@ def test_dags_are_what_they_are_meant_to_be(airflow: Airflow):
         "aion_from_spark": 2,
         "aion_lake_maintenance": 3,
     }
+
+
+def test_the_provider_keeps_its_word(airflow: Airflow, hour: dict):
+    """What no run of a DAG comes by: kills, refusals, empty intervals, the sensor, the button."""
+    end = datetime.datetime.fromisoformat(f"{HOUR}Z") + datetime.timedelta(hours=1)
+    closed = (f"{HOUR}Z", end.isoformat(), hour["lateness_s"])
+    told = airflow.told("provider.py", *closed)
+    assert len(told) == 10
+    assert not any(told.values()), "\n".join(filter(None, told.values()))
 
 
 def test_a_dataset_is_exported_and_a_model_learns_from_it(
