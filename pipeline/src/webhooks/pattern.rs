@@ -131,6 +131,18 @@ mod tests {
     }
 
     #[test]
+    fn without_the_look_for_internal_topics_they_are_matched() {
+        let catalog = Catalog::builtin();
+        let internal: Vec<_> = catalog.topics.iter().filter(|topic| topic.internal).collect();
+        let attempts = internal.iter().any(|topic| &*topic.name == "aion.webhooks.attempts");
+        assert!(attempts, "the ones that would deliver themselves");
+        for topic in internal {
+            assert!(matches("aion.*", &topic.name) && matches("*", &topic.name), "{}", topic.name);
+        }
+        assert!(matches("*", "__consumer_offsets") && matches("aion.*", "aion.retries.decisions"));
+    }
+
+    #[test]
     fn what_no_topic_is_called_is_refused() {
         let catalog = Catalog::builtin();
         for text in ["", "a b", "a?c", "kernel/proposal", "ü"] {

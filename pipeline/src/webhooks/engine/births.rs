@@ -3,6 +3,9 @@
 //! The member that has the control log's partition writes a birth before anybody delivers by it, with the
 //! ends of all partitions that newly match. Whatever isn't in a birth came later, and begins at its start.
 
+#[cfg(test)]
+mod model;
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use aion_kafka::{Admin, Connection, Isolation, Producer, Spot, TopicIdentity, TopicPartition};
@@ -14,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Done, Engine, store::write};
 use crate::webhooks::{
-    control::{Born, Control},
+    control::{Born, Control, Controls},
     pattern::{Pattern, any_matches, is_internal},
     tail::Order,
     topics::{CONTROL, CURSORS, DEAD_LETTERS},
@@ -158,23 +161,12 @@ impl Engine {
             let own = self.own.lock();
             for endpoint in self.endpoints.values() {
                 let id = &endpoint.config.id;
-                let known = own.controls.patterns(id);
-                if known == Some(&endpoint.patterns[..]) || self.births.open.contains(id) {
+                let is_known = own.controls.patterns(id) == Some(&endpoint.patterns[..]);
+                if is_known || self.births.open.contains(id) {
                     continue;
                 }
-                let before: Vec<_> = known
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|text| Pattern::new(text, &catalog).ok())
-                    .collect();
-                let is_new = |one: &&TopicIdentity| {
-                    let is_known = one.id.is_none_or(|id_of| own.controls.was_born(id, id_of));
-                    !is_known
-                        && any_matches(&endpoint.config.patterns, &one.topic, &catalog)
-                        // It was matched, and came later.
-                        && !any_matches(&before, &one.topic, &catalog)
-                };
-                let new: Vec<_> = topics.iter().filter(is_new).cloned().collect();
+                let wanted = (&**id, &endpoint.config.patterns[..]);
+                let new = newly_matched(&own.controls, wanted, topics, &catalog);
                 let (endpoint, patterns) = (Arc::clone(id), endpoint.patterns.clone());
                 missing.push(Missing { endpoint, patterns, new });
             }
@@ -208,6 +200,29 @@ impl Engine {
         }
         self.tell();
     }
+}
+
+/// The topics that a birth of an endpoint with these patterns speaks of: those that it begins at the end of.
+fn newly_matched(
+    controls: &Controls,
+    (endpoint, patterns): (&str, &[Pattern]),
+    topics: &[TopicIdentity],
+    catalog: &Catalog,
+) -> Vec<TopicIdentity> {
+    let before: Vec<_> = controls
+        .patterns(endpoint)
+        .into_iter()
+        .flatten()
+        .filter_map(|text| Pattern::new(text, catalog).ok())
+        .collect();
+    let is_new = |one: &&TopicIdentity| {
+        let is_known = one.id.is_none_or(|id| controls.was_born(endpoint, id));
+        !is_known
+            && any_matches(patterns, &one.topic, catalog)
+            // It was matched, and came later.
+            && !any_matches(&before, &one.topic, catalog)
+    };
+    topics.iter().filter(is_new).cloned().collect()
 }
 
 /// Asks the cluster.
