@@ -47,6 +47,9 @@ fn what_is_wrong_is_told_with_its_line() {
         ("https://example.com/hooks", "ftp://example.com", 2, "https"),
         ("https://example.com/hooks", "https://example.com:22/", 2, "port 22"),
         ("https://example.com/hooks", "nowhere", 2, "url"),
+        ("https://example.com/hooks", "https://[example.com]/", 2, "url"),
+        ("https://example.com/hooks", "https://[::1/", 2, "url"),
+        ("https://example.com/hooks", "https://exa mple.com/", 2, "url"),
         ("0123456789abcdef0123456789abcdef", "short", 3, "16 characters"),
         (
             "0123456789abcdef0123456789abcdef",
