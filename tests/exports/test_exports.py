@@ -8,9 +8,11 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chdb
@@ -19,6 +21,12 @@ import pandas
 import polars
 import pyarrow.dataset
 import pytest
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 from processes import ROOT, Dev, Process, binary, wait
 from story import DAY, ENDS, HOUR, Story, moment, stamp
 
@@ -265,20 +273,70 @@ def test_one_that_waits_can_be_cancelled_and_asked_for_again(dev: Dev):
     assert call(dev, "GET", f"{path}/done")[0] == 404
     # It takes nobody's turn.
     made(dev, "metrics")
-    assert call(dev, "DELETE", path)[1]["state"] == "cancelled"
+    with ThreadPoolExecutor(1) as reader:
+        followed = reader.submit(log, dev, path, "?follow=1")
+        time.sleep(0.5)
+        assert not followed.done(), "it goes on until the end"
+        assert call(dev, "DELETE", path)[1]["state"] == "cancelled"
+        assert followed.result(30) == ["queued", "cancelled"]
     assert call(dev, "DELETE", path)[0] == 202
     assert call(dev, "GET", f"{path}/done")[1]["state"] == "cancelled"
     code, again = call(dev, "POST", "", body)
     assert (code, again["state"]) == (202, "queued")
     call(dev, "DELETE", path)
-    with urllib.request.urlopen(f"http://{dev.http}/v1/exports{path}/logs") as log:
-        lines = log.read().decode().splitlines()
-    assert [line.split(" ")[1] for line in lines] == [
-        "queued",
-        "cancelled",
-        "queued",
-        "cancelled",
-    ]
+    assert log(dev, path) == ["queued", "cancelled", "queued", "cancelled"]
+
+
+def log(dev: Dev, path: str, how: str = "") -> list[str]:
+    """The words by which an export's log tells what happened."""
+    address = f"http://{dev.http}/v1/exports{path}/logs{how}"
+    with urllib.request.urlopen(address, timeout=40) as answer:
+        return [line.split(" ")[1] for line in answer.read().decode().splitlines()]
+
+
+def test_the_list_can_be_narrowed(dev: Dev):
+    tasks, _ = made(dev, "tasks")
+    metrics, _ = made(dev, "metrics")
+    waiting = asked(dev, "audit")
+    waiting["interval"]["end"] = stamp(datetime.datetime.now(datetime.UTC) + HOUR * 48)
+    _, waiting = call(dev, "POST", "", waiting)
+
+    def listed(how: str) -> set[str]:
+        code, told = call(dev, "GET", how)
+        assert code == 200, told
+        return {one["id"] for one in told["exports"]}
+
+    assert {tasks["id"], metrics["id"], waiting["id"]} <= listed("")
+    of_tasks = listed("?dataset=tasks")
+    assert tasks["id"] in of_tasks and metrics["id"] not in of_tasks
+    done = listed("?state=succeeded")
+    assert {tasks["id"], metrics["id"]} <= done and waiting["id"] not in done
+    assert listed("?dataset=audit&state=succeeded") == set()
+    call(dev, "DELETE", f"/{waiting['id']}")
+    assert waiting["id"] in listed("?dataset=audit&state=cancelled")
+    code, told = call(dev, "GET", "?state=asleep")
+    assert code == 400 and "asleep" in told["detail"]
+    assert call(dev, "GET", "?colour=red")[0] == 400
+
+
+def test_times_of_producers_close_no_interval(dev: Dev):
+    """Their clocks say nothing about when the broker took a record."""
+    admin = AdminClient({"bootstrap.servers": dev.kafka})
+
+    def times(kind: str) -> None:
+        name, operation = "message.timestamp.type", AlterConfigOpType.SET
+        entry = ConfigEntry(name, kind, incremental_operation=operation)
+        topic = "aion.audit.activity"
+        resource = ConfigResource("topic", topic, incremental_configs=[entry])
+        admin.incremental_alter_configs([resource])[resource].result(20)
+
+    times("CreateTime")
+    try:
+        code, told = call(dev, "POST", "", asked(dev, "audit"))
+        assert code == 422 and "message.timestamp.type=LogAppendTime" in told["detail"]
+    finally:
+        times("LogAppendTime")
+    made(dev, "audit")
 
 
 def command(dev: Dev, seed: int) -> list[object]:

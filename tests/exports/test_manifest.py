@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
@@ -137,6 +138,21 @@ def test_a_plan_has_what_another_engine_needs(dev: Dev):
     table = plan["tables"]["decisions"]
     assert table["uri"] == f"file://{dev.data}/lake/decisions"
     assert DeltaTable(table["uri"]).version() >= table["version"]
+
+
+def test_what_came_too_late_is_counted_and_left_out(dev: Dev):
+    """It is of the day, and was appended after the boundary."""
+    day = DAYS[1]
+    late = decision(day, EACH) | {"task_id": "late"}
+    left = dev.sent_at - datetime.datetime.now(datetime.UTC)
+    time.sleep(max(0, left.total_seconds()) + 0.1)
+    producer = Producer({"bootstrap.servers": dev.kafka, "enable.idempotence": True})
+    producer.produce("aion.router.decisions", json.dumps(late), "late")
+    assert producer.flush(30) == 0
+    dev.wait(lambda: dev.count("decisions") == EACH * len(DAYS) + 1, "it is stored")
+    status, manifest = export(dev, day)
+    assert (status["rows"], manifest["rows"]) == (EACH, EACH)
+    assert manifest["late_rows"] == 1
 
 
 def test_what_goes_to_an_object_store_is_proven_there(dev: Dev, tmp_path: Path):
