@@ -36,8 +36,10 @@ mod mutations;
 mod ownership;
 pub mod records;
 pub mod request;
+pub mod senders;
 pub mod signature;
 pub mod stand_in;
+pub mod tally;
 pub mod target;
 pub mod trail;
 
@@ -49,7 +51,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
-use self::{gateway::Gateway, log::Log, metrics::Counters, records::Records, target::Target};
+use self::{
+    gateway::Gateway, log::Log, metrics::Counters, records::Records, senders::Senders,
+    target::Target,
+};
 use crate::{
     access::Access,
     exit::{Exit, Failure},
@@ -127,7 +132,8 @@ impl Inbound {
         let log = Log::start(config.connection.clone(), reading.clone()).map_err(kafka)?;
         let counters = Arc::new(Counters::default());
         let records = Records::new(producer, Arc::clone(&log), Arc::clone(&counters));
-        let gateway = Gateway::new((access, commands), records.clone(), config.trusted_proxies);
+        let senders = Senders::new(config.trusted_proxies);
+        let gateway = Gateway::new((access, commands), records.clone(), senders);
         let gateway = Arc::new(gateway);
         if let To::Topic(topic) = config.to {
             let connection = config.connection.clone();

@@ -17,7 +17,7 @@
 //! | body: JSON with its fields | 400 |
 //! | time within 300 s | 401 |
 //! | API key or token | 401 |
-//! | rate of the principal | 429 |
+//! | rate of the principal | 429, audited: the first in a minute at once, the others as a count |
 //! | action that there is | 422, audited |
 //! | role and tenant | 403, audited |
 //! | parameters | 422, audited |
@@ -47,7 +47,7 @@ use crate::{
     access::{CHALLENGE, Refused, policy::Principal, policy::READ_COMMANDS},
     inbound::{
         command::{Command, Id},
-        gateway::{Gateway, Taken, now},
+        gateway::{Gateway, Taken, now, now_ms},
         log::{Full, Known},
         request::{Asked, Wrong, is_timely},
         signature,
@@ -125,10 +125,9 @@ async fn answer(
 ) -> Result<Response, No> {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
-    let peer = gateway.peer(connection.ip(), &headers);
-    let too_many = |seconds| No::later(StatusCode::TOO_MANY_REQUESTS, "too many requests", seconds);
-    gateway.look_at(peer).map_err(too_many)?;
-    let (body, room) = body::read((gateway, peer), &headers, body).await?;
+    let peer = gateway.senders.peer(connection.ip(), &headers);
+    gateway.senders.look_at(peer, now_ms()).map_err(too_many)?;
+    let (body, room) = body::read((&gateway.senders, peer), &headers, body).await?;
     let asked = authentic(gateway, &headers, &body);
     drop((body, room));
     let (asked, principal) = match asked {
@@ -139,11 +138,14 @@ async fn answer(
         Err(No::Unauthenticated(cause)) => return Err(unauthenticated(gateway, cause)),
         Err(no) => return Err(no),
     };
-    gateway.was_good(peer);
+    gateway.senders.was_good(peer);
+    let id = Id::of(&principal.id, &asked.key);
     if let Err(Refused::TooMany(seconds)) = gateway.access.count(&principal) {
+        let refuse = Refuse { is_denied: false, detail: TOO_MANY.to_owned(), errors: Vec::new() };
+        let refusal = refusal(gateway, (&principal, &asked, id), &refuse, peer);
+        gateway.was_too_many(&principal.id, &refusal).await;
         return Err(too_many(seconds));
     }
-    let id = Id::of(&principal.id, &asked.key);
     if let Err(refusal) = allowed(gateway, &principal, &asked) {
         return Err(refused(gateway, (&principal, &asked, id), refusal, peer).await);
     }
@@ -174,6 +176,12 @@ async fn answer(
         }
         Taken::Unknown(cause) => Err(unknown(&cause)),
     }
+}
+
+const TOO_MANY: &str = "too many requests";
+
+fn too_many(seconds: u64) -> No {
+    No::later(StatusCode::TOO_MANY_REQUESTS, TOO_MANY, seconds)
 }
 
 fn unauthenticated(gateway: &Gateway, cause: &'static str) -> No {
@@ -254,6 +262,25 @@ fn allowed(gateway: &Gateway, principal: &Principal, asked: &Asked) -> Result<()
     }
 }
 
+/// What is audited of it.
+fn refusal<'a>(
+    gateway: &Gateway,
+    (principal, asked, id): (&'a Principal, &'a Asked, Id),
+    refuse: &Refuse,
+    peer: IpAddr,
+) -> Refusal<'a> {
+    Refusal {
+        actor: &principal.id,
+        tenant: asked.tenant.as_deref(),
+        action: gateway.commands.contains(&asked.action).then_some(&*asked.action),
+        id,
+        is_denied: refuse.is_denied,
+        reason: refuse.detail.clone(),
+        peer,
+        at: now(),
+    }
+}
+
 /// The answer to an authenticated request that is refused, once that is audited.
 async fn refused(
     gateway: &Gateway,
@@ -261,17 +288,7 @@ async fn refused(
     refuse: Refuse,
     peer: IpAddr,
 ) -> No {
-    let action = gateway.commands.contains(&asked.action).then_some(&*asked.action);
-    let refusal = Refusal {
-        actor: &principal.id,
-        tenant: asked.tenant.as_deref(),
-        action,
-        id,
-        is_denied: refuse.is_denied,
-        reason: refuse.detail.clone(),
-        peer,
-        at: now(),
-    };
+    let refusal = refusal(gateway, (principal, asked, id), &refuse, peer);
     if let Err(cause) = gateway.refused(&refusal).await {
         return unknown(&cause);
     }
@@ -298,14 +315,14 @@ async fn state(
     Extension(Peer(connection)): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    let peer = gateway.peer(connection.ip(), &headers);
-    if let Err(seconds) = gateway.look_at(peer) {
+    let peer = gateway.senders.peer(connection.ip(), &headers);
+    if let Err(seconds) = gateway.senders.look_at(peer, now_ms()) {
         return Refused::TooMany(seconds).into_response();
     }
     let Ok(principal) = gateway.access.identify(&headers).await else {
         return unauthenticated(&gateway, "credential").into_response();
     };
-    gateway.was_good(peer);
+    gateway.senders.was_good(peer);
     if let Err(refused) = gateway.access.count(&principal) {
         return refused.into_response();
     }

@@ -5,6 +5,7 @@
 //! | a command was accepted | its action | `accepted` | the command's id and the stage |
 //! | it has ended | its action | `succeeded`, `failed` | the command's id and the stage |
 //! | an authenticated request was refused | its action, or `unknown_action` | `denied`, `refused` | chance |
+//! | a principal's requests beyond its rate, beside the first one of a minute | `inbound.too_many` | `refused` | chance |
 //! | requests that weren't authenticated, once a minute | `inbound.unauthenticated` | `denied` | chance |
 //!
 //! **Invariant:** an event that is written twice, by whichever processes, is the same bytes with the same id.
@@ -106,6 +107,19 @@ pub fn noise(counts: &BTreeMap<&'static str, u64>, at: Timestamp) -> Vec<u8> {
     event.to_string().into_bytes()
 }
 
+/// The event of a minute's requests of a principal that were too many, beside the first.
+pub fn too_many(actor: &str, requests: u64, at: Timestamp) -> Vec<u8> {
+    let event = json!({
+        "event_id": Uuid::new_v4().to_string(),
+        "actor_id": actor,
+        "action": "inbound.too_many",
+        "result": "refused",
+        "timestamp": rfc3339(at),
+        "context": { "requests": requests, "of_the_last_s": 60 },
+    });
+    event.to_string().into_bytes()
+}
+
 fn add_tenant(event: &mut Value, tenant: Option<&str>) {
     // The contract has no empty ones.
     if let Some(tenant) = tenant.filter(|tenant| !tenant.is_empty()) {
@@ -164,6 +178,7 @@ mod tests {
             ended(&command, &outcome),
             refused(&refusal),
             noise(&BTreeMap::from([("signature", 3)]), now),
+            too_many("login:ann", 3, now),
         ];
         for event in &events {
             validator.admit(event, now).unwrap();

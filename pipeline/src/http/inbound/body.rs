@@ -10,7 +10,7 @@ use futures::StreamExt;
 use tokio::time::timeout;
 
 use super::No;
-use crate::inbound::gateway::{Gateway, Room};
+use crate::inbound::senders::{Room, Senders};
 
 /// The longest body.
 const MAX_BODY_BYTES: usize = 256 << 10;
@@ -27,7 +27,7 @@ enum Uncollected {
 
 /// The body as it came, with the room that it takes.
 pub(super) async fn read<'a>(
-    from: (&'a Gateway, IpAddr),
+    from: (&'a Senders, IpAddr),
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Vec<u8>, Room<'a>), No> {
@@ -55,12 +55,12 @@ pub(super) async fn read<'a>(
 }
 
 async fn collect(
-    (gateway, peer): (&Gateway, IpAddr),
+    (senders, peer): (&Senders, IpAddr),
     body: Body,
 ) -> Result<(Vec<u8>, Room<'_>), Uncollected> {
     let mut chunks = body.into_data_stream();
     let mut all = Vec::new();
-    let mut room = gateway.room(peer);
+    let mut room = senders.room(peer);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Uncollected::Long)?;
         if all.len() + chunk.len() > MAX_BODY_BYTES {
