@@ -6,13 +6,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pandas
 from aion_provider.hook import OVER, AionHook
 from aion_provider.operators import AionExportOperator, AionExportSensor
+from aion_provider.training import train
 from aion_provider.trigger import AionExportTrigger
 from airflow.sdk.exceptions import (
     AirflowException,
@@ -171,6 +176,33 @@ def an_export_that_was_removed_is_made_again_by_another_try() -> None:
     event = asyncio.run(first())
     said = refused(AirflowException, lambda: operator().execute_complete({}, event))
     assert "removed" in said, said
+
+
+@check
+def a_model_that_is_no_better_than_guessing_is_none() -> None:
+    made = operator(dataset="router_training", request={"horizon_s": 1}).execute({})
+    folder = Path(made["manifest_uri"].removeprefix("file://")).parent
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / "export" / "data"
+        shutil.copytree(folder, copy)
+        assert train((copy / "manifest.json").as_uri())["digest"] == made["digest"]
+        shutil.rmtree(copy.parent / "model")
+        # What it is tested with says the contrary of what it learned from.
+        other = {"succeeded": "failed", "failed": "succeeded"}
+        for file in copy.rglob("*.parquet"):
+            rows = pandas.read_parquet(file)
+            turned = rows["outcome"].map(other).where(rows["split"] == "test")
+            rows["outcome"] = turned.fillna(rows["outcome"])
+            rows.to_parquet(file)
+        manifest = copy / "manifest.json"
+        said = refused(ValueError, lambda: train(manifest.as_uri()))
+        assert "isn't better" in said, said
+        assert not (copy.parent / "model").exists()
+        described = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(described | {"files": []}))
+        assert "no rows" in refused(ValueError, lambda: train(manifest.as_uri()))
+    tasks = operator().execute({})["manifest_uri"]
+    assert "dataset tasks" in refused(ValueError, lambda: train(tasks))
 
 
 @check
