@@ -29,6 +29,8 @@
 //! | a moved partition is assigned anew | a process that slept takes itself for broken |
 //! | Kafka is told the least mark | the group's offset passes what a sink has |
 //! | a report to Kafka that failed is made again | the group's offset stays behind for ever |
+//! | Kafka's offset is never believed | a sink that has less than the others is handed a hole |
+//! | marks don't name the job | a job that is called otherwise stores all of it again |
 //! | a sink's flush is fenced by the stored mark | rows of a process that slept are stored twice |
 //! | a record is judged by itself, not by its neighbours in a batch | one record is a row and a dead letter |
 //! | dead letters are counted by their keys | there are more of them than rejected records |
@@ -100,6 +102,18 @@ fn each_protection_is_needed() {
 #[test]
 fn the_fence_of_the_store_is_needed() {
     must_fail("fence", Options { fenced: false, ..Options::default() }, &[Kind::Doubled]);
+}
+
+#[test]
+fn not_believing_the_groups_offset_is_needed() {
+    let options = Options { believes_group: true, ..Options::default() };
+    must_fail("the store as the truth", options, &[Kind::Lost, Kind::Failed]);
+}
+
+#[test]
+fn marks_that_name_no_job_are_needed() {
+    let options = Options { marks_name_job: true, ..Options::default() };
+    must_fail("marks that name no job", options, &[Kind::Doubled]);
 }
 
 #[test]

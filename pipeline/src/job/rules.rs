@@ -38,6 +38,10 @@ pub(super) enum Rule {
     CommitLeastMark,
     /// A report to Kafka that failed is made again.
     FailedCommitIsRepeated,
+    /// A registry that doesn't answer has not said that there is no such schema.
+    SilenceIsNoAnswer,
+    /// A schema that isn't there is waited for.
+    MissingIsWaitedFor,
 }
 
 /// Which protections hold.

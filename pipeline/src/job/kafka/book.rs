@@ -12,6 +12,8 @@ use std::{
 
 use aion_schemas::decode::{Reason, SchemaId, Writer};
 
+use crate::job::rules::{Rule, Rules};
+
 /// The time between two questions for an id that isn't there.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// The longest pause between two questions that got no answer.
@@ -40,6 +42,7 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Book {
     grace: Duration,
+    rules: Rules,
     known: BTreeMap<SchemaId, Writer>,
     wanted: BTreeMap<SchemaId, Wanted>,
     /// Ids whose records are rejected for now, the longest first.
@@ -74,6 +77,7 @@ impl Book {
     pub(super) fn new(grace: Duration) -> Book {
         Book {
             grace,
+            rules: Rules::default(),
             known: BTreeMap::new(),
             wanted: BTreeMap::new(),
             rejected: VecDeque::new(),
@@ -123,6 +127,12 @@ impl Book {
     /// Notes an answer.
     pub(super) fn answered(&mut self, id: SchemaId, answer: Answer, now: Instant) {
         let patience = self.patience(now);
+        let answer = match answer {
+            Answer::Unknown(why) if !self.rules.hold(Rule::SilenceIsNoAnswer) => {
+                Answer::Missing(why)
+            }
+            answer => answer,
+        };
         let Some(wanted) = self.wanted.get_mut(&id) else { return };
         wanted.is_asked = false;
         match answer {
@@ -164,6 +174,9 @@ impl Book {
     /// How long the next id that isn't there is waited for: half as long after each that was given up, so
     /// that garbage, which looks like frames with ids of all kinds, holds nothing up for ever.
     fn patience(&self, now: Instant) -> Duration {
+        if !self.rules.hold(Rule::MissingIsWaitedFor) {
+            return Duration::ZERO;
+        }
         match self.given_up {
             Some((count, last)) if now.saturating_duration_since(last) < PATIENT_AGAIN => {
                 let half = self.grace / 2u32.saturating_pow(count);
@@ -261,6 +274,19 @@ mod tests {
         assert_eq!(reason(&book, 7), None);
     }
 
+    /// A registry answers so until its schema is there: how long that took, and why it's taken for none.
+    fn answers_so_until(
+        without: Option<Rule>,
+        there: Duration,
+        before: fn() -> Answer,
+    ) -> (Duration, Option<Reason>) {
+        let mut book = Book { rules: Rules { without }, ..Book::new(GRACE) };
+        let found = |waited| if waited < there { before() } else { Answer::Lasting(writer()) };
+        let waited = until_known(&mut book, 7, Instant::now(), found);
+        assert_eq!(book.why(SchemaId(7)), None);
+        (waited, reason(&book, 7))
+    }
+
     #[test]
     fn one_that_is_missing_is_given_up_after_the_grace_time_and_not_before() {
         let (mut book, now) = (Book::new(GRACE), Instant::now());
@@ -268,21 +294,30 @@ mod tests {
         assert!((GRACE..GRACE + ASK_AGAIN).contains(&waited), "{waited:?}");
         assert_eq!(reason(&book, 7), Some(Reason::UnknownSchema));
         // One that comes within the time is read.
-        let (mut book, late) = (Book::new(GRACE), GRACE.saturating_sub(ASK_AGAIN));
-        let found = |waited| if waited < late { missing() } else { Answer::Lasting(writer()) };
-        until_known(&mut book, 7, now, found);
-        assert_eq!(reason(&book, 7), None);
+        let late = GRACE.saturating_sub(ASK_AGAIN);
+        assert_eq!(answers_so_until(None, late, missing).1, None);
     }
 
     #[test]
+    fn without_the_grace_time_a_schema_that_comes_late_is_none() {
+        let (waited, reason) = answers_so_until(Some(Rule::MissingIsWaitedFor), ASK_AGAIN, missing);
+        assert_eq!((waited, reason), (Duration::ZERO, Some(Reason::UnknownSchema)));
+    }
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    #[test]
     fn a_registry_that_is_down_is_waited_for_without_end() {
-        let (mut book, now) = (Book::new(GRACE), Instant::now());
-        let hour = Duration::from_hours(1);
-        let found = |waited| if waited < hour { down() } else { Answer::Lasting(writer()) };
-        let waited = until_known(&mut book, 7, now, found);
-        assert!(waited >= hour && waited <= hour + LONGEST_PAUSE, "{waited:?}");
-        assert_eq!(reason(&book, 7), None);
-        assert_eq!(book.why(SchemaId(7)), None);
+        let (waited, reason) = answers_so_until(None, HOUR, down);
+        assert!(waited >= HOUR && waited <= HOUR + LONGEST_PAUSE, "{waited:?}");
+        assert_eq!(reason, None);
+    }
+
+    #[test]
+    fn if_silence_were_an_answer_a_registry_that_is_down_would_cost_records() {
+        let (waited, reason) = answers_so_until(Some(Rule::SilenceIsNoAnswer), HOUR, down);
+        assert!(waited < GRACE + ASK_AGAIN, "{waited:?}");
+        assert_eq!(reason, Some(Reason::UnknownSchema));
     }
 
     #[test]

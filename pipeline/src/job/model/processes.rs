@@ -70,6 +70,8 @@ impl Process {
 pub(super) struct Processes {
     pub(super) world: Shared<World>,
     pub(super) stores: Vec<Store>,
+    /// Rows of the first store that are under marks which nobody asks for any more.
+    pub(super) unmarked: Option<Store>,
     pub(super) clock: ModelClock,
     pub(super) options: Options,
     /// How many of the sinks a new process has: a second one is added in mid schedule.
@@ -86,6 +88,7 @@ impl Processes {
         Processes {
             world,
             stores,
+            unmarked: None,
             clock: ModelClock::new(),
             options,
             sinks: 1,
@@ -110,6 +113,7 @@ impl Processes {
             world: Arc::clone(&self.world),
             stores: stores.to_vec(),
             clock: self.clock.clone(),
+            believes_group: self.options.believes_group,
         };
         let journal = ModelJournal { world: Arc::clone(&self.world), stores: self.stores.clone() };
         let plan = Plan {

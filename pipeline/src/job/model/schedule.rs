@@ -28,6 +28,10 @@ pub(super) struct Options {
     pub(super) judges_alone: bool,
     /// Whether dead letters are counted by their keys.
     pub(super) counts_keys: bool,
+    /// Whether reading starts at the offset that the group was told of.
+    pub(super) believes_group: bool,
+    /// Whether marks are kept by the job's name too, which is another one once it has two sinks.
+    pub(super) marks_name_job: bool,
 }
 
 impl Default for Options {
@@ -38,6 +42,8 @@ impl Default for Options {
             forgets: true,
             judges_alone: true,
             counts_keys: true,
+            believes_group: false,
+            marks_name_job: false,
         }
     }
 }
@@ -306,8 +312,13 @@ impl Schedule {
         }
     }
 
+    /// A job with another configuration, and where it matters with another name.
     fn restart_all_with_two_sinks(&mut self) {
         self.group.sinks = 2;
+        if self.group.options.marks_name_job {
+            let first = std::mem::replace(&mut self.group.stores[0], Store::new());
+            self.group.unmarked = Some(first);
+        }
         let heir = self.group.start();
         for at in self.group.alive() {
             if at != heir {
@@ -414,7 +425,8 @@ impl Schedule {
 
     fn judge(mut self) -> Result<Seen, Violation> {
         let world = lock(&self.group.world);
-        judge(&world, &self.group.stores[..self.group.sinks], self.group.options)?;
+        let stores = &self.group.stores[..self.group.sinks];
+        judge(&world, (stores, self.group.unmarked.as_ref()), self.group.options)?;
         self.seen.letters = world.letters.len() as u64;
         let count =
             |of: fn(&ToldGap) -> bool| world.gaps.iter().filter(|gap| of(gap)).count() as u64;

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use aion_schemas::log::{Offset, Partition, Timestamp};
+use aion_schemas::log::{Mark, Offset, Partition, Timestamp};
 use aion_sinks::{batch::Batch, budget::Budget, memory::Store};
 use arrow::{
     array::Int64Array,
@@ -236,6 +236,8 @@ pub(super) struct Scripted {
     pub(super) world: Shared<World>,
     pub(super) stores: Vec<Store>,
     pub(super) clock: ModelClock,
+    /// Whether reading starts where the group was told to be.
+    pub(super) believes_group: bool,
 }
 
 #[async_trait]
@@ -256,7 +258,11 @@ impl Source for Scripted {
                 consumer.locates.retain(|(wanted, _)| *wanted != partition);
                 consumer.locates.push_back((partition, run));
             }
-            Command::Start { partition, run, at } => {
+            Command::Start { partition, run, mut at } => {
+                let told = lock(&self.world).group.get(&partition.number).copied();
+                if let Some(offset) = told.filter(|_| self.believes_group) {
+                    at = Mark::at(offset);
+                }
                 let position = at.offset.get() as usize;
                 let number = partition.number;
                 let reading = Reading { partition, run, position, epoch: at.epoch, paused: false };
@@ -276,6 +282,7 @@ impl Source for Scripted {
                     let numbers = offsets.map(|(number, _)| number).collect();
                     consumer.events.push_back(Event::CommitFailed(numbers));
                 } else {
+                    lock(&self.world).group.extend(offsets.clone());
                     consumer.committed.extend(offsets);
                 }
                 self.check_commit(&marks);

@@ -72,7 +72,11 @@ struct Case<'a> {
 }
 
 /// Judges a world at rest.
-pub(super) fn judge(world: &World, stores: &[Store], options: Options) -> Result<(), Violation> {
+pub(super) fn judge(
+    world: &World,
+    (stores, unmarked): (&[Store], Option<&Store>),
+    options: Options,
+) -> Result<(), Violation> {
     if let Some(ahead) = world.commits_ahead.first() {
         return Err(Violation::new(Kind::CommitAhead, ahead.clone()));
     }
@@ -80,7 +84,10 @@ pub(super) fn judge(world: &World, stores: &[Store], options: Options) -> Result
         return Err(Violation::new(Kind::ThrownAway, what.clone()));
     }
     for (sink, store) in stores.iter().enumerate() {
-        let placed = rows_of(store);
+        let mut placed = rows_of(store);
+        for (uid, places) in unmarked.filter(|_| sink == 0).map(rows_of).unwrap_or_default() {
+            placed.entry(uid).or_default().extend(places);
+        }
         let marks = store.marks();
         for (at, incarnation) in world.incarnations.iter().enumerate() {
             for (number, log) in incarnation.logs.iter().enumerate() {

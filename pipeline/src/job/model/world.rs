@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion_schemas::log::{Partition, Stream, Timestamp};
+use aion_schemas::log::{Offset, Partition, Stream, Timestamp};
 use aion_sinks::memory::Store;
 use uuid::Uuid;
 
@@ -109,6 +109,8 @@ pub(super) struct World {
     pub(super) commit_fault: bool,
     /// What a sink was made to forget that nobody has and nobody can read again.
     pub(super) thrown_away: Vec<String>,
+    /// What the group was told of, by partition: it knows a topic by its name.
+    pub(super) group: BTreeMap<i32, Offset>,
     /// Commits above what some store had.
     pub(super) commits_ahead: Vec<String>,
     next_uid: i64,
