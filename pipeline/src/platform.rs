@@ -122,9 +122,9 @@ impl Platform {
         };
         let sql = Arc::new(Sql::new(engine, max_rows));
         let in_lake = config.jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
-        let topics = in_lake.map(|job| Arc::clone(&job.topic)).collect();
+        let tables = in_lake.map(|job| table_spec(&job.topic)).collect();
         let rounds = config.lake.upkeep.clone();
-        tokio::spawn(upkeep::run(places.lake, topics, rounds, worth(&config), shutdown.clone()));
+        tokio::spawn(upkeep::run(places.lake, tables, rounds, worth(&config), shutdown.clone()));
         let (audits, host) = (Audits::default(), Host::of(&config));
         if let Some(audit) = config.audit {
             let (audits, shutdown) = (audits.clone(), shutdown.clone());
