@@ -92,7 +92,7 @@ fn records_and_tokens_are_read_without_harm() {
     let command = Command::new(("a".into(), Some("acme".into())), what, "k".into(), at);
     let record = command.record().unwrap();
     let token = b"eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJpIn0.AAAA";
-    let mut taken = 0;
+    let mut read_well = 0;
     for seed in seeds() {
         let mut random = StdRng::seed_from_u64(seed);
         // What it says of itself has to fit: nothing else is commanded by it than what was.
@@ -100,7 +100,7 @@ fn records_and_tokens_are_read_without_harm() {
             Ok(Entry::Accepted(read)) => {
                 let is_same = (read.id, read.content) == (command.id, command.content);
                 assert!(is_same, "AION_SEED={seed} {read:?}");
-                taken += 1;
+                read_well += 1;
             }
             Ok(Entry::Ended(..)) => panic!("AION_SEED={seed}: an outcome"),
             Err(_) => {}
@@ -108,6 +108,6 @@ fn records_and_tokens_are_read_without_harm() {
         let token = String::from_utf8_lossy(&mutate(token, &mut random)).into_owned();
         let _read = Token::parse(&token).map(|token| token.issuer().map(str::to_owned));
     }
-    assert!(taken > 0 && taken < ROUNDS, "{taken}");
+    assert!(read_well > 0 && read_well < ROUNDS, "{read_well}");
     assert!(signature::verify(&HeaderMap::new(), b"", &[]).is_err());
 }

@@ -150,7 +150,7 @@ mod tests {
         tokio::spawn(async move {
             let turn = AtomicU64::new(0);
             let write = |actor: Arc<str>, event: Vec<u8>, _| {
-                let is_taken = turn.fetch_add(1, Ordering::Relaxed) % 2 == 0;
+                let is_taken = turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
                 let written = is_taken.then_some(()).ok_or_else(|| "no".to_owned());
                 if written.is_ok() {
                     out.send((actor, serde_json::from_slice(&event).unwrap())).unwrap();
