@@ -38,6 +38,7 @@ use aion_schemas::catalog::Catalog;
 use bytes::Bytes;
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    task::JoinSet,
     time::{MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,8 @@ const STEP: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);
 /// How often the cluster's topics are looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long answers of the cluster are waited for when the engine stops.
+const ANSWERED: Duration = Duration::from_secs(2);
 /// How many messages are taken before others get their turn.
 const BURST: usize = 256;
 /// How long records are gathered before they are written, unless the connection says otherwise: there is one for
@@ -191,6 +194,8 @@ pub struct Engine {
     /// Deliveries under way, of all endpoints.
     in_flight: usize,
     last_number: u64,
+    /// What the cluster is being asked: their answers come as messages.
+    questions: JoinSet<()>,
     done: UnboundedSender<Done>,
 }
 
@@ -254,6 +259,7 @@ impl Engine {
             most_holes: MAX_HOLES,
             in_flight: 0,
             last_number: 0,
+            questions: JoinSet::new(),
             done: done_in,
         };
         Ok((engine, Ears { told, found, done }))
@@ -321,7 +327,10 @@ impl Engine {
             }
         }
         self.own.stop();
-        let Engine { tail, producer, .. } = self;
+        let Engine { tail, producer, mut questions, .. } = self;
+        // A broker that stops after us would leave them without an answer, and the process waiting for them.
+        let answered = async { while questions.join_next().await.is_some() {} };
+        let _in_time = tokio::time::timeout(ANSWERED, answered).await;
         // Both may wait for their threads.
         let ended = tokio::task::spawn_blocking(move || {
             drop(producer.flush(Duration::from_secs(5)));
@@ -354,6 +363,7 @@ impl Engine {
         if let Some(fatal) = self.producer.fatal() {
             return Err(fatal.to_string());
         }
+        while self.questions.try_join_next().is_some() {}
         let holes = self.lanes.values().map(|one| one.lane.cursor().holes.len()).sum();
         self.most_holes = most_holes(holes, self.lanes.len());
         self.bury_what_is_spent(now());

@@ -80,7 +80,7 @@ impl Engine {
         let (done, policy) = (self.done.clone(), self.births.policy);
         let cursors = self.own.lock().positions.len();
         let doubted = self.deleted.doubted();
-        tokio::task::spawn_blocking(move || {
+        self.questions.spawn_blocking(move || {
             let wanted = (&*catalog, &*patterns, &*doubted);
             let discovered = discover(&connection, wanted, owned, cursors);
             let discovered = discovered.map(|found| Discovered { policy, ..found });
@@ -176,7 +176,7 @@ impl Engine {
             let (connection, done) = (self.settings.connection.clone(), self.done.clone());
             let producer = Arc::clone(&self.producer);
             // One question for all of them: there may be a thousand.
-            tokio::task::spawn_blocking(move || {
+            self.questions.spawn_blocking(move || {
                 give_birth(&connection, missing, (&producer, &done));
             });
         }

@@ -16,7 +16,7 @@ impl Engine {
         let Some(source) = self.sources.get(&key) else { return };
         let (connection, done) = (self.settings.connection.clone(), self.done.clone());
         let (partition, id) = (source.partition.clone(), source.stream.id);
-        tokio::spawn(async move {
+        self.questions.spawn(async move {
             tokio::time::sleep(pause).await;
             let asked =
                 tokio::task::spawn_blocking(move || watermarks(&connection, &partition, id));

@@ -93,13 +93,13 @@ impl Engine {
         self.locate(partitions, Duration::ZERO);
     }
 
-    fn locate(&self, partitions: Vec<TopicPartition>, pause: Duration) {
+    fn locate(&mut self, partitions: Vec<TopicPartition>, pause: Duration) {
         if partitions.is_empty() {
             return;
         }
         let (connection, done) = (self.settings.connection.clone(), self.done.clone());
         let cursors = self.own.lock().positions.len();
-        tokio::spawn(async move {
+        self.questions.spawn(async move {
             tokio::time::sleep(pause).await;
             let asked = tokio::task::spawn_blocking(move || {
                 let located = locate(&connection, &partitions, cursors);
@@ -125,9 +125,9 @@ impl Engine {
         }
     }
 
-    fn locate_again(&self, partitions: Vec<TopicPartition>) {
-        let still = |one: &TopicPartition| self.granted.contains_key(one);
-        self.locate(partitions.into_iter().filter(still).collect(), AGAIN);
+    fn locate_again(&mut self, mut partitions: Vec<TopicPartition>) {
+        partitions.retain(|one| self.granted.contains_key(one));
+        self.locate(partitions, AGAIN);
     }
 
     /// Takes up the partitions of which everything is read that was stored.
