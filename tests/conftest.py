@@ -15,7 +15,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                folder = report.nodeid.split("/")[-2:-1] or ["."]
+                folder = report.nodeid.partition("::")[0].split("/")[-2:-1] or ["."]
                 seconds[folder[0]] += report.duration
     told = ", ".join(f"{name} {took:.0f}" for name, took in seconds.most_common())
     terminalreporter.write_line(f"seconds by folder: {told}")
