@@ -25,7 +25,7 @@ pub mod payload;
 pub mod policy;
 pub mod rate;
 pub mod records;
-pub mod retention;
+mod retention;
 pub mod schedule;
 pub mod secret;
 pub mod status;

@@ -20,15 +20,15 @@ type Setting = (String, Option<String>, bool);
 
 /// What a look at the topics found.
 #[derive(Debug, Default)]
-pub struct Looked {
+pub(super) struct Looked {
     /// What the policy promises for longer than the topics keep it.
-    pub problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
     /// Why some topics couldn't be looked at.
-    pub unknown: Option<Error>,
+    pub(super) unknown: Option<Error>,
 }
 
 /// Looks at the topics of a policy that aren't `known` yet. Those that answered are known from then on.
-pub fn look(
+pub(super) fn look(
     admin: &Admin,
     policy: &Policy,
     catalog: &Catalog,

@@ -23,7 +23,7 @@ use crate::policy_file::Changes;
 /// How long a question to the cluster may take.
 const WAIT: Duration = Duration::from_secs(5);
 /// How often topics that are new are looked at.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(5);
 /// How often all are: what they keep may be changed.
 const ANEW: Duration = Duration::from_mins(10);
 
