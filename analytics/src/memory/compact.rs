@@ -1,7 +1,7 @@
 //! Batches of text as large as their text is.
 //!
 //! Sorted text is views into the buffers that it came in: each batch has all of these, and whoever merges batches would count them all
-//! for each. What is left of that is the batch's own text.
+//! for each. So is what a window over rows passes on to a sort. What is left of that is the batch's own text.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 //! | part | what could happen | instead |
 //! |---|---|---|
 //! | a projection that makes long values | a batch of 8192 rows becomes gigabytes | a few rows at a time, as their length allows |
-//! | a sort of text | each batch counts as all of the text | batches of their own text |
+//! | a sort of text | each batch that it gets or gives counts as all of the text | batches of their own text |
 //! | an operator that keeps what it gets, uncounted | all of a table in memory | what it is given is counted until it ends |
 
 use std::{fmt, sync::Arc};
@@ -48,8 +48,14 @@ pub(crate) fn guarded(
             if projection.expr().iter().any(|one| makes_more(&one.expr)) {
                 return Ok(Transformed::yes(Guarded::placed(node, input, How::Pieces(limits))));
             }
-        } else if node.is::<SortExec>() && compact::applies(&node.schema()) {
-            return Ok(Transformed::yes(Guarded::placed(Arc::clone(&node), node, How::Compacted)));
+        } else if let Some(sort) = node.downcast_ref::<SortExec>()
+            && compact::applies(&node.schema())
+        {
+            let input = Arc::clone(sort.input());
+            // One that keeps a few rows of all isn't worth it.
+            let keeps_all = sort.fetch().is_none();
+            let node = if keeps_all { above(node, compacted(input))? } else { node };
+            return Ok(Transformed::yes(compacted(node)));
         } else if let Some(what) = kept(&node) {
             let input = Arc::clone(node.children()[0]);
             let counted = Guarded::placed(Arc::clone(&input), input, How::Held(what));
@@ -58,6 +64,10 @@ pub(crate) fn guarded(
         Ok(Transformed::no(node))
     });
     guarded.map(|plan| plan.data)
+}
+
+fn compacted(node: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    Guarded::placed(Arc::clone(&node), node, How::Compacted)
 }
 
 const RECOMPUTED: ReplaceChildrenOptions =

@@ -77,6 +77,32 @@ async fn sorts_of_several_threads_and_exports_are_merged_within_their_memory() {
     }
 }
 
+/// A few rows of a page are views into all of it; a sort counts what its batches hold.
+#[tokio::test]
+async fn a_sort_of_text_from_large_pages_counts_its_rows_text() {
+    let lake = TestLake::new();
+    let text = ["intent", "route", "reason", "engine_model", "engine_version"];
+    let wide = |number: i64| {
+        let mut row = decision(&format!("task-{number:060}"), "local", "07:00:00");
+        for name in text {
+            row[name] = format!("{name}-{:060}", number * 7919 % 40_009).into();
+        }
+        row
+    };
+    let rows: Vec<_> = (0..40_000).map(wide).collect();
+    lake.append("decisions", 0, &rows).await;
+    let mut settings = lake.settings();
+    (settings.memory_bytes, settings.threads) = (12 << 20, 1);
+    settings.asker = Asker::Exports;
+    let engine = Engine::open(settings).unwrap();
+    let lengths = text.map(|name| format!("length({name})")).join(" + ");
+    let sql = format!(
+        "select count(*) from (select *, row_number() over (order by intent desc) as n \
+         from decisions) where n > 0 and {lengths} > 300"
+    );
+    assert_eq!(number(&engine, &sql).await, 40_000);
+}
+
 #[tokio::test]
 async fn a_query_beyond_its_time_is_stopped() {
     let mut settings = TestLake::new().settings();
