@@ -143,6 +143,7 @@ class Exports:
         assert len(three) == 1 and ours["rows"] > 0, three
         for source in ("lake", "clickhouse"):
             self.prove(theirs["manifest_uri"], source)
+        self.read_by_spark(ours["manifest_uri"])
         print(f"{dataset}: {ours['rows']:,} rows, digest {ours['digest']}", flush=True)
         return ours["rows"]
 
@@ -184,6 +185,13 @@ class Exports:
         assert job.returncode == 0
         time.sleep(1)
         return json.loads(told.splitlines()[-1])
+
+    def read_by_spark(self, manifest: str) -> None:
+        """What the pipeline wrote, read by Spark: it fails where rows or digest are others."""
+        command = [ROOT / "scripts" / "spark", "read_export.py", manifest]
+        subprocess.run(
+            command, check=True, env={**os.environ, "SPARK_MASTER": self.cluster.url}
+        )
 
     def prove(self, manifest: str, source: str) -> None:
         config = self.folder / "aion.toml"
