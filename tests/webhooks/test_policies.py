@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 HOUR = {"retention.ms": "3600000"}
@@ -17,11 +18,14 @@ def test_a_policy_that_tries_for_longer_than_a_topic_keeps_is_refused(hooks):
     hooks.born("all")
     hooks.topic("test.hour", **HOUR)
     hooks.topic("others.second", **SECOND)
+    loaded = functools.partial(hooks.metric, "aion_webhook_policy_loaded")
+    assert loaded() == 1
     hooks.policy(entry | {"max_age": "2h"})
     hooks.signal_hang_up()
     told = "webhook all tries for 120 min, and topic test.hour keeps its records for 60 min"
     refused = f"the one before holds: {hooks.policy_file}:3: {told}"
     hooks.wait(lambda: refused in hooks.output(), "it is refused")
+    hooks.wait(lambda: loaded() == 0, "the metric says so")
     hooks.send("test.hour", [1])
     hooks.wait(lambda: receiver.taken, "the one before holds")
     hooks.kill()

@@ -1,7 +1,7 @@
 //! The webhooks' part of `/metrics`.
 
 use prometheus::{
-    GaugeVec, IntCounterVec, Opts,
+    Gauge, GaugeVec, IntCounterVec, Opts,
     core::Collector,
     proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
@@ -9,9 +9,9 @@ use prometheus::{
 use super::status::{EndpointStatus, LATENCY_BUCKETS, State, Status};
 
 /// A gauge of an endpoint: name, help, value.
-type Gauge = (&'static str, &'static str, fn(&EndpointStatus) -> f64);
+type OfEndpoint = (&'static str, &'static str, fn(&EndpointStatus) -> f64);
 
-const GAUGES: [Gauge; 4] = [
+const GAUGES: [OfEndpoint; 4] = [
     ("aion_webhook_lag_events", "Events that the endpoint hasn't got yet.", |one| one.lag as f64),
     ("aion_webhook_failing_events", "Events that were tried in vain and wait.", |one| {
         one.holes as f64
@@ -73,7 +73,12 @@ pub(crate) fn families(status: &Status) -> prometheus::Result<Vec<MetricFamily>>
             by_state.with_label_values(&[&*one.id, state.word()]).set(is_it);
         }
     }
-    all.extend([attempts.collect(), by_state.collect()].concat());
+    let loaded = Gauge::new(
+        "aion_webhook_policy_loaded",
+        "1 while the policy is followed as its file stands, 0 while that is refused and the one before holds.",
+    )?;
+    loaded.set(f64::from(u8::from(status.policy_error.is_none())));
+    all.extend([attempts.collect(), by_state.collect(), loaded.collect()].concat());
     if !status.endpoints.is_empty() {
         all.push(latencies(&status.endpoints));
     }
