@@ -1,6 +1,9 @@
 //! A model of births: topics that appear and grow, policies that change, two processes that take them up and read the
 //! control log each at its own pace. Thousands of random schedules; wherever an endpoint begins is held against what
 //! was there when its patterns came, and mutations show that it is.
+//!
+//! Not in it, so nothing is shown of them: a policy that changes before both processes have the birth of the one
+//! before, and another leader.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
