@@ -18,6 +18,7 @@ pub mod engine;
 pub mod event;
 pub mod fetch;
 mod metrics;
+pub mod opened;
 pub mod own;
 pub mod page;
 pub mod pattern;
@@ -43,12 +44,12 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::metrics::families;
 use self::{
-    client::Network,
     engine::{Engine, Settings},
+    opened::Opened,
     payload::Payloads,
-    policy::Policy,
     status::Statuses,
     topics::{ATTEMPTS, CONTROL, CURSORS, DEAD_LETTERS, GROUP},
+    watching::Ground,
 };
 use crate::{
     exit::{Exit, Failure},
@@ -58,6 +59,8 @@ use crate::{
 
 /// How long deliveries that are under way are waited for when a process stops.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a last look at the topics is waited for when a process stops.
+const LOOKED: Duration = Duration::from_secs(2);
 /// The pause before an engine that broke is started again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long a question to the cluster may take.
@@ -89,6 +92,7 @@ pub struct Webhooks {
     /// How the endpoints are doing.
     pub statuses: Statuses,
     task: JoinHandle<()>,
+    watching: JoinHandle<()>,
 }
 
 impl Webhooks {
@@ -100,22 +104,27 @@ impl Webhooks {
     ) -> Result<Webhooks, Failure> {
         // Before it is read, so that no change is missed.
         let changes = Changes::of(config.policy.clone())?;
-        let (policy, kept) = watching::load(&config.policy, &around)
+        let ground = Ground::of(config.policy, around.clone());
+        let (opened, kept) = watching::load(&ground, None)
             .await
             .map_err(|cause| Failure::new(Exit::Usage, cause))?;
         let statuses = Statuses::default();
-        let (policies_in, policies) = watch::channel(policy);
+        let (policies_in, policies) = watch::channel(opened);
         let watching =
             watching::watch((changes, kept), (policies_in, statuses.clone()), shutdown.clone());
-        tokio::spawn(watching);
+        let watching = tokio::spawn(watching);
         let keeping = keep(config.flush, around, policies, statuses.clone(), shutdown);
-        Ok(Webhooks { statuses, task: tokio::spawn(keeping) })
+        Ok(Webhooks { statuses, task: tokio::spawn(keeping), watching })
     }
 
     /// Waits until everything is stored after `shutdown`.
     pub async fn ended(self) {
         if let Err(cause) = self.task.await {
             tracing::error!("webhooks: their task broke: {cause}");
+        }
+        // A broker that stops after us would leave its last question without an answer, and the process waiting for it.
+        if let Ok(Err(cause)) = tokio::time::timeout(LOOKED, self.watching).await {
+            tracing::error!("webhooks: the task that watches the policy broke: {cause}");
         }
     }
 }
@@ -124,11 +133,10 @@ impl Webhooks {
 async fn keep(
     flush: Duration,
     around: Surroundings,
-    policies: watch::Receiver<Arc<Policy>>,
+    policies: watch::Receiver<Arc<Opened>>,
     statuses: Statuses,
     shutdown: CancellationToken,
 ) {
-    let network = Network::of_system();
     while !shutdown.is_cancelled() {
         let trouble = match cursors(around.connection.clone()).await {
             Err(cause) => cause,
@@ -142,8 +150,7 @@ async fn keep(
                 };
                 let registry = around.registry.clone();
                 let payloads = Arc::new(Payloads::new(Arc::clone(&around.catalog), registry));
-                let with = (network.clone(), statuses.clone());
-                match Engine::open(settings, payloads, with, cursors) {
+                match Engine::open(settings, payloads, statuses.clone(), cursors) {
                     Err(cause) => cause.to_string(),
                     Ok((engine, ears)) => {
                         match engine.run(ears, policies.clone(), shutdown.clone()).await {

@@ -20,6 +20,17 @@ def test_a_policy_that_tries_for_longer_than_a_topic_keeps_is_refused(hooks):
     hooks.topic("others.second", **SECOND)
     loaded = functools.partial(hooks.metric, "aion_webhook_policy_loaded")
     assert loaded() == 1
+    missing = hooks.folder / "missing.pem"
+    hooks.policy(entry | {"max_age": "1h", "tls": {"ca": str(missing)}})
+    hooks.signal_hang_up()
+    unread = f"the one before holds: {hooks.policy_file}:3: webhook all: tls: {missing}"
+    hooks.wait(
+        lambda: unread in hooks.output(), "so is one with a file that isn't there"
+    )
+    hooks.wait(lambda: loaded() == 0, "the metric says so")
+    hooks.policy(entry | {"max_age": "1h"})
+    hooks.hang_up()
+    assert loaded() == 1
     hooks.policy(entry | {"max_age": "2h"})
     hooks.signal_hang_up()
     told = "webhook all tries for 120 min, and topic test.hour keeps its records for 60 min"
@@ -40,6 +51,8 @@ def test_a_policy_that_tries_for_longer_than_a_topic_keeps_is_refused(hooks):
     hooks.topic("test.second", is_told=False, **SECOND)
     late = "topic test.second keeps its records for 1 s"
     hooks.wait(lambda: late in hooks.output(), "it is said of a topic that comes later")
+    hooks.policy(entry | {"max_age": "1h", "timeout": "5s"})
+    hooks.hang_up()
 
 
 def test_whoever_leaves_a_backlog_is_reported_and_may_come_back(hooks):
@@ -81,7 +94,7 @@ def test_whoever_leaves_a_backlog_is_reported_and_may_come_back(hooks):
     # Asked to stop in the middle of a change, it hears the cluster out while there is one.
     began = time.monotonic()
     assert hooks.stop() == 0
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
 
 
 def test_a_secret_in_the_file_is_frowned_upon_at_the_start_and_at_a_change(

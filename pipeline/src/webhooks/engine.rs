@@ -54,12 +54,13 @@ use self::{
 };
 use super::{
     breaker::Breaker,
-    client::{Client, Network},
+    client::Client,
     cursor::{MAX_HOLES, Millis},
     fetch::{Fetcher, Found},
+    opened::Opened,
     own::Own,
     payload::Payloads,
-    policy::{Endpoint, Policy},
+    policy::Endpoint,
     rate::Rate,
     status::{Counters, Statuses},
     tail::{Tail, Told},
@@ -164,7 +165,6 @@ enum Done {
 /// The engine.
 pub struct Engine {
     settings: Settings,
-    network: Network,
     payloads: Arc<Payloads>,
     producer: Arc<Producer>,
     tail: Tail,
@@ -217,7 +217,7 @@ impl Engine {
     pub fn open(
         settings: Settings,
         payloads: Arc<Payloads>,
-        (network, statuses): (Network, Statuses),
+        statuses: Statuses,
         cursors: usize,
     ) -> Result<(Engine, Ears), Error> {
         let (told_in, told) = mpsc::unbounded_channel();
@@ -239,7 +239,6 @@ impl Engine {
             )?,
             own: Own::start(&settings.connection, cursors)?,
             settings,
-            network,
             payloads,
             statuses,
             endpoints: BTreeMap::new(),
@@ -269,11 +268,11 @@ impl Engine {
     pub async fn run(
         mut self,
         mut ears: Ears,
-        mut policies: tokio::sync::watch::Receiver<Arc<Policy>>,
+        mut policies: tokio::sync::watch::Receiver<Arc<Opened>>,
         shutdown: CancellationToken,
     ) -> Result<(), String> {
-        let policy = Arc::clone(&policies.borrow_and_update());
-        self.take_policy(&policy);
+        let opened = Arc::clone(&policies.borrow_and_update());
+        self.take_policy(&opened);
         let own = Arc::clone(&self.own);
         let every = |period| {
             let mut ticks = interval(period);
@@ -305,8 +304,8 @@ impl Engine {
                 _ = seconds.tick() => self.second()?,
                 _ = looks.tick() => self.look_around(),
                 Ok(()) = policies.changed() => {
-                    let policy = Arc::clone(&policies.borrow_and_update());
-                    self.take_policy(&policy);
+                    let opened = Arc::clone(&policies.borrow_and_update());
+                    self.take_policy(&opened);
                 }
             }
             self.serve_demands();

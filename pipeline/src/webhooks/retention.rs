@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use aion_kafka::{Admin, Error};
 use aion_schemas::catalog::Catalog;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     pattern::any_matches,
@@ -21,25 +22,32 @@ type Setting = (String, Option<String>, bool);
 /// What a look at the topics found.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
-    /// What the policy promises for longer than the topics keep it.
-    pub(super) problems: Vec<Problem>,
+    /// What the policy promises for longer than the topics keep it, and the entry that does.
+    pub(super) problems: Vec<(Arc<Endpoint>, Problem)>,
     /// Why some topics couldn't be looked at.
     pub(super) unknown: Option<Error>,
 }
 
-/// Looks at the topics of a policy that aren't `known` yet. Those that answered are known from then on.
+/// Looks at the topics of a policy that aren't `known` yet. Those that answered are known from then on, until they are
+/// gone. Ends early when it is `unwanted`, and with the first question that the cluster doesn't answer: each of the
+/// others would take its time, too.
 pub(super) fn look(
     admin: &Admin,
     policy: &Policy,
     catalog: &Catalog,
     known: &mut HashSet<String>,
+    unwanted: &CancellationToken,
 ) -> Looked {
     let mut looked = Looked::default();
     let names = match admin.topics() {
         Ok(names) => names,
         Err(cause) => return Looked { unknown: Some(cause), ..looked },
     };
+    known.retain(|name| names.binary_search(name).is_ok());
     for name in names {
+        if unwanted.is_cancelled() {
+            break;
+        }
         let wants = |one: &&Arc<Endpoint>| any_matches(&one.patterns, &name, catalog);
         let mut endpoints = policy.endpoints.iter().filter(wants).peekable();
         if endpoints.peek().is_none() || known.contains(&name) {
@@ -48,12 +56,21 @@ pub(super) fn look(
         match admin.describe_configs(&name) {
             Ok(settings) => {
                 if let Some(kept) = kept(&settings) {
-                    looked.problems.extend(endpoints.filter_map(|one| problem(one, &name, kept)));
+                    let short = |one: &Arc<Endpoint>| {
+                        problem(one, &name, kept).map(|problem| (Arc::clone(one), problem))
+                    };
+                    looked.problems.extend(endpoints.filter_map(short));
                 }
                 known.insert(name);
             }
+            // It went since it was listed.
+            Err(Error::NotFound { .. }) => {}
             // One that we may not be told of says nothing of the others.
-            Err(cause) => looked.unknown = Some(cause),
+            Err(cause @ Error::Forbidden { .. }) => looked.unknown = Some(cause),
+            Err(cause) => {
+                looked.unknown = Some(cause);
+                break;
+            }
         }
     }
     looked

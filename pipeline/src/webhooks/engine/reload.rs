@@ -6,48 +6,28 @@ use std::{
 };
 
 use super::{Engine, IN_FLIGHT, Serving, now};
-use crate::{
-    certificates::Certificates,
-    webhooks::{
-        breaker::Breaker,
-        client::Client,
-        pattern::any_matches,
-        policy::{Endpoint, Policy},
-        rate::Rate,
-        status::Counters,
-    },
+use crate::webhooks::{
+    breaker::Breaker, client::Client, opened::Opened, pattern::any_matches, policy::Endpoint,
+    rate::Rate, status::Counters,
 };
 
 impl Engine {
-    /// Takes a policy that was checked: as a whole, or not at all.
-    pub(super) fn take_policy(&mut self, policy: &Policy) {
-        let mut clients = Vec::with_capacity(policy.endpoints.len());
-        for endpoint in &policy.endpoints {
-            match Client::open(endpoint, &self.network) {
-                Ok(client) => clients.push(client),
-                Err(cause) => {
-                    let why = format!("line {}: webhook {}: {cause}", endpoint.line, endpoint.id);
-                    tracing::error!("webhooks: the policy is refused, the one before holds: {why}");
-                    self.statuses.change(|status| status.policy_error = Some(why));
-                    return;
-                }
-            }
-        }
-        let wanted: HashSet<_> = policy.endpoints.iter().map(|one| Arc::clone(&one.id)).collect();
+    /// Takes a policy, as a whole.
+    pub(super) fn take_policy(&mut self, opened: &Opened) {
+        let wanted: HashSet<_> =
+            opened.entries.iter().map(|(endpoint, _)| Arc::clone(&endpoint.id)).collect();
         let gone = self.endpoints.iter().filter(|(_, one)| !wanted.contains(&one.config.id));
         for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.remove(id);
         }
-        for (endpoint, client) in policy.endpoints.iter().zip(clients) {
-            self.put(endpoint, client);
+        for (endpoint, client) in &opened.entries {
+            self.put(endpoint, client.clone());
         }
         let share = (IN_FLIGHT / 2 / self.endpoints.len().max(1)).max(1);
         self.endpoints.values_mut().for_each(|one| one.share = share);
         tracing::info!(endpoints = self.endpoints.len(), "webhooks: the policy is followed");
-        let certificates = certificates(policy);
-        self.statuses.change(|status| {
-            (status.policy_error, status.certificates) = (None, certificates);
-        });
+        let certificates = opened.certificates.clone();
+        self.statuses.change(|status| status.certificates = certificates);
         self.hear_switches();
         self.drop_unwanted_lanes();
         self.open_missing_lanes();
@@ -147,16 +127,4 @@ impl Engine {
             );
         }
     }
-}
-
-/// What the entries show, and whom they trust.
-fn certificates(policy: &Policy) -> Certificates {
-    let mut found = Certificates::default();
-    for endpoint in &policy.endpoints {
-        let used_for = format!("webhook {}", endpoint.id);
-        let shown = endpoint.tls.identity.as_ref().map(|(certificate, _)| certificate.as_path());
-        found.shown(&used_for, shown);
-        found.trusted(&used_for, endpoint.tls.ca.as_deref());
-    }
-    found
 }
