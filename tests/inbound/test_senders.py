@@ -145,6 +145,7 @@ def test_what_has_no_event_of_its_own_is_summed_up(gate: Gate):
         too_many = "too many requests"
         return [e for e in events if e.get("context", {}).get("reason") == too_many]
 
+    wait(firsts, "the first has an event at once", 30)
     for event in firsts():
         assert event["actor_id"] == "slow" and event["result"] == "refused"
         assert event["action"] == "approve_kernel_proposal"

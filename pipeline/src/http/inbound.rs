@@ -143,7 +143,7 @@ async fn answer(
     if let Err(Refused::TooMany(seconds)) = gateway.access.count(&principal) {
         let refuse = Refuse { is_denied: false, detail: TOO_MANY.to_owned(), errors: Vec::new() };
         let refusal = refusal(gateway, (&principal, &asked, id), &refuse, peer);
-        gateway.was_too_many(&principal.id, &refusal).await;
+        gateway.was_too_many(&principal.id, &refusal);
         return Err(too_many(seconds));
     }
     if let Err(refusal) = allowed(gateway, &principal, &asked) {

@@ -17,12 +17,15 @@ use super::{
     records::Records,
     senders::Senders,
     tally::{SUMMED_UP, Tally},
-    trail::Refusal,
+    trail::{self, Refusal},
 };
 use crate::access::Access;
 
 /// How long an answer waits for acknowledgements.
 pub(super) const WAIT: Duration = Duration::from_secs(10);
+/// How long an event that nobody waits for may take: longer than the producer tries (`message.timeout.ms`, 5 min), so
+/// that it says itself what became of it.
+const OUTCOME: Duration = Duration::from_hours(1);
 
 /// What became of a command that was to be taken in.
 #[derive(Debug)]
@@ -139,21 +142,17 @@ impl Gateway {
         self.records.refused(refusal, Instant::now() + WAIT).await
     }
 
-    /// Notes that a principal's request was one too many: written where it is the first of the minute, else counted.
-    pub async fn was_too_many(&self, principal: &Arc<str>, refusal: &Refusal<'_>) {
-        if !self.tally.is_first(principal) {
-            return;
-        }
-        if let Err(cause) = self.refused(refusal).await {
-            tracing::warn!("commands: that {principal} asks too often is put off: {cause}");
-            self.tally.count(principal);
-        }
+    /// Notes that a principal's request was one too many: the first of the minute has an event, others are counted.
+    /// [`Gateway::sum_up`] writes it.
+    pub fn was_too_many(&self, principal: &Arc<str>, refusal: &Refusal<'_>) {
+        self.tally.was_too_many(principal, || trail::refused(refusal));
     }
 
-    /// Sums up once a minute what was refused without an event of its own, until `shutdown`.
+    /// Writes events of requests that were too many, and sums up once a minute what was refused without an event of
+    /// its own, until `shutdown`.
     pub async fn sum_up(&self, shutdown: CancellationToken) {
-        let write = |actor: Arc<str>, event: Vec<u8>, until| async move {
-            self.records.audit(&actor, &event, until).await
+        let write = |actor: Arc<str>, event: Vec<u8>| async move {
+            self.records.audit(&actor, &event, Instant::now() + OUTCOME).await
         };
         self.tally.sum_up((self.counters(), SUMMED_UP), write, shutdown).await;
     }

@@ -94,28 +94,28 @@ pub fn refused(refusal: &Refusal<'_>) -> Vec<u8> {
     event.to_string().into_bytes()
 }
 
-/// The event of a minute's requests that weren't authenticated, by what was wrong with them.
-pub fn noise(counts: &BTreeMap<&'static str, u64>, at: Timestamp) -> Vec<u8> {
+/// The event of the requests of a minute or so that weren't authenticated, by what was wrong with them.
+pub fn noise(counts: &BTreeMap<&'static str, u64>, at: Timestamp, span_s: u64) -> Vec<u8> {
     let event = json!({
         "event_id": Uuid::new_v4().to_string(),
         "actor_id": GATEWAY,
         "action": "inbound.unauthenticated",
         "result": "denied",
         "timestamp": rfc3339(at),
-        "context": { "requests": counts, "of_the_last_s": 60 },
+        "context": { "requests": counts, "of_the_last_s": span_s },
     });
     event.to_string().into_bytes()
 }
 
-/// The event of a minute's requests of a principal that were too many, beside the first.
-pub fn too_many(actor: &str, requests: u64, at: Timestamp) -> Vec<u8> {
+/// The event of a principal's requests of a minute or so that were too many, beside the first.
+pub fn too_many(actor: &str, requests: u64, at: Timestamp, span_s: u64) -> Vec<u8> {
     let event = json!({
         "event_id": Uuid::new_v4().to_string(),
         "actor_id": actor,
         "action": "inbound.too_many",
         "result": "refused",
         "timestamp": rfc3339(at),
-        "context": { "requests": requests, "of_the_last_s": 60 },
+        "context": { "requests": requests, "of_the_last_s": span_s },
     });
     event.to_string().into_bytes()
 }
@@ -177,8 +177,8 @@ mod tests {
             accepted(command.id, &known),
             ended(&command, &outcome),
             refused(&refusal),
-            noise(&BTreeMap::from([("signature", 3)]), now),
-            too_many("login:ann", 3, now),
+            noise(&BTreeMap::from([("signature", 3)]), now, 60),
+            too_many("login:ann", 3, now, 75),
         ];
         for event in &events {
             validator.admit(event, now).unwrap();
