@@ -109,6 +109,8 @@ pub struct Inbound {
     pub gateway: Arc<Gateway>,
     task: JoinHandle<()>,
     noise: JoinHandle<()>,
+    /// What is refused is counted and summed up until nothing is under way any more.
+    counting: DropGuard,
     /// The log is read until all is recorded that has ended.
     reading: DropGuard,
 }
@@ -141,10 +143,12 @@ impl Inbound {
         }
         let around = dispatch::Around { records, target: Arc::new(target), counters };
         let noise = Arc::clone(&gateway);
-        let stopped = shutdown.clone();
-        let noise = tokio::spawn(async move { noise.sum_up(stopped).await });
+        let counting = CancellationToken::new();
+        let counted = counting.clone();
+        let noise = tokio::spawn(async move { noise.sum_up(counted).await });
         let task = tokio::spawn(dispatch::run(config.connection, around, shutdown));
-        Ok(Inbound { gateway, task, noise, reading: reading.drop_guard() })
+        let (counting, reading) = (counting.drop_guard(), reading.drop_guard());
+        Ok(Inbound { gateway, task, noise, counting, reading })
     }
 
     /// Waits until what is under way has ended after `shutdown`.
@@ -152,7 +156,10 @@ impl Inbound {
         if let Err(cause) = self.task.await {
             tracing::error!("commands: their task broke: {cause}");
         }
-        drop(self.noise.await);
+        drop(self.counting);
+        if let Err(cause) = self.noise.await {
+            tracing::error!("commands: the task that sums up what is refused broke: {cause}");
+        }
         self.gateway.close();
         drop(self.reading);
     }
