@@ -127,7 +127,8 @@ impl Engine {
     /// Opens a lake. Tables that it doesn't have yet are empty.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
         let internal = |cause: DataFusionError| Error::Internal(cause.strip_backtrace());
-        let tables = Tables::of(&settings.catalog).map_err(internal)?;
+        let text = settings.asker.text();
+        let tables = Tables::of(&settings.catalog, &text).map_err(internal)?;
         let lake =
             Arc::new(Lake::open(&settings.lake_url, &settings.lake_options, tables.stored())?);
         let base = base_state(&settings, &lake, tables.infos()).map_err(internal)?;
@@ -265,6 +266,7 @@ fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanRes
     let options = config.options_mut();
     // Else `timestamptz '..'` would be a time without a zone.
     options.execution.time_zone = Some("UTC".to_owned());
+    options.sql_parser.map_string_types_to_utf8view = settings.asker.text() == DataType::Utf8View;
     options.execution.sort_spill_reservation_bytes = sorting.merge_bytes;
     // Columns that no filter needs are decoded only for rows that pass: events carry long objects.
     options.execution.parquet.pushdown_filters = true;

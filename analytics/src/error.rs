@@ -3,7 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use aion_schemas::suggest::nearest;
-use arrow::error::ArrowError;
+use arrow::{datatypes::DataType, error::ArrowError};
 use datafusion::{
     common::{Column, SchemaError},
     error::DataFusionError,
@@ -125,6 +125,15 @@ pub enum Asker {
 }
 
 impl Asker {
+    /// What text columns are to them. Views copy no text in filters and groups, but a window holds all text that ever came
+    /// to it, uncounted: not for exports, which read all columns of all rows.
+    pub(crate) const fn text(self) -> DataType {
+        match self {
+            Asker::Exports => DataType::Utf8,
+            Asker::Sql | Asker::Audit => DataType::Utf8View,
+        }
+    }
+
     /// What to do when a bound is met: `key` sets it in the configuration, and `option` where `aion sql` reads the lake itself.
     fn advice(self, key: &str, option: &str) -> String {
         match self {

@@ -42,7 +42,8 @@
 //! **Invariant:** a query sees one snapshot of each table, whatever writers do meanwhile: each row that this
 //! process has decoded or the lake has committed once, and none twice.
 //!
-//! Text columns are `Utf8View`: filters and groups then copy no text. `Binary` stays `Binary`.
+//! Text columns are `Utf8View`: filters and groups then copy no text. To exports they are `Utf8`, which no window holds for longer than
+//! it needs. `Binary` stays `Binary`.
 
 mod derived;
 pub mod digest;

@@ -81,8 +81,9 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    fn new(topic: &Topic, retries: Option<Topic>) -> Definition {
-        let fields = topic.schema.arrow().fields().iter().map(viewed).collect::<Vec<_>>();
+    fn new(topic: &Topic, retries: Option<Topic>, text: &DataType) -> Definition {
+        let arrow = topic.schema.arrow();
+        let fields = arrow.fields().iter().map(|field| column(field, text)).collect::<Vec<_>>();
         let date = Field::new(DATE_COLUMN, DataType::Date32, true);
         let all = fields.iter().cloned().chain([date]).collect::<Vec<_>>();
         Definition {
@@ -98,11 +99,10 @@ impl Definition {
     }
 }
 
-/// Text as views: what the Parquet reader makes fastest, and what filters and groups need not copy.
 /// Any column may be null, also one that events must have: files older than the column lack it.
-fn viewed(field: &Arc<Field>) -> Field {
+fn column(field: &Arc<Field>, text: &DataType) -> Field {
     let data_type = match field.data_type() {
-        DataType::Utf8 => DataType::Utf8View,
+        DataType::Utf8 => text.clone(),
         other => other.clone(),
     };
     Field::new(field.name(), data_type, true)
@@ -119,9 +119,9 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// The tables that the topics of the catalog fill.
-    pub(crate) fn of(catalog: &Catalog) -> Result<Tables> {
-        let definition = |topic| Arc::new(Definition::new(topic, catalog.retries_of(topic)));
+    /// The tables that the topics of the catalog fill, with text of this type.
+    pub(crate) fn of(catalog: &Catalog, text: &DataType) -> Result<Tables> {
+        let definition = |topic| Arc::new(Definition::new(topic, catalog.retries_of(topic), text));
         let definitions: Vec<_> = catalog.topics.iter().map(definition).collect();
         let mut infos = infos(&definitions);
         let views: Vec<_> = derived::over(&infos).collect();
