@@ -35,7 +35,11 @@ pub mod topics;
 mod watching;
 pub mod wire;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use aion_kafka::{Admin, Connection};
 use aion_schemas::catalog::Catalog;
@@ -44,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::metrics::families;
 use self::{
+    client::Network,
     engine::{Engine, Settings},
     opened::Opened,
     payload::Payloads,
@@ -84,6 +89,11 @@ pub struct Surroundings {
     pub catalog: Arc<Catalog>,
     /// Where schemas of framed records are looked up.
     pub registry: Option<Arc<Registry>>,
+}
+
+/// Whether a policy can be followed, as far as its file and the certificates that it names say.
+pub fn check(policy: &Path, catalog: &Catalog) -> Result<(), String> {
+    watching::read(policy, catalog, &Network::of_system()).map(drop)
 }
 
 /// Running webhooks.

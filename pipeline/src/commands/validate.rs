@@ -27,6 +27,7 @@ use crate::{
     config::{ClickHouseConfig, Config, JobConfig, SinkKind},
     exit::{Exit, Failure},
     platform::{house_settings, house_spec, rows_bytes, sink_failure},
+    webhooks,
 };
 
 /// How long the cluster may take to answer.
@@ -70,6 +71,10 @@ struct Line {
 pub fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     access(&config)?;
+    if let Some(webhooks) = &config.webhooks {
+        let checked = webhooks::check(&webhooks.policy, &config.catalog);
+        checked.map_err(|cause| Failure::new(Exit::Usage, cause))?;
+    }
     let lines = if args.connect {
         let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
         runtime.block_on(looked(&config))?

@@ -1,9 +1,15 @@
 //! Takes up a policy file when it changes, or at SIGHUP: as a whole, or not at all. Meanwhile what it promises is held
 //! against the topics that appear.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use aion_kafka::{Admin, Error};
+use aion_schemas::catalog::Catalog;
 use tokio::{
     sync::{Mutex, watch::Sender},
     time::{Instant, MissedTickBehavior, interval_at},
@@ -44,7 +50,7 @@ impl Ground {
     }
 
     fn said(&self, problem: &Problem) -> String {
-        format!("{}:{}: {}", self.path.display(), problem.line, problem.reason)
+        said(&self.path, problem)
     }
 }
 
@@ -93,15 +99,28 @@ pub(super) async fn load(
     ground: &Ground,
     before: Option<&Policy>,
 ) -> Result<(Arc<Opened>, Kept), String> {
-    let policy = Policy::load(&ground.path, &ground.around.catalog);
-    let policy = Arc::new(policy.map_err(|cause| cause.to_string())?);
-    let opened = Opened::of(&policy, &ground.network).map_err(|problem| ground.said(&problem))?;
+    let (policy, opened) = read(&ground.path, &ground.around.catalog, &ground.network)?;
     let kept = Kept::open(ground.clone(), Arc::clone(&policy), before).await;
     let kept = kept.map_err(|problem| ground.said(&problem))?;
     for warning in &policy.warnings {
         tracing::warn!("{}", ground.said(warning));
     }
     Ok((Arc::new(opened), kept))
+}
+
+/// Reads a policy, with the certificates that it names.
+pub(super) fn read(
+    path: &Path,
+    catalog: &Catalog,
+    network: &Network,
+) -> Result<(Arc<Policy>, Opened), String> {
+    let policy = Arc::new(Policy::load(path, catalog).map_err(|cause| cause.to_string())?);
+    let opened = Opened::of(&policy, network).map_err(|problem| said(path, &problem))?;
+    Ok((policy, opened))
+}
+
+fn said(file: &Path, problem: &Problem) -> String {
+    format!("{}:{}: {}", file.display(), problem.line, problem.reason)
 }
 
 /// A policy beside what the cluster's topics keep.
@@ -206,7 +225,6 @@ mod tests {
 
     use aion_embedded::{Broker, Settings};
     use aion_kafka::{Connection, NewTopic};
-    use aion_schemas::catalog::Catalog;
 
     use super::*;
 
