@@ -208,9 +208,12 @@ def killed_while_it_compacted(seat: Seat) -> str:
         )
     except subprocess.TimeoutExpired:
         code = compact.kill()
-    # There may have been nothing to compact.
+    # There may have been nothing to compact, or no lake yet.
     if code == 0:
         return "compaction: over before it was killed"
+    if code == 3:
+        assert "there is no lake" in compact.output(), compact.output()
+        return "compaction: nothing there yet"
     assert code in (-signal.SIGKILL, -signal.SIGABRT), compact.output()
     seat.killed += 1
     return f"compaction killed at {point}"
