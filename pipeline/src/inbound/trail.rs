@@ -96,24 +96,26 @@ pub fn refused(refusal: &Refusal<'_>) -> Vec<u8> {
 
 /// The event of the requests of a minute or so that weren't authenticated, by what was wrong with them.
 pub fn noise(counts: &BTreeMap<&'static str, u64>, at: Timestamp, span_s: u64) -> Vec<u8> {
-    let event = json!({
-        "event_id": Uuid::new_v4().to_string(),
-        "actor_id": GATEWAY,
-        "action": "inbound.unauthenticated",
-        "result": "denied",
-        "timestamp": rfc3339(at),
-        "context": { "requests": counts, "of_the_last_s": span_s },
-    });
-    event.to_string().into_bytes()
+    sum((GATEWAY, "inbound.unauthenticated", "denied"), &json!(counts), at, span_s)
 }
 
 /// The event of a principal's requests of a minute or so that were too many, beside the first.
 pub fn too_many(actor: &str, requests: u64, at: Timestamp, span_s: u64) -> Vec<u8> {
+    sum((actor, "inbound.too_many", "refused"), &json!(requests), at, span_s)
+}
+
+/// The event of many requests.
+fn sum(
+    (actor, action, result): (&str, &str, &str),
+    requests: &Value,
+    at: Timestamp,
+    span_s: u64,
+) -> Vec<u8> {
     let event = json!({
         "event_id": Uuid::new_v4().to_string(),
         "actor_id": actor,
-        "action": "inbound.too_many",
-        "result": "refused",
+        "action": action,
+        "result": result,
         "timestamp": rfc3339(at),
         "context": { "requests": requests, "of_the_last_s": span_s },
     });
