@@ -55,6 +55,15 @@ def refused(kind: type[Exception], work: Callable[[], object]) -> str:
     raise AssertionError(f"nothing was raised, but {told}")
 
 
+def first(trigger: AionExportTrigger) -> dict[str, Any]:
+    """What it tells of first."""
+
+    async def told() -> Any:
+        return (await anext(trigger.run())).payload
+
+    return asyncio.run(told())
+
+
 def state(export: str) -> str:
     return AionHook().status(export)["state"]
 
@@ -155,10 +164,7 @@ def a_sensor_waits_for_what_another_asked_for() -> None:
     status = AionHook().status(made["id"])
     assert later.execute_complete({}, status) == made
 
-    async def first() -> Any:
-        return await anext(AionExportTrigger(made["id"], "aion_default").run())
-
-    assert asyncio.run(first()).payload["id"] == made["id"]
+    assert first(AionExportTrigger(made["id"], "aion_default"))["id"] == made["id"]
     waiting = operator(OPEN, dataset="audit", deferrable=True)
     refused(TaskDeferred, lambda: waiting.execute({}))
     open_one = AionExportSensor(task_id="open", export_id=waiting.export_id)
@@ -169,11 +175,7 @@ def a_sensor_waits_for_what_another_asked_for() -> None:
 
 @check
 def an_export_that_was_removed_is_made_again_by_another_try() -> None:
-    async def first() -> Any:
-        trigger = AionExportTrigger("exp_" + "0" * 32, "aion_default")
-        return (await anext(trigger.run())).payload
-
-    event = asyncio.run(first())
+    event = first(AionExportTrigger("exp_" + "0" * 32, "aion_default"))
     said = refused(AirflowException, lambda: operator().execute_complete({}, event))
     assert "removed" in said, said
 
