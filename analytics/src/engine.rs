@@ -17,6 +17,7 @@ use aion_schemas::catalog::Catalog;
 use aion_sinks::lake::{StoreOptions, read::Snapshot};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
+    config::ConfigNonZeroUsize,
     error::{DataFusionError, Result as PlanResult},
     execution::{
         FunctionRegistry, SessionState, SessionStateBuilder,
@@ -268,6 +269,10 @@ fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanRes
     options.execution.time_zone = Some("UTC".to_owned());
     options.sql_parser.map_string_types_to_utf8view = settings.asker.text() == DataType::Utf8View;
     options.execution.sort_spill_reservation_bytes = sorting.merge_bytes;
+    // A file for each batch that threads exchange by disk. With files of more, of which several may be open at once, whoever
+    // reads waits for the oldest to be written on while what it needs is in another, and the query never ends:
+    // <https://github.com/apache/datafusion/issues/24883>.
+    options.execution.max_spill_file_size_bytes = ConfigNonZeroUsize::try_new(1)?;
     // Columns that no filter needs are decoded only for rows that pass: events carry long objects.
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;

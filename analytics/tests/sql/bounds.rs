@@ -77,6 +77,21 @@ async fn sorts_of_several_threads_and_exports_are_merged_within_their_memory() {
     }
 }
 
+/// Threads exchange rows through files where memory is short, and each of them writes while another reads.
+#[tokio::test]
+async fn groups_beyond_memory_on_several_threads_come_to_an_end() {
+    let mut settings = TestLake::new().settings();
+    (settings.memory_bytes, settings.threads) = (32 << 20, 2);
+    settings.deadline = Duration::from_secs(30);
+    let engine = Engine::open(settings).unwrap();
+    let sql = "select count(*) from (select text, count(*) as n from \
+               (select repeat(reverse(cast(value * 7919 as varchar)), 20) as text \
+               from range(0, 500000)) group by text) where n = 1";
+    for _ in 0..10 {
+        assert_eq!(number(&engine, sql).await, 500_000);
+    }
+}
+
 /// A few rows of a page are views into all of it; a sort counts what its batches hold.
 #[tokio::test]
 async fn a_sort_of_text_from_large_pages_counts_its_rows_text() {
