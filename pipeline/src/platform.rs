@@ -40,7 +40,7 @@ use crate::{
 /// The rest is for what nobody counts: librdkafka's own record of each message, which is as large as
 /// a small message, files being encoded, the allocator's free pages, the code.
 const ROWS_SIXTEENTHS: usize = 3;
-const QUEUES_SIXTEENTHS: usize = 2;
+const QUEUES_SIXTEENTHS: usize = 1;
 
 /// Running jobs and the HTTP surface that tells of them.
 #[derive(Debug)]
