@@ -10,16 +10,20 @@ from airflow.configuration import conf
 from airflow.dag_processing.dagbag import DagBag
 
 
+def outline(dag) -> dict[str, object]:
+    """When it runs, what each task is followed by, and the assets that they tell of."""
+    outlets = [asset.name for task in dag.tasks for asset in task.outlets]
+    tasks = {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}
+    return {"schedule": str(dag.schedule), "tasks": tasks, "assets": outlets}
+
+
 def main() -> None:
     folder = conf.get("core", "dags_folder")
     # As the processes of Airflow have it.
     sys.path.insert(0, folder)
     bag = DagBag(folder)
     if len(sys.argv) == 1:
-        shown = {
-            name: {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}
-            for name, dag in bag.dags.items()
-        }
+        shown = {name: outline(dag) for name, dag in bag.dags.items()}
         print(json.dumps({"errors": bag.import_errors, "dags": shown}))
         return
     run = bag.dags[sys.argv[1]].test(run_conf=json.loads(sys.argv[2]))

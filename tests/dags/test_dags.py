@@ -4,67 +4,19 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from clickhouse.engine import Engine
-from processes import ROOT, Dev, binary
+from dag_runs import DagRuns
+from processes import Dev, binary
 
-SCRIPT = ROOT / "scripts" / "airflow"
 HOUR = "2026-03-14T09:00:00"
-
-
-class Airflow:
-    """An Airflow with a database of its own."""
-
-    def __init__(self, folder: Path, **more: str) -> None:
-        self.more = {"AIRFLOW_HOME": str(folder), **more}
-        told = self.script("environment")
-        self.environment = {**os.environ, **json.loads(told)}
-        self.python = Path(self.script_venv()) / "bin" / "python"
-        self.run([self.python.parent / "airflow", "db", "migrate"])
-
-    def script(self, *arguments: str) -> str:
-        return self.run(
-            [sys.executable, SCRIPT, *arguments], {**os.environ, **self.more}
-        )
-
-    def script_venv(self) -> Path:
-        self.script("install")
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        return cache / "aion-event-streams" / "airflow"
-
-    def run(
-        self, command: list[object], environment: dict[str, str] | None = None
-    ) -> str:
-        done = subprocess.run(
-            [str(part) for part in command],
-            check=False,
-            capture_output=True,
-            text=True,
-            env=environment or self.environment,
-            timeout=400,
-        )
-        assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-        return done.stdout
-
-    def told(self, program: str, *arguments: object) -> dict:
-        """What a program beside this file prints last, by Airflow's Python."""
-        file = ROOT / "tests" / "dags" / program
-        return json.loads(self.run([self.python, file, *arguments]).splitlines()[-1])
-
-    def driver(self, *arguments: object) -> dict:
-        return self.told("driver.py", *arguments)
-
-    def test(self, dag: str, **conf: object) -> dict[str, dict]:
-        """The tasks of a run; each must have succeeded, at its first try."""
-        told = self.driver(dag, json.dumps(conf))
-        states = {name: task["state"] for name, task in told["tasks"].items()}
-        assert states and set(states.values()) == {"success"}, told
-        return {name: task.get("result") for name, task in told["tasks"].items()}
+# In the words of Airflow's timetables: intervals are partitions, and training follows an asset's partitions.
+HOURLY = "CronPartitionTimetable(expression='0 * * * *'"
+DAILY = "CronPartitionTimetable(expression='0 2 * * *'"
+TRAINING = "aion-router-training-daily"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +46,7 @@ def stored(dev: Dev) -> int:
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory, dev: Dev, engine: Engine):
     url, home = f"http://{dev.http}", tmp_path_factory.mktemp("airflow")
-    return Airflow(home, AION_URL=url, CLICKHOUSE_URL=engine.url)
+    return DagRuns(home, AION_URL=url, CLICKHOUSE_URL=engine.url)
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +57,53 @@ def hour(dev: Dev) -> dict[str, object]:
     return {"partition": HOUR, "minutes": 60, "lateness_s": lateness}
 
 
-def test_dags_are_what_they_are_meant_to_be(airflow: Airflow):
+# When each runs, what each task is followed by, the assets that it tells of.
+DAGS = {
+    "aion_hourly_exports": (
+        HOURLY,
+        {name: [] for name in ("decisions", "tasks", "metrics", "audit")},
+        [f"aion-{name}-hourly" for name in ("decisions", "tasks", "metrics", "audit")],
+    ),
+    "aion_router_training": (DAILY, {"router_training": []}, [TRAINING]),
+    "aion_train": (TRAINING, {"manifests": ["train"], "train": []}, []),
+    "aion_from_clickhouse": (
+        HOURLY,
+        {
+            "each_event_once": ["decisions"],
+            "decisions": ["no_more_than_stored"],
+            "no_more_than_stored": [],
+        },
+        ["aion-decisions-hourly-clickhouse"],
+    ),
+    "aion_stock_providers": (
+        HOURLY,
+        {"ask": ["wait"], "wait": ["look"], "look": ["check"], "check": []},
+        [],
+    ),
+    "aion_from_spark": (
+        HOURLY,
+        {"decisions": ["tell"], "tell": []},
+        ["aion-decisions-hourly-spark"],
+    ),
+    "aion_lake_maintenance": (
+        "30 3 * * *",
+        {"compact": ["checkpoint"], "checkpoint": ["vacuum"], "vacuum": []},
+        [],
+    ),
+}
+
+
+def test_dags_are_what_they_are_meant_to_be(airflow: DagRuns):
     told = airflow.driver()
-    assert told["errors"] == {}
-    assert {name: len(tasks) for name, tasks in told["dags"].items()} == {
-        "aion_hourly_exports": 4,
-        "aion_router_training": 1,
-        "aion_train": 2,
-        "aion_from_clickhouse": 3,
-        "aion_stock_providers": 4,
-        "aion_from_spark": 2,
-        "aion_lake_maintenance": 3,
-    }
+    assert told["errors"] == {} and told["dags"].keys() == DAGS.keys()
+    for name, (schedule, tasks, assets) in DAGS.items():
+        outline = told["dags"][name]
+        assert outline["tasks"] == tasks, name
+        assert outline["assets"] == assets, name
+        assert schedule in outline["schedule"], (name, outline["schedule"])
 
 
-def test_the_provider_keeps_its_word(airflow: Airflow, hour: dict):
+def test_the_provider_keeps_its_word(airflow: DagRuns, hour: dict):
     """What no run of a DAG comes by: kills, refusals, empty intervals, the sensor, the button."""
     end = datetime.datetime.fromisoformat(f"{HOUR}Z") + datetime.timedelta(hours=1)
     closed = (f"{HOUR}Z", end.isoformat(), hour["lateness_s"])
@@ -129,7 +113,7 @@ def test_the_provider_keeps_its_word(airflow: Airflow, hour: dict):
 
 
 def test_a_dataset_is_exported_and_a_model_learns_from_it(
-    airflow: Airflow, dev: Dev, hour: dict
+    airflow: DagRuns, dev: Dev, hour: dict
 ):
     told = airflow.test("aion_router_training", **hour, horizon_s=1)["router_training"]
     assert told["rows"] > 5000 and told["state"] == "succeeded"
@@ -144,7 +128,7 @@ def test_a_dataset_is_exported_and_a_model_learns_from_it(
 
 
 def test_the_same_hour_from_both_stores_and_by_stock_providers_is_the_same(
-    airflow: Airflow, hour: dict
+    airflow: DagRuns, hour: dict
 ):
     tables = airflow.test("aion_hourly_exports", **hour)
     assert {name: told["state"] for name, told in tables.items()} == dict.fromkeys(
@@ -162,7 +146,7 @@ def test_the_same_hour_from_both_stores_and_by_stock_providers_is_the_same(
     assert other["decisions"]["id"] != tables["decisions"]["id"]
 
 
-def test_the_lake_is_looked_after(airflow: Airflow, dev: Dev):
+def test_the_lake_is_looked_after(airflow: DagRuns, dev: Dev):
     before = stored(dev)
     airflow.test(
         "aion_lake_maintenance", aion=str(binary()), lake=str(dev.data / "lake")

@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 from clickhouse.engine import Engine
+from dag_runs import DagRuns
 from processes import ROOT, Dev, binary, free_port, wait
 
 DATASETS = ("decisions", "router_training")
@@ -146,6 +147,28 @@ class Exports:
         self.read_by_spark(ours["manifest_uri"])
         print(f"{dataset}: {ours['rows']:,} rows, digest {ours['digest']}", flush=True)
         return ours["rows"]
+
+    def compare_by_dag(self) -> None:
+        """The DAG that has Spark make an export, beside the pipeline's own of that interval."""
+        minutes = int((self.end_at - BEGIN).total_seconds()) // 60
+        self.end_at = BEGIN + datetime.timedelta(minutes=minutes)
+        body = self.request("decisions")
+        airflow = DagRuns(
+            self.folder / "airflow",
+            AION_URL=f"http://{self.dev.http}",
+            SPARK_MASTER=self.cluster.url,
+        )
+        told = airflow.test(
+            "aion_from_spark",
+            partition=BEGIN.strftime("%Y-%m-%dT%H:%M:%S"),
+            minutes=minutes,
+            lateness_s=body["lateness_s"],
+            out=str(self.folder / "out-by-dag"),
+        )["decisions"]
+        ours = self.by_pipeline(body)
+        for name in ("id", "rows", "digest"):
+            assert told[name] == ours[name], (told, ours)
+        print(f"by the DAG: {told['rows']:,} rows, digest {told['digest']}", flush=True)
 
     def by_pipeline(self, body: dict) -> dict:
         url = f"http://{self.dev.http}/v1/exports"

@@ -1,10 +1,10 @@
 //! Rows to Parquet files.
 //!
-//! Files and groups of rows are cut by counts of rows alone, and each group is written at once: how rows arrive, in how
-//! large batches, leaves no trace.
+//! Files and groups of rows are cut by counts of rows and by what those rows are when encoded, and each group is written at
+//! once: how rows arrive, in how large batches, leaves no trace.
 //!
 //! **Invariant:** a file is whole before it is put, and named only in the manifest that follows.
-//! **Invariant:** bounded: a group of rows and one encoded file are held, nothing else.
+//! **Invariant:** bounded: a group of rows and one encoded file of [`FILE_BYTES`] and a group more are held, nothing else.
 
 use std::sync::Arc;
 
@@ -34,6 +34,8 @@ use crate::digest::{Digest, Layout as RowLayout};
 const DAY_US: i64 = 86_400_000_000;
 /// The folder of the files: readers that take all of a folder find nothing else in it.
 pub const DATA: &str = "data";
+/// A file ends with the group that makes it so large, however many rows it was to have.
+pub const FILE_BYTES: usize = 256 << 20;
 
 /// What writing comes to.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,7 @@ pub struct Writer {
     store: Store,
     folder: String,
     layout: Layout,
+    file_bytes: usize,
     split: Option<Split>,
     schema: SchemaRef,
     event_time: usize,
@@ -81,11 +84,12 @@ impl std::fmt::Debug for Open {
 }
 
 impl Writer {
-    /// Writes the rows of a request into a folder that nobody has used.
+    /// Writes the rows of a request into a folder that nobody has used, in files of so many bytes and a group at most.
     pub async fn start(
         store: Store,
         folder: &str,
         request: &Request,
+        file_bytes: usize,
     ) -> Result<Writer, WriteError> {
         store.make_folder(&format!("{folder}/{DATA}")).await?;
         let dataset = &request.dataset;
@@ -95,6 +99,7 @@ impl Writer {
             store,
             folder: folder.to_owned(),
             layout: request.layout.clone(),
+            file_bytes,
             split: request.split.clone(),
             event_time,
             digest: Digest::default(),
@@ -159,7 +164,8 @@ impl Writer {
                 return Ok(());
             }
             self.write_group(next)?;
-            if next == room {
+            let bytes = self.open.as_ref().map_or(0, |open| open.encoder.bytes_written());
+            if next == room || bytes >= self.file_bytes {
                 self.end_file().await?;
             }
         }

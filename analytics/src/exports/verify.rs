@@ -1,7 +1,9 @@
 //! The proof of an export: its files against its manifest, and its rows against a store.
 
+use std::collections::BTreeSet;
+
 use aion_schemas::log::Timestamp;
-use aion_sinks::store::Store;
+use aion_sinks::{sink::SinkError, store::Store};
 use arrow::{
     array::{AsArray, types::TimestampMicrosecondType},
     datatypes::SchemaRef,
@@ -13,7 +15,7 @@ use ring::digest::{SHA256, digest};
 
 use super::{
     dataset::Dataset,
-    files::{WriteError, conform, row_layout},
+    files::{DATA, WriteError, conform, row_layout},
     manifest::{FileEntry, Manifest},
     request::{Request, Split, hex},
     time,
@@ -29,14 +31,14 @@ pub struct Difference {
     pub what: String,
 }
 
-/// Reads every file in the manifest's folder, and says what differs.
+/// Reads every file in the manifest's folder, and says what differs, and what else is there.
 pub async fn files(
     store: &Store,
     folder: &str,
     manifest: &Manifest,
     dataset: &Dataset,
     mut told: impl FnMut(&FileEntry),
-) -> Result<Vec<Difference>, aion_sinks::sink::SinkError> {
+) -> Result<Vec<Difference>, SinkError> {
     let mut found = Found {
         layout: row_layout(dataset),
         schema: dataset.schema(),
@@ -56,6 +58,10 @@ pub async fn files(
         }
         told(file);
     }
+    for path in beside(store, folder, manifest).await? {
+        let what = "the manifest doesn't name it; whoever reads all of the folder has its rows as well: remove it";
+        found.differ(&path, what.to_owned());
+    }
     let (rows, digest) = (found.all.rows, found.all.to_string());
     if rows != manifest.rows {
         found.differ("rows", format!("{} by the manifest, {rows} in the files", manifest.rows));
@@ -67,6 +73,27 @@ pub async fn files(
         );
     }
     Ok(found.differences)
+}
+
+/// What lies among the files and isn't one of them. Names with `.` or `_` in front are of no data: readers pass over them.
+async fn beside(
+    store: &Store,
+    folder: &str,
+    manifest: &Manifest,
+) -> Result<Vec<String>, SinkError> {
+    let named: BTreeSet<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+    let inside = store.locate(folder)?;
+    let mut others = Vec::new();
+    for object in store.list(&format!("{folder}{DATA}")).await? {
+        let parts: Vec<_> = object.location.prefix_match(&inside).into_iter().flatten().collect();
+        let path = parts.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/");
+        let is_data = !path.split('/').any(|part| part.starts_with(['.', '_']));
+        if is_data && !named.contains(path.as_str()) {
+            others.push(path);
+        }
+    }
+    others.sort();
+    Ok(others)
 }
 
 /// The digest of rows as a store gives them.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use aion_analytics::exports::{
     closing::Vector,
     dataset::{Dialect, Within},
-    files::Writer,
+    files::{FILE_BYTES, Writer},
     manifest::{About, FileEntry, Manifest},
     request::{Asked, Request},
     verify,
@@ -52,7 +52,11 @@ impl Place {
         let vectors = self.vectors();
         let within = Within { dialect: Dialect::DataFusion, prefix: "", vectors: &vectors };
         let rows = ask(&lake.engine(), &request.dataset.rows(request, &within)).await.unwrap();
-        let mut writer = Writer::start(self.store(), folder, request).await.unwrap();
+        let writer = Writer::start(self.store(), folder, request, FILE_BYTES).await.unwrap();
+        Place::write(writer, rows, chunk).await
+    }
+
+    async fn write(mut writer: Writer, rows: Vec<RecordBatch>, chunk: usize) -> Made {
         for batch in &rows {
             for first in (0..batch.num_rows()).step_by(chunk) {
                 let part = batch.slice(first, chunk.min(batch.num_rows() - first));
@@ -312,6 +316,30 @@ async fn each_day_can_have_a_folder() {
 }
 
 #[tokio::test]
+async fn a_file_ends_where_it_is_large_whatever_rows_it_was_to_have() {
+    let lake = TestLake::new();
+    let rows: Vec<_> =
+        (0..5000).map(|n| decision(&format!("task-{n}"), "local", "10:00:00")).collect();
+    lake.append("decisions", 0, &rows).await;
+    let place = Place::below(5000);
+    let layout = json!({ "rows_per_group": 1000, "rows_per_file": 20_000_000 });
+    let asked = request(&lake, json!({ "dataset": "decisions", "layout": layout }));
+    let vectors = place.vectors();
+    let within = Within { dialect: Dialect::DataFusion, prefix: "", vectors: &vectors };
+    let rows = ask(&lake.engine(), &asked.dataset.rows(&asked, &within)).await.unwrap();
+    let mut made = Vec::new();
+    for (folder, file_bytes, chunk) in [("a", 2, 700), ("b", 2, 5000), ("c", FILE_BYTES, 700)] {
+        let writer = Writer::start(place.store(), folder, &asked, file_bytes).await.unwrap();
+        made.push(Place::write(writer, rows.clone(), chunk).await);
+    }
+    let counts = |made: &Made| made.files.iter().map(|file| file.rows).collect::<Vec<_>>();
+    assert_eq!(counts(&made[0]), [1000; 5]);
+    assert_eq!(made[0], made[1], "however rows arrive");
+    assert_eq!(counts(&made[2]), [5000]);
+    assert_eq!(made[0].digest, made[2].digest);
+}
+
+#[tokio::test]
 async fn a_proof_finds_what_was_changed() {
     let lake = TestLake::new();
     let rows: Vec<_> = (0..50).map(|n| decision(&format!("t{n}"), "local", "10:00:00")).collect();
@@ -356,6 +384,11 @@ async fn a_proof_finds_what_was_changed() {
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
+    let other = file.with_file_name("part-00001.parquet");
+    std::fs::copy(&file, &other).unwrap();
+    assert!(wrong(&manifest).await.contains("the manifest doesn't name it"));
+    std::fs::rename(&other, file.with_file_name("_part")).unwrap();
+    assert_eq!(wrong(&manifest).await, "", "readers pass over that");
     std::fs::write(&file, &bytes).unwrap();
     assert!(wrong(&manifest).await.contains("sha256"));
     std::fs::remove_file(&file).unwrap();

@@ -12,7 +12,7 @@ use std::{
 
 use aion_analytics::exports::{
     closing::too_early,
-    files::Writer,
+    files::{FILE_BYTES, Writer},
     manifest::{MANIFEST, Manifest, SUCCESS},
     time::rfc3339,
 };
@@ -319,7 +319,7 @@ async fn make(exports: &Exports, job: &Job, progress: &Mutex<Progress>) -> anyho
     let named = (job.id.as_str(), job.order.canonical.clone());
     let about =
         survey::about(exports, named, (&source, &request), vectors.clone(), late_rows).await?;
-    let mut writer = Writer::start(exports.store.clone(), &folder, &request).await?;
+    let mut writer = Writer::start(exports.store.clone(), &folder, &request, FILE_BYTES).await?;
     let mut rows = source.rows(&request, &vectors).await?;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
