@@ -140,10 +140,11 @@ const PARTITION_GAUGES: [PartitionGauge; 8] = [
     }),
     (
         "aion_partition_lag_seconds",
-        "Age of the newest stored row while records wait behind it, 0 when none do.",
+        "Age of the newest row that every sink has, while records wait behind it, 0 when none do; as long as a sink has \
+         stored nothing since the partition was assigned, the time since then.",
         |partition| match partition.lag? {
             0 => Some(0.0),
-            _ => Some((unix_now() - seconds(partition.newest?)).max(0.0)),
+            _ => Some(behind_s(partition)),
         },
     ),
     (
@@ -238,6 +239,14 @@ fn process_families(budget: &Budget) -> prometheus::Result<Vec<MetricFamily>> {
     let limit = Gauge::new("aion_memory_budget_bytes", "The bound on those bytes.")?;
     limit.set(budget.limit() as f64);
     Ok([build.collect(), held.collect(), limit.collect()].concat())
+}
+
+/// How long records have waited for a sink, as far as it can be told.
+fn behind_s(partition: &PartitionStatus) -> f64 {
+    match partition.newest {
+        Some(newest) => (unix_now() - seconds(newest)).max(0.0),
+        None => partition.assigned_at.elapsed().as_secs_f64(),
+    }
 }
 
 /// Offsets that an audit counts: outcome, value.

@@ -68,6 +68,7 @@ impl Platform {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Platform> {
         let budget = Budget::new(rows_bytes(&config));
+        let parts = [(); 2].map(|()| budget.part(part_bytes(&config)));
         let queues_bytes = config.memory_bytes / 16 * QUEUES_SIXTEENTHS;
         let partitions = preflight::look(&config.kafka, &config.jobs).await?;
         let limits = queue_limits(&config.jobs, &partitions, queues_bytes);
@@ -100,7 +101,8 @@ impl Platform {
                 limits,
             };
             let shutdown = shutdown.clone();
-            let handle = job::run(spec, &config.kafka, sinks, budget.clone(), shutdown)?;
+            let part = parts[usize::from(job.is_in_clickhouse())].clone();
+            let handle = job::run(spec, &config.kafka, sinks, part, shutdown)?;
             statuses.push(handle.status);
             jobs.push(handle.done);
         }
@@ -340,10 +342,10 @@ async fn sinks(
                 let Some((house, settings)) = &places.clickhouse else { continue };
                 let found = places.partitions.get(&job.topic.name).copied();
                 let spec = house_spec(&job.topic, found);
-                let settings = house_settings(settings, rows_bytes(config));
+                let settings = house_settings(settings, part_bytes(config));
                 sinks.push(Box::new(house.sink(spec, settings)));
             }
-            SinkKind::Prometheus => sinks.extend(places.series_of(topic, rows_bytes(config))?),
+            SinkKind::Prometheus => sinks.extend(places.series_of(topic, part_bytes(config))?),
         }
     }
     Ok(sinks)
@@ -360,7 +362,7 @@ pub(crate) fn house_spec(topic: &Topic, partitions: Option<usize>) -> clickhouse
     }
 }
 
-/// A table may hold half of all rows: a server that is slow for one is slow for the others.
+/// A table may hold half of these jobs' rows: a server that is slow for one is slow for the others.
 pub(crate) fn house_settings(config: &ClickHouseConfig, rows_bytes: usize) -> clickhouse::Settings {
     let flush_bytes = config.flush_bytes.min(rows_bytes / 8);
     clickhouse::Settings {
@@ -395,13 +397,21 @@ pub fn table_spec(topic: &Topic) -> TableSpec {
     TableSpec { name: topic.table.to_string(), schema: schema.arrow(), event_time }
 }
 
-pub(crate) fn rows_bytes(config: &Config) -> usize {
+fn rows_bytes(config: &Config) -> usize {
     config.memory_bytes / 16 * ROWS_SIXTEENTHS
+}
+
+/// Of the memory for rows, the part of those jobs that write to ClickHouse, and that of the others: while ClickHouse is
+/// away its rows wait in memory, and must not leave the lake's jobs without any.
+pub(crate) fn part_bytes(config: &Config) -> usize {
+    let in_clickhouse = config.jobs.iter().filter(|job| job.is_in_clickhouse()).count();
+    let kinds = if (1..config.jobs.len()).contains(&in_clickhouse) { 2 } else { 1 };
+    rows_bytes(config) / kinds
 }
 
 /// A table holds twice what makes a flush: one flush under way, the next filling up.
 fn lake_settings(config: &Config) -> Settings {
-    let flush_bytes = config.lake.flush_bytes.min(rows_bytes(config) / 2);
+    let flush_bytes = config.lake.flush_bytes.min(part_bytes(config) / 2);
     Settings {
         flush_bytes,
         flush_age: config.lake.flush_age,

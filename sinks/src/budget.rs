@@ -15,12 +15,24 @@ pub struct Budget {
 struct Shared {
     limit: usize,
     held: AtomicUsize,
+    /// What this is a part of.
+    whole: Option<Budget>,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Budget {
-        Budget { shared: Arc::new(Shared { limit, held: AtomicUsize::new(0) }) }
+        Budget::made(limit, None)
+    }
+
+    /// A part of it with a limit of its own: what is held there is held here too, and only its own limit makes it spent.
+    #[must_use]
+    pub fn part(&self, limit: usize) -> Budget {
+        Budget::made(limit, Some(self.clone()))
+    }
+
+    fn made(limit: usize, whole: Option<Budget>) -> Budget {
+        Budget { shared: Arc::new(Shared { limit, held: AtomicUsize::new(0), whole }) }
     }
 
     /// Whether the limit is reached: a reader pauses, and asks again when something was given back.
@@ -41,8 +53,24 @@ impl Budget {
     /// Takes `bytes`, even beyond the limit: rows that exist already must go somewhere. Readers look
     /// at [`Budget::is_spent`] before they make more, so the overshoot is one batch a reader.
     pub fn take(&self, bytes: usize) -> Reservation {
-        self.shared.held.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.hold(bytes);
         Reservation { held: Some(Arc::new(Held { shared: Arc::clone(&self.shared), bytes })) }
+    }
+}
+
+impl Shared {
+    fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.shared.hold(bytes);
+        }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.shared.give_back(bytes);
+        }
     }
 }
 
@@ -80,7 +108,7 @@ impl Reservation {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.shared.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.shared.give_back(self.bytes);
     }
 }
 
@@ -101,5 +129,17 @@ mod tests {
         assert_eq!((budget.held(), more.bytes()), (5, 5));
         drop(more);
         assert_eq!((budget.held(), Reservation::none().more(5).bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_part_is_spent_by_itself_and_counts_in_the_whole() {
+        let whole = Budget::new(20);
+        let (one, other) = (whole.part(10), whole.part(10));
+        let held = one.take(15);
+        let more = held.more(2);
+        assert!(one.is_spent() && !other.is_spent() && !whole.is_spent());
+        assert_eq!((one.held(), other.held(), whole.held()), (17, 0, 17));
+        drop((held, more));
+        assert_eq!((one.held(), whole.held()), (0, 0));
     }
 }

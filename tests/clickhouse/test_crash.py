@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import subprocess
 import time
 import urllib.error
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from clickhouse.engine import Engine
 from clickhouse.writers import Writers
-from processes import Dev
+from processes import Dev, binary
 
 
 @pytest.fixture
@@ -179,10 +180,14 @@ def test_a_table_that_cant_give_the_guarantee_stops_its_job(
 def test_a_server_that_is_down_delays_only_its_own_job(
     tmp_path: Path, writers: Writers, dev: Dev, engine: Engine
 ):
+    """Also when it has been down for so long that its jobs hold all the memory that they may."""
     engine.kill()
+    command = [binary(), "generate", "--topic", "tasks", "--topic", "decisions"]
+    subprocess.run([*command, "--count", "60000", "--to", dev.kafka], check=True)
     config = writers.config(0)
     both = config.read_text() + (
         '[[job]]\ntopic = "aion.tasks.lifecycle"\nsinks = ["lake"]\n'
+        "[memory]\nbudget_mib = 16\n"
     )
     config.write_text(both.replace('/unused"', '/lake"\nflush_age_s = 1'))
     writers.launch(0)
@@ -190,10 +195,12 @@ def test_a_server_that_is_down_delays_only_its_own_job(
 
     def stored() -> bool:
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            return run.metric("aion_rows_stored_total", job="tasks-lake") > 0
+            return run.metric("aion_rows_stored_total", job="tasks-lake") > 40_000
         return False
 
     run.wait(stored, "the lake's job goes on", 60)
+    held = run.metric("aion_memory_held_bytes")
+    assert held > 1 << 20, "rows for ClickHouse wait"
     assert run.get("/readyz")[0] == 503, "the other one doesn't"
     engine.start()
     run.wait(lambda: writers.count("tasks") > 0, "and then it does", 60)

@@ -79,7 +79,9 @@ def asked(dev: Dev, dataset: str, **more: object) -> dict:
     return body | more
 
 
-def call(dev: Dev, method: str, path: str, body: object = None) -> tuple[int, dict]:
+def call(
+    dev: Dev | Process, method: str, path: str, body: object = None
+) -> tuple[int, dict]:
     request = urllib.request.Request(
         f"http://{dev.http}/v1/exports{path}",
         method=method,
@@ -289,9 +291,14 @@ def test_one_that_waits_can_be_cancelled_and_asked_for_again(dev: Dev):
 
 def log(dev: Dev, path: str, how: str = "") -> list[str]:
     """The words by which an export's log tells what happened."""
+    return [line[1] for line in lines(dev, path, how)]
+
+
+def lines(dev: Dev | Process, path: str, how: str = "") -> list[list[str]]:
+    """Time, word, and whatever else there is, of an export's log."""
     address = f"http://{dev.http}/v1/exports{path}/logs{how}"
     with urllib.request.urlopen(address, timeout=40) as answer:
-        return [line.split(" ")[1] for line in answer.read().decode().splitlines()]
+        return [line.split(" ") for line in answer.read().decode().splitlines()]
 
 
 def test_the_list_can_be_narrowed(dev: Dev):
@@ -442,6 +449,43 @@ def test_a_platform_that_is_killed_goes_on_with_what_it_was_asked_for(dev: Dev):
     assert code in (200, 202) and again["id"] == status["id"]
     status, folder = made(dev, "router_training", split=body["split"])
     assert proven(dev, folder).returncode == 0
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_a_process_makes_so_many_at_a_time(dev: Dev, at_a_time: int, tmp_path: Path):
+    """By the times in their logs. That three are made at once shows that one at a time isn't chance."""
+    process = Process(tmp_path / "log")
+    config = tmp_path / "aion.toml"
+    config.write_text(
+        f'[kafka]\nbrokers = "{dev.kafka}"\n[http]\nlisten = "{process.http}"\n'
+        f'[lake]\nurl = "{dev.data / "lake"}"\n'
+        '[[job]]\ntopic = "aion.audit.activity"\nsinks = ["lake"]\n'
+        f'[exports]\nurl = "{tmp_path / "exports"}"\nat_a_time = {at_a_time}\n'
+    )
+    process.launch("run", "--config", config)
+    try:
+        process.wait_ready()
+        bodies = [
+            asked(dev, "router_training", split={"seed": next(SEEDS)}) for _ in range(6)
+        ]
+        with ThreadPoolExecutor(6) as several:
+            told = list(
+                several.map(lambda body: call(process, "POST", "", body), bodies)
+            )
+        changes = []
+        for code, status in told:
+            assert code == 202, status
+            path = f"/{status['id']}"
+            assert call(process, "GET", f"{path}?wait=60")[1]["state"] == "succeeded"
+            changes += [(line[0], line[1]) for line in lines(process, path)]
+        running, most = 0, 0
+        for _, state in sorted(changes):
+            running += {"running": 1, "succeeded": -1}.get(state, 0)
+            most = max(most, running)
+        assert running == 0
+        assert most == 1 if at_a_time == 1 else 1 < most <= at_a_time, sorted(changes)
+    finally:
+        process.end()
 
 
 def test_of_several_processes_one_makes_it(dev: Dev):

@@ -26,7 +26,7 @@ use crate::{
     access::policy::Policy,
     config::{ClickHouseConfig, Config, JobConfig, SinkKind},
     exit::{Exit, Failure},
-    platform::{house_settings, house_spec, rows_bytes, sink_failure},
+    platform::{house_settings, house_spec, part_bytes, sink_failure},
     webhooks,
 };
 
@@ -202,7 +202,7 @@ async fn in_house(
     settings: &ClickHouseConfig,
     house: &ClickHouse,
 ) -> Known {
-    let settings = house_settings(settings, rows_bytes(config));
+    let settings = house_settings(settings, part_bytes(config));
     match house.fit(house_spec(&job.topic, None), settings).await {
         Ok(fit) => Known::Holds(describe(&fit)),
         Err(cause) => known(&cause),

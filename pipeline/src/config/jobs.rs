@@ -41,6 +41,11 @@ impl JobConfig {
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
         [&self.topic].into_iter().chain(&self.retries)
     }
+
+    /// Whether it writes to ClickHouse.
+    pub fn is_in_clickhouse(&self) -> bool {
+        self.sinks.contains(&SinkKind::ClickHouse)
+    }
 }
 
 impl SinkKind {
@@ -94,10 +99,21 @@ pub(super) fn check(
     }
     let mut jobs = Vec::with_capacity(files.len());
     let mut writers: BTreeMap<(Arc<str>, SinkKind), String> = BTreeMap::new();
+    let mut series: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
     for file in files {
         let job = check_one(file, catalog)?;
         if jobs.iter().any(|other: &JobConfig| other.name == job.name) {
             return Err(format!("two jobs are named {:?}", job.name));
+        }
+        // Series say of which partition they are, and not of which topic.
+        if job.sinks.contains(&SinkKind::Prometheus) {
+            let (schema, topic) = (job.topic.schema.name.clone(), Arc::clone(&job.topic.name));
+            if let Some(other) = series.insert(schema, topic).filter(|one| *one != job.topic.name) {
+                let topic = &job.topic.name;
+                return Err(format!(
+                    "prometheus: topics {other} and {topic} would make the same series: leave it out of the sinks of one"
+                ));
+            }
         }
         for sink in &job.sinks {
             if !places.contains(sink) {

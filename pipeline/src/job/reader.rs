@@ -67,6 +67,7 @@ pub(super) struct Reader {
     pub(super) committed: Option<Offset>,
     /// When that was.
     pub(super) committed_at: Option<Instant>,
+    assigned_at: Instant,
 }
 
 /// Where a partition is on its way from assigned to read.
@@ -171,6 +172,7 @@ impl Reader {
             end: None,
             committed: None,
             committed_at: None,
+            assigned_at: Instant::now(),
         }
     }
 
@@ -344,7 +346,8 @@ impl Reader {
             position: self.position(),
             high: self.high,
             lag: self.high.zip(least).map(|(high, least)| (high - least).max(0)),
-            newest: self.sinks.iter().filter_map(|sink| sink.newest).min(),
+            newest: self.sinks.iter().map(|sink| sink.newest).min().flatten(),
+            assigned_at: self.assigned_at,
             committed_at: self.committed_at,
             wanted_schema: self.wanted_schema,
             marks,

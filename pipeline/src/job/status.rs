@@ -58,6 +58,7 @@ impl JobStatus {
             marks: Vec::new(),
             lag: Some(1),
             newest: Some(Timestamp(1)),
+            assigned_at: Instant::now(),
             committed_at: Some(Instant::now()),
             wanted_schema: None,
         };
@@ -101,6 +102,8 @@ pub struct PartitionStatus {
     /// The append time of the newest row that is durable in every sink, of those stored since the
     /// partition was assigned.
     pub newest: Option<Timestamp>,
+    /// When this process was given it.
+    pub assigned_at: Instant,
     /// When the marks were last told to the group.
     pub committed_at: Option<Instant>,
     /// The id of the schema that its next record waits for.

@@ -5,7 +5,7 @@
 //! **Invariant:** a number is put only if it is free, and is the one after that which the series build on. So of two
 //! that go on from the same checkpoint one is refused. By any other name, as the mark, both would be let in, and a
 //! series could fall.
-//! **Invariant:** checkpoints are removed only when they are [`KEPT`] older than the newest, by the store's own times,
+//! **Invariant:** checkpoints are removed only when they are [`KEPT`] older than the one of the greatest number, by the store's own times,
 //! and a writer that has not looked for half as long looks before it puts: a number that was free because its
 //! object was removed is never taken for a new one.
 
@@ -166,17 +166,16 @@ impl Checkpoints {
         self.store.put_entry(&path(partition, number), bytes).await
     }
 
-    /// Removes checkpoints that nobody needs any more.
+    /// Removes checkpoints that nobody needs any more: whatever the clock does, never the newest.
     pub(super) async fn clean(&self, partition: &Partition) -> Result<(), SinkError> {
         let listed = self.store.list(&format!("{}/", partition.key())).await?;
-        let is_one = |one: &&object_store::ObjectMeta| {
-            one.location.filename().is_some_and(|name| number(name).is_some())
-        };
-        let Some(newest) = listed.iter().filter(is_one).map(|one| one.last_modified).max() else {
-            return Ok(());
-        };
-        for one in listed.iter().filter(is_one) {
-            let age = (newest - one.last_modified).to_std().unwrap_or_default();
+        let numbered =
+            listed.iter().filter_map(|one| Some((number(one.location.filename()?)?, one)));
+        let mut all: Vec<_> = numbered.collect();
+        all.sort_by_key(|(number, _)| *number);
+        let Some((_, newest)) = all.pop() else { return Ok(()) };
+        for (_, one) in all {
+            let age = (newest.last_modified - one.last_modified).to_std().unwrap_or_default();
             if age > KEPT {
                 self.store.remove(&one.location).await?;
             }
@@ -191,4 +190,55 @@ fn path(partition: &Partition, number: u64) -> String {
 
 fn number(name: &str) -> Option<u64> {
     name.strip_suffix(".json.gz")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::{fs::File, time::SystemTime};
+
+    use url::Url;
+
+    use super::*;
+    use crate::store::StoreOptions;
+
+    #[tokio::test]
+    async fn old_ones_go_and_the_greatest_number_stays_whatever_the_clock_did() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Url::from_directory_path(folder.path()).unwrap();
+        let checkpoints = Checkpoints::new(Store::open(&url, &StoreOptions::default()).unwrap());
+        let stream = aion_schemas::log::Stream { topic: "t".into(), topic_id: Uuid::from_u128(1) };
+        let partition = Partition { stream: stream.into(), number: 0 };
+        checkpoints.prepare(&partition).await.unwrap();
+        let minutes = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_mins(1_000_000 + n);
+        let put = async |number, at| {
+            checkpoints.put(&partition, number, Bytes::from("x")).await.unwrap();
+            let file =
+                File::options().write(true).open(folder.path().join(path(&partition, number)));
+            file.unwrap().set_modified(minutes(at)).unwrap();
+        };
+        let left = async || {
+            let listed = checkpoints.store.list(&format!("{}/", partition.key())).await.unwrap();
+            let mut left: Vec<_> = listed
+                .iter()
+                .map(|one| number(one.location.filename().unwrap()).unwrap())
+                .collect();
+            left.sort_unstable();
+            left
+        };
+        for (number, at) in [(1, 0), (2, 10), (3, 20)] {
+            put(number, at).await;
+        }
+        checkpoints.clean(&partition).await.unwrap();
+        assert_eq!(left().await, [2, 3]);
+        // The clock was set back by an hour.
+        put(4, 0).await;
+        checkpoints.clean(&partition).await.unwrap();
+        assert_eq!(left().await, [2, 3, 4]);
+        assert_eq!(checkpoints.newest(&partition).await.unwrap(), 4);
+        put(5, 30).await;
+        checkpoints.clean(&partition).await.unwrap();
+        assert_eq!(left().await, [3, 5]);
+    }
 }

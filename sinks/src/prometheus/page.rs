@@ -15,6 +15,8 @@ use super::{
 };
 
 type All = BTreeMap<(Arc<str>, i32), Shown>;
+/// By name, and whether they are levels.
+type Families<'a> = BTreeMap<(&'a str, bool), Vec<(String, &'a Family)>>;
 
 /// Writes the page.
 pub(super) fn write(shown: &All, now: Timestamp, stale_after: Duration) -> String {
@@ -23,7 +25,7 @@ pub(super) fn write(shown: &All, now: Timestamp, stale_after: Duration) -> Strin
         text: String::with_capacity(4_096 + series * 128),
         oldest: now.0.saturating_sub(stale_after.as_micros() as i64),
     };
-    let mut families: BTreeMap<(&str, bool), Vec<(String, &Family)>> = BTreeMap::new();
+    let mut families = Families::new();
     for ((topic, partition), one) in shown {
         let Some(partition) = label(topic, *partition, one) else { continue };
         for family in &one.state.families {
@@ -33,11 +35,21 @@ pub(super) fn write(shown: &All, now: Timestamp, stale_after: Duration) -> Strin
     }
     for ((name, is_gauge), parts) in &families {
         // One name can't have two types; of a gauge and a histogram the gauge gives way.
-        let gives_way = *is_gauge && families.contains_key(&(*name, false));
-        page.family(name, if gives_way { "_value" } else { "" }, parts);
+        let mut end = String::new();
+        while *is_gauge && is_taken(&families, name, &end) {
+            end.push_str("_value");
+        }
+        page.family(name, &end, parts);
     }
     page.own(shown);
     page.text
+}
+
+/// Whether a level can't have this name, since another metric has it.
+fn is_taken(families: &Families<'_>, name: &str, end: &str) -> bool {
+    let name = format!("{name}{end}");
+    families.contains_key(&(&*name, false))
+        || (!end.is_empty() && families.contains_key(&(&*name, true)))
 }
 
 /// What stands for a partition. Retries make the same series as the topic that they are of, so theirs are told apart;
@@ -85,12 +97,12 @@ const VALUES: (&str, &str, &str) = (
 const FOLDED: (&str, &str, &str) = (
     "aion_metrics_folded_values_total",
     "counter",
-    "Values of series beyond the cap of their metric, folded into one series.",
+    "Values of series beyond the cap of their metric: folded into one series, or, of levels, left out.",
 );
 const COLLISIONS: (&str, &str, &str) = (
     "aion_metrics_name_collisions",
     "gauge",
-    "Names that producers write and that become the name of another metric.",
+    "Names that producers write and that become the name of another metric, and units whose buckets aren't the metric's.",
 );
 
 /// The word in `# TYPE`.

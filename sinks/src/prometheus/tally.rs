@@ -50,7 +50,8 @@ enum Spot {
 pub(super) struct Tally {
     pub(super) state: State,
     limits: Limits,
-    families: HashMap<Arc<str>, usize>,
+    /// Levels, and what isn't one: a name may be of both.
+    families: [HashMap<Arc<str>, usize>; 2],
     series: Vec<HashMap<Arc<str>, usize>>,
     /// By what events say of themselves.
     spots: HashMap<Box<str>, Spot>,
@@ -78,7 +79,7 @@ impl Tally {
         let mut tally = Tally {
             state,
             limits,
-            families: HashMap::new(),
+            families: Default::default(),
             series: Vec::new(),
             spots: HashMap::new(),
             count: 0,
@@ -115,8 +116,10 @@ impl Tally {
 
     /// Builds anew what finds series in the state.
     fn index(&mut self) {
-        let families = self.state.families.iter().enumerate();
-        self.families = families.map(|(at, family)| (Arc::clone(&family.name), at)).collect();
+        self.families = Default::default();
+        for (at, family) in self.state.families.iter().enumerate() {
+            self.families[of_kind(family.kind)].insert(Arc::clone(&family.name), at);
+        }
         let of = |family: &Family| {
             let series = family.series.iter().enumerate();
             series.map(|(at, one)| (Arc::clone(&one.labels), at)).collect()
@@ -216,15 +219,14 @@ impl Tally {
     }
 
     fn family(&mut self, what: &What<'_>) -> Option<usize> {
-        let name = what.family();
-        if let Some(at) = self.families.get(&*name) {
+        let (name, of_kind) = (what.family(), of_kind(what.kind()));
+        if let Some(at) = self.families[of_kind].get(&*name) {
             let family = &mut self.state.families[*at];
-            if let What::Reported { metric, .. } = what {
-                let is_known = family.written.iter().any(|one| **one == **metric);
-                if !is_known && family.written.len() < MAX_WRITTEN {
-                    tracing::warn!("metrics {:?} and {metric:?} are both {name}", family.written);
-                    family.written.push((*metric).into());
-                }
+            if let Some(written) = what.collides_with(family, &self.limits)
+                && family.written.len() < MAX_WRITTEN
+            {
+                tracing::warn!("metrics {:?} and {written:?} are both {name}", family.written);
+                family.written.push(written);
             }
             return Some(*at);
         }
@@ -234,9 +236,14 @@ impl Tally {
         let (name, at): (Arc<str>, usize) = (name.into(), self.state.families.len());
         self.state.families.push(what.new_family(&name, &self.limits));
         self.series.push(HashMap::new());
-        self.families.insert(name, at);
+        self.families[of_kind].insert(name, at);
         Some(at)
     }
+}
+
+/// Where families of this kind are found.
+fn of_kind(kind: Kind) -> usize {
+    usize::from(kind == Kind::Gauge)
 }
 
 /// How many of the names that become one are kept.
@@ -266,6 +273,26 @@ impl What<'_> {
                 }
             }
         }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            What::Reported { kind, .. } => *kind,
+            What::Listed { metric, .. } => metric.kind,
+        }
+    }
+
+    /// What it says of itself that isn't what the family was met with: another name, or a unit of other buckets.
+    fn collides_with(&self, family: &Family, limits: &Limits) -> Option<Box<str>> {
+        let What::Reported { metric, kind, unit, .. } = self else { return None };
+        let other_buckets = *kind == Kind::Histogram
+            && buckets::bounds(metric, *unit, &limits.buckets) != family.bounds;
+        let written: Box<str> = match unit {
+            Some(unit) if other_buckets => format!("{metric}, in {unit}").into(),
+            None if other_buckets => format!("{metric}, without a unit").into(),
+            _ => (*metric).into(),
+        };
+        (!family.written.contains(&written)).then_some(written)
     }
 
     fn family(&self) -> Cow<'static, str> {

@@ -141,6 +141,39 @@ async fn names_that_become_one_are_told() {
     assert_eq!(page.get(told), Some(2.0));
 }
 
+/// A producer that leaves the kind out reports levels: they are no observations of a histogram of that name.
+#[tokio::test]
+async fn a_level_and_a_histogram_of_one_name_are_two_metrics() {
+    let level = Event { kind: None, ..Event::new("wait", "gauge", 7.0) };
+    let observed = Event::new("wait", "histogram", 0.3);
+    let named = Event { metric: "wait_value".into(), ..Event::new("wait", "gauge", 9.0) };
+    for events in [[level.clone(), observed.clone(), named.clone()], [observed, named, level]] {
+        let page = page_of(settings(), &events, 10).await;
+        let own = |name: &str| {
+            page.get(&format!(r#"aion_runtime_{name}{{component="gateway",partition="0"}}"#))
+        };
+        assert_eq!((own("wait_count"), own("wait_sum")), (Some(1.0), Some(0.3)));
+        assert_eq!((own("wait_value"), own("wait_value_value")), (Some(9.0), Some(7.0)));
+    }
+}
+
+#[tokio::test]
+async fn a_unit_with_other_buckets_is_told() {
+    let observed = |unit| Event { unit, ..Event::new("wait", "histogram", 0.3) };
+    let told = |page: &Page| {
+        page.get(
+            r#"aion_metrics_name_collisions{metric="aion_runtime_wait",topic="aion.metrics.runtime",partition="0"}"#,
+        )
+    };
+    let labelled = |event: Event| event.labels(r#"{"a":1}"#);
+    let page =
+        page_of(settings(), &[observed(Some("seconds")), labelled(observed(Some("s")))], 10).await;
+    assert_eq!(told(&page), None);
+    let page =
+        page_of(settings(), &[observed(Some("seconds")), labelled(observed(None))], 10).await;
+    assert_eq!(told(&page), Some(1.0));
+}
+
 #[tokio::test]
 async fn what_is_known_beforehand_is_there_at_0() {
     let preset = Preset {
