@@ -37,6 +37,8 @@ STORY = Story.of(4000, seed=11)
 START, END = DAY + HOUR * 10, DAY + HOUR * 11
 HORIZON_S = 600
 TIERS = {"public", "internal"}
+# `aion dev` asks for none.
+KEY = "a-key-of-32-characters-for-tests"
 # Each makes a request of its own of what is the same otherwise.
 SEEDS = itertools.count(1)
 
@@ -85,6 +87,7 @@ def call(
     request = urllib.request.Request(
         f"http://{dev.http}/v1/exports{path}",
         method=method,
+        headers={"Authorization": f"Bearer {KEY}"},
         data=None if body is None else json.dumps(body).encode(),
     )
     try:
@@ -297,7 +300,10 @@ def log(dev: Dev, path: str, how: str = "") -> list[str]:
 def lines(dev: Dev | Process, path: str, how: str = "") -> list[list[str]]:
     """Time, word, and whatever else there is, of an export's log."""
     address = f"http://{dev.http}/v1/exports{path}/logs{how}"
-    with urllib.request.urlopen(address, timeout=40) as answer:
+    request = urllib.request.Request(
+        address, headers={"Authorization": f"Bearer {KEY}"}
+    )
+    with urllib.request.urlopen(request, timeout=40) as answer:
         return [line.split(" ") for line in answer.read().decode().splitlines()]
 
 
@@ -455,9 +461,11 @@ def test_a_platform_that_is_killed_goes_on_with_what_it_was_asked_for(dev: Dev):
 def test_a_process_makes_so_many_at_a_time(dev: Dev, at_a_time: int, tmp_path: Path):
     """By the times in their logs. That three are made at once shows that one at a time isn't chance."""
     process = Process(tmp_path / "log")
-    config = tmp_path / "aion.toml"
+    config, key = tmp_path / "aion.toml", tmp_path / "key"
+    key.write_text(KEY)
     config.write_text(
         f'[kafka]\nbrokers = "{dev.kafka}"\n[http]\nlisten = "{process.http}"\n'
+        f'keys = ["file:{key}"]\n'
         f'[lake]\nurl = "{dev.data / "lake"}"\n'
         '[[job]]\ntopic = "aion.audit.activity"\nsinks = ["lake"]\n'
         f'[exports]\nurl = "{tmp_path / "exports"}"\nat_a_time = {at_a_time}\n'
