@@ -1,75 +1,44 @@
-"""The prompt of `aion sql` on a terminal: what is longer than the screen goes through a pager, and nothing else does."""
+"""The prompt of `aion sql` on a terminal: its pager, which only what is longer than the screen goes through, its history
+between sessions, and what Tab completes."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import re
-import select
-import struct
 import subprocess
-import termios
-import time
 from pathlib import Path
 
 import pytest
-from processes import binary
+from processes import Dev, binary
+from terminals import Terminal
 
-COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
+class Prompt(Terminal):
+    """A person in front of it."""
 
-class Terminal:
-    """A person in front of a prompt, on a screen of 80 by 24."""
-
-    def __init__(self, dev, folder: Path, **environment: str) -> None:
-        above, below = pty.openpty()
-        fcntl.ioctl(below, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        known = {k: v for k, v in os.environ.items() if k not in ("PAGER", "LESS")}
-        known |= {"TERM": "xterm", "XDG_STATE_HOME": str(folder), **environment}
-        self.process = subprocess.Popen(
-            # `less` reads its keys from the terminal that controls it.
-            ["setsid", "--ctty", binary(), "sql", "--url", f"http://{dev.http}"],
-            stdin=below,
-            stdout=below,
-            stderr=below,
-            env=known,
-        )
-        os.close(below)
-        self.above, self.seen = above, ""
+    def __init__(self, dev: Dev, folder: Path, **environment: str) -> None:
+        known = {"PAGER": None, "LESS": None, "XDG_STATE_HOME": str(folder)}
+        url = f"http://{dev.http}"
+        super().__init__(binary(), "sql", "--url", url, **(known | environment))
         self.until("aion> ")
-
-    def until(self, wanted: str, seconds: float = 30) -> str:
-        """What is shown next, as far as this."""
-        end = time.monotonic() + seconds
-        while wanted not in self.seen:
-            assert time.monotonic() < end, f"no {wanted!r} in {self.seen!r}"
-            if select.select([self.above], [], [], 0.5)[0]:
-                piece = os.read(self.above, 65536).decode(errors="replace")
-                self.seen += COLOURS.sub("", piece)
-        shown, self.seen = self.seen.split(wanted, 1)
-        return shown + wanted
-
-    def say(self, text: str) -> None:
-        os.write(self.above, text.encode())
 
     def ask(self, text: str, wanted: str = "aion> ") -> str:
         # The line that was typed is shown too.
         self.say(text + "\r")
         return self.until(wanted)
 
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.above)
+    def leave(self) -> None:
+        """The history is written then."""
+        self.say("\\q\r")
+        self.rest()
+        assert self.process.returncode == 0
 
 
 @pytest.fixture
-def terminal(live, tmp_path: Path):
-    opened = []
+def terminal(live: Dev, tmp_path: Path):
+    opened: list[Prompt] = []
 
-    def open_(**environment: str) -> Terminal:
-        opened.append(Terminal(live, tmp_path, **environment))
+    def open_(**environment: str) -> Prompt:
+        opened.append(Prompt(live, tmp_path, **environment))
         return opened[-1]
 
     yield open_
@@ -119,3 +88,59 @@ def test_without_a_terminal_there_is_no_pager(live, tmp_path):
         check=True,
     )
     assert "1000 rows" in said.stdout and not seen.exists()
+
+
+UP, TAB = "\x1b[A", "\t"
+
+
+def test_a_session_has_the_statements_of_the_one_before(terminal):
+    first = terminal()
+    # Over two lines, which are one entry.
+    first.ask("select 40 + 1", "-> ")
+    first.ask("as older;", "1 row")
+    first.until("aion> ")
+    first.ask("select 40 + 2 as newer;", "1 row")
+    first.until("aion> ")
+    first.leave()
+
+    second = terminal()
+    # The command that left is the last line of all; then the last statement.
+    second.say(UP)
+    second.until(r"\q")
+    second.say(UP)
+    second.until("as newer;")
+    assert "| 42 |" in without_space(second.ask("", "1 row"))
+    second.until("aion> ")
+    second.say(4 * UP)
+    second.until("as older;")
+    assert "| 41 |" in without_space(second.ask("", "1 row"))
+
+
+def test_another_home_has_another_history(terminal, tmp_path):
+    """Negative control: what comes by arrow-up is what the file has."""
+    first = terminal()
+    first.ask("select 40 + 1 as older;", "1 row")
+    first.leave()
+    other = terminal(XDG_STATE_HOME=str(tmp_path / "other"))
+    other.say(UP)
+    shown = other.ask("select 1 + 1 as n;", "1 row")
+    assert "| 2 |" in without_space(shown) and "older" not in shown
+
+
+def without_space(text: str) -> str:
+    """A table whatever the width of its columns."""
+    return " ".join(text.split())
+
+
+def test_tab_completes_tables_and_their_columns(terminal):
+    prompt = terminal()
+    prompt.say("select count(*) as n from decisions where 1 = 0 union all ")
+    prompt.say(f"select count(*) from metr{TAB}")
+    prompt.until("from metrics")
+    answered = without_space(prompt.ask(" where 1 = 0;", "2 rows"))
+    assert answered.count("| 0 |") == 2, answered
+    prompt.until("aion> ")
+    # `late` begins names of other tables too; after `tasks.` there is one.
+    prompt.say(f"select count(tasks.late{TAB}")
+    prompt.until("tasks.latency_ms")
+    assert "| 0 |" in without_space(prompt.ask(") from tasks where 1 = 0;", "1 row"))
