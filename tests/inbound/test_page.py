@@ -1,4 +1,4 @@
-"""The commands in README.md and docs/inbound.md are run as they stand there, by bash, curl and openssl."""
+"""The commands in docs/inbound.md are run as they stand there, by bash, curl and openssl."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ APPROVE, INSTALL, UNKNOWN = (
 )
 
 
-def commands(page: str) -> str:
-    """The one block of a page that sends commands."""
-    blocks = re.findall(r"```(?:ba)?sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    (block,) = [block for block in blocks if "/webhooks/inbound" in block]
-    return block
+PAGE = (ROOT / "docs" / "inbound.md").read_text()
+# Those of the page that send commands.
+SHORT, LONG = [
+    block
+    for block in re.findall(r"```(?:ba)?sh\n(.*?)```", PAGE, re.DOTALL)
+    if "/webhooks/inbound" in block
+]
 
 
 @pytest.mark.parametrize(
-    ("page", "statuses", "accepted", "refused"),
+    ("block", "statuses", "accepted", "refused"),
     [
         (
-            "README.md",
+            SHORT,
             [202, 202, 401, 403, 422],
             [(DEV, APPROVE), (ANN, APPROVE)],
             [("denied", READER, APPROVE), ("refused", ANN, UNKNOWN)],
         ),
         (
-            "docs/inbound.md",
+            LONG,
             [202, 202, 202, 422, 422, 403, 401],
             [(DEV, APPROVE), (ANN, INSTALL)],
             [
@@ -48,18 +50,17 @@ def commands(page: str) -> str:
             ],
         ),
     ],
-    ids=["README", "inbound"],
+    ids=["short", "long"],
 )
 def test_the_lines_to_try_it_with_do_what_the_page_says(
     dev: Dev,
     tmp_path: Path,
-    page: str,
+    block: str,
     statuses: list[int],
     accepted: list[tuple[str, str]],
     refused: list[tuple[str, str, str]],
 ):
     dev.start("--no-generator")
-    block = commands(page)
     here = block.replace("127.0.0.1:8080", dev.http)
     here = here.replace("$PWD/target/release", str(binary().parent))
     done = subprocess.run(
