@@ -194,15 +194,19 @@ class Dev(Process):
         self.registry = f"127.0.0.1:{free_port()}"
         self.postgres = f"127.0.0.1:{free_port()}"
 
-    def begin(self, *arguments: str) -> None:
-        """Starts it, and waits for nothing."""
+    def command(self, *arguments: str) -> list[object]:
+        """What it is started by."""
         addresses = ["--kafka", self.kafka, "--http", self.http]
         addresses += ["--registry", self.registry, "--postgres", self.postgres]
         if "--webhooks" not in arguments:
             addresses += ["--no-webhooks"]  # nobody listens where the sample sends
         if "--bad-share" not in arguments:
             addresses += ["--bad-share", "0"]  # what is sent is what can be counted
-        self.launch("dev", "--data", self.data, *addresses, *arguments)
+        return ["dev", "--data", self.data, *addresses, *arguments]
+
+    def begin(self, *arguments: str) -> None:
+        """Starts it, and waits for nothing."""
+        self.launch(*self.command(*arguments))
 
     def start(self, *arguments: str) -> None:
         self.begin(*arguments)
