@@ -2,94 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import subprocess
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import pytest
-from brokers import Embedded
-from cluster import Place, Producing
-from processes import Process, binary, free_port, sql
+from asking import Asking
+from cluster import Producing
+from processes import binary, sql
 
 MEMORY_MIB = 32
-KEY = "a-key-of-32-characters-for-tests"
 # About 70 MB of text, each different, in an order that isn't that of the text.
 WIDE = "select value as k, repeat(reverse(cast(value * 7919 as varchar)), 20) as t from range(0, 500000)"
 TOO_MUCH = f"more than the {MEMORY_MIB} MiB of memory it may have"
 
 
-class Asked:
-    """An answer, or why there is none."""
-
-    def __init__(self, rows: list[list[str]], code: str, message: str) -> None:
-        self.rows, self.code, self.message = rows, code, message
-
-
-class Asking:
-    """An `aion run` that takes questions and has little memory for them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.broker = Embedded(folder / "broker")
-        self.broker.start()
-        self.place = Place(self.broker, folder, "asked.under-load")
-        self.place.bootstrap()
-        (folder / "key").write_text(KEY)
-        self.port = free_port()
-        more = f'keys = ["file:{folder / "key"}"]\n[sql]\nmemory_mib = {MEMORY_MIB}\n'
-        more += f'[sql.postgres]\nlisten = "127.0.0.1:{self.port}"\n'
-        self.run: Process = self.place.run(more=more)
-        self.run.wait_ready()
-
-    def open(self, query: str, form: str = "application/json"):
-        headers = {"Authorization": f"Bearer {KEY}", "Accept": form}
-        url = f"http://{self.run.http}/v1/sql"
-        request = urllib.request.Request(url, query.encode(), headers)
-        return urllib.request.urlopen(request, timeout=200)
-
-    def by_http(self, query: str) -> Asked:
-        try:
-            with self.open(query) as answer:
-                rows = json.load(answer)["rows"]
-        except urllib.error.HTTPError as answer:
-            problem = json.load(answer)
-            return Asked([], str(answer.code), problem["detail"])
-        except http.client.IncompleteRead:
-            return Asked([], "broken off", "")
-        return Asked([[str(cell) for cell in row.values()] for row in rows], "200", "")
-
-    def by_psql(self, query: str) -> Asked:
-        asked = ["psql", "-X", "-At", "-F,", "-v", "VERBOSITY=verbose"]
-        asked += ["-h", "127.0.0.1", "-p", str(self.port), "-U", "me", "aion"]
-        said = subprocess.run(
-            [*asked, "-c", query],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        rows = [line.split(",") for line in said.stdout.splitlines()]
-        code = said.stderr.removeprefix("ERROR:  ").split(":")[0]
-        return Asked(rows, code or "200", said.stderr)
-
-    def memory_mib(self, what: str) -> int:
-        status = Path(f"/proc/{self.run.process.pid}/status").read_text()
-        return int(status.split(f"{what}:")[1].split()[0]) // 1024
-
-    def forget_peak(self) -> None:
-        Path(f"/proc/{self.run.process.pid}/clear_refs").write_text("5")
-
-    def end(self) -> None:
-        self.place.end()
-        self.broker.stop()
-
-
 @pytest.fixture(scope="module")
 def asking(tmp_path_factory: pytest.TempPathFactory):
-    asking = Asking(tmp_path_factory.mktemp("memory"))
+    asking = Asking(tmp_path_factory.mktemp("memory"), f"memory_mib = {MEMORY_MIB}")
     yield asking
     asking.end()
 
@@ -104,7 +34,7 @@ JOIN = f"select count(*) from ({WIDE}) a join ({WIDE}) b on a.t = b.t"
 
 
 def test_a_process_short_of_memory_answers_or_says_so_and_reads_on(asking: Asking):
-    before = asking.memory_mib("VmRSS")
+    before = asking.run.memory_mib("VmRSS")
     with Producing(asking.place, pause_s=0.2):
         sent = asking.place.sent
         for ask, refused in ((asking.by_http, "422"), (asking.by_psql, "53200")):
@@ -126,7 +56,7 @@ def test_a_process_short_of_memory_answers_or_says_so_and_reads_on(asking: Askin
         assert asking.place.sent > sent + 1000
     assert asking.run.get("/readyz")[0] == 200
     # What isn't counted is small: pieces under way, what the allocator keeps.
-    assert asking.memory_mib("VmHWM") < before + 12 * MEMORY_MIB
+    assert asking.run.memory_mib("VmHWM") < before + 12 * MEMORY_MIB
     asking.place.wait_and_check()
 
 
@@ -161,13 +91,13 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_what_makes_much_out_of_little_is_refused_within_the_memory(asking, name: str):
-    asking.forget_peak()
-    before = asking.memory_mib("VmRSS")
+    asking.run.forget_peak()
+    before = asking.run.memory_mib("VmRSS")
     refused = asking.by_http(LARGE[name])
     assert (refused.code, refused.rows) == ("422", []), refused.message[:500]
     assert TOO_MUCH in refused.message and "ask for less at once" in refused.message
     # What the allocator keeps, and pieces under way, are not counted.
-    assert asking.memory_mib("VmHWM") < before + 6 * MEMORY_MIB
+    assert asking.run.memory_mib("VmHWM") < before + 6 * MEMORY_MIB
     assert asking.by_http("select 1").rows == [["1"]]
 
 
@@ -194,12 +124,12 @@ LENGTHY = {
 @pytest.mark.parametrize("name", LENGTHY)
 def test_long_rows_are_made_a_few_at_a_time(asking, name: str):
     query, count, right = LENGTHY[name]
-    asking.forget_peak()
-    before = asking.memory_mib("VmRSS")
+    asking.run.forget_peak()
+    before = asking.run.memory_mib("VmRSS")
     with asking.open(query, "application/x-ndjson") as answer:
         rows = sum(right(json.loads(line)) for line in answer)
     assert rows == count
-    assert asking.memory_mib("VmHWM") < before + 4 * MEMORY_MIB
+    assert asking.run.memory_mib("VmHWM") < before + 4 * MEMORY_MIB
 
 
 def test_many_rows_out_of_few_are_counted(asking):

@@ -180,6 +180,17 @@ class Process:
                 total += float(value)
         return total
 
+    def memory_mib(self, what: str) -> int:
+        """What the system says of its memory: `VmRSS` now, `VmHWM` the most that it was."""
+        assert self.process
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split(f"{what}:")[1].split()[0]) // 1024
+
+    def forget_peak(self) -> None:
+        """The most is reckoned from now on."""
+        assert self.process
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     def wait(self, condition, what: str, seconds: float = 120) -> None:
         wait(condition, what, seconds, self.output)
 
