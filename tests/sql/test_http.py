@@ -23,6 +23,8 @@ TOPICS = {
     "metrics": "aion.metrics.runtime",
     "audit": "aion.audit.activity",
 }
+# What all questions together may hold, unless it is said otherwise.
+MEMORY_MIB = 256
 ENDLESS = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
 
 
@@ -222,6 +224,8 @@ def test_events_flow_on_beside_a_ten_way_cross_join(dev):
         except OSError as cause:
             stopped.append(cause)
 
+    before = dev.memory_mib("VmRSS")
+    dev.forget_peak()
     greedy = threading.Thread(target=multiply, daemon=True)
     greedy.start()
     begun = in_log(dev)
@@ -235,6 +239,8 @@ def test_events_flow_on_beside_a_ten_way_cross_join(dev):
         5,
     )
     assert not stopped, f"the cross join should still run: {stopped}"
+    grown = dev.memory_mib("VmHWM") - before
+    assert grown < MEMORY_MIB, f"{grown} MiB more"
     assert dev.get("/readyz")[0] == 200
 
 
