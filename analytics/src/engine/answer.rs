@@ -2,10 +2,11 @@
 //!
 //! **Invariant:** an answer that ends without an error is whole: the last message says so, and a
 //! query that dies without it is an error.
+//! **Invariant:** a query ends in its time, also where nobody takes its rows: its turn and its memory are others' then.
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -37,7 +38,7 @@ const BATCHES_WAITING: usize = 2;
 #[derive(Debug)]
 pub struct Answer {
     schema: SchemaRef,
-    rows: mpsc::Receiver<Message>,
+    waiting: Arc<Waiting>,
     ended: bool,
     _running: Running,
 }
@@ -47,6 +48,21 @@ pub(super) enum Message {
     Rows(RecordBatch),
     Failed(Error),
     Done,
+}
+
+/// What waits for whoever asked. The query knows it too, to take rows back that nobody reads.
+#[derive(Debug)]
+struct Waiting(Mutex<mpsc::Receiver<Message>>);
+
+impl Waiting {
+    fn messages(&self) -> MutexGuard<'_, mpsc::Receiver<Message>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clear(&self) {
+        let mut messages = self.messages();
+        while messages.try_recv().is_ok() {}
+    }
 }
 
 /// A task that ends with its owner.
@@ -73,7 +89,8 @@ impl Stream for Answer {
         if self.ended {
             return Poll::Ready(None);
         }
-        let item = match ready!(self.rows.poll_recv(context)) {
+        let message = self.waiting.messages().poll_recv(context);
+        let item = match ready!(message) {
             Some(Message::Rows(rows)) => return Poll::Ready(Some(Ok(rows))),
             Some(Message::Done) => None,
             Some(Message::Failed(error)) => Some(Err(error)),
@@ -87,36 +104,41 @@ impl Stream for Answer {
 /// Runs a query on the threads of `handle`; returns when its first rows can be asked for.
 pub(super) async fn start(handle: &Handle, query: Query) -> Result<Answer, Error> {
     let (planned, schema) = oneshot::channel();
-    let (rows_out, rows) = mpsc::channel(BATCHES_WAITING);
-    let running = Running(handle.spawn(run(query, planned, rows_out)));
+    let (rows, waiting) = mpsc::channel(BATCHES_WAITING);
+    let waiting = Arc::new(Waiting(Mutex::new(waiting)));
+    // Not held by the query: where the answer is dropped, the query finds its channel closed.
+    let read = Arc::downgrade(&waiting);
+    let running = Running(handle.spawn(run(query, planned, rows, read)));
     let schema = schema.await.map_err(|_| Error::Internal("its planner panicked".into()))??;
-    Ok(Answer { schema, rows, ended: false, _running: running })
+    Ok(Answer { schema, waiting, ended: false, _running: running })
 }
 
 async fn run(
     query: Query,
     planned: oneshot::Sender<Result<SchemaRef, Error>>,
     rows: mpsc::Sender<Message>,
+    waiting: Weak<Waiting>,
 ) {
     let bounds = query.bounds;
     let deadline = Instant::now() + bounds.deadline;
     let until = Until { deadline, bounds, client: rows.clone() };
     let begun = timeout_at(deadline, begin(&query, &until)).await;
     // Whoever asked may be gone; then this task is being aborted too.
-    let (stream, _turn) = match begun.unwrap_or_else(|_| Err(bounds.too_late())) {
+    let (stream, turn) = match begun.unwrap_or_else(|_| Err(bounds.too_late())) {
         Ok(begun) => begun,
         Err(error) => return drop(planned.send(Err(error))),
     };
     if planned.send(Ok(stream.schema())).is_err() {
         return;
     }
-    let last = match timeout_at(deadline, pass_on(stream, &query, &rows)).await {
-        Ok(Ok(())) => Message::Done,
-        Ok(Err(error)) => Message::Failed(error),
-        Err(_) => Message::Failed(bounds.too_late()),
-    };
-    // Nobody is left to hear it when this fails.
-    drop(rows.send(last).await);
+    let passed = timeout_at(deadline, pass_on(stream, &query, &rows)).await;
+    let Err(error) = passed.unwrap_or_else(|_| Err(bounds.too_late())) else { return };
+    drop((query, turn));
+    // It takes the place of what waits, which may be all that there is room for. Nobody is left to hear it when this fails.
+    if let Some(waiting) = waiting.upgrade() {
+        waiting.clear();
+        rows.try_send(Message::Failed(error)).ok();
+    }
 }
 
 async fn begin(
@@ -147,6 +169,7 @@ fn yielding(plan: Arc<dyn ExecutionPlan>, until: &Until) -> PlanResult<Arc<dyn E
     wrapped.map(|wrapped| wrapped.data)
 }
 
+/// Passes all rows on, and that these are all.
 async fn pass_on(
     mut stream: SendableRecordBatchStream,
     query: &Query,
@@ -161,6 +184,8 @@ async fn pass_on(
             }
         }
     }
+    // Nobody is left to hear it when this fails.
+    rows.send(Message::Done).await.ok();
     Ok(())
 }
 

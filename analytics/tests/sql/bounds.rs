@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use aion_analytics::{Asker, Engine, Error};
 
-use crate::lake::{TestLake, ask, decision, number, shown};
+use crate::lake::{TestLake, ask, collect, decision, number, shown};
 
 /// One side of it is held, whatever happens.
 const JOIN_BEYOND_MEMORY: &str =
@@ -128,6 +128,25 @@ async fn a_query_beyond_its_time_is_stopped() {
     let error = ask(&engine, endless).await.unwrap_err();
     assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// As a pager that nobody leaves: the next question gets a turn once their time is over.
+#[tokio::test]
+async fn answers_that_nobody_reads_have_their_turns_no_longer_than_their_time() {
+    let mut settings = TestLake::new().settings();
+    (settings.queries, settings.deadline) = (2, Duration::from_secs(4));
+    let engine = Engine::open(settings).unwrap();
+    // The second is made to its end: it has as many batches as wait for whoever asked.
+    let long = engine.query("select value from range(0, 30000000)").await.unwrap();
+    let whole = engine.query("select value from range(0, 16000)").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let begun = Instant::now();
+    assert_eq!(number(&engine, "select 1").await, 1);
+    assert!(begun.elapsed() > Duration::from_millis(500), "both turns were taken");
+    for unread in [long, whole] {
+        let error = collect(unread).await.unwrap_err();
+        assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
+    }
 }
 
 #[tokio::test]
