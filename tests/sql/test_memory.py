@@ -75,6 +75,14 @@ LARGE = {
     "concat": "select max(length(concat("
     + ", ".join(["t"] * 5000)
     + f"))) from ({WIDE}) w",
+    # The planner joins constants before anything is called.
+    "concat_ws": "select length(concat_ws(repeat('x', 1000000), "
+    + ", ".join(["'a'"] * 400)
+    + "))",
+    "concat_ws beside a column": "select max(length(concat_ws(repeat('x', 1000000), cast(value as varchar), "
+    + ", ".join(["'a'"] * 400)
+    + "))) from range(0, 2)",
+    "concat_ws of rows": f"select max(length(concat_ws(t, {', '.join(['t'] * 5000)}))) from ({WIDE}) w",
     "range": "select cardinality(range(0, value * 1000000000)) from range(1, 10)",
     "generate_series": "select generate_series(date '0001-01-01', date '9999-12-31', interval '1 second')",
     "array_repeat": "select array_repeat(cast(value as varchar), 100000000) from range(0, 1000)",

@@ -55,18 +55,21 @@ impl Makings {
 
     /// The same plan with functions that ask first.
     pub(crate) fn within(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
-        let asks = |expression: Expr| {
-            expression.transform_up(|one| {
-                let Expr::ScalarFunction(ScalarFunction { func, args }) = &one else {
-                    return Ok(Transformed::no(one));
-                };
-                let Some(asking) = self.of(func) else { return Ok(Transformed::no(one)) };
-                let call = ScalarFunction::new_udf(Arc::new(asking), args.clone());
-                Ok(Transformed::yes(Expr::ScalarFunction(call)))
-            })
-        };
-        let plan = plan.transform_up_with_subqueries(|node| node.map_expressions(asks));
+        let plan = plan.transform_up_with_subqueries(|node| {
+            node.map_expressions(|expression| self.within_expression(expression))
+        });
         plan.map(|plan| plan.data)
+    }
+
+    fn within_expression(&self, expression: Expr) -> Result<Transformed<Expr>> {
+        expression.transform_up(|one| {
+            let Expr::ScalarFunction(ScalarFunction { func, args }) = &one else {
+                return Ok(Transformed::no(one));
+            };
+            let Some(asking) = self.of(func) else { return Ok(Transformed::no(one)) };
+            let call = ScalarFunction::new_udf(Arc::new(asking), args.clone());
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        })
     }
 
     fn check(&self, function: &str, rows: usize, bytes: u128) -> Result<()> {
@@ -158,7 +161,14 @@ impl ScalarUDFImpl for Asking {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.inner.inner().simplify(args, info)
+        self.makings.check(self.name(), 1, self.growth.planned_bytes(&args))?;
+        Ok(match self.inner.inner().simplify(args, info)? {
+            // Often another call, which may be worked out before the plan is looked through again.
+            ExprSimplifyResult::Simplified(simpler) => {
+                ExprSimplifyResult::Simplified(self.makings.within_expression(simpler)?.data)
+            }
+            original => original,
+        })
     }
 
     fn conditional_arguments<'a>(

@@ -5,7 +5,10 @@ use arrow::{
     compute::cast,
     datatypes::{DataType, IntervalMonthDayNanoType, IntervalUnit, TimeUnit},
 };
-use datafusion::{common::Result, logical_expr::ColumnarValue};
+use datafusion::{
+    common::Result,
+    logical_expr::{ColumnarValue, Expr},
+};
 
 use super::sizes::{Each, lengths, of_argument, whole_numbers};
 
@@ -30,6 +33,8 @@ pub(super) enum Growth {
     EachItem(usize),
     /// All arguments together, so many times.
     Sum(u64),
+    /// All arguments but the first together, with the first between any two.
+    Joined,
 }
 
 /// No item of a list takes less, but for small numbers.
@@ -51,9 +56,11 @@ impl Growth {
             "array_to_string" => Growth::EachItem(1),
             "array_replace" | "array_replace_n" | "array_replace_all" => Growth::EachItem(2),
             "string_to_array" => Growth::Sum(24),
-            "concat" | "concat_ws" | "make_array" | "array_concat" | "array_append"
-            | "array_prepend" | "array_union" | "arrays_zip" | "overlay" | "struct"
-            | "named_struct" | "map" => Growth::Sum(1),
+            "concat_ws" => Growth::Joined,
+            "concat" | "make_array" | "array_concat" | "array_append" | "array_prepend"
+            | "array_union" | "arrays_zip" | "overlay" | "struct" | "named_struct" | "map" => {
+                Growth::Sum(1)
+            }
             _ => return None,
         })
     }
@@ -101,7 +108,31 @@ impl Growth {
                 let sum = |row| sizes.iter().map(|size| u128::from(size.at(row))).sum::<u128>();
                 total(rows, |row| sum(row) * u128::from(times))
             }
+            Growth::Joined => {
+                let separator = length(0)?;
+                let joined = args.iter().skip(1).map(of_argument).collect::<Result<Vec<_>>>()?;
+                let between = joined.len().saturating_sub(1) as u128;
+                let sum = |row| joined.iter().map(|size| u128::from(size.at(row))).sum::<u128>();
+                total(rows, |row| sum(row) + u128::from(separator.at(row)) * between)
+            }
         })
+    }
+
+    /// How many bytes are made of constants while the query is planned, without a call.
+    pub(super) fn planned_bytes(self, args: &[Expr]) -> u128 {
+        let text = |arg: &Expr| match arg {
+            Expr::Literal(value, _) => value.try_as_str().flatten().map(|text| text.len() as u128),
+            _ => None,
+        };
+        match (self, args) {
+            (Growth::Sum(_), _) => args.iter().filter_map(text).sum(),
+            (Growth::Joined, [separator, joined @ ..]) => {
+                let joined: Vec<u128> = joined.iter().filter_map(text).collect();
+                let between = joined.len().saturating_sub(1) as u128;
+                joined.iter().sum::<u128>() + text(separator).unwrap_or_default() * between
+            }
+            _ => 0,
+        }
     }
 }
 
@@ -190,7 +221,10 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{Int64Array, StringArray};
-    use datafusion::scalar::ScalarValue;
+    use datafusion::{
+        logical_expr::{col, lit},
+        scalar::ScalarValue,
+    };
 
     use super::*;
 
@@ -219,12 +253,23 @@ mod tests {
         makes("replace", &[two.clone(), one("ab"), one("abcde")], 2 + 3 + 4 + 6);
         makes("replace", &[two.clone(), one("ab"), one("")], 6);
         makes("regexp_replace", &[two.clone(), one("a"), one("xyz")], 2 + 3 + 2 + 4 + 3 + 4);
-        makes("concat", &[two.clone(), two], 2 * 22);
+        makes("concat", &[two.clone(), two.clone()], 2 * 22);
+        makes("concat_ws", &[one("long"), two.clone(), two.clone(), two], 3 * 22 + 2 * 2 * 4);
         makes("range", &[one(0_i64), one(1_000_000_i64)], 2 * 8 * 1_000_001);
         makes("range", &[one(7_i64), one(1_i64)], 16);
         makes("range", &[one(7_i64), one(1_i64), one(-2_i64)], 2 * 8 * 4);
         makes("generate_series", &[one(i64::MIN), one(i64::MAX)], 16 * (1 << 64));
         assert_eq!(Growth::of("abs"), None);
+    }
+
+    #[test]
+    fn constants_that_are_put_together_at_planning_are_reckoned_too() {
+        let mut args = vec![lit("long"), lit("a"), col("t"), lit("b"), lit("c")];
+        assert_eq!(Growth::Joined.planned_bytes(&args), 3 + 2 * 4);
+        assert_eq!(Growth::Sum(1).planned_bytes(&args), 4 + 3);
+        args[0] = col("s");
+        assert_eq!(Growth::Joined.planned_bytes(&args), 3);
+        assert_eq!(Growth::Times.planned_bytes(&args), 0);
     }
 
     #[test]
