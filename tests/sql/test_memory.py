@@ -88,6 +88,7 @@ LARGE = {
     "array_repeat": "select array_repeat(cast(value as varchar), 100000000) from range(0, 1000)",
     "make_array": f"select max(cardinality([{', '.join(['t'] * 5000)}])) from ({WIDE}) w",
     "array_to_string": "select array_to_string(range(0, 100000), repeat('x', 1000000))",
+    "array_to_string of nulls": "select array_to_string(array_repeat(cast(null as varchar), 1000), ',', repeat('x', 1000000))",
     "array_agg": f"select array_agg(t) from ({WIDE}) w",
     "array_agg by group": f"select k % 3, array_agg(t) from ({WIDE}) w group by 1",
     "array_agg over rows": "select array_agg(value) over (order by value) from range(0, 100000)",

@@ -29,8 +29,8 @@ pub(super) enum Growth {
     Series,
     /// As many items as the second says, each like the third.
     Resized,
-    /// The items of the first, each with this argument.
-    EachItem(usize),
+    /// The items of the first, each with these arguments.
+    EachItem(&'static [usize]),
     /// All arguments together, so many times.
     Sum(u64),
     /// All arguments but the first together, with the first between any two.
@@ -53,8 +53,8 @@ impl Growth {
             "regexp_replace" => Growth::ReplacedByPattern,
             "range" | "generate_series" => Growth::Series,
             "array_resize" => Growth::Resized,
-            "array_to_string" => Growth::EachItem(1),
-            "array_replace" | "array_replace_n" | "array_replace_all" => Growth::EachItem(2),
+            "array_to_string" => Growth::EachItem(&[1, 2]),
+            "array_replace" | "array_replace_n" | "array_replace_all" => Growth::EachItem(&[2]),
             "string_to_array" => Growth::Sum(24),
             "concat_ws" => Growth::Joined,
             "concat" | "make_array" | "array_concat" | "array_append" | "array_prepend"
@@ -97,9 +97,11 @@ impl Growth {
                 let (times, item) = (number(1)?, size(2)?);
                 total(rows, |row| times_of(times.at(row)) * u128::from(item.at(row).max(8)))
             }
-            Growth::EachItem(at) => {
-                let (list, one) = (size(0)?, size(at)?);
-                let with = |row| u128::from(list.at(row) / ITEM_BYTES) * u128::from(one.at(row));
+            Growth::EachItem(with) => {
+                let list = size(0)?;
+                let with = with.iter().map(|at| size(*at)).collect::<Result<Vec<_>>>()?;
+                let each = |row| with.iter().map(|one| u128::from(one.at(row))).sum::<u128>();
+                let with = |row| u128::from(list.at(row) / ITEM_BYTES) * each(row);
                 // A number's digits are longer than the number.
                 total(rows, |row| with(row) + u128::from(list.at(row)) * 3)
             }
