@@ -77,6 +77,34 @@ def test_less_shows_a_screen_and_whoever_leaves_it_is_back_at_the_prompt(termina
     assert "| 2 |" in prompt.ask("select 1 + 1 as n;", "1 row")
 
 
+def asked(dev, *options: str, pipe: str | None = None) -> subprocess.CompletedProcess:
+    command = [binary(), "sql", "--url", f"http://{dev.http}", *options]
+    return subprocess.run(
+        command, input=pipe, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_commands_are_taken_without_a_prompt_too(live, tmp_path):
+    described = asked(live, r"\d decisions")
+    assert described.returncode == 0, described
+    assert described.stdout.startswith("decisions: ") and not described.stderr
+    assert any(line.split()[0] == "task_id" for line in described.stdout.splitlines())
+    script = tmp_path / "script.sql"
+    script.write_text(
+        "select 1 as one;\n-- as a program reads it\n\\format csv\nselect '\n\\d' as two;\n\\d tasks\n"
+    )
+    wanted = 'two\n"\n\\d"\ntasks: '
+    for said in (asked(live, "-f", str(script)), asked(live, pipe=script.read_text())):
+        assert said.returncode == 0, said
+        assert "|   1 |" in said.stdout and wanted in said.stdout, said.stdout
+    # What can't be done ends it, as a statement does; so does leaving.
+    failed = asked(live, pipe="\\d decision\nselect 1 as one;")
+    assert failed.returncode == 1 and "did you mean `decisions`" in failed.stdout
+    assert "one" not in failed.stdout
+    left = asked(live, pipe="\\q\nselect 1 as one;")
+    assert (left.returncode, left.stdout) == (0, "")
+
+
 def test_without_a_terminal_there_is_no_pager(live, tmp_path):
     seen = tmp_path / "seen"
     command = [binary(), "sql", "--url", f"http://{live.http}"]

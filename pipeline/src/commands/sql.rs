@@ -2,8 +2,8 @@
 //!
 //! | exit code | means |
 //! |---|---|
-//! | 0 | every statement was answered, or whoever read the output has seen enough |
-//! | 1 | a statement failed; those after it were not tried |
+//! | 0 | every statement and command was answered, or whoever read the output has seen enough |
+//! | 1 | one of them failed; those after it were not tried |
 //! | 2 | the command line is wrong |
 //! | 3 | there is no lake to open |
 //!
@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use aion_analytics::{Engine, Settings, statements};
+use aion_analytics::{Engine, Settings};
 use anyhow::Context;
 
 pub use self::format::Format;
@@ -112,7 +112,7 @@ fn answer(args: &SqlArgs, out: impl Write, terminal: bool) -> anyhow::Result<Out
     }
     let mut shell = Shell::new(answering, out, args.format, terminal);
     let outcome = match source(args)? {
-        Source::Text(text) => runtime.block_on(shell.run(statements::split(&text).all())),
+        Source::Text(text) => runtime.block_on(shell.run(&text)),
         Source::Prompt => prompt::run(&mut shell, &runtime),
     };
     match outcome {

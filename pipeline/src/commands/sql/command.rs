@@ -1,8 +1,11 @@
-//! The prompt's own commands, which start with a backslash.
+//! Commands beside SQL, which start with a backslash: at the prompt, and in a text of statements.
 
 use std::io::{self, Write};
 
-use aion_analytics::tables::{ColumnInfo, TableInfo};
+use aion_analytics::{
+    statements,
+    tables::{ColumnInfo, TableInfo},
+};
 use aion_schemas::suggest::nearest;
 use clap::ValueEnum;
 use unicode_width::UnicodeWidthStr;
@@ -21,11 +24,46 @@ Statements end with `;`, over as many lines as you like. Tab completes names.
   \q            leave (so does Ctrl-D; Ctrl-C drops what was typed, or stops a query)
 ";
 
-/// Whether the prompt goes on.
+/// Whether the prompt, or a text of statements, goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Go,
+    /// It can't be done, and that was said.
+    Failed,
     Leave,
+}
+
+/// A part of a text of statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step<'a> {
+    Statement(&'a str),
+    Command(&'a str),
+}
+
+/// The parts of a text: a line that begins with a backslash is a command, where it isn't inside a statement or a comment.
+pub(super) fn steps(text: &str) -> Vec<Step<'_>> {
+    let mut steps = Vec::new();
+    let (mut done, mut end) = (0, 0);
+    for line in text.split_inclusive('\n') {
+        let begin = end;
+        end += line.len();
+        if !line.trim_start().starts_with('\\') {
+            continue;
+        }
+        let before = statements::split(&text[done..begin]);
+        if is_between(before.rest) {
+            steps.extend(before.complete.into_iter().map(Step::Statement));
+            steps.push(Step::Command(line.trim()));
+            done = end;
+        }
+    }
+    steps.extend(statements::split(&text[done..]).all().map(Step::Statement));
+    steps
+}
+
+/// Whether nothing is open that would take what follows: no statement, and no comment.
+fn is_between(rest: &str) -> bool {
+    statements::is_blank(rest) && !statements::is_blank(&format!("{rest}\n;"))
 }
 
 /// Whether a line is a command rather than SQL.
@@ -42,7 +80,12 @@ pub(super) fn run<W: Write>(line: &str, shell: &mut Shell<W>) -> io::Result<Next
         (r"\q" | "quit" | "exit", _) => return Ok(Next::Leave),
         (r"\?" | r"\h" | "help", _) => shell.out.write_all(HELP.as_bytes())?,
         (r"\d" | r"\dt", None) => shown(shell, list)?,
-        (r"\d", Some(name)) => shown(shell, |tables, out| describe(tables, name, out))?,
+        (r"\d", Some(name)) => {
+            shown(shell, |tables, out| describe(tables, name, out))?;
+            if !shell.answering.tables().iter().any(|table| table.name == name) {
+                return Ok(Next::Failed);
+            }
+        }
         (r"\timing", _) => {
             shell.timing = !shell.timing;
             let state = if shell.timing { "shown" } else { "hidden" };
@@ -58,12 +101,18 @@ pub(super) fn run<W: Write>(line: &str, shell: &mut Shell<W>) -> io::Result<Next
         }
         (r"\format", Some(kind)) => match Format::from_str(kind, true) {
             Ok(format) => shell.format = format,
-            Err(_) => writeln!(shell.out, "formats: table, csv, json")?,
+            Err(_) => return failed(shell, "formats: table, csv, json"),
         },
-        _ => writeln!(shell.out, r"no command {command}; \? lists them")?,
+        _ => return failed(shell, &format!(r"no command {command}; \? lists them")),
     }
     shell.out.flush()?;
     Ok(Next::Go)
+}
+
+fn failed<W: Write>(shell: &mut Shell<W>, why: &str) -> io::Result<Next> {
+    writeln!(shell.out, "{why}")?;
+    shell.out.flush()?;
+    Ok(Next::Failed)
 }
 
 /// Prints what is told of the tables, by the pager where it is long.
@@ -115,7 +164,20 @@ fn describe(tables: &[TableInfo], name: &str, out: &mut Vec<u8>) -> io::Result<(
 
 #[cfg(test)]
 mod tests {
-    use super::is_command;
+    use super::{Step, is_command, steps};
+
+    #[test]
+    fn lines_that_begin_with_a_backslash_are_commands_between_statements() {
+        let (command, statement) = (Step::Command, Step::Statement);
+        assert_eq!(steps(r"\d decisions"), [command(r"\d decisions")]);
+        assert_eq!(
+            steps("select 1;\n-- all\n \\d\r\n\\timing\nselect\n2"),
+            [statement("select 1"), command(r"\d"), command(r"\timing"), statement("select\n2")]
+        );
+        for one in ["select '\n\\d'", "/*\n\\d\n*/ select 1", "select 1\n\\d"] {
+            assert_eq!(steps(one), [statement(one)]);
+        }
+    }
 
     #[test]
     fn commands_are_told_from_sql() {

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     answering::{Answering, Rows},
+    command::{self, Next, Step},
     format::{Format, Printer, harmless_lines},
     pager::{self, Paged, Screen},
 };
@@ -40,14 +41,20 @@ impl<W: Write> Shell<W> {
         Shell { answering, out, format, timing: true, paging: true, screen: None, terminal }
     }
 
-    /// Runs statements one after the other, until one fails. An error is one of printing.
-    pub(super) async fn run<'a>(
-        &mut self,
-        statements: impl Iterator<Item = &'a str>,
-    ) -> io::Result<Outcome> {
-        for statement in statements {
-            if self.statement(statement).await? == Outcome::Failed {
-                return Ok(Outcome::Failed);
+    /// Runs the statements and commands of a text one after the other, until one fails. An error is one of printing.
+    pub(super) async fn run(&mut self, text: &str) -> io::Result<Outcome> {
+        for step in command::steps(text) {
+            let next = match step {
+                Step::Command(line) => command::run(line, self)?,
+                Step::Statement(statement) => match self.statement(statement).await? {
+                    Outcome::Answered => Next::Go,
+                    Outcome::Failed => Next::Failed,
+                },
+            };
+            match next {
+                Next::Go => {}
+                Next::Failed => return Ok(Outcome::Failed),
+                Next::Leave => break,
             }
         }
         Ok(Outcome::Answered)
