@@ -8,6 +8,7 @@ mod pieces;
 mod pool;
 mod reckoning;
 mod sizes;
+mod work;
 
 use datafusion::common::DataFusionError;
 

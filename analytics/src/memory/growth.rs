@@ -1,8 +1,8 @@
 //! Functions that make much out of little, such as `repeat(name, 1000000)`: what they would make is reckoned before
 //! they make it, and refused where it is too much at once.
 //!
-//! What a function makes of constants alone is counted as the query's until it ends.
-//! Deliberately absent: functions whose values are about as long as those that they get.
+//! What a function makes of constants alone is counted as the query's until it ends. In the same way functions are asked whose work
+//! multiplies. Deliberately absent: functions whose values are about as long as those that they get.
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ use datafusion::{
     },
 };
 
-use super::{reckoning::Growth, sizes::of_argument};
+use super::{reckoning::Growth, sizes::of_argument, work::Work};
 use crate::holdings::Holdings;
 
 /// Constants beyond this are counted.
@@ -43,14 +43,17 @@ pub(crate) struct Makings {
 }
 
 impl Makings {
-    /// The same function, which asks first; `None` for one that makes no more than it gets.
+    /// The same function, which asks first; `None` for one that makes no more than it gets, in about as many steps.
     pub(crate) fn of(&self, function: &ScalarUDF) -> Option<ScalarUDF> {
-        let growth = Growth::of(function.name())?;
+        let (growth, work) = (Growth::of(function.name()), Work::of(function.name()));
+        if growth.is_none() && work.is_none() {
+            return None;
+        }
         let inner = match function.inner().downcast_ref::<Asking>() {
             Some(known) => known.inner.clone(),
             None => function.clone(),
         };
-        Some(ScalarUDF::new_from_impl(Asking { inner, growth, makings: self.clone() }))
+        Some(ScalarUDF::new_from_impl(Asking { inner, growth, work, makings: self.clone() }))
     }
 
     /// The same plan with functions that ask first.
@@ -92,7 +95,8 @@ pub(super) fn asks(function: &ScalarUDF) -> bool {
 /// A function that asks before it makes anything.
 struct Asking {
     inner: ScalarUDF,
-    growth: Growth,
+    growth: Option<Growth>,
+    work: Option<Work>,
     makings: Makings,
 }
 
@@ -121,7 +125,12 @@ impl ScalarUDFImpl for Asking {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let constant = args.args.iter().all(|one| matches!(one, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
-        self.makings.check(self.name(), rows, self.growth.bytes(&args.args, rows)?)?;
+        if let Some(growth) = self.growth {
+            self.makings.check(self.name(), rows, growth.bytes(&args.args, rows)?)?;
+        }
+        if let Some(work) = self.work {
+            work.check(self.name(), &args.args, rows)?;
+        }
         let made = self.inner.invoke_with_args(args)?;
         if let (ColumnarValue::Scalar(_), Some((holdings, pool))) = (&made, &self.makings.counted) {
             let bytes = of_argument(&made)?.at(0);
@@ -161,7 +170,8 @@ impl ScalarUDFImpl for Asking {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.makings.check(self.name(), 1, self.growth.planned_bytes(&args))?;
+        let planned_bytes = self.growth.map_or(0, |growth| growth.planned_bytes(&args));
+        self.makings.check(self.name(), 1, planned_bytes)?;
         Ok(match self.inner.inner().simplify(args, info)? {
             // Often another call, which may be worked out before the plan is looked through again.
             ExprSimplifyResult::Simplified(simpler) => {

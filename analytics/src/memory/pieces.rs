@@ -13,7 +13,7 @@ use datafusion::{
 };
 use futures::{Stream, TryStreamExt, stream};
 
-use super::{Limits, sizes::of_rows};
+use super::{Limits, sizes::of_rows, work::is_too_much_work};
 
 /// So many rows are made before anything is known of their length.
 const FIRST_ROWS: usize = 64;
@@ -80,7 +80,7 @@ fn project(
 }
 
 fn is_too_much(cause: &DataFusionError) -> bool {
-    matches!(cause.find_root(), DataFusionError::ResourcesExhausted(_))
+    matches!(cause.find_root(), DataFusionError::ResourcesExhausted(_)) || is_too_much_work(cause)
 }
 
 /// How many rows to make after `count` rows took so many bytes.

@@ -57,6 +57,25 @@ pub(super) fn lengths(argument: &ColumnarValue) -> Result<Each<u64>> {
     })
 }
 
+/// How many items the lists of an argument have.
+pub(super) fn items(argument: &ColumnarValue) -> Result<Each<u64>> {
+    Ok(match argument {
+        ColumnarValue::Array(lists) => Each::Row(items_of_each(lists)),
+        ColumnarValue::Scalar(list) => Each::Same(items_of_each(&list.to_array()?)[0]),
+    })
+}
+
+fn items_of_each(lists: &ArrayRef) -> Vec<u64> {
+    match lists.data_type() {
+        DataType::List(_) => lists.as_list::<i32>().offsets().lengths().map(|n| n as u64).collect(),
+        DataType::LargeList(_) => {
+            lists.as_list::<i64>().offsets().lengths().map(|n| n as u64).collect()
+        }
+        DataType::FixedSizeList(_, length) => vec![*length as u64; lists.len()],
+        _ => vec![0; lists.len()],
+    }
+}
+
 /// The whole numbers of an argument; zero for null.
 pub(super) fn whole_numbers(argument: &ColumnarValue) -> Result<Each<i64>> {
     let read = |values: &ArrayRef| -> Result<Vec<i64>> {

@@ -224,6 +224,43 @@ async fn what_makes_much_out_of_little_is_refused_by_name() {
     assert!(shown(&engine, long).await.contains("| 90       | 540000"));
 }
 
+/// In the planner, which works out constants, and in a condition. Nothing would stop it inside a call.
+#[tokio::test]
+async fn what_compares_all_with_all_is_refused_by_name() {
+    let engine = TestLake::new().engine();
+    let begun = Instant::now();
+    for (sql, named) in [
+        ("select levenshtein(repeat('a', 4000000), repeat('b', 4000000))", "levenshtein takes 16"),
+        (
+            "select 1 from range(1000, 9000) \
+             where levenshtein(repeat(cast(value as varchar), 100), repeat('b', 400)) = 0",
+            "levenshtein of 8000 rows takes",
+        ),
+        ("select btrim(repeat('a', 4000000), repeat('b', 4000000))", "btrim takes"),
+        ("select strpos(repeat('a', 4000000), concat(repeat('a', 2000000), 'b'))", "strpos takes"),
+        ("select array_has_all(range(0, 200000), range(0, 200000))", "array_has_all takes"),
+        (
+            "select array_has_any(range(0, value), range(value, 2 * value)) \
+             from range(100000, 100001)",
+            "array_has_any takes",
+        ),
+    ] {
+        let error = ask(&engine, sql).await.unwrap_err();
+        assert!(matches!(error, Error::Query(_)), "{sql}: {error:?}");
+        let text = error.to_string();
+        assert!(text.contains(named) && text.contains("shorten them, as by"), "{sql}: {error}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    // A few rows at a time, and what is short.
+    let many = "select strpos(repeat(cast(value as varchar), 1000), \
+                repeat(concat('b', cast(value as varchar)), 500)) from range(1000, 9000)";
+    let batches = ask(&engine, many).await.unwrap();
+    assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 8000);
+    let short =
+        "select levenshtein('kitten', 'sitting') + strpos('abc', 'c') + length(trim(' a '))";
+    assert_eq!(number(&engine, short).await, 3 + 3 + 1);
+}
+
 #[tokio::test]
 async fn queries_run_beside_each_other() {
     let lake = TestLake::new();
