@@ -6,6 +6,7 @@
 //!
 //! Beside jobs those threads give way, by [`Settings::on_thread`]: they get what others leave of the processors.
 
+mod allowed;
 mod answer;
 mod depth;
 mod query;
@@ -29,8 +30,8 @@ use futures::{FutureExt, future::BoxFuture};
 use tokio::{runtime::Runtime, sync::Semaphore};
 use url::Url;
 
-pub use self::answer::Answer;
 use self::query::Query;
+pub use self::{allowed::Allowed, answer::Answer};
 use crate::{
     error::{Asker, Bounds, Error},
     holdings::Holdings,
@@ -204,8 +205,8 @@ impl Engine {
         }
     }
 
-    /// Looks at a statement without running it. With values for its parameters, the columns are those that it has with
-    /// values of these types.
+    /// Looks at a statement without running it, in a turn and within the time of a query. With values for its parameters,
+    /// the columns are those that it has with values of these types.
     pub fn describe<'a>(
         &'a self,
         sql: &str,
@@ -214,10 +215,7 @@ impl Engine {
         let Some(threads) = &self.threads else {
             return ready(Err(Error::Internal("the engine is closing".into()))).boxed();
         };
-        let query = self.statement(sql, parameters);
-        let described = threads.spawn(async move { query.describe().await });
-        let panicked = |_| Err(Error::Internal("its planner panicked".into()));
-        described.map(move |described| described.unwrap_or_else(panicked)).boxed()
+        answer::describe(threads.handle(), self.statement(sql, parameters)).boxed()
     }
 
     /// Runs what goes with a query, such as writing its rows down, on the engine's threads.

@@ -22,10 +22,10 @@ use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::Sleep,
 };
 
-use super::{query::Query, watched::Until};
+use super::{Description, allowed::Allowed, query::Query, watched::Until};
 use crate::{
     error::Error,
     memory::{Limits, guarded, of_rows},
@@ -39,6 +39,9 @@ const BATCHES_WAITING: usize = 2;
 pub struct Answer {
     schema: SchemaRef,
     waiting: Arc<Waiting>,
+    allowed: Allowed,
+    /// Of whoever reads it, from when nothing is there to be read.
+    late: Option<Pin<Box<Sleep>>>,
     ended: bool,
     _running: Running,
 }
@@ -80,6 +83,11 @@ impl Answer {
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
+
+    /// Until when it may take.
+    pub fn allowed(&self) -> Allowed {
+        self.allowed
+    }
 }
 
 impl Stream for Answer {
@@ -90,49 +98,75 @@ impl Stream for Answer {
             return Poll::Ready(None);
         }
         let message = self.waiting.messages().poll_recv(context);
-        let item = match ready!(message) {
-            Some(Message::Rows(rows)) => return Poll::Ready(Some(Ok(rows))),
-            Some(Message::Done) => None,
-            Some(Message::Failed(error)) => Some(Err(error)),
-            None => Some(Err(Error::Internal("its thread panicked".into()))),
+        let item = match message {
+            Poll::Ready(Some(Message::Rows(rows))) => return Poll::Ready(Some(Ok(rows))),
+            Poll::Ready(Some(Message::Done)) => None,
+            Poll::Ready(Some(Message::Failed(error))) => Some(Err(error)),
+            Poll::Ready(None) => Some(Err(Error::Internal("its thread panicked".into()))),
+            // Its thread may be kept by a call, and not be there to say so.
+            Poll::Pending => {
+                let allowed = self.allowed;
+                let late = self.late.get_or_insert_with(|| Box::pin(allowed.end()));
+                ready!(late.as_mut().poll(context));
+                Some(Err(allowed.too_late()))
+            }
         };
         self.ended = true;
         Poll::Ready(item)
     }
 }
 
+/// Looks at a statement on the threads of `handle`.
+pub(super) async fn describe(handle: &Handle, query: Query) -> Result<Description, Error> {
+    let allowed = Allowed::by(query.bounds);
+    let (described, description) = oneshot::channel();
+    let _running = Running(handle.spawn(async move {
+        let work = async {
+            let _turn = turn(&query).await?;
+            query.describe().await
+        };
+        // Whoever asked may be gone; then this task is being aborted too.
+        drop(described.send(allowed.wait(work).await.flatten()));
+    }));
+    allowed.wait(description).await?.map_err(|_| panicked())?
+}
+
+fn panicked() -> Error {
+    Error::Internal("its planner panicked".into())
+}
+
 /// Runs a query on the threads of `handle`; returns when its first rows can be asked for.
 pub(super) async fn start(handle: &Handle, query: Query) -> Result<Answer, Error> {
+    let allowed = Allowed::by(query.bounds);
     let (planned, schema) = oneshot::channel();
     let (rows, waiting) = mpsc::channel(BATCHES_WAITING);
     let waiting = Arc::new(Waiting(Mutex::new(waiting)));
     // Not held by the query: where the answer is dropped, the query finds its channel closed.
     let read = Arc::downgrade(&waiting);
-    let running = Running(handle.spawn(run(query, planned, rows, read)));
-    let schema = schema.await.map_err(|_| Error::Internal("its planner panicked".into()))??;
-    Ok(Answer { schema, waiting, ended: false, _running: running })
+    let running = Running(handle.spawn(run(query, allowed, planned, rows, read)));
+    let schema = allowed.wait(schema).await?.map_err(|_| panicked())??;
+    Ok(Answer { schema, waiting, allowed, late: None, ended: false, _running: running })
 }
 
 async fn run(
     query: Query,
+    allowed: Allowed,
     planned: oneshot::Sender<Result<SchemaRef, Error>>,
     rows: mpsc::Sender<Message>,
     waiting: Weak<Waiting>,
 ) {
-    let bounds = query.bounds;
-    let deadline = Instant::now() + bounds.deadline;
-    let until = Until { deadline, bounds, client: rows.clone() };
-    let begun = timeout_at(deadline, begin(&query, &until)).await;
+    let until = Until { allowed, client: rows.clone() };
+    let begun = allowed.wait(begin(&query, &until)).await.flatten();
     // Whoever asked may be gone; then this task is being aborted too.
-    let (stream, turn) = match begun.unwrap_or_else(|_| Err(bounds.too_late())) {
+    let (stream, turn) = match begun {
         Ok(begun) => begun,
         Err(error) => return drop(planned.send(Err(error))),
     };
     if planned.send(Ok(stream.schema())).is_err() {
         return;
     }
-    let passed = timeout_at(deadline, pass_on(stream, &query, &rows)).await;
-    let Err(error) = passed.unwrap_or_else(|_| Err(bounds.too_late())) else { return };
+    let passed = allowed.wait(pass_on(stream, &query, &rows)).await.flatten();
+    let Err(error) = passed else { return };
     drop((query, turn));
     // It takes the place of what waits, which may be all that there is room for. Nobody is left to hear it when this fails.
     if let Some(waiting) = waiting.upgrade() {
@@ -141,12 +175,16 @@ async fn run(
     }
 }
 
+async fn turn(query: &Query) -> Result<OwnedSemaphorePermit, Error> {
+    let turn = Arc::clone(&query.turns).acquire_owned().await;
+    turn.map_err(|_| Error::Internal("the engine is closing".into()))
+}
+
 async fn begin(
     query: &Query,
     until: &Until,
 ) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), Error> {
-    let turn = Arc::clone(&query.turns).acquire_owned().await;
-    let turn = turn.map_err(|_| Error::Internal("the engine is closing".into()))?;
+    let turn = turn(query).await?;
     let explain = |cause| query.explain(cause, None);
     let (plan, context) = query.physical().await?;
     let plan = yielding(plan, until).map_err(explain)?;

@@ -25,10 +25,10 @@ use datafusion::{
         joins::{HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder, utils::JoinFilter},
     },
 };
-use tokio::{sync::mpsc, task::block_in_place, time::Instant};
+use tokio::{sync::mpsc, task::block_in_place};
 
-use super::answer::Message;
-use crate::error::{Bounds, Error};
+use super::{allowed::Allowed, answer::Message};
+use crate::error::Error;
 
 /// A condition looks up each time that it has compared so many batches: about a millisecond.
 const LOOKS_UP_EVERY: u32 = 32;
@@ -36,8 +36,7 @@ const LOOKS_UP_EVERY: u32 = 32;
 /// Until when a query may run, and for whom.
 #[derive(Clone, Debug)]
 pub(super) struct Until {
-    pub(super) deadline: Instant,
-    pub(super) bounds: Bounds,
+    pub(super) allowed: Allowed,
     pub(super) client: mpsc::Sender<Message>,
 }
 
@@ -46,8 +45,8 @@ impl Until {
         if self.client.is_closed() {
             return Err(Error::Internal("nobody waits for it any more".into()).into());
         }
-        if Instant::now() >= self.deadline {
-            return Err(self.bounds.too_late().into());
+        if self.allowed.is_over() {
+            return Err(self.allowed.too_late().into());
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aion_analytics::{Asker, Engine, Error};
+use aion_analytics::{Asker, Engine, Error, Parameters};
 
 use crate::lake::{TestLake, ask, collect, decision, number, shown};
 
@@ -222,6 +222,45 @@ async fn what_makes_much_out_of_little_is_refused_by_name() {
     let long = "select count(*), sum(length(t)) from \
                 (select repeat(cast(value as varchar), 3000) as t from range(10, 100)) x";
     assert!(shown(&engine, long).await.contains("| 90       | 540000"));
+}
+
+/// As a call does that takes long: nothing else runs on that thread, not even what would end the question.
+fn keep_the_only_thread(engine: &Engine) {
+    engine.spawn(async { std::thread::sleep(Duration::from_secs(20)) });
+}
+
+#[tokio::test]
+async fn whoever_asks_is_told_in_time_also_where_no_thread_is_free() {
+    let mut settings = TestLake::new().settings();
+    (settings.threads, settings.deadline) = (1, Duration::from_secs(2));
+    let engine = Engine::open(settings).unwrap();
+    let begun = Instant::now();
+    let answer = engine.query("select value from range(0, 30000000)").await.unwrap();
+    keep_the_only_thread(&engine);
+    let begun_error = collect(answer).await.unwrap_err();
+    let query_error = ask(&engine, "select 1").await.unwrap_err();
+    let described = engine.describe("select 1", Parameters::none()).await;
+    for error in [begun_error, query_error, described.unwrap_err()] {
+        assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn looking_at_a_statement_takes_a_turn() {
+    let mut settings = TestLake::new().settings();
+    (settings.queries, settings.deadline) = (1, Duration::from_secs(3));
+    let engine = Engine::open(settings).unwrap();
+    let describe = || engine.describe("select 1 as one", Parameters::none());
+    let unread = engine.query("select value from range(0, 30000000)").await.unwrap();
+    let begun = Instant::now();
+    let waits = tokio::time::timeout(Duration::from_secs(1), describe()).await;
+    assert!(waits.is_err(), "{waits:?}");
+    drop(unread);
+    assert_eq!(describe().await.unwrap().columns.field(0).name(), "one");
+    assert!(begun.elapsed() < Duration::from_secs(3), "its turn came when the other one ended");
+    // And gives it back.
+    assert_eq!(number(&engine, "select 1").await, 1);
 }
 
 /// In the planner, which works out constants, and in a condition. Nothing would stop it inside a call.

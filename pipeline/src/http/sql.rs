@@ -118,10 +118,12 @@ async fn answer(sql: &Sql, options: &Options, request: Request) -> Result<Respon
     let max_rows = asked.max_rows.unwrap_or(sql.max_rows).min(sql.max_rows);
     let parameters = Parameters::from_json(&asked.parameters)?;
     let answer = sql.engine.query_with(&asked.query, parameters).await?;
+    let allowed = answer.allowed();
     let (pieces, mut waiting) = mpsc::channel(PIECES_WAITING);
     sql.engine.spawn(send(answer, form, max_rows, pieces));
     // Nothing comes at all where the engine closes.
-    let first = waiting.recv().await.unwrap_or_else(|| Err(Problem::closing()))?;
+    let first = allowed.wait(waiting.recv()).await?;
+    let first = first.unwrap_or_else(|| Err(Problem::closing()))?;
     let rest = stream::poll_fn(move |context| waiting.poll_recv(context));
     let pieces = stream::iter([Ok(first)]).chain(rest).map(|piece| {
         piece.map_err(|problem| {
