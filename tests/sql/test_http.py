@@ -146,6 +146,21 @@ def test_parameters_and_problems(live):
     assert post(live, {"querry": "select 1"})[0] == 400
 
 
+def test_two_columns_of_one_name_are_no_object(live):
+    columns, tables = "a.value, b.value", "range(1, 2) a cross join range(2, 3) b"
+    query = f"select {columns} from {tables}"
+    for form in ("json", "jsonl"):
+        status, kind, body = post(live, {"query": query, "format": form})
+        assert (status, kind) == (400, "application/problem+json"), body
+        assert "two columns are named `value`" in json.loads(body)["detail"], body
+    assert post(live, {"query": query, "format": "csv"})[2] == b"value,value\n1,2\n"
+    assert rows(live, f"select {columns} as other from {tables}") == [
+        {"value": 1, "other": 2}
+    ]
+    with pytest.raises(AssertionError, match="two columns are named"):
+        sql(query, "--url", f"http://{live.http}")
+
+
 def test_a_list_is_a_parameter(live):
     routes = [
         row["route"] for row in rows(live, "select distinct route from decisions")

@@ -41,6 +41,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::encode::Form;
 use self::{encode::Encoder, problem::Problem};
+use crate::commands::sql::format::named_apart;
 
 /// The longest body of a question.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -118,6 +119,9 @@ async fn answer(sql: &Sql, options: &Options, request: Request) -> Result<Respon
     let max_rows = asked.max_rows.unwrap_or(sql.max_rows).min(sql.max_rows);
     let parameters = Parameters::from_json(&asked.parameters)?;
     let answer = sql.engine.query_with(&asked.query, parameters).await?;
+    if matches!(form, Form::Json | Form::Jsonl) {
+        named_apart(answer.schema()).map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
+    }
     let allowed = answer.allowed();
     let (pieces, mut waiting) = mpsc::channel(PIECES_WAITING);
     sql.engine.spawn(send(answer, form, max_rows, pieces));

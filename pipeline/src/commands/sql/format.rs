@@ -13,10 +13,13 @@ mod cell;
 mod csv;
 mod table;
 
-use std::io::{self, Write};
+use std::{
+    collections::HashSet,
+    io::{self, Write},
+};
 
 use arrow::{
-    datatypes::SchemaRef,
+    datatypes::{Schema, SchemaRef},
     error::ArrowError,
     json::{WriterBuilder, writer::LineDelimited},
     record_batch::RecordBatch,
@@ -99,6 +102,20 @@ impl<'a> Printer<'a> {
             self.out.write_all(text.as_bytes())
         }
     }
+}
+
+/// Refuses columns of which two have one name: in an object one of them would hide the other.
+pub(crate) fn named_apart(columns: &Schema) -> Result<(), String> {
+    let mut known = HashSet::new();
+    for field in columns.fields() {
+        if !known.insert(field.name()) {
+            return Err(format!(
+                "two columns are named `{0}`, and JSON has room for one of them; give one another name: `.. as other_{0}`",
+                field.name()
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn json(rows: &RecordBatch, text: &mut String) -> Result<(), ArrowError> {

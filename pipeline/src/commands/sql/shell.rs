@@ -8,7 +8,7 @@ use std::{
 use super::{
     answering::{Answering, Rows},
     command::{self, Next, Step},
-    format::{Format, Printer, harmless_lines},
+    format::{Format, Printer, harmless_lines, named_apart},
     pager::{self, Paged, Screen},
 };
 
@@ -107,6 +107,11 @@ async fn print(
         Ok(schema) => schema,
         Err(error) => return Ok(Err(error)),
     };
+    if format == Format::Json
+        && let Err(why) = named_apart(&schema)
+    {
+        return Ok(Err(anyhow::Error::msg(why)));
+    }
     let mut printer = Printer::new(out, format, terminal, schema);
     loop {
         match answer.next().await {
