@@ -37,11 +37,13 @@ def live(dev):
     return dev
 
 
-def post(dev, body: object, **headers: str) -> tuple[int, str, bytes]:
+def post(
+    dev, body: object, options: str = "", **headers: str
+) -> tuple[int, str, bytes]:
     data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     kind = "application/sql" if isinstance(body, str) else "application/json"
     request = urllib.request.Request(
-        f"http://{dev.http}/v1/sql", data, {"Content-Type": kind, **headers}
+        f"http://{dev.http}/v1/sql{options}", data, {"Content-Type": kind, **headers}
     )
     try:
         with urllib.request.urlopen(request, timeout=120) as answer:
@@ -144,6 +146,18 @@ def test_parameters_and_problems(live):
     assert "tasks" in near["names"]
     assert post(live, "select 1", Origin="https://example.com")[0] == 403
     assert post(live, {"querry": "select 1"})[0] == 400
+
+
+def test_a_form_that_there_is_not_is_a_problem_with_those_that_there_are(live):
+    assert post(live, "select 1 as n", "?format=csv")[2] == b"n\n1\n"
+    for body, options, part in [
+        ("select 1", "?format=xml", "`parquet`"),
+        ("select 1", "?fromat=csv", "`format`"),
+        ({"query": "select 1", "format": "xml"}, "", "`parquet`"),
+    ]:
+        status, kind, problem = post(live, body, options)
+        assert (status, kind) == (400, "application/problem+json"), (options, problem)
+        assert part in json.loads(problem)["detail"], (options, problem)
 
 
 def test_two_columns_of_one_name_are_no_object(live):

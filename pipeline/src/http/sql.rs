@@ -29,7 +29,7 @@ use aion_analytics::{Answer, Engine, Error, Parameters};
 use axum::{
     Json, Router,
     body::{Body, Bytes, to_bytes},
-    extract::{Query, Request, State},
+    extract::{Query, Request, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -108,10 +108,15 @@ pub(super) async fn ready(State(sql): State<Arc<Sql>>) -> Response {
 
 async fn ask(
     State(sql): State<Arc<Sql>>,
-    Query(options): Query<Options>,
+    options: Result<Query<Options>, QueryRejection>,
     request: Request,
 ) -> Response {
-    answer(&sql, &options, request).await.unwrap_or_else(Problem::into_response)
+    let answered = match options {
+        Ok(Query(options)) => answer(&sql, &options, request).await,
+        // It names those that there are.
+        Err(wrong) => Err(Problem::new(StatusCode::BAD_REQUEST, wrong.body_text())),
+    };
+    answered.unwrap_or_else(Problem::into_response)
 }
 
 async fn answer(sql: &Sql, options: &Options, request: Request) -> Result<Response, Problem> {
