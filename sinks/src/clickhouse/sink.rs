@@ -42,6 +42,8 @@ pub struct ClickHouseSink {
     is_checked: bool,
     /// How many times longer than configured rows wait, because the server has too many parts.
     slower: u32,
+    /// Whether a batch was handed back since the last regular flush.
+    is_full: bool,
     /// Became known during a call that then failed; told by the next one.
     untold: Flushed,
     /// What the last assignment found gone for good.
@@ -56,6 +58,7 @@ impl ClickHouseSink {
             lanes: BTreeMap::new(),
             is_checked: false,
             slower: 1,
+            is_full: false,
             untold: Flushed::default(),
             lost: Vec::new(),
         }
@@ -96,8 +99,8 @@ impl ClickHouseSink {
         if let Some(now) = now {
             let since = *lane.since.get_or_insert(now);
             let is_narrow = lane.narrow.is_some();
-            let due =
-                Due { until, slower: self.slower, waited: now.saturating_duration_since(since) };
+            let waited = now.saturating_duration_since(since);
+            let due = Due { until, slower: self.slower, is_full: self.is_full, waited };
             if !is_narrow && !due.is_due(&self.table.settings, waiting) {
                 return;
             }
@@ -248,6 +251,7 @@ impl ClickHouseSink {
         for partition in &all {
             self.start(partition, Some(now));
         }
+        self.is_full = false;
         self.told()
     }
 
@@ -332,6 +336,8 @@ struct Due {
     /// Where stored batches follow, in a break.
     until: Option<Offset>,
     slower: u32,
+    /// Whether there is no room for more, of whatever partition.
+    is_full: bool,
     waited: Duration,
 }
 
@@ -343,8 +349,9 @@ impl Due {
             return true;
         }
         if let Some(until) = self.until {
-            // What fills a break waits until all of it is there: then it is one batch.
-            return end >= Some(until);
+            // What fills a break waits until all of it is there: then it is one batch. Where there is no room for the
+            // rest, that never comes: a lost part has rows of every partition, and all of them share the room.
+            return self.is_full || end >= Some(until);
         }
         let has_rows = waiting.iter().any(|batch| batch.rows.num_rows() > 0);
         // Offsets without rows can wait: each note is a part of the table of marks.
@@ -389,6 +396,7 @@ impl Sink for ClickHouseSink {
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
         let held = self.held();
         if held > 0 && held + batch.bytes() > self.table.settings.hold_bytes {
+            self.is_full = true;
             return Ok(Accepted::Busy(batch));
         }
         self.buffers.push(batch)?;

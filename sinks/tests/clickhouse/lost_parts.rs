@@ -1,12 +1,12 @@
 //! What the server had acknowledged and its disk lost: filled while it is young, reported when it is old.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aion_schemas::log::{Offset, Partition};
+use aion_schemas::log::{Marks, Offset, Partition};
 use aion_sinks::{
     clickhouse::{ClickHouseSink, Settings, testing::Protection},
-    conformance::{Log, marks, settle, take},
-    sink::Sink,
+    conformance::{Log, ROW_BYTES, marks, settle, take},
+    sink::{Accepted, Flush, Sink, SinkError},
 };
 
 use crate::shared::{Place, range, settings, settle_slowly, spec};
@@ -149,4 +149,52 @@ async fn an_old_break_is_filled_when_somebody_asks_for_just_that_one() {
     take(&mut sink, log.batch(0, 10, 50)).await;
     assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 50)]));
     assert_eq!(place.offsets(&p0).await, [range(0, 30), range(40, 50)].concat());
+}
+
+/// Reads six partitions on from 10 to 80, ten offsets at a time, as a job does: a batch that has no room is written
+/// again after the next flush.
+async fn read_on(sink: &mut ClickHouseSink, log: &Log) {
+    let (mut next, mut stored) = ([10; 6], Marks::new());
+    while stored.values().filter(|mark| mark.offset == Offset(80)).count() < next.len() {
+        for (number, next) in (0..).zip(&mut next) {
+            if *next < 80
+                && let Accepted::Taken =
+                    sink.write(log.batch(number, *next, *next + 10)).await.unwrap()
+            {
+                *next += 10;
+            }
+        }
+        match sink.flush(Instant::now(), Flush::Due).await {
+            Ok(flushed) => stored.extend(flushed.marks),
+            Err(SinkError::Retry { .. }) => {}
+            Err(error) => panic!("it should pass: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A part may have had rows of every partition, and what fills the breaks shares one room: each partition's share of
+/// it is less than its break, and less than what is inserted for its size.
+#[tokio::test]
+async fn breaks_of_many_partitions_are_filled_although_the_room_is_small() {
+    let (place, log) = (Place::new().await, Log::new());
+    let all: Vec<Partition> = (0..6).map(|number| log.partition(number)).collect();
+    let mut writer = place.open();
+    writer.assign(&all).await.unwrap();
+    for (first, end) in [(0, 10), (10, 70), (70, 80)] {
+        for number in 0..6 {
+            take(&mut writer, log.batch(number, first, end)).await;
+        }
+        settle(&mut writer).await;
+    }
+    lose(&place, "10").await;
+    let (flush_bytes, hold_bytes) = (40 * ROW_BYTES, 160 * ROW_BYTES);
+    let mut sink = place.house.sink(spec(), Settings { flush_bytes, hold_bytes, ..settings() });
+    let found = sink.assign(&all).await.unwrap();
+    assert!(found.values().all(|mark| mark.offset == Offset(10)), "{found:?}");
+    let filled = tokio::time::timeout(Duration::from_mins(1), read_on(&mut sink, &log)).await;
+    assert!(filled.is_ok(), "all wait for room that none of them gives back");
+    for partition in &all {
+        assert_eq!(place.offsets(partition).await, range(0, 80), "{partition}");
+    }
 }
