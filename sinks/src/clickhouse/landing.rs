@@ -292,15 +292,15 @@ impl Landing {
         let asked = Instant::now();
         let look = table.ledger.overlapping(&self.partition, (first, end)).await;
         let look = look.map_err(|failure| failure.error(&self.doing(table)))?;
-        let ours = Stored { first, end, rows: self.rows() as u32 };
+        let doubled = look.found.iter().find(|one| one.is_doubled);
+        if let Some(double) = doubled.filter(|_| !off!(table, Verify)) {
+            return Err(self.overlap(table, double));
+        }
+        let ours = Stored { first, end, rows: self.rows() as u32, is_doubled: false };
         let is_ours = look.found.contains(&ours);
         if let Some(other) = look.found.iter().find(|other| **other != ours) {
             if is_ours && !off!(table, Verify) {
-                return Err(overlap(
-                    &self.partition.to_string(),
-                    &table.spec.name,
-                    other.first..other.end,
-                ));
+                return Err(self.overlap(table, other));
             }
             return Ok(Seen::Others);
         }
@@ -310,6 +310,10 @@ impl Landing {
         let until = look.now.saturating_add(table.settings.lease.as_secs() as u32);
         self.chain.lease = Some((until, asked));
         Ok(if is_ours { Seen::Ours } else { Seen::Nothing })
+    }
+
+    fn overlap(&self, table: &Table, other: &Stored) -> SinkError {
+        overlap(&self.partition.to_string(), &table.spec.name, other.first..other.end)
     }
 
     fn is_lease_old(&self, table: &Table) -> bool {

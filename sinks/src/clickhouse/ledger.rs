@@ -43,7 +43,10 @@ pub(super) struct Entry {
 pub(super) struct Stored {
     pub(super) first: Offset,
     pub(super) end: Offset,
+    /// How many rows it was written with.
     pub(super) rows: u32,
+    /// Whether it has more than that.
+    pub(super) is_doubled: bool,
 }
 
 /// What a table has, and the server's time before it was looked at.
@@ -105,18 +108,24 @@ impl Ledger {
         range: (Offset, Offset),
     ) -> Result<Look<Vec<Stored>>, Failure> {
         let sql = format!(
-            "SELECT toUnixTimestamp(now()), groupArray((f, e, n)) FROM (
-                SELECT _batch_first AS f, _batch_last + 1 AS e, max(_batch_rows) AS n FROM {}
+            "SELECT toUnixTimestamp(now()), groupArray((f, e, n, c > n)) FROM (
+                SELECT _batch_first AS f, _batch_last + 1 AS e, max(_batch_rows) AS n, count() AS c FROM {}
                 WHERE _topic_id = '{}' AND _partition = {} AND _batch_first < {} AND _batch_last >= {}
                 GROUP BY _batch_first, _batch_last ORDER BY f, e)",
             self.table, partition.stream.id, partition.number, range.1, range.0
         );
-        let (now, batches): (u32, Vec<(i64, i64, u32)>) = one(self.client.ask(&sql).await?)?;
-        let stored = |(first, end, rows)| Stored { first: Offset(first), end: Offset(end), rows };
+        let (now, batches): (u32, Vec<StoredRow>) = one(self.client.ask(&sql).await?)?;
+        let stored = |(first, end, rows, doubled): StoredRow| Stored {
+            first: Offset(first),
+            end: Offset(end),
+            rows,
+            is_doubled: doubled != 0,
+        };
         Ok(Look { now, found: batches.into_iter().map(stored).collect() })
     }
 
-    /// The last batch of each partition, and every batch that doesn't follow on the one before it.
+    /// The last batch of each partition, and every batch that doesn't follow on the one before it, or has more rows
+    /// than it was written with.
     pub(super) async fn links(
         &self,
         topic_id: Uuid,
@@ -124,9 +133,9 @@ impl Ledger {
     ) -> Result<Look<BTreeMap<i32, Vec<Link>>>, Failure> {
         let sql = format!(
             "SELECT toUnixTimestamp(now()),
-                groupArray((p, f, e, epoch, newest, lease, i = total, i > 1, before, newest_before, lease_before))
+                groupArray((p, f, e, epoch, newest, lease, i = total, c > n, i > 1, before, newest_before, lease_before))
             FROM (
-                SELECT p, f, e, epoch, newest, lease,
+                SELECT p, f, e, epoch, newest, lease, n, c,
                     row_number() OVER (PARTITION BY p ORDER BY f, e) AS i,
                     count() OVER (PARTITION BY p) AS total,
                     max(e) OVER earlier AS before,
@@ -136,14 +145,15 @@ impl Ledger {
                     SELECT _partition AS p, _batch_first AS f, _batch_last + 1 AS e,
                         max(_leader_epoch) AS epoch,
                         toUnixTimestamp64Micro(max(_append_time)) AS newest,
-                        toUnixTimestamp(max(_lease)) AS lease
+                        toUnixTimestamp(max(_lease)) AS lease,
+                        max(_batch_rows) AS n, count() AS c
                     FROM {} WHERE _topic_id = '{topic_id}' AND _partition IN ({})
                     GROUP BY _partition, _batch_first, _batch_last)
                 WINDOW
                     earlier AS (PARTITION BY p ORDER BY f, e ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
                     previous AS (PARTITION BY p ORDER BY f, e ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING)
                 ORDER BY p, f, e)
-            WHERE i = total OR (i > 1 AND f != before)",
+            WHERE i = total OR c > n OR (i > 1 AND f != before)",
             self.table,
             list(partitions)
         );
@@ -157,6 +167,7 @@ impl Ledger {
             newest_us,
             lease,
             is_last,
+            doubled,
             follows,
             before,
             newest,
@@ -168,8 +179,9 @@ impl Ledger {
                 newest_us: newest,
                 lease: old,
             });
-            let (first, end, is_last) = (Offset(first), Offset(end), is_last != 0);
-            let link = Link { first, end, epoch, newest_us, lease, is_last, previous };
+            let (first, end) = (Offset(first), Offset(end));
+            let (is_last, is_doubled) = (is_last != 0, doubled != 0);
+            let link = Link { first, end, epoch, newest_us, lease, is_last, is_doubled, previous };
             links.entry(partition).or_default().push(link);
         }
         Ok(Look { now, found: links })
@@ -293,7 +305,8 @@ impl Ledger {
 }
 
 type NoteRow = (i32, String, (i64, i64, i32, i32));
-type LinkRow = (i32, i64, i64, i32, i64, u32, u8, u8, i64, i64, u32);
+type LinkRow = (i32, i64, i64, i32, i64, u32, u8, u8, u8, i64, i64, u32);
+type StoredRow = (i64, i64, u32, u8);
 
 fn list(numbers: &[i32]) -> String {
     let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();

@@ -14,7 +14,7 @@
 //! | a break, the batch before it young | | fill exactly the break, then go on |
 //! | a break, the batch before it old | | leave it; it is reported |
 //! | a break or a tail, old, and a note `repair` over just that | | as if it were young |
-//! | two batches that overlap | | stop: rows are doubled |
+//! | two batches that overlap, or a batch with more rows than it was written with | | stop: rows are doubled |
 //!
 //! *Young* is a batch that was verified less than the repair window ago: its lease tells. A part that a disk lost is
 //! missed at the next start, at once; an old break is far more likely to be rows that somebody erased, which must not
@@ -35,6 +35,8 @@ pub(super) struct Link {
     pub(super) newest_us: i64,
     pub(super) lease: u32,
     pub(super) is_last: bool,
+    /// Whether it has more rows than it was written with. Fewer is none of our business: somebody erased some.
+    pub(super) is_doubled: bool,
     /// What lies before it; `None` for a table's first batch.
     pub(super) previous: Option<Previous>,
 }
@@ -113,7 +115,7 @@ pub(super) struct Found {
     pub(super) lost: Vec<Range<Offset>>,
 }
 
-/// Two batches have offsets in common.
+/// Two batches have offsets in common, or are the same.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Overlap(pub(super) Range<Offset>);
 
@@ -128,6 +130,9 @@ pub(super) fn survey(links: &[Link], notes: &Notes, youth: Youth) -> Result<Foun
     let Some(last) = links.iter().find(|link| link.is_last) else { return Ok(of_notes(notes)) };
     let is_filled =
         |range: &Range<Offset>, lease: u32| youth.is_young(lease) || notes.wanted.contains(range);
+    if let Some(double) = links.iter().find(|link| link.is_doubled) {
+        return Err(Overlap(double.first..double.end));
+    }
     let (mut holes, mut gone) = (Vec::new(), Vec::new());
     let mut end = last.end;
     for link in links {

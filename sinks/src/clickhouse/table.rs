@@ -92,13 +92,14 @@ macro_rules! off {
 }
 pub(super) use off;
 
-/// Two batches that have offsets in common.
+/// Two batches that have offsets in common, or are the same.
 pub(super) fn overlap(partition: &str, table: &str, range: std::ops::Range<Offset>) -> SinkError {
     SinkError::Fatal {
         doing: format!("look what {table} has of {partition}"),
         cause: format!("offsets {} are there more than once", show(&range)),
         hint: "a protection of the table was taken out while it was written: run `aion clickhouse plan`, \
-               then delete the rows of one of the batches (_batch_first, _batch_last)"
+               then delete the rows of one of the batches (_batch_first, _batch_last; where they are the same, \
+               _batch_day or _lease may tell them apart)"
             .to_owned(),
     }
 }

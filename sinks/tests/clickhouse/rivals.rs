@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use aion_sinks::{
     clickhouse::{Settings, testing::Protection},
     conformance::{Log, marks, settle, take},
-    sink::Sink,
+    sink::{Sink, SinkError},
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -65,6 +65,30 @@ async fn without_the_token_both_land() {
     assert_eq!(place.offsets(&p0).await, doubled);
     let seen = place.open().assign(std::slice::from_ref(&p0)).await.unwrap_err();
     assert!(seen.to_string().contains("offsets 5..9 are there more than once"), "{seen}");
+}
+
+/// Whatever brought it there, such as a dump that was loaded again.
+#[tokio::test]
+async fn the_same_batch_twice_is_seen_until_one_of_them_is_erased() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    for first in [0, 10, 20] {
+        take(&mut writer, log.batch(0, first, first + 10)).await;
+        settle(&mut writer).await;
+    }
+    let table = place.table();
+    let again = format!(
+        "INSERT INTO {table} SELECT * REPLACE (now() + 600 AS _lease) FROM {table} WHERE _batch_first = 10 \
+         SETTINGS insert_deduplicate = 0"
+    );
+    place.engine.run(&again).await;
+    let seen = place.open().assign(std::slice::from_ref(&p0)).await.unwrap_err();
+    assert!(matches!(seen, SinkError::Fatal { .. }), "{seen:?}");
+    assert!(seen.to_string().contains("offsets 10..20 are there more than once"), "{seen}");
+    let one = format!("DELETE FROM {table} WHERE _batch_first = 10 AND _lease > now() + 60");
+    place.engine.run(&one).await;
+    assert_eq!(place.found(&p0).await, marks([(&p0, 30)]));
 }
 
 /// Negative control: who believes the acknowledgement takes rows for stored that aren't.
@@ -367,6 +391,27 @@ async fn the_day_of_a_batch_is_that_of_the_batch_before() {
 #[tokio::test]
 async fn by_its_own_day_a_batch_lands_twice() {
     assert_eq!(at_midnight(Some(Protection::Day)).await, [0, 1, 1, 2, 2]);
+}
+
+/// A writer whose batch landed beside the same one of its rival's finds that by its look.
+#[tokio::test]
+async fn a_writer_that_doubles_a_batch_stops() {
+    let (place, log) = (Place::new().await, Log::new().with_step(Duration::from_hours(24)));
+    let p0 = log.partition(0);
+    let mut first = place.owner(&p0).await;
+    take(&mut first, log.batch(0, 0, 1)).await;
+    settle(&mut first).await;
+    let mut one = place.owner(&p0).await;
+    // Its lease must not run out on a busy machine: it would look, and give way.
+    let lease = Duration::from_mins(1);
+    let mut two = place.house.sink(spec(), Settings { lease, ..settings() });
+    two.assign(std::slice::from_ref(&p0)).await.unwrap();
+    two.rig().turn_off(Protection::Day);
+    take(&mut one, log.batch(0, 1, 3)).await;
+    take(&mut two, log.batch(0, 1, 3)).await;
+    settle_slowly(&mut one).await;
+    let seen = once(&mut two).await.unwrap_err();
+    assert!(seen.to_string().contains("offsets 1..3 are there more than once"), "{seen}");
 }
 
 /// Three owners at once, batches of different sizes, again and again.

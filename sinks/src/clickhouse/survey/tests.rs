@@ -19,6 +19,7 @@ fn last(end: i64, lease: u32) -> Link {
         newest_us: 5 * DAY_US,
         lease,
         is_last: true,
+        is_doubled: false,
         previous: None,
     }
 }
@@ -164,6 +165,20 @@ fn batches_that_overlap_are_told() {
     let links = [broken(35, 30, YOUNG), last(100, YOUNG)];
     let overlap = survey(&links, &Notes::default(), YOUTH).unwrap_err();
     assert_eq!(overlap, Overlap(range(30, 35)));
+}
+
+#[test]
+fn a_batch_that_is_there_twice_is_told() {
+    let previous = Previous { end: Offset(30), newest_us: 4 * DAY_US, lease: YOUNG };
+    let double = Link {
+        first: Offset(30),
+        is_last: false,
+        is_doubled: true,
+        previous: Some(previous),
+        ..last(40, YOUNG)
+    };
+    let overlap = survey(&[double, last(100, YOUNG)], &Notes::default(), YOUTH).unwrap_err();
+    assert_eq!(overlap, Overlap(range(30, 40)));
 }
 
 #[test]
