@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -83,6 +84,23 @@ def test_a_wrong_password_is_said_and_not_shown(server: Server):
     assert done.returncode == 6, (done.returncode, done.stderr)
     assert "user and password" in done.stderr
     assert "sesame" not in done.stderr
+
+
+def test_a_proxy_of_the_environment_is_not_told_the_password(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, address)
+            monkeypatch.setenv(name.upper(), address)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        done = server.aion("clickhouse", "plan")
+        proxy.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            proxy.accept()
+    assert done.returncode == 0, (done.returncode, done.stderr)
 
 
 def test_validate_without_asking_says_what_is_promised(server: Server):

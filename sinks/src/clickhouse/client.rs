@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** `wait_end_of_query` is always set: an answer of 200 is a whole one, and no error comes in the
 //! middle of it.
+//! **Invariant:** the password goes to the configured address and nowhere else: no proxy, no redirect.
 //! **Invariant:** nothing here tries again. Whether a request may be repeated is for those to say who know what it
 //! does.
 
@@ -13,7 +14,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use arrow::{array::RecordBatch, buffer::Buffer, error::ArrowError, ipc::reader::StreamDecoder};
 use bytes::Bytes;
 use futures::{Stream, stream};
-use reqwest::{Certificate, Response, StatusCode};
+use reqwest::{Certificate, Response, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -72,8 +73,11 @@ pub(crate) struct Insert<'a> {
 impl Client {
     /// A client of that server. Nothing is asked yet.
     pub(crate) fn new(server: Server) -> Result<Client, SinkError> {
-        let http = reqwest::Client::builder().connect_timeout(CONNECT_WITHIN);
-        let mut http = http.pool_idle_timeout(IDLE);
+        let mut http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_WITHIN)
+            .pool_idle_timeout(IDLE);
         if let Some(pem) = &server.ca {
             let several = Certificate::from_pem_bundle(pem);
             for certificate in several.map_err(|cause| unusable("read its certificates", &cause))? {

@@ -7,7 +7,7 @@
 //! | row | a constraint other than the lease, text that can't be converted | verify, then half the batch, until it is one row: a dead letter |
 //! | lease | 469 that names the lease | verify, a new lease, the same token again; never a reject |
 //! | running | 216 | an earlier INSERT of the token still runs: wait for it |
-//! | fatal | 401, 403, unknown table or column, a setting that may not be set | stop, and say what to change |
+//! | fatal | 401, 403, a redirect, unknown table or column, a setting that may not be set | stop, and say what to change |
 //!
 //! Whatever the class, an INSERT that was not acknowledged may have landed: only the table tells.
 
@@ -100,6 +100,10 @@ impl Failure {
             0 if matches!(status, 401 | 403) => Class::Fatal(
                 "look at user and password of [clickhouse], and at the proxy before it",
             ),
+            0 if matches!(status, 300..=399) => Class::Fatal(
+                "it redirects, and nobody is followed there with the password: name the server's own address in \
+                 clickhouse.url",
+            ),
             0 if matches!(status, 404 | 405) => {
                 Class::Fatal("is it a ClickHouse server that answers at clickhouse.url?")
             }
@@ -183,7 +187,10 @@ mod tests {
     fn a_number_in_the_text_counts_where_the_header_is_lost() {
         let failure = Failure::refused(StatusCode::OK, None, b"Code: 241. DB::Exception: memory");
         assert!(matches!(failure, Failure::Refused { code: 241, .. }), "{failure:?}");
-        let stranger = Failure::refused(StatusCode::UNAUTHORIZED, None, b"");
-        assert!(matches!(stranger.class(), Class::Fatal(_)));
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FOUND, StatusCode::PERMANENT_REDIRECT]
+        {
+            let stranger = Failure::refused(status, None, b"");
+            assert!(matches!(stranger.class(), Class::Fatal(_)), "{status}");
+        }
     }
 }

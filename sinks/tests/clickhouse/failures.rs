@@ -1,11 +1,17 @@
 //! A server that says no: what passes is tried again, the rest stops with what to change; nothing is lost or doubled.
 
+use std::sync::{Arc, Mutex};
+
 use aion_sinks::{
     clickhouse::{ClickHouse, Server},
     conformance::{Log, marks, settle, take},
     sink::{Sink, SinkError},
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::shared::{Place, once, range, server, settings, spec};
 
@@ -71,17 +77,53 @@ async fn a_server_that_is_down_delays_and_stops_nobody() {
     assert!(failed.to_string().contains("look at d.orders"), "{failed}");
 }
 
+/// Whoever answers every request with `head` and `body`: its address, and what it is sent.
+async fn stranger(head: &str, body: &str) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let length = body.len();
+    let answer =
+        format!("HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+    let heard = Arc::<Mutex<Vec<String>>>::default();
+    let hears = Arc::clone(&heard);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            hears.lock().unwrap().push(request);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (address, heard)
+}
+
+#[tokio::test]
+async fn a_password_does_not_go_where_a_redirect_leads() {
+    let (elsewhere, heard_elsewhere) = stranger("200 OK", "").await;
+    let head = format!("307 Temporary Redirect\r\nLocation: {elsewhere}/");
+    let (address, heard) = stranger(&head, "").await;
+    let redirecting = Server {
+        url: address.parse().unwrap(),
+        user: Some("aion".into()),
+        password: Some("hunter2".into()),
+        ..server(crate::engine::shared(), "d")
+    };
+    let mut sink = ClickHouse::new(redirecting).unwrap().sink(spec(), settings());
+    let failed = sink.assign(&[Log::new().partition(0)]).await.unwrap_err();
+    assert!(matches!(failed, SinkError::Fatal { .. }), "{failed:?}");
+    let text = failed.to_string();
+    assert!(text.contains("HTTP 307") && text.contains("it redirects"), "{text}");
+    assert_eq!(*heard_elsewhere.lock().unwrap(), [""; 0], "followed");
+    let heard = heard.lock().unwrap();
+    assert!(heard.iter().all(|request| request.contains("hunter2")), "{heard:?}");
+}
+
 #[tokio::test]
 async fn a_stranger_is_told_from_a_server() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
-        let page = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-        stream.write_all(page.as_bytes()).await.unwrap();
-    });
+    let (address, _) = stranger("200 OK", "hello").await;
+    let url = address.parse().unwrap();
     let stranger = Server { url, ..server(crate::engine::shared(), "d") };
     let mut sink = ClickHouse::new(stranger).unwrap().sink(spec(), settings());
     let failed = sink.assign(&[Log::new().partition(0)]).await.unwrap_err();
