@@ -3,7 +3,7 @@
 //! | class | examples | what is done |
 //! |---|---|---|
 //! | retry | no answer, 5xx, too many parts, read-only | verify, then the same token again, after a pause |
-//! | memory | 241 | verify, then half the batch |
+//! | size | 241 (memory), 159 (time) | verify, then half the batch |
 //! | row | a constraint other than the lease, text that can't be converted | verify, then half the batch, until it is one row: a dead letter |
 //! | lease | 469 that names the lease | verify, a new lease, the same token again; never a reject |
 //! | running | 216 | an earlier INSERT of the token still runs: wait for it |
@@ -39,8 +39,8 @@ pub(crate) enum Class {
     Retry,
     Lease,
     Running,
-    /// The batch takes more memory than there is.
-    Memory,
+    /// The batch takes more memory, or time, than there is.
+    Size,
     /// A row is refused for what it holds.
     Row,
     Fatal(&'static str),
@@ -95,7 +95,7 @@ impl Failure {
                 "the table's partition key must be _batch_day: run `aion clickhouse plan`",
             ),
             6 | 27 | 38 | 41 | 43 | 53 | 69 | 70 | 131 | 321 | 349 | 395 | 469 | 691 => Class::Row,
-            241 => Class::Memory,
+            159 | 241 => Class::Size,
             62 | 73 | 117 => Class::Fatal("the server may be too old: 24.8 or newer is needed"),
             0 if matches!(status, 401 | 403) => Class::Fatal(
                 "look at user and password of [clickhouse], and at the proxy before it",
@@ -118,7 +118,7 @@ impl Failure {
             Class::Fatal(hint) => {
                 SinkError::Fatal { doing, cause: self.text(), hint: hint.to_owned() }
             }
-            Class::Retry | Class::Lease | Class::Running | Class::Memory | Class::Row => {
+            Class::Retry | Class::Lease | Class::Running | Class::Size | Class::Row => {
                 SinkError::Retry { doing, cause: self.text() }
             }
         }
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn classes_follow_who_can_act() {
         assert_eq!(Failure::Unanswered("timed out".into()).class(), Class::Retry);
-        for code in [0, 159, 202, 209, 210, 242, 243, 252, 319, 425, 999] {
+        for code in [0, 202, 209, 210, 242, 243, 252, 319, 425, 999] {
             assert_eq!(refused(code, "busy"), Class::Retry, "{code}");
         }
         for code in [47, 60, 81, 164, 497, 516] {
@@ -169,11 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_row_and_a_lack_of_memory_are_the_batchs() {
+    fn a_refused_row_and_a_lack_of_memory_or_time_are_the_batchs() {
         for code in [6, 38, 53, 131, 349, 395, 691] {
             assert_eq!(refused(code, "no"), Class::Row, "{code}");
         }
-        assert_eq!(refused(241, "memory limit exceeded"), Class::Memory);
+        assert_eq!(refused(241, "memory limit exceeded"), Class::Size);
+        assert_eq!(refused(159, "Timeout exceeded"), Class::Size);
     }
 
     #[test]

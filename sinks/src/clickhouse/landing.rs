@@ -88,7 +88,7 @@ pub(super) enum Outcome {
 pub(super) enum Unfit {
     /// A row of it is refused for what it holds.
     Row,
-    /// It takes more memory than the server has.
+    /// It takes more memory than the server has, or more time than it may take.
     Size,
 }
 
@@ -245,7 +245,7 @@ impl Landing {
             Err(failure) => match failure.class() {
                 Class::Lease => Ok(Sent::StaleLease),
                 Class::Row => Ok(Sent::Unfit(Unfit::Row, without_values(failure.text()))),
-                Class::Memory => Ok(Sent::Unfit(Unfit::Size, failure.text())),
+                Class::Size => Ok(Sent::Unfit(Unfit::Size, failure.text())),
                 _ => Err(failure.error(&self.doing(table))),
             },
         }

@@ -98,14 +98,13 @@ async fn a_table_that_was_changed_stops_the_job_and_rejects_nothing() {
     assert!(failed.to_string().contains("column value is Int64"), "{failed}");
 }
 
-#[tokio::test]
-async fn a_batch_that_is_too_large_for_the_servers_memory_goes_in_halves() {
+/// What a server says of a batch that is too large for it.
+async fn goes_in_halves(code: u32, text: &str) {
     let (place, log, p0) = picky("1").await;
     let mut sink = place.owner(&p0).await;
     take(&mut sink, log.batch(0, 0, 16)).await;
     for _ in 0..2 {
-        let text = "Memory limit (total) exceeded";
-        let fault = json!({"kind": "refuse", "code": 241, "status": 507, "text": text});
+        let fault = json!({"kind": "refuse", "code": code, "status": 500, "text": text});
         place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
     }
     for _ in 0..2 {
@@ -118,4 +117,15 @@ async fn a_batch_that_is_too_large_for_the_servers_memory_goes_in_halves() {
     take(&mut sink, log.batch(0, 16, 48)).await;
     settle(&mut sink).await;
     assert_eq!(place.batches().await.last(), Some(&(16, 47)), "later ones go whole again");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_large_for_the_servers_memory_goes_in_halves() {
+    goes_in_halves(241, "Memory limit (total) exceeded").await;
+}
+
+/// Sent again as it is, it would take too long for ever.
+#[tokio::test]
+async fn a_batch_that_takes_the_server_too_long_goes_in_halves() {
+    goes_in_halves(159, "Timeout exceeded: elapsed 60 s, maximum: 60").await;
 }
