@@ -6,6 +6,7 @@
 //! | partition key | not `_batch_day` | a batch would be several parts |
 //! | `non_replicated_deduplication_window` | less than four times the parts that come while an INSERT may be on its way | a token would be forgotten before its writer is refused |
 //! | constraint `lease` | missing | a writer that slept would not be refused |
+//! | the table `marks` beside it | not ReplacingMergeTree(next), or a window below the contract's | of two writers that open a table each would decide where its first batch begins |
 //! | columns | one missing, of another type, or without nulls where there may be some | rows would be stored otherwise than they are |
 //! | materialized views that read from it | any | their rows are not counted by anybody: said in a warning |
 
@@ -14,13 +15,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use aion_schemas::clickhouse::{LEASE, LEDGER_COLUMNS, MARKS};
+use aion_schemas::clickhouse::{DEDUPLICATION_WINDOW, LEASE, LEDGER_COLUMNS, MARKS};
 use arrow::datatypes::DataType;
 
 use super::{
     ClickHouse, Settings, TableSpec,
     failure::Failure,
-    plan::{self, Live},
+    plan::{self, Live, MARKS_ENGINE},
     table::Table,
 };
 use crate::sink::SinkError;
@@ -75,8 +76,11 @@ pub(super) async fn table(table: &Table) -> Result<Live, SinkError> {
     let failed = |failure: Failure| failure.error(&doing);
     let live = plan::live(client, name).await.map_err(failed)?;
     let Some(live) = live else { return Err(refused("there is no such table".to_owned())) };
-    if plan::live(client, MARKS).await.map_err(failed)?.is_none() {
+    let Some(marks) = plan::live(client, MARKS).await.map_err(failed)? else {
         return Err(refused(format!("there is no table {database}.{MARKS} beside it")));
+    };
+    if let Some(cause) = unfit_marks(&marks) {
+        return Err(refused(format!("the table {database}.{MARKS} beside it: {cause}")));
     }
     if let Some(cause) = unfit(&live, least_window(table.spec.partitions, &table.settings)) {
         return Err(refused(cause));
@@ -159,6 +163,19 @@ pub(super) fn unfit(live: &Live, least_window: u64) -> Option<String> {
         ));
     }
     (!live.has_lease()).then(|| format!("it has no constraint {LEASE} CHECK _lease > now()"))
+}
+
+/// What keeps the table of marks from letting the first of several writers decide.
+fn unfit_marks(live: &Live) -> Option<String> {
+    if !live.has_engine_of_marks() {
+        let engine = &live.engine;
+        return Some(format!("its engine is {engine}, where it must be {MARKS_ENGINE}"));
+    }
+    let window = live.setting("non_replicated_deduplication_window").unwrap_or(0);
+    let least = u64::from(DEDUPLICATION_WINDOW);
+    (window < least).then(|| {
+        format!("non_replicated_deduplication_window is {window}, and must be {least} at least")
+    })
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@ use aion_schemas::clickhouse::{
 use super::{ClickHouse, client::Client, failure::Failure};
 use crate::sink::SinkError;
 
+/// The engine of the table of marks: of several notes the one that is furthest on stays.
+pub(super) const MARKS_ENGINE: &str = "ReplacingMergeTree(next)";
+
 /// Something that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -53,6 +56,11 @@ impl Live {
 
     pub(super) fn has_lease(&self) -> bool {
         self.create.contains(&format!("CONSTRAINT {LEASE} CHECK _lease > now()"))
+    }
+
+    /// Whether it can be the table of marks.
+    pub(super) fn has_engine_of_marks(&self) -> bool {
+        self.create.contains(&format!("ENGINE = {MARKS_ENGINE}"))
     }
 
     /// After how many days rows go.
@@ -108,8 +116,9 @@ impl ClickHouse {
         if found.is_empty() {
             changes.push(missing(database(name, None), "database"));
         }
-        if live(&self.client, MARKS).await.map_err(failed)?.is_none() {
-            changes.push(missing(aion_schemas::clickhouse::marks(name, None), "table"));
+        match live(&self.client, MARKS).await.map_err(failed)? {
+            None => changes.push(missing(aion_schemas::clickhouse::marks(name, None), "table")),
+            Some(live) => changes.extend(differences_of_marks(name, &live)),
         }
         for table in tables {
             match live(&self.client, &table.name).await.map_err(failed)? {
@@ -181,12 +190,7 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
         let what = format!("constraint {LEASE} is missing");
         changes.push(change(what, Some(format!("ADD {}", Table::lease())), true));
     }
-    let window = live.setting("non_replicated_deduplication_window").unwrap_or(0);
-    if window < u64::from(DEDUPLICATION_WINDOW) {
-        let setting = "non_replicated_deduplication_window";
-        let sql = format!("MODIFY SETTING {setting} = {DEDUPLICATION_WINDOW}");
-        changes.push(change(format!("{setting} is {window}"), Some(sql), true));
-    }
+    changes.extend(window(live, change));
     let wide = "min_bytes_for_wide_part";
     if !live.create.contains(&format!("{wide} = ")) {
         let sql = format!("MODIFY SETTING {wide} = {WIDE_PART_BYTES}");
@@ -194,6 +198,35 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
     }
     changes.extend(kept(table, live, change));
     changes
+}
+
+/// What the table of marks has otherwise than the contract.
+fn differences_of_marks(database: &str, live: &Live) -> Vec<Change> {
+    let change = |what: String, sql: Option<String>, adds: bool| Change {
+        object: MARKS.to_owned(),
+        what,
+        sql: sql.map(|sql| format!("ALTER TABLE {database}.{MARKS} {sql}")),
+        adds,
+    };
+    let mut changes = Vec::new();
+    if !live.has_engine_of_marks() {
+        let engine = &live.engine;
+        let what = format!("the engine is {engine}: it must be {MARKS_ENGINE}");
+        changes.push(change(what, None, false));
+    }
+    changes.extend(window(live, change));
+    changes
+}
+
+/// A window that remembers too few tokens.
+fn window(live: &Live, change: impl Fn(String, Option<String>, bool) -> Change) -> Option<Change> {
+    let setting = "non_replicated_deduplication_window";
+    let window = live.setting(setting).unwrap_or(0);
+    if window >= u64::from(DEDUPLICATION_WINDOW) {
+        return None;
+    }
+    let sql = format!("MODIFY SETTING {setting} = {DEDUPLICATION_WINDOW}");
+    Some(change(format!("{setting} is {window}"), Some(sql), true))
 }
 
 fn columns(

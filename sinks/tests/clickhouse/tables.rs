@@ -2,7 +2,7 @@
 
 use aion_schemas::{
     catalog::{Catalog, Environment},
-    clickhouse::{Table, of_topic, statements},
+    clickhouse::{Table, marks, of_topic, statements},
 };
 use aion_sinks::{
     conformance::{Log, settle, take},
@@ -156,6 +156,39 @@ async fn another_engine_or_partition_key_is_refused() {
         place.engine.run(&sql).await;
         let failed = place.open().assign(&[Log::new().partition(0)]).await.unwrap_err();
         assert!(failed.to_string().contains(says), "{failed}");
+    }
+}
+
+/// Why a writer of the place is refused.
+async fn told(place: &Place) -> String {
+    place.open().assign(&[Log::new().partition(0)]).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn a_table_of_marks_that_lets_two_writers_open_a_table_is_refused() {
+    let place = Place::new().await;
+    let name = format!("{}.marks", place.database);
+    let small = "MODIFY SETTING non_replicated_deduplication_window = 5";
+    place.engine.run(&format!("ALTER TABLE {name} {small}")).await;
+    let text = told(&place).await;
+    let says = "marks beside it: non_replicated_deduplication_window is 5, and must be 10000";
+    assert!(text.contains(says) && text.contains("aion clickhouse plan"), "{text}");
+    for change in place.house.plan(&[], &[]).await.unwrap() {
+        assert_eq!(change.what, "non_replicated_deduplication_window is 5");
+        place.house.apply(&change).await.unwrap();
+    }
+    place.found(&Log::new().partition(0)).await;
+    for engine in ["ReplacingMergeTree", "MergeTree"] {
+        place.engine.run(&format!("DROP TABLE {name}")).await;
+        let made = marks(&place.database, None).sql;
+        place.engine.run(&made.replace("ReplacingMergeTree(next)", engine)).await;
+        let text = told(&place).await;
+        let says = format!("its engine is {engine}, where it must be ReplacingMergeTree(next)");
+        assert!(text.contains(&says), "{text}");
+        let changes = place.house.plan(&[], &[]).await.unwrap();
+        let explained = format!("the engine is {engine}: it must be ReplacingMergeTree(next)");
+        assert_eq!(changes.iter().map(|one| &one.what).collect::<Vec<_>>(), [&explained]);
+        assert!(!changes[0].adds);
     }
 }
 
