@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | engine | not MergeTree | Replacing and its like drop rows when parts merge; Distributed splits an INSERT; a replicated table's tokens live in Keeper, for which nothing is proven |
 //! | partition key | not `_batch_day` | a batch would be several parts |
-//! | `non_replicated_deduplication_window` | less than four times the parts that come while an INSERT may be on its way | a token would be forgotten before its writer is refused |
+//! | `non_replicated_deduplication_window` | less than the contract's, or than four times the parts that come while an INSERT may be on its way | a token would be forgotten before its writer is refused |
 //! | constraint `lease` | missing | a writer that slept would not be refused |
 //! | the table `marks` beside it | not ReplacingMergeTree(next), or a window below the contract's | of two writers that open a table each would decide where its first batch begins |
 //! | columns | one missing, of another type, or without nulls where there may be some | rows would be stored otherwise than they are |
@@ -138,11 +138,14 @@ fn wanted(kind: &DataType) -> Option<&'static str> {
     }
 }
 
-/// So many tokens a table must remember: four times the parts that come while an INSERT may still be on its way.
+/// So many tokens a table must remember: four times the parts that come by their age while an INSERT may still be on
+/// its way, and never fewer than the contract's tables do. Parts that go for their size, or in halves, come faster than
+/// can be told beforehand.
 pub fn least_window(partitions: usize, settings: &Settings) -> u64 {
     let on_its_way = settings.lease + settings.max_execution;
     let every = settings.flush_age.max(Duration::from_secs(1));
-    4 * partitions.max(1) as u64 * on_its_way.as_secs().div_ceil(every.as_secs()).max(1)
+    let by_age = on_its_way.as_secs().div_ceil(every.as_secs()).max(1);
+    (4 * partitions.max(1) as u64 * by_age).max(u64::from(DEDUPLICATION_WINDOW))
 }
 
 /// What keeps a table from giving the guarantee.
@@ -158,8 +161,8 @@ pub(super) fn unfit(live: &Live, least_window: u64) -> Option<String> {
     }
     if window < least_window {
         return Some(format!(
-            "non_replicated_deduplication_window is {window}, and with this many partitions and this \
-             flush_age_s it must be {least_window} at least"
+            "non_replicated_deduplication_window is {window}, and it must be {least_window} at least with this \
+             many partitions and this flush_age_s"
         ));
     }
     (!live.has_lease()).then(|| format!("it has no constraint {LEASE} CHECK _lease > now()"))
@@ -218,7 +221,8 @@ mod tests {
     #[test]
     fn the_window_outlasts_whatever_is_on_its_way() {
         let settings = Settings::default();
-        assert_eq!(least_window(4, &settings), 4 * 4 * 24);
+        assert_eq!(least_window(4, &settings), 10_000, "as the contract's tables have it");
+        assert_eq!(least_window(200, &settings), 4 * 200 * 24);
         let quick = Settings { flush_age: Duration::ZERO, ..settings };
         assert_eq!(least_window(64, &quick), 4 * 64 * 120);
     }
