@@ -4,7 +4,7 @@
 //!
 //! | note | written | says |
 //! |---|---|---|
-//! | `opened` | once, before a table's first batch of a partition | where that batch begins, and its day: of two writers who began at different offsets the first decides for both |
+//! | `opened` | once, before a table's first batch of a partition | where that batch begins, and its day: of two writers who began at different offsets the first decides for both. If the table's first batch is another one by now, it has lost some |
 //! | `reached` | where offsets without rows follow; else once a minute | how far the table was, also when its rows have expired or were erased |
 //! | `repair/<offset>` | when somebody asks for it | that the break from there on is to be filled, however old it is; for a day |
 
@@ -124,7 +124,7 @@ impl Ledger {
         Ok(Look { now, found: batches.into_iter().map(stored).collect() })
     }
 
-    /// The last batch of each partition, and every batch that doesn't follow on the one before it, or has more rows
+    /// The last batch of each partition, with where the first begins, and every batch that doesn't follow on the one before it, or has more rows
     /// than it was written with.
     pub(super) async fn links(
         &self,
@@ -133,11 +133,12 @@ impl Ledger {
     ) -> Result<Look<BTreeMap<i32, Vec<Link>>>, Failure> {
         let sql = format!(
             "SELECT toUnixTimestamp(now()),
-                groupArray((p, f, e, epoch, newest, lease, i = total, c > n, i > 1, before, newest_before, lease_before))
+                groupArray((p, f, e, epoch, newest, lease, head, i = total, c > n, i > 1, before, newest_before, lease_before))
             FROM (
                 SELECT p, f, e, epoch, newest, lease, n, c,
                     row_number() OVER (PARTITION BY p ORDER BY f, e) AS i,
                     count() OVER (PARTITION BY p) AS total,
+                    min(f) OVER (PARTITION BY p) AS head,
                     max(e) OVER earlier AS before,
                     any(newest) OVER previous AS newest_before,
                     any(lease) OVER previous AS lease_before
@@ -166,6 +167,7 @@ impl Ledger {
             epoch,
             newest_us,
             lease,
+            head,
             is_last,
             doubled,
             follows,
@@ -179,9 +181,17 @@ impl Ledger {
                 newest_us: newest,
                 lease: old,
             });
-            let (first, end) = (Offset(first), Offset(end));
-            let (is_last, is_doubled) = (is_last != 0, doubled != 0);
-            let link = Link { first, end, epoch, newest_us, lease, is_last, is_doubled, previous };
+            let link = Link {
+                first: Offset(first),
+                end: Offset(end),
+                epoch,
+                newest_us,
+                lease,
+                head: Offset(head),
+                is_last: is_last != 0,
+                is_doubled: doubled != 0,
+                previous,
+            };
             links.entry(partition).or_default().push(link);
         }
         Ok(Look { now, found: links })
@@ -258,11 +268,15 @@ impl Ledger {
         Ok(found.map(|origin| origin.offset).filter(|offset| range.contains(offset)).collect())
     }
 
-    /// The partitions that have rows, by the ids of their topics.
+    /// The partitions that have rows, or had some, by the ids of their topics.
     pub(super) async fn partitions(&self) -> Result<BTreeMap<Uuid, Vec<i32>>, Failure> {
         let sql = format!(
-            "SELECT DISTINCT _topic_id, _partition FROM {} ORDER BY _topic_id, _partition",
-            self.table
+            "SELECT id, number FROM (
+                SELECT toString(_topic_id) AS id, _partition AS number FROM {} GROUP BY id, number
+                UNION ALL
+                SELECT topic_id AS id, partition AS number FROM {} WHERE table_name = '{}')
+            GROUP BY id, number ORDER BY id, number",
+            self.table, self.marks, self.name
         );
         let rows: Vec<(String, i32)> = self.client.ask(&sql).await?;
         let mut partitions = BTreeMap::<Uuid, Vec<i32>>::new();
@@ -305,7 +319,7 @@ impl Ledger {
 }
 
 type NoteRow = (i32, String, (i64, i64, i32, i32));
-type LinkRow = (i32, i64, i64, i32, i64, u32, u8, u8, u8, i64, i64, u32);
+type LinkRow = (i32, i64, i64, i32, i64, u32, i64, u8, u8, u8, i64, i64, u32);
 type StoredRow = (i64, i64, u32, u8);
 
 fn list(numbers: &[i32]) -> String {

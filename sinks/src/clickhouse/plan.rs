@@ -10,7 +10,7 @@ use aion_schemas::clickhouse::{
     Column, DEDUPLICATION_WINDOW, LEASE, MARKS, Statement, Table, WIDE_PART_BYTES, database,
 };
 
-use super::{ClickHouse, client::Client, failure::Failure};
+use super::{ClickHouse, client::Client, failure::Failure, survey::Kept};
 use crate::sink::SinkError;
 
 /// The engine of the table of marks: of several notes the one that is furthest on stays.
@@ -68,6 +68,19 @@ impl Live {
         let (_, after) = self.create.rsplit_once(" TTL ")?;
         let (_, days) = after.split_once("toIntervalDay(")?;
         days.split(')').next()?.parse().ok()
+    }
+
+    /// How long rows are kept, where that goes by their append as in the contract.
+    pub(super) fn kept(&self) -> Kept {
+        match self.kept_days() {
+            Some(days)
+                if self.create.contains(" TTL toDateTime(_append_time) + toIntervalDay(") =>
+            {
+                Kept::Days(days)
+            }
+            None if !self.create.contains(" TTL ") => Kept::Forever,
+            _ => Kept::Unknown,
+        }
     }
 
     /// Whether its statement has a part of this kind and name.

@@ -1,4 +1,4 @@
-//! Old breaks: offsets that a table had once and has no more. They are left alone, since somebody may have erased
+//! Old breaks, and lost heads: offsets that a table had once and has no more. They are left alone, since somebody may have erased
 //! them, until somebody asks that they be filled: by a note, which the job that writes the table finds when it is next
 //! given the partition.
 
@@ -22,7 +22,8 @@ pub struct Break {
 }
 
 impl ClickHouse {
-    /// The breaks of a table, of whatever age, that nobody has asked to be filled.
+    /// The breaks of a table, of whatever age, and heads that its TTL can't have taken, that nobody has asked to be
+    /// filled.
     pub async fn breaks(&self, spec: TableSpec) -> Result<Vec<Break>, SinkError> {
         let settings = Settings { repair_window: Duration::ZERO, ..Settings::default() };
         let name = spec.name.clone();

@@ -1,24 +1,29 @@
 //! From what a table has to where a writer goes on: pure, and the whole of the recovery.
 //!
 //! A chain is the batches of a partition, each beginning where the one before it ended. It has no end of its own: the
-//! next wanted offset is the end of the last batch. The head may be gone, by TTL; that is no break.
+//! next wanted offset is the end of the last batch. The head may be gone, by TTL; that is no break. What is gone from the
+//! head on, or altogether, although the TTL can't have taken it, is reported.
 //!
 //! | the table has | a `reached` note has | then |
 //! |---|---|---|
 //! | nothing | nothing | as `opened` says, else the log's start |
-//! | nothing | chain end e | go on from e: the rows expired, or were erased on purpose |
+//! | nothing | chain end e | go on from e: the rows expired, or were erased on purpose. If they can't have expired, `opened`..e is reported |
+//! | a first batch at f, after `opened` | | if what lay before it can't have expired, `opened`..f is reported |
 //! | a chain to e | e, and next n > e | go on from n: from e to n there are no rows |
 //! | a chain to e | less than e, or nothing | go on from e |
 //! | a chain to e | chain end c > e, the last batch young | fill e..c, then go on from c |
 //! | a chain to e | chain end c > e, the last batch old | go on from c; e..c is reported |
 //! | a break, the batch before it young | | fill exactly the break, then go on |
 //! | a break, the batch before it old | | leave it; it is reported |
-//! | a break or a tail, old, and a note `repair` over just that | | as if it were young |
+//! | a break or a tail, old, or a head, and a note `repair` over just that | | as a young break |
 //! | two batches that overlap, or a batch with more rows than it was written with | | stop: rows are doubled |
 //!
 //! *Young* is a batch that was verified less than the repair window ago: its lease tells. A part that a disk lost is
 //! missed at the next start, at once; an old break is far more likely to be rows that somebody erased, which must not
-//! come back by themselves.
+//! come back by themselves. Nor must a head, of whatever age: a table that somebody emptied looks the same.
+//!
+//! *Can't have expired* is what begins with rows, or ends in some, of a day that the TTL hasn't reached. Of a table that
+//! is older than its TTL only the end can tell, so a lost head shows there only where all is gone that was noted last.
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -34,6 +39,8 @@ pub(super) struct Link {
     pub(super) epoch: i32,
     pub(super) newest_us: i64,
     pub(super) lease: u32,
+    /// Where the partition's first batch begins.
+    pub(super) head: Offset,
     pub(super) is_last: bool,
     /// Whether it has more rows than it was written with. Fewer is none of our business: somebody erased some.
     pub(super) is_doubled: bool,
@@ -89,6 +96,27 @@ impl Youth {
     }
 }
 
+/// How long a table keeps rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    Forever,
+    /// So many days after their append.
+    Days(u32),
+    /// By a rule that isn't the contract's.
+    Unknown,
+}
+
+impl Kept {
+    /// Whether rows of that day have to be there at that time, in seconds.
+    fn keeps(self, day: i32, now: u32) -> bool {
+        match self {
+            Kept::Forever => true,
+            Kept::Days(days) => i64::from(now) < (i64::from(day) + i64::from(days)) * 24 * 60 * 60,
+            Kept::Unknown => false,
+        }
+    }
+}
+
 /// Batches that are stored further on than where a writer begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
@@ -119,21 +147,55 @@ pub(super) struct Found {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Overlap(pub(super) Range<Offset>);
 
-/// A break, and the append time before it.
+/// A break, and the day of what fills it.
 struct Hole {
     range: Range<Offset>,
-    newest_us: i64,
+    day: Option<i32>,
+}
+
+/// What the notes say that a partition had before its first batch; where it has none, all that it had.
+pub(super) fn missing_head(links: &[Link], notes: &Notes) -> Option<Range<Offset>> {
+    let opened = notes.opened?.chain_end;
+    let first = links.first().map(|link| link.head);
+    // A note without a day is of somebody who has seen no batch.
+    let reached = notes.reached.filter(|note| note.day.is_some());
+    let end = first.or(reached.map(|note| note.chain_end))?;
+    (opened < end).then_some(opened..end)
+}
+
+/// Whether the table's TTL may have taken a head: neither the rows that it began with nor those that it ended in, where
+/// that was noted, have to be there.
+fn may_have_expired(head: &Range<Offset>, notes: &Notes, now: u32, kept: Kept) -> bool {
+    let is_within = |note: &Note| head.start < note.chain_end && note.chain_end <= head.end;
+    let (first, last) = (notes.opened, notes.reached.filter(is_within));
+    let mut days = [first, last].into_iter().flatten().filter_map(|note| note.day);
+    days.all(|day| !kept.keeps(day, now))
 }
 
 /// Decides by the table above.
-pub(super) fn survey(links: &[Link], notes: &Notes, youth: Youth) -> Result<Found, Overlap> {
-    let Some(last) = links.iter().find(|link| link.is_last) else { return Ok(of_notes(notes)) };
+pub(super) fn survey(
+    links: &[Link],
+    notes: &Notes,
+    youth: Youth,
+    kept: Kept,
+) -> Result<Found, Overlap> {
+    let head = missing_head(links, notes);
+    let wanted = head.clone().filter(|range| notes.wanted.contains(range));
+    let is_lost = |range: &Range<Offset>| {
+        wanted.is_none() && !may_have_expired(range, notes, youth.now, kept)
+    };
+    let lost = head.filter(is_lost);
+    let Some(last) = links.iter().find(|link| link.is_last) else {
+        return Ok(of_notes(notes, wanted, lost));
+    };
     let is_filled =
         |range: &Range<Offset>, lease: u32| youth.is_young(lease) || notes.wanted.contains(range);
     if let Some(double) = links.iter().find(|link| link.is_doubled) {
         return Err(Overlap(double.first..double.end));
     }
-    let (mut holes, mut gone) = (Vec::new(), Vec::new());
+    let day = notes.opened.and_then(|note| note.day);
+    let mut holes: Vec<Hole> = wanted.into_iter().map(|range| Hole { range, day }).collect();
+    let mut gone: Vec<Range<Offset>> = lost.into_iter().collect();
     let mut end = last.end;
     for link in links {
         let Some(previous) = link.previous.filter(|previous| previous.end != link.first) else {
@@ -145,7 +207,7 @@ pub(super) fn survey(links: &[Link], notes: &Notes, youth: Youth) -> Result<Foun
         end = end.max(previous.end);
         let range = previous.end..link.first;
         if is_filled(&range, previous.lease) {
-            holes.push(Hole { range, newest_us: previous.newest_us });
+            holes.push(Hole { range, day: Some(day_of(previous.newest_us)) });
         } else {
             gone.push(range);
         }
@@ -162,7 +224,7 @@ pub(super) fn survey(links: &[Link], notes: &Notes, youth: Youth) -> Result<Foun
     match notes.reached {
         Some(note) if note.chain_end > end && is_filled(&(end..note.chain_end), last.lease) => {
             tail = Some(Segment { range: note.chain_end..note.chain_end, day: None });
-            holes.push(Hole { range: end..note.chain_end, newest_us: last.newest_us });
+            holes.push(Hole { range: end..note.chain_end, day: at.day });
         }
         Some(note) if note.chain_end > end => {
             at.lost.push(end..note.chain_end);
@@ -181,7 +243,7 @@ pub(super) fn survey(links: &[Link], notes: &Notes, youth: Youth) -> Result<Foun
 /// A writer that fills breaks begins at the first, and leaves out what is stored between them.
 fn with_holes(mut at: Found, holes: &[Hole], tail: Option<Segment>) -> Found {
     let Some(first) = holes.first() else { return at };
-    let ends = holes.iter().skip(1).map(|hole| (hole.range.start, Some(day_of(hole.newest_us))));
+    let ends = holes.iter().skip(1).map(|hole| (hole.range.start, hole.day));
     let ends = ends.chain(at.chain_end.map(|end| (end, at.day)));
     let mut ahead: VecDeque<Segment> = holes
         .iter()
@@ -195,13 +257,24 @@ fn with_holes(mut at: Found, holes: &[Hole], tail: Option<Segment>) -> Found {
     }
     at.mark = Some(Mark::at(first.range.start));
     at.chain_end = Some(first.range.start);
-    at.day = Some(day_of(first.newest_us));
+    at.day = first.day;
     at.ahead = ahead;
     at
 }
 
 /// Without rows the notes are all there is.
-fn of_notes(notes: &Notes) -> Found {
+fn of_notes(notes: &Notes, wanted: Option<Range<Offset>>, lost: Option<Range<Offset>>) -> Found {
+    if let Some(range) = wanted {
+        let behind = Segment { range: range.end..range.end, day: None };
+        return Found {
+            mark: Some(Mark::at(range.start)),
+            chain_end: Some(range.start),
+            day: notes.opened.and_then(|note| note.day),
+            is_open: true,
+            ahead: VecDeque::from([behind]),
+            lost: Vec::new(),
+        };
+    }
     let reached = notes.reached;
     let mark = reached.map(|note| Mark { offset: note.next, epoch: note.epoch });
     let opened = notes.opened;
@@ -212,6 +285,7 @@ fn of_notes(notes: &Notes) -> Found {
         chain_end: Some(last.chain_end),
         day: last.day,
         is_open: last.day.is_some(),
+        lost: lost.into_iter().collect(),
         ..Found::default()
     }
 }

@@ -13,7 +13,8 @@ use super::{
     Settings, TableSpec,
     failure::Failure,
     ledger::Ledger,
-    survey::{Found, Youth, survey},
+    plan,
+    survey::{Found, Kept, Notes, Youth, missing_head, survey},
 };
 use crate::sink::SinkError;
 
@@ -63,16 +64,35 @@ impl Table {
         if off!(self, OldBreaks) {
             youth.window_s = u32::MAX;
         }
+        let none = Notes::default();
+        let of = |number: &i32| {
+            let links = look.found.get(number).map_or(&[][..], Vec::as_slice);
+            (links, notes.get(number).unwrap_or(&none))
+        };
+        let misses_head = |number: &i32| {
+            let (links, notes) = of(number);
+            missing_head(links, notes).is_some()
+        };
+        let kept = if numbers.iter().any(misses_head) {
+            self.kept().await.map_err(failed)?
+        } else {
+            Kept::Forever
+        };
         let mut found = BTreeMap::new();
         for number in numbers {
-            let links = look.found.get(number).map_or(&[][..], Vec::as_slice);
-            let notes = notes.get(number).cloned().unwrap_or_default();
-            let at = survey(links, &notes, youth).map_err(|double| {
+            let (links, notes) = of(number);
+            let at = survey(links, notes, youth, kept).map_err(|double| {
                 overlap(&format!("{topic_id}/{number}"), &self.spec.name, double.0)
             })?;
             found.insert(*number, at);
         }
         Ok(Survey { found, lease: (look.now.saturating_add(youth.lease_s), asked) })
+    }
+
+    /// How long the table keeps rows, as it is now: somebody may have changed that since it was checked.
+    async fn kept(&self) -> Result<Kept, Failure> {
+        let live = plan::live(&self.ledger.client, &self.spec.name).await?;
+        Ok(live.map_or(Kept::Unknown, |live| live.kept()))
     }
 }
 

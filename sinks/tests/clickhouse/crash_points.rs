@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aion_sinks::{
     conformance::{Log, marks, settle, take},
-    sink::SinkError,
+    sink::{Sink, SinkError},
 };
 use serde_json::json;
 
@@ -99,6 +99,7 @@ async fn rows_older_than_the_table_keeps_count_as_stored() {
     assert_eq!(settle(&mut writer).await.marks, marks([(&p0, 10)]));
     assert_eq!(place.offsets(&p0).await, range(0, 0), "they expire as they come");
     assert_eq!(place.found(&p0).await, marks([(&p0, 10)]), "and aren't read again");
+    assert_eq!(place.owner(&p0).await.take_lost(), [], "nor missed");
 }
 
 /// The engine is killed again and again while a writer goes on; whatever it had said, each row is there once.

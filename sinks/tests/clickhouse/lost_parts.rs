@@ -9,11 +9,20 @@ use aion_sinks::{
     sink::{Accepted, Flush, Sink, SinkError},
 };
 
-use crate::shared::{Place, range, settings, settle_slowly, spec};
+use crate::{
+    engine,
+    shared::{Of, Place, orders, range, settings, settle_slowly, spec},
+};
 
 /// A table of four batches of ten, and a writer that has noted how far it is.
 async fn four_batches() -> (Place, Log, Partition) {
-    let (place, log) = (Place::new().await, Log::new());
+    four_batches_kept(None).await
+}
+
+/// The same in a table whose TTL takes rows after so many days.
+async fn four_batches_kept(days: Option<u32>) -> (Place, Log, Partition) {
+    let place = Place::on(Of::Shared(engine::shared()), orders(days)).await;
+    let log = Log::new();
     let p0 = log.partition(0);
     let mut writer =
         place.house.sink(spec(), Settings { note_every: Duration::ZERO, ..settings() });
@@ -129,9 +138,43 @@ async fn an_emptied_table_is_not_filled_again() {
     place.engine.run(&format!("TRUNCATE TABLE {}", place.table())).await;
     assert_eq!(place.found(&p0).await, marks([(&p0, 40)]));
     let mut sink = place.owner(&p0).await;
+    assert_eq!(sink.take_lost(), [(p0.clone(), Offset(0)..Offset(40))], "it is told, though");
     take(&mut sink, log.batch(0, 40, 45)).await;
     settle(&mut sink).await;
     assert_eq!(place.batches().await, [(40, 44)]);
+    assert_eq!(place.found(&p0).await, marks([(&p0, 45)]), "nor at the next start");
+}
+
+/// A head, or all that there is, is told and filled on request only; whether the table's TTL keeps it or there is none.
+async fn is_told_and_filled_on_request(days: Option<u32>, gone: &str, end: i64) {
+    let (place, log, p0) = four_batches_kept(days).await;
+    lose(&place, gone).await;
+    let head = Offset(0)..Offset(end);
+    let (mut sink, first) = writer(&place, &p0, HOUR).await;
+    assert_eq!((first, sink.take_lost()), (40, vec![(p0.clone(), head.clone())]));
+    let breaks = place.house.breaks(spec()).await.unwrap();
+    assert_eq!(breaks.iter().map(|one| &one.range).collect::<Vec<_>>(), [&head]);
+    place.house.request_repair(spec(), &breaks[0]).await.unwrap();
+    assert_eq!(place.house.breaks(spec()).await.unwrap(), []);
+    let (mut sink, first) = writer(&place, &p0, HOUR).await;
+    assert_eq!((first, sink.take_lost()), (0, vec![]));
+    take(&mut sink, log.batch(0, 0, 50)).await;
+    assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 50)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 50));
+}
+
+#[tokio::test]
+async fn a_lost_head_is_told_and_filled_on_request() {
+    for days in [None, Some(3650)] {
+        is_told_and_filled_on_request(days, "0, 10", 20).await;
+    }
+}
+
+#[tokio::test]
+async fn a_partition_that_lost_all_rows_is_told_and_filled_on_request() {
+    for days in [None, Some(3650)] {
+        is_told_and_filled_on_request(days, "0, 10, 20, 30", 40).await;
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ fn last(end: i64, lease: u32) -> Link {
         epoch: 3,
         newest_us: 5 * DAY_US,
         lease,
+        head: Offset(0),
         is_last: true,
         is_doubled: false,
         previous: None,
@@ -50,7 +51,7 @@ fn range(first: i64, end: i64) -> Range<Offset> {
 }
 
 fn found(links: &[Link], notes: &Notes) -> Found {
-    survey(links, notes, YOUTH).unwrap()
+    survey(links, notes, YOUTH, Kept::Forever).unwrap()
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn the_last_batch_may_itself_follow_on_a_break() {
 #[test]
 fn batches_that_overlap_are_told() {
     let links = [broken(35, 30, YOUNG), last(100, YOUNG)];
-    let overlap = survey(&links, &Notes::default(), YOUTH).unwrap_err();
+    let overlap = survey(&links, &Notes::default(), YOUTH, Kept::Forever).unwrap_err();
     assert_eq!(overlap, Overlap(range(30, 35)));
 }
 
@@ -177,7 +178,8 @@ fn a_batch_that_is_there_twice_is_told() {
         previous: Some(previous),
         ..last(40, YOUNG)
     };
-    let overlap = survey(&[double, last(100, YOUNG)], &Notes::default(), YOUTH).unwrap_err();
+    let links = [double, last(100, YOUNG)];
+    let overlap = survey(&links, &Notes::default(), YOUTH, Kept::Forever).unwrap_err();
     assert_eq!(overlap, Overlap(range(30, 40)));
 }
 
@@ -186,4 +188,65 @@ fn young_is_by_the_lease_that_the_batch_before_was_written_under() {
     let limit = NOW + YOUTH.lease_s - YOUTH.window_s;
     assert!(!YOUTH.is_young(limit));
     assert!(YOUTH.is_young(limit + 1));
+}
+
+/// A partition whose first batch began at 0, the day before, and that was noted today at `chain_end`.
+fn since_yesterday(chain_end: i64) -> Notes {
+    let today = (NOW / 86_400) as i32;
+    let note = |at: i64, day: i32| {
+        Some(Note { chain_end: Offset(at), next: Offset(at), epoch: 2, day: Some(day) })
+    };
+    Notes { opened: note(0, today - 1), reached: note(chain_end, today), wanted: Vec::new() }
+}
+
+/// The last batch of a partition whose first one begins at `head`.
+fn headed(head: i64, end: i64) -> [Link; 1] {
+    [Link { head: Offset(head), ..last(end, YOUNG) }]
+}
+
+/// What is told as lost of a partition that was noted at `noted`.
+fn lost(links: &[Link], noted: i64, kept: Kept) -> Vec<Range<Offset>> {
+    survey(links, &since_yesterday(noted), YOUTH, kept).unwrap().lost
+}
+
+#[test]
+fn a_lost_head_is_told_where_it_cannot_have_expired() {
+    // What began yesterday is there for two days, whatever was noted last.
+    for kept in [Kept::Forever, Kept::Days(2)] {
+        assert_eq!(lost(&headed(30, 100), 100, kept), [range(0, 30)]);
+        assert_eq!(lost(&headed(0, 100), 100, kept), []);
+        assert_eq!(lost(&[], 100, kept), [range(0, 100)]);
+    }
+    // By now it may have gone. What ended today is there, and that tells only where nothing else is left of it.
+    let one = Kept::Days(1);
+    assert_eq!(lost(&headed(30, 100), 100, one), []);
+    assert_eq!(lost(&headed(30, 100), 30, one), [range(0, 30)]);
+    assert_eq!(lost(&[], 100, one), [range(0, 100)]);
+    for kept in [Kept::Days(0), Kept::Unknown] {
+        assert_eq!(lost(&headed(30, 100), 30, kept), []);
+        assert_eq!(lost(&[], 100, kept), []);
+    }
+    assert_eq!(found(&headed(30, 100), &since_yesterday(100)).mark, Some(mark(100, 3)));
+    assert_eq!(found(&[], &since_yesterday(100)).mark, Some(mark(100, 2)));
+}
+
+#[test]
+fn a_lost_head_is_filled_where_somebody_wants_just_that() {
+    let yesterday = since_yesterday(0).opened.unwrap().day;
+    let wanted = |end| Notes { wanted: vec![range(0, end)], ..since_yesterday(100) };
+    let at = found(&headed(30, 100), &wanted(30));
+    assert_eq!((at.mark, at.chain_end, at.day), (Some(mark(0, -1)), Some(Offset(0)), yesterday));
+    assert_eq!(
+        (at.ahead, at.lost),
+        ([Segment { range: range(30, 100), day: Some(5) }].into(), vec![])
+    );
+    let at = found(&[], &wanted(100));
+    assert_eq!((at.mark, at.chain_end, at.day), (Some(mark(0, -1)), Some(Offset(0)), yesterday));
+    assert!(at.is_open, "its beginning stands");
+    assert_eq!(
+        (at.ahead, at.lost),
+        ([Segment { range: range(100, 100), day: None }].into(), vec![])
+    );
+    // Of another extent it isn't what was asked for.
+    assert_eq!(found(&headed(31, 100), &wanted(30)).lost, [range(0, 31)]);
 }
