@@ -1,6 +1,7 @@
 //! ClickHouse's side: what its tables have, by the same questions that are put to the lake, and how far they are.
 //!
-//! **Invariant:** the auditor's own questions: nothing here is of the sink that it judges but the way to the server.
+//! **Invariant:** the auditor's own questions: nothing here is of the sink that it judges but the way to the server, and
+//! how long that says it keeps rows.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,6 +14,8 @@ use super::stored::{Place, integers, places};
 
 /// How long an answer may take.
 const WITHIN: Duration = Duration::from_mins(30);
+/// Microseconds of a day.
+const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// The database.
 #[derive(Clone, Debug)]
@@ -32,6 +35,17 @@ impl House {
     /// A topic's table, which has every row.
     pub(super) fn table(&self, topic: &Topic) -> String {
         format!("{}.{}", self.0.database(), topic.table)
+    }
+
+    /// From when on a topic's table has every row that was appended, whatever its TTL takes during an audit that begins
+    /// now; `None` where it takes nothing.
+    pub(super) async fn kept_since(
+        &self,
+        topic: &Topic,
+        now: Timestamp,
+    ) -> anyhow::Result<Option<Timestamp>> {
+        let days = self.0.kept_days(&topic.table).await?;
+        Ok(days.map(|days| kept_since(days, now)))
     }
 
     /// A time, in its SQL.
@@ -57,6 +71,13 @@ impl House {
     }
 }
 
+/// A little later than what was appended so many days before: rows go while an audit goes on.
+fn kept_since(days: u32, now: Timestamp) -> Timestamp {
+    let kept_us = i64::from(days).saturating_mul(DAY_US);
+    let spared_us = (kept_us / 24).min(DAY_US);
+    Timestamp(now.0.saturating_sub(kept_us).saturating_add(spared_us))
+}
+
 /// Reads an answer to [`House::marks`].
 pub(super) fn read_marks(
     topic: &Arc<str>,
@@ -68,4 +89,18 @@ pub(super) fn read_marks(
         marks.entry(Arc::clone(topic)).or_default().insert(place, *mark);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_ttl_may_take_meanwhile_is_spared() {
+        let now = Timestamp(1000 * DAY_US);
+        for (days, hours) in [(0, 0), (1, 23), (7, 7 * 23), (30, 29 * 24)] {
+            assert_eq!(kept_since(days, now), Timestamp(now.0 - hours * DAY_US / 24), "{days}");
+        }
+        assert!(kept_since(u32::MAX, now) < now, "no overflow");
+    }
 }

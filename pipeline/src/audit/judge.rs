@@ -264,7 +264,11 @@ fn with_log(report: &mut PartitionReport, bounds: Bounds, mark: Option<i64>, is_
         );
         report.doubt(Doubt::NotSettled, detail);
     } else if is_whole && mark.is_some_and(|mark| mark > 0) {
-        let detail = format!("the log has nothing below {} any more", bounds.first);
+        let detail = if bounds.since > bounds.first {
+            format!("the table's TTL takes what the log has below {}", bounds.since)
+        } else {
+            format!("the log has nothing below {} any more", bounds.first)
+        };
         report.doubt(Doubt::Expired, detail);
     }
 }

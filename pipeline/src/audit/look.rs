@@ -76,7 +76,8 @@ pub(super) fn looks<'a>(
         let identity = cluster.identity(&topic.name)?;
         let bounds = match identity.id {
             None => Vec::new(),
-            Some(_) => cluster.bounds(&identity, since)?,
+            // What a table's TTL may have taken is looked at as what the log has no more.
+            Some(_) => cluster.bounds(&identity, since.max(stores.kept_since(topic)?))?,
         };
         if id != identity.id || cluster.identity(&topic.name)?.id != id {
             bail!("topic {} was made anew while it was looked at: audit again", topic.name);

@@ -31,6 +31,7 @@ use super::{
     digest,
     house::{self, House},
     scope::Scope,
+    since::now,
 };
 use crate::exit::{Exit, Failure};
 
@@ -111,6 +112,12 @@ impl Stores {
             Ok(())
         })?;
         Ok(marks)
+    }
+
+    /// From when on a topic's table has every row; `None` where it has all. Of the lake nothing is taken that the log has.
+    pub(super) fn kept_since(&self, topic: &Topic) -> anyhow::Result<Option<Timestamp>> {
+        let Some(house) = &self.house else { return Ok(None) };
+        self.runtime.block_on(house.kept_since(topic, now()))
     }
 
     /// What a topic's table has of each partition, of any incarnation; of rows appended since. The rows of

@@ -63,6 +63,17 @@ fn a_log_without_anything_below_the_mark_has_expired() {
 }
 
 #[test]
+fn what_a_ttl_has_taken_is_not_missed() {
+    let expired = (Verdict::NotProvable, 0, vec![Doubt::Expired]);
+    assert_eq!(concluded(Some(100), 0, bounds(0, 100, 100), true), expired);
+    let mut whole = report(Some(100), 0);
+    with_log(&mut whole, bounds(0, 100, 100), Some(100), true);
+    let detail = &whole.reasons[0].detail;
+    assert_eq!(detail, "the table's TTL takes what the log has below 100");
+    assert_eq!(concluded(Some(100), 40, bounds(0, 100, 60), true), (Verdict::Exact, 0, vec![]));
+}
+
+#[test]
 fn what_the_log_lost_before_it_was_stored_is_told() {
     let lost = (Verdict::NotProvable, 60, vec![Doubt::LostUnread]);
     assert_eq!(concluded(Some(10), 0, bounds(40, 100, 40), true), lost);
