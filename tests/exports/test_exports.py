@@ -485,10 +485,10 @@ def test_a_process_makes_so_many_at_a_time(dev: Dev, at_a_time: int, tmp_path: P
             assert code == 202, status
             path = f"/{status['id']}"
             assert call(process, "GET", f"{path}?wait=60")[1]["state"] == "succeeded"
-            changes += [(line[0], line[1]) for line in lines(process, path)]
+            changes += [(line[0], " ".join(line[1:])) for line in lines(process, path)]
         running, most = 0, 0
         for _, state in sorted(changes):
-            running += {"running": 1, "succeeded": -1}.get(state, 0)
+            running += {"begun": 1, "succeeded": -1}.get(state, 0)
             most = max(most, running)
         assert running == 0
         assert most == 1 if at_a_time == 1 else 1 < most <= at_a_time, sorted(changes)
