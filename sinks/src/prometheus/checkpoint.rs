@@ -198,6 +198,7 @@ mod tests {
 
     use std::{fs::File, time::SystemTime};
 
+    use aion_schemas::log::Stream;
     use url::Url;
 
     use super::*;
@@ -208,8 +209,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let url = Url::from_directory_path(folder.path()).unwrap();
         let checkpoints = Checkpoints::new(Store::open(&url, &StoreOptions::default()).unwrap());
-        let stream = aion_schemas::log::Stream { topic: "t".into(), topic_id: Uuid::from_u128(1) };
-        let partition = Partition { stream: stream.into(), number: 0 };
+        let stream = Stream { topic: "t".into(), id: Uuid::from_u128(1) };
+        let partition = Partition { stream, number: 0 };
         checkpoints.prepare(&partition).await.unwrap();
         let minutes = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_mins(1_000_000 + n);
         let put = async |number, at| {
