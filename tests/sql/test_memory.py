@@ -9,6 +9,7 @@ import subprocess
 import pytest
 from asking import Asking
 from cluster import Producing
+from frontend import FLUSH, SYNC, Frontend, bind, execute, parse
 from processes import binary, sql
 
 MEMORY_MIB = 32
@@ -139,6 +140,57 @@ def test_long_rows_are_made_a_few_at_a_time(asking, name: str):
         rows = sum(right(json.loads(line)) for line in answer)
     assert rows == count
     assert asking.run.memory_mib("VmHWM") < before + 4 * MEMORY_MIB
+
+
+def test_a_prepared_statement_sends_its_rows_as_they_come(asking: Asking):
+    """About 300 MB: as a whole it would be there ten times what questions may have."""
+    query = "select repeat(cast(value as varchar), 100) as t from range(0, 500000) where value >= %s"
+    asking.forget_peak()
+    before = asking.run.memory_mib("VmRSS")
+    with asking.connect() as connection, connection.cursor(binary=True) as cursor:
+        lengths = [len(text) for (text,) in cursor.stream(query, [0])]
+    assert len(lengths) == 500_000 and sum(lengths) == 288_889_000
+    assert asking.run.memory_mib("VmHWM") < before + 4 * MEMORY_MIB
+
+
+def test_rows_in_portions_go_on_where_they_were(asking: Asking):
+    with Frontend(asking.port) as client:
+        client.start()
+        client.send(parse("select value from range(0, 25)"), bind())
+        for wanted in (range(10), range(10, 20)):
+            client.send(execute(10), FLUSH)
+            assert client.numbers(b"s") == list(wanted)
+        client.send(execute(10), FLUSH)
+        assert client.numbers(b"C") == list(range(20, 25))
+        # There are no more, and none again.
+        client.send(execute(10), SYNC)
+        assert client.numbers(b"Z") == []
+
+
+def test_portals_live_as_long_as_their_transaction(asking: Asking):
+    """One that waits for its client keeps a query's place."""
+    with Frontend(asking.port) as client:
+        client.start()
+        for begin, ends in ((None, True), ("begin", False)):
+            if begin:
+                client.send(parse(begin), bind(), execute(0), SYNC)
+                assert client.numbers(b"Z") == []
+            client.send(parse("select value from range(0, 25)"), bind())
+            client.send(execute(10), SYNC)
+            assert client.numbers(b"Z") == list(range(10))
+            client.send(execute(10), SYNC)
+            again = list(client.until(b"Z"))
+            assert again[0][0] == (b"E" if ends else b"D"), again
+
+
+def test_room_is_not_made_by_what_a_client_says(asking: Asking):
+    with Frontend(asking.port) as client:
+        client.start()
+        for most in (2**31 - 1, -1):
+            client.send(parse("select value from range(0, 3)"), bind())
+            client.send(execute(most), SYNC)
+            assert client.numbers(b"Z") == [0, 1, 2]
+    assert asking.by_psql("select 1").rows == [["1"]]
 
 
 def test_many_rows_out_of_few_are_counted(asking):

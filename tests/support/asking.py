@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psycopg
 from brokers import Embedded
 from cluster import Place
 from processes import Process, free_port
@@ -68,6 +69,10 @@ class Asking:
         rows = [line.split(",") for line in said.stdout.splitlines()]
         code = said.stderr.removeprefix("ERROR:  ").split(":")[0]
         return Asked(rows, code or "200", said.stderr)
+
+    def connect(self) -> psycopg.Connection:
+        where = f"host=127.0.0.1 port={self.port} user=me dbname=aion"
+        return psycopg.connect(where, autocommit=True)
 
     def end(self) -> None:
         self.place.end()

@@ -11,20 +11,21 @@ use datafusion::scalar::ScalarValue;
 use futures::{Sink, SinkExt, Stream, StreamExt, TryStreamExt, stream};
 use pgwire::{
     api::{
-        ClientInfo, ClientPortalStore, PgWireConnectionState, Type,
-        portal::{Format, Portal},
+        ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type,
+        portal::{Format, Portal, PortalExecutionState},
         query::{
-            ExtendedQueryHandler, SimpleQueryHandler, send_execution_response, send_query_response,
-            send_ready_for_query,
+            ExtendedQueryHandler, SimpleQueryHandler, send_execution_response,
+            send_partial_query_response, send_query_response, send_ready_for_query,
         },
         results::{FieldInfo, QueryResponse, Response, Tag},
         stmt::QueryParser,
-        store::PortalStore,
+        store::{Entry, PortalStore},
     },
     error::{PgWireError, PgWireResult},
     messages::{
         PgWireBackendMessage,
         data::DataRow,
+        extendedquery::{Execute, Sync as Synchronize},
         response::{EmptyQueryResponse, TransactionStatus},
         simplequery::Query,
     },
@@ -185,7 +186,8 @@ async fn finish<C>(
     transaction: &mut TransactionStatus,
 ) -> PgWireResult<()>
 where
-    C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+    C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+    C::PortalStore: PortalStore,
     C::Error: Debug,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
@@ -196,6 +198,7 @@ where
         }
         Response::TransactionEnd(tag) => {
             *transaction = transaction.to_idle_state();
+            client.portal_store().clear_portals();
             send_execution_response(client, tag).await
         }
         Response::Execution(tag) => send_execution_response(client, tag).await,
@@ -276,6 +279,53 @@ impl ExtendedQueryHandler for Extended {
         Arc::clone(&self.0)
     }
 
+    /// Sends rows as they come, as simple statements do: what pgwire does of itself collects all of them first, and makes
+    /// room for as many as the client says.
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        // None, or less, is all of them.
+        let most = usize::try_from(message.max_rows).unwrap_or(0);
+        match client.portal_store().get_portal(name) {
+            Some(Entry::Value(portal)) => {
+                let executed = self.execute(client, &portal, most).await;
+                if executed.is_err() {
+                    // What broke off isn't gone on with.
+                    client.portal_store().rm_portal(name);
+                }
+                executed?;
+            }
+            Some(Entry::Empty) => {
+                let empty = EmptyQueryResponse::new();
+                client.feed(PgWireBackendMessage::EmptyQueryResponse(empty)).await?;
+            }
+            None => return Err(PgWireError::PortalNotFound(name.to_owned())),
+        }
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        Ok(())
+    }
+
+    /// Portals end with their transaction, and with them the queries that wait for their clients to go on.
+    async fn on_sync<C>(&self, client: &mut C, _: Synchronize) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let transaction = client.transaction_status();
+        if transaction != TransactionStatus::Transaction {
+            client.portal_store().clear_portals();
+        }
+        send_ready_for_query(client, transaction).await
+    }
+
     async fn do_query<C>(
         &self,
         client: &mut C,
@@ -293,6 +343,52 @@ impl ExtendedQueryHandler for Extended {
         let parameters = bound(portal, &statement.parameters)?;
         let format = &portal.result_column_format;
         self.0.run(&statement.sql, Parameters::by_place(parameters), format, &place.stop).await
+    }
+}
+
+impl Extended {
+    /// Begins a portal, or goes on where it was, and sends so many rows at most; all of them where that is 0.
+    async fn execute<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Prepared>,
+        most: usize,
+    ) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let state = portal.state();
+        let mut state = state.lock().await;
+        let before = std::mem::take(&mut *state);
+        let mut rows = match before {
+            PortalExecutionState::Suspended(rows) => rows,
+            PortalExecutionState::Initial => {
+                let response = self.do_query(client, portal, most).await?;
+                match response {
+                    Response::Query(rows) => rows,
+                    other => {
+                        let mut transaction = client.transaction_status();
+                        finish(client, other, &mut transaction).await?;
+                        client.set_transaction_status(transaction);
+                        return Ok(());
+                    }
+                }
+            }
+            PortalExecutionState::Finished => {
+                *state = PortalExecutionState::Finished;
+                return send_execution_response(client, Tag::new("SELECT").with_rows(0)).await;
+            }
+        };
+        let is_suspended = send_partial_query_response(client, &mut rows, most).await?;
+        *state = if is_suspended {
+            PortalExecutionState::Suspended(rows)
+        } else {
+            PortalExecutionState::Finished
+        };
+        Ok(())
     }
 }
 

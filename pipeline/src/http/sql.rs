@@ -44,7 +44,7 @@ use self::{encode::Encoder, problem::Problem};
 use crate::commands::sql::format::named_apart;
 
 /// The longest body of a question.
-const MAX_BODY_BYTES: usize = 1 << 20;
+const MAX_BODY_BYTES: usize = aion_analytics::postgres::STATEMENT_BYTES;
 /// A piece of an answer is at least this long, the last one apart. What fails before the first is full has a
 /// status of its own.
 const PIECE_BYTES: usize = 64 << 10;

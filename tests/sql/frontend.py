@@ -1,0 +1,84 @@
+"""PostgreSQL's protocol by hand: what no driver sends."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Self
+
+CANCEL = 80877102
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def parse(query: str) -> bytes:
+    return message(b"P", b"\0" + query.encode() + b"\0" + struct.pack("!h", 0))
+
+
+def bind() -> bytes:
+    """The unnamed statement as the unnamed portal, with columns in binary."""
+    return message(b"B", b"\0\0" + struct.pack("!hhhh", 0, 0, 1, 1))
+
+
+def execute(most: int) -> bytes:
+    return message(b"E", b"\0" + struct.pack("!i", most))
+
+
+FLUSH, SYNC = message(b"H", b""), message(b"S", b"")
+
+
+class Frontend:
+    """One connection. Closes when the block ends that it is opened for."""
+
+    def __init__(self, port: int, seconds: float = 60) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), seconds)
+        self.got = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, *messages: bytes) -> None:
+        self.socket.sendall(b"".join(messages))
+
+    def start(self) -> list[tuple[bytes, bytes]]:
+        """Says who it is; what is answered until the server is ready, or refuses."""
+        hello = struct.pack("!i", 196608) + b"user\0me\0database\0aion\0\0"
+        self.send(struct.pack("!i", len(hello) + 4) + hello)
+        return list(self.until(b"ZE"))
+
+    def cancel(self, key: bytes) -> None:
+        self.send(struct.pack("!ii", 8 + len(key), CANCEL) + key)
+
+    def until(self, kinds: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Messages, to the first of one of these kinds."""
+        kind = b""
+        while not kind or kind not in kinds:
+            head = self.exactly(5)
+            kind = head[:1]
+            yield kind, self.exactly(struct.unpack("!i", head[1:])[0] - 4)
+
+    def numbers(self, last: bytes) -> list[int]:
+        """Rows of one number each, before this kind of message."""
+        rows = [body for kind, body in self.until(last + b"E") if kind == b"D"]
+        return [struct.unpack("!q", body[6:])[0] for body in rows]
+
+    def exactly(self, count: int) -> bytes:
+        while len(self.got) < count:
+            more = self.socket.recv(1 << 16)
+            if not more:
+                raise ConnectionError("the server closed the connection")
+            self.got += more
+        taken, self.got = self.got[:count], self.got[count:]
+        return taken
+
+
+def code(body: bytes) -> str:
+    """The SQLSTATE of an error."""
+    fields = {field[:1]: field[1:] for field in body.split(b"\0")}
+    return fields[b"C"].decode()
