@@ -29,22 +29,14 @@ mod types;
 use std::{io, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use pgwire::api::{
-    PgWireServerHandlers,
-    auth::StartupHandler,
-    cancel::CancelHandler,
-    query::{ExtendedQueryHandler, SimpleQueryHandler},
-};
 use tokio::{net::TcpListener, sync::Semaphore};
 
 pub use self::access::{Access, Users};
-use self::{
-    cancel::Cancels,
-    questions::{Extended, Questions},
-    startup::Door,
-};
+use self::{cancel::Cancels, questions::Questions, startup::Door};
 use crate::engine::Engine;
 
+/// Bytes that a statement may have together with its parameters, here and over HTTP: nothing longer is looked at.
+pub const STATEMENT_BYTES: usize = 1 << 20;
 /// The PostgreSQL whose dialect of the protocol this is: tools choose their questions by it.
 pub(crate) const VERSION: &str = "16.6";
 /// The same as a number.
@@ -102,22 +94,4 @@ struct Connection {
     door: Arc<Door>,
     questions: Arc<Questions>,
     cancels: Arc<Cancels>,
-}
-
-impl PgWireServerHandlers for Connection {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::clone(&self.questions)
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::new(Extended(Arc::clone(&self.questions)))
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::clone(&self.door)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.cancels)
-    }
 }

@@ -46,10 +46,14 @@ class Frontend:
     def send(self, *messages: bytes) -> None:
         self.socket.sendall(b"".join(messages))
 
-    def start(self) -> list[tuple[bytes, bytes]]:
-        """Says who it is; what is answered until the server is ready, or refuses."""
+    def hello(self) -> None:
+        """Says who it is."""
         hello = struct.pack("!i", 196608) + b"user\0me\0database\0aion\0\0"
         self.send(struct.pack("!i", len(hello) + 4) + hello)
+
+    def start(self) -> list[tuple[bytes, bytes]]:
+        """What is answered to that until the server is ready, or refuses."""
+        self.hello()
         return list(self.until(b"ZE"))
 
     def cancel(self, key: bytes) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from frontend import Frontend
 from processes import Process, binary, free_port
 
 PASSWORD = "pencil pass, ünïcode"
@@ -139,6 +140,25 @@ def test_nothing_is_answered_before_the_proof(server):
         # No `AuthenticationOk`.
         assert b"R\0\0\0\x08\0\0\0\0" not in got, (before, got)
         assert b"FATAL" in got, (before, got)
+
+
+def peak_mib(server: Server) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+
+def test_nothing_long_is_held_before_the_proof(server):
+    server.start(users(server))
+    before, count, piece = peak_mib(server), 300, b"x" * 1_000_000
+    with Frontend(server.port) as client:
+        client.hello()
+        assert next(client.until(b"R"))[0] == b"R"
+        client.send(b"Q" + struct.pack("!i", 4 + count * len(piece)))
+        for _ in range(count):
+            client.send(piece)
+        with pytest.raises(ConnectionError):
+            client.exactly(1)
+    assert peak_mib(server) < before + 32
 
 
 def test_with_a_certificate_only_encrypted_clients_come_in(server):

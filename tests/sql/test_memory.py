@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 
 import pytest
 from asking import Asking
 from cluster import Producing
-from frontend import FLUSH, SYNC, Frontend, bind, execute, parse
+from frontend import FLUSH, SYNC, Frontend, bind, code, execute, parse
 from processes import binary, sql
 
 MEMORY_MIB = 32
@@ -191,6 +192,53 @@ def test_room_is_not_made_by_what_a_client_says(asking: Asking):
             client.send(execute(most), SYNC)
             assert client.numbers(b"Z") == [0, 1, 2]
     assert asking.by_psql("select 1").rows == [["1"]]
+
+
+# As long as a statement may be over HTTP.
+STATEMENT_BYTES = 1 << 20
+
+
+def statement(length: int) -> str:
+    return "select 1 --".ljust(length, "x")
+
+
+@pytest.mark.parametrize("kind", ["simple", "prepared", "parameter"])
+def test_a_statement_is_as_long_as_over_http_at_most(asking: Asking, kind: str):
+    def ask(connection: psycopg.Connection, length: int) -> list[tuple]:
+        if kind == "parameter":
+            given = "x" * length
+            rows = connection.execute("select 1 where %s > ''", [given]).fetchall()
+        else:
+            query, prepare = statement(length), kind == "prepared"
+            rows = connection.execute(query, prepare=prepare).fetchall()
+        return rows
+
+    assert asking.by_http(statement(STATEMENT_BYTES - 100)).rows == [["1"]]
+    assert asking.by_http(statement(STATEMENT_BYTES + 1)).code == "413"
+    with asking.connect() as connection:
+        assert ask(connection, STATEMENT_BYTES - 100) == [(1,)]
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded) as refused:
+            ask(connection, STATEMENT_BYTES + 1)
+        assert "longer than 1 MiB" in str(refused.value)
+        # The next one isn't the worse for it.
+        assert ask(connection, 100) == [(1,)]
+
+
+@pytest.mark.parametrize("kind", [b"Q", b"P", b"B", b"d"])
+def test_what_is_too_long_is_read_past(asking: Asking, kind: bytes):
+    """300 MB, as PostgreSQL's protocol allows."""
+    count, piece = 300, b"x" * 1_000_000
+    asking.forget_peak()
+    before = asking.run.memory_mib("VmRSS")
+    with Frontend(asking.port) as client:
+        client.start()
+        client.send(kind + struct.pack("!i", 4 + count * len(piece)))
+        for _ in range(count):
+            client.send(piece)
+        client.send(SYNC)
+        answered = list(client.until(b"Z"))
+        assert answered[0][0] == b"E" and code(answered[0][1]) == "54000", answered
+    assert asking.run.memory_mib("VmHWM") < before + MEMORY_MIB
 
 
 def test_many_rows_out_of_few_are_counted(asking):

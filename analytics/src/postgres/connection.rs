@@ -2,28 +2,28 @@
 //!
 //! **Invariant:** nothing that came before encryption is read as if it had come after it: the request for it is
 //! taken from the socket alone, and the rest stays there for the handshake.
+//! **Invariant:** no message is held that is longer than a statement may be: what a client announces beyond that is
+//! read past.
 
 use std::{io, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use bytes::{Buf, BytesMut};
 use pgwire::{
-    api::{ClientInfo, DefaultClient, PgWireConnectionState, PgWireServerHandlers},
+    api::{ClientInfo, DefaultClient, NoopHandler, PgWireConnectionState},
+    error::PgWireResult,
     messages::{PgWireFrontendMessage, startup::SslRequest},
-    tokio::{
-        process_socket,
-        server::{PgWireMessageServerCodec, process_error, process_message},
-    },
+    tokio::server::{PgWireMessageServerCodec, process_error, process_message},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::codec::Framed;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::codec::{Decoder, Framed};
 
 use super::{
-    Connection,
+    Connection, STATEMENT_BYTES, errors,
     questions::{Extended, Prepared},
 };
 
@@ -35,6 +35,21 @@ const PAUSE: Duration = Duration::from_millis(10);
 const HANDSHAKE: u8 = 0x16;
 /// The request for encryption: its length, its number.
 const REQUEST: usize = 8;
+/// The message with a simple statement.
+const QUERY: u8 = b'Q';
+/// Room for what is read at once.
+const READ_BYTES: usize = 8 << 10;
+
+/// A client that messages come from.
+type Client<S> = Framed<S, PgWireMessageServerCodec<Prepared>>;
+
+/// What came from a client.
+enum Received {
+    Message(PgWireFrontendMessage),
+    /// A message of this kind that was read past.
+    TooLong(u8),
+    End,
+}
 
 /// Serves one client to its end.
 pub(super) async fn serve(
@@ -43,21 +58,23 @@ pub(super) async fn serve(
     connection: Connection,
 ) -> io::Result<()> {
     socket.set_nodelay(true)?;
+    let from = socket.peer_addr()?;
     let deadline = Instant::now() + STARTUP;
-    if let Some(tls) = tls
-        && timeout_at(deadline, wants_tls(&mut socket)).await??
-    {
-        let from = socket.peer_addr()?;
-        let socket = timeout_at(deadline, tls.accept(socket)).await??;
-        let codec = PgWireMessageServerCodec::new(DefaultClient::new(from, true));
-        return converse(Framed::new(socket, codec), deadline, connection).await;
+    let is_tls = timeout_at(deadline, wants_tls(&mut socket, tls.is_some())).await??;
+    match tls {
+        Some(tls) if is_tls => {
+            let socket = timeout_at(deadline, tls.accept(socket)).await??;
+            converse(socket, DefaultClient::new(from, true), deadline, connection).await
+        }
+        // It began with TLS, and there is none.
+        None if is_tls => Ok(()),
+        // One that isn't encrypted is refused at the door where it has to be; requests to cancel come so.
+        _ => converse(socket, DefaultClient::new(from, false), deadline, connection).await,
     }
-    // One that isn't encrypted is refused at the door where it has to be; requests to cancel come so.
-    process_socket(socket, None, connection).await
 }
 
 /// Whether the client begins with TLS, or asked for it and was told to go on. What else it sent stays unread.
-async fn wants_tls(socket: &mut TcpStream) -> io::Result<bool> {
+async fn wants_tls(socket: &mut TcpStream, is_offered: bool) -> io::Result<bool> {
     loop {
         let mut first = [0; REQUEST];
         let seen = socket.peek(&mut first).await?;
@@ -70,12 +87,12 @@ async fn wants_tls(socket: &mut TcpStream) -> io::Result<bool> {
         }
         let number = i32::from_be_bytes([first[4], first[5], first[6], first[7]]);
         match number {
-            SslRequest::BODY_MAGIC_NUMBER => {
+            SslRequest::BODY_MAGIC_NUMBER if is_offered => {
                 socket.read_exact(&mut first).await?;
                 socket.write_all(b"S").await?;
                 return Ok(true);
             }
-            GSS => {
+            SslRequest::BODY_MAGIC_NUMBER | GSS => {
                 socket.read_exact(&mut first).await?;
                 socket.write_all(b"N").await?;
             }
@@ -87,45 +104,134 @@ async fn wants_tls(socket: &mut TcpStream) -> io::Result<bool> {
 /// The number of a request for encryption by GSSAPI, which isn't offered.
 const GSS: i32 = 80_877_104;
 
-/// Answers message after message of an encrypted client.
-async fn converse(
-    mut socket: Framed<TlsStream<TcpStream>, PgWireMessageServerCodec<Prepared>>,
+/// Answers message after message.
+async fn converse<S>(
+    socket: S,
+    client: DefaultClient<Prepared>,
     deadline: Instant,
     handlers: Connection,
-) -> io::Result<()> {
-    socket.set_state(PgWireConnectionState::AwaitingStartup);
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
+{
+    let mut client = Framed::new(socket, PgWireMessageServerCodec::new(client));
+    client.set_state(PgWireConnectionState::AwaitingStartup);
+    let mut inbox = BytesMut::new();
     loop {
         let is_in = !matches!(
-            socket.state(),
+            client.state(),
             PgWireConnectionState::AwaitingStartup
                 | PgWireConnectionState::AuthenticationInProgress
         );
-        let message =
-            if is_in { socket.next().await } else { timeout_at(deadline, socket.next()).await? };
-        let Some(message) = message.transpose()? else { return Ok(()) };
-        if matches!(message, PgWireFrontendMessage::Terminate(_)) {
-            return Ok(());
-        }
-        let is_last = matches!(message, PgWireFrontendMessage::CancelRequest(_));
-        let is_extended = message.is_extended_query();
-        let answered = process_message(
-            message,
-            &mut socket,
-            Arc::clone(&handlers.door),
-            Arc::clone(&handlers.questions),
-            Arc::new(Extended(Arc::clone(&handlers.questions))),
-            handlers.copy_handler(),
-            Arc::clone(&handlers.cancels),
-        );
-        if let Err(cause) = answered.await {
+        let received = receive(&mut client, &mut inbox);
+        let received =
+            if is_in { received.await? } else { timeout_at(deadline, received).await?? };
+        let (answered, is_last, is_extended) = match received {
+            Received::End | Received::Message(PgWireFrontendMessage::Terminate(_)) => return Ok(()),
+            Received::TooLong(_) if !is_in => return Ok(()),
+            // After an error nothing is answered up to the next synchronization.
+            Received::TooLong(_)
+                if matches!(client.state(), PgWireConnectionState::AwaitingSync) =>
+            {
+                continue;
+            }
+            Received::TooLong(kind) => (Err(errors::too_long()), false, kind != QUERY),
+            Received::Message(message) => {
+                let is_last = matches!(message, PgWireFrontendMessage::CancelRequest(_));
+                let is_extended = message.is_extended_query();
+                (answer(message, &mut client, &handlers).await, is_last, is_extended)
+            }
+        };
+        if let Err(cause) = answered {
             let is_fatal = cause.is_fatal();
-            process_error(&mut socket, cause, is_extended).await?;
+            process_error(&mut client, cause, is_extended).await?;
             if is_fatal {
                 return Ok(());
             }
         }
         if is_last {
             return Ok(());
+        }
+    }
+}
+
+/// Has one message answered by whom it concerns.
+async fn answer<S>(
+    message: PgWireFrontendMessage,
+    client: &mut Client<S>,
+    handlers: &Connection,
+) -> PgWireResult<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
+{
+    process_message(
+        message,
+        client,
+        Arc::clone(&handlers.door),
+        Arc::clone(&handlers.questions),
+        Arc::new(Extended(Arc::clone(&handlers.questions))),
+        Arc::new(NoopHandler),
+        Arc::clone(&handlers.cancels),
+    )
+    .await
+}
+
+/// The next message, as soon as there is all of it.
+async fn receive<S>(client: &mut Client<S>, inbox: &mut BytesMut) -> io::Result<Received>
+where
+    S: AsyncRead + Unpin + 'static,
+{
+    // Only the first is without its kind, and what that may be is short.
+    let has_kind = !matches!(client.state(), PgWireConnectionState::AwaitingStartup);
+    loop {
+        if has_kind
+            && let Some((kind, length)) = announced(inbox)
+            && length > STATEMENT_BYTES
+        {
+            read_past(client.get_mut(), inbox, length + 1).await?;
+            return Ok(Received::TooLong(kind));
+        }
+        if let Some(message) = client.codec_mut().decode(inbox)? {
+            return Ok(Received::Message(message));
+        }
+        inbox.reserve(READ_BYTES);
+        if client.get_mut().read_buf(inbox).await? == 0 {
+            return Ok(Received::End);
+        }
+    }
+}
+
+/// The kind of the message that begins here, and its length without the byte for the kind.
+fn announced(inbox: &[u8]) -> Option<(u8, usize)> {
+    let (kind, rest) = inbox.split_first()?;
+    let length = i32::from_be_bytes(*rest.first_chunk()?);
+    Some((*kind, usize::try_from(length).ok()?))
+}
+
+/// Forgets so many bytes, here and yet to come.
+async fn read_past<S>(socket: &mut S, inbox: &mut BytesMut, count: usize) -> io::Result<()>
+where
+    S: AsyncRead + Unpin,
+{
+    let here = count.min(inbox.len());
+    inbox.advance(here);
+    let rest = (count - here) as u64;
+    if copy(&mut socket.take(rest), &mut sink()).await? < rest {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_announces_its_length() {
+        assert_eq!(announced(b"Q\0\0\0\x09select"), Some((QUERY, 9)));
+        // What isn't there yet, and what can't be, is for the decoder.
+        for none in [&b""[..], b"Q\0\0\0", b"Q\xff\xff\xff\xff"] {
+            assert_eq!(announced(none), None);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use pgwire::error::{ErrorInfo, PgWireError};
 
+use super::STATEMENT_BYTES;
 use crate::error::Error;
 
 /// The error as it is sent.
@@ -17,6 +18,12 @@ pub(super) fn user(state: &str, message: impl Into<String>) -> PgWireError {
 /// The query was stopped because its client asked for that.
 pub(super) fn cancelled() -> PgWireError {
     user("57014", "the query was stopped, as its client asked")
+}
+
+/// A client sent more than a statement may have.
+pub(super) fn too_long() -> PgWireError {
+    let most = STATEMENT_BYTES >> 20;
+    user("54000", format!("the statement with its parameters is longer than {most} MiB"))
 }
 
 fn state(error: &Error) -> &'static str {
