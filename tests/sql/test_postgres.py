@@ -228,6 +228,48 @@ def test_a_query_can_be_cancelled(live):
         assert connection.execute("select 1").fetchall() == [(1,)]
 
 
+NAMES_OF_UTC = [
+    "'UTC'",
+    "'Etc/UTC'",
+    "'GMT'",
+    "'Z'",
+    "'+00:00'",
+    "0",
+    "default",
+    "local",
+]
+
+
+def test_times_are_in_utc_and_no_other_zone_is_promised(live):
+    with connect(live, options="-c TimeZone=Europe/Berlin") as connection:
+        # Who comes in with one is told so.
+        assert connection.info.parameter_status("TimeZone") == "UTC"
+        for name in NAMES_OF_UTC:
+            for begin in (
+                "time zone",
+                "session time zone",
+                "timezone to",
+                "TimeZone =",
+            ):
+                connection.execute(f"set {begin} {name}")
+        assert connection.execute("show timezone").fetchall() == [("UTC",)]
+        for end in (
+            "time zone 'Europe/Berlin'",
+            "local timezone to 'America/New_York'",
+            "TimeZone = -5",
+            "time zone interval '+01:00' hour to minute",
+        ):
+            with pytest.raises(psycopg.errors.FeatureNotSupported) as refused:
+                connection.execute(f"set {end}")
+            assert "times are in UTC" in str(refused.value), end
+        # As the message says that it is done: the day begins an hour before that of UTC.
+        day = "select date_trunc('day', timestamptz '2026-11-25 23:30:00+00' at time zone 'Europe/Berlin')"
+        assert "at time zone 'Europe/Berlin'" in str(refused.value)
+        assert connection.execute(day).fetchall() == [
+            (datetime(2026, 11, 25, 23, tzinfo=UTC),)
+        ]
+
+
 def test_what_grafana_asks(live):
     tables = f"""SELECT
     CASE WHEN {SEARCH_PATH}

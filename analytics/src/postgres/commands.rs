@@ -40,6 +40,27 @@ const SETTABLE: [&str; 14] = [
     "transaction",
 ];
 
+/// What the one time zone that there is may be called, and what stands for whichever there is.
+const UTC: [&str; 17] = [
+    "utc",
+    "etc/utc",
+    "uct",
+    "etc/uct",
+    "gmt",
+    "etc/gmt",
+    "zulu",
+    "etc/zulu",
+    "universal",
+    "etc/universal",
+    "z",
+    "0",
+    "+0",
+    "+00",
+    "+00:00",
+    "default",
+    "local",
+];
+
 /// The settings that can be shown, and their values.
 pub(super) const SETTINGS: [(&str, &str); 12] = [
     ("application_name", ""),
@@ -103,12 +124,33 @@ fn set(words: &[String]) -> Command {
         Some(name) => name,
         None => "",
     };
-    if SETTABLE.contains(&name) {
+    if name == "timezone" {
+        set_time_zone(&words[1..])
+    } else if SETTABLE.contains(&name) {
         Command::Done("SET")
     } else {
         let what = format!("{name:?} can't be set here; these can: {}", SETTABLE.join(", "));
         Command::Refuse("42704", what)
     }
+}
+
+/// `set timezone to x`, `set timezone = x` and `set time zone x`, from behind the second word.
+fn set_time_zone(words: &[String]) -> Command {
+    let words = match words.first().map(String::as_str) {
+        Some("to" | "zone") => &words[1..],
+        _ => words,
+    };
+    let wanted = words.join(" ");
+    let bare = wanted.trim_matches(['\'', '"']);
+    if UTC.contains(&bare) {
+        return Command::Done("SET");
+    }
+    // Otherwise `date_trunc` would cut days elsewhere than its client believes, and nothing would say so.
+    let what = format!(
+        "the time zone {bare:?} can't be set: times are in UTC here; for days of another zone convert where you ask, as \
+         in date_trunc('day', timestamp at time zone 'Europe/Berlin')"
+    );
+    Command::Refuse("0A000", what)
 }
 
 fn show(words: &[String]) -> Command {
@@ -147,6 +189,11 @@ mod tests {
             ("SET extra_float_digits = 3", Command::Done("SET")),
             ("set session characteristics as transaction read only", Command::Done("SET")),
             ("SET TIME ZONE 'UTC'", Command::Done("SET")),
+            ("set time zone local", Command::Done("SET")),
+            ("set local time zone 0", Command::Done("SET")),
+            ("SET SESSION TimeZone TO 'Etc/UTC';", Command::Done("SET")),
+            ("set timezone=default", Command::Done("SET")),
+            ("set timezone = \"+00:00\"", Command::Done("SET")),
             ("set client_encoding to 'UTF8'", Command::Done("SET")),
             ("show tables", Command::Ask),
             (
@@ -156,9 +203,17 @@ mod tests {
         ] {
             assert_eq!(of(sql), wanted, "{sql}");
         }
-        for refused in
-            ["set datafusion.execution.batch_size = 1", "copy t to stdout", "vacuum", "lock t"]
-        {
+        for refused in [
+            "set datafusion.execution.batch_size = 1",
+            "copy t to stdout",
+            "vacuum",
+            "lock t",
+            "set time zone 'Europe/Berlin'",
+            "SET SESSION timezone TO 'America/New_York'",
+            "set local timezone = -5",
+            "set time zone interval '+01:00' hour to minute",
+            "set timezone",
+        ] {
             assert!(matches!(of(refused), Command::Refuse(..)), "{refused}");
         }
     }
