@@ -228,6 +228,48 @@ def test_a_query_can_be_cancelled(live):
         assert connection.execute("select 1").fetchall() == [(1,)]
 
 
+@pytest.mark.parametrize("prepare", [False, True])
+def test_only_a_relation_that_is_empty_is_empty(live, prepare):
+    mine = "select 'pg_class' as a, ', ''pg_class'')' as b where 'pg_class' in ('a', 'pg_class')"
+    comments = "select obj_description(oid, 'pg_class') = obj_description(oid) from pg_class where relname = 'decisions'"
+    with connect(live) as connection:
+
+        def ask(query: str) -> list[tuple]:
+            return connection.execute(query, prepare=prepare).fetchall()
+
+        classes = ask("select count(*) from pg_class")
+        assert classes[0][0] > 5
+        for relation in ("pg_proc", "pg_catalog.pg_index", "pg_matviews"):
+            assert ask(f"select count(*) from {relation}") == [(0,)], relation
+        joined = "from pg_class c left join pg_index i on i.indrelid = c.oid and i.indisprimary"
+        assert ask(f"select count(*) {joined}") == classes
+        assert ask(f"select count(i.indexrelid) {joined}") == [(0,)]
+        found = "select relname from pg_class where oid not in (select inhrelid from pg_inherits)"
+        assert [(len(ask(found)),)] == classes
+        assert ask("select proname, prokind from pg_catalog.pg_proc") == []
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            ask("select nothing from pg_catalog.pg_proc")
+        # And texts are whose they are.
+        assert ask(mine) == [("pg_class", ", 'pg_class')")]
+        assert ask("select 'pg_proc' as a") == [("pg_proc",)]
+        assert ask(comments) == [(True,)]
+        assert ask(comments.replace("'pg_class') =", "'pg_proc') =")) == [(None,)]
+
+
+@pytest.mark.parametrize(
+    "command", [r"\di", r"\df", r"\dP", r"\dRp", r"\dy", r"\dd", r"\dC", r"\da", r"\dD"]
+)
+def test_psql_lists_nothing_of_what_is_not_there(live, command):
+    listed = psql(live, "-At", "-c", command)
+    assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
+    assert "ERROR" not in listed.stderr
+
+
+def test_psql_lists_who_may_what(live):
+    listed = psql(live, "-At", "-c", r"\dp")
+    assert "public|decisions|table|||" in listed.stdout, listed.stderr
+
+
 NAMES_OF_UTC = [
     "'UTC'",
     "'Etc/UTC'",

@@ -11,7 +11,9 @@ use arrow::{
 use datafusion::{
     common::cast::as_string_array,
     error::Result,
-    logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf},
+    logical_expr::{
+        ColumnarValue, ScalarUDF, Signature, SimpleScalarUDF, TypeSignature, Volatility, create_udf,
+    },
     scalar::ScalarValue,
 };
 
@@ -51,7 +53,7 @@ pub(crate) fn functions(tables: &[TableInfo]) -> Vec<ScalarUDF> {
         text_of_number("col_description", 2, move |table, column| {
             docs.get(&(table, column)).cloned()
         }),
-        text_of_number("obj_description", 1, move |table, _| of_table.get(&(table, 0)).cloned()),
+        obj_description(of_table),
     ]
 }
 
@@ -97,7 +99,28 @@ fn text_of_text(
     create_udf(name, vec![DataType::Utf8], DataType::Utf8, Volatility::Stable, Arc::new(run))
 }
 
-/// Of one or two numbers; of an object and the name of its kind, the name is ignored.
+/// The comment of a table, which is an object whose kind is `pg_class` where that is said.
+fn obj_description(docs: HashMap<(i64, i64), String>) -> ScalarUDF {
+    let run = move |arguments: &[ColumnarValue]| -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let oids = cast(&arrays[0], &DataType::Int64)?;
+        let kinds = arrays.get(1).map(|array| cast(array, &DataType::Utf8)).transpose()?;
+        let is_table = |row: usize| {
+            let kinds = kinds.as_ref().map(|kinds| kinds.as_string::<i32>());
+            kinds.is_none_or(|kinds| kinds.is_valid(row) && kinds.value(row) == "pg_class")
+        };
+        let oids = oids.as_primitive::<Int64Type>().iter().enumerate();
+        let found = oids.map(|(row, oid)| docs.get(&(oid?, 0)).filter(|_| is_table(row)));
+        Ok(ColumnarValue::Array(Arc::new(found.collect::<StringArray>())))
+    };
+    let ways = [vec![DataType::Int64], vec![DataType::Int64, DataType::Utf8]];
+    let ways = ways.map(TypeSignature::Exact).to_vec();
+    let signature = Signature::one_of(ways, Volatility::Stable);
+    SimpleScalarUDF::new_with_signature("obj_description", signature, DataType::Utf8, Arc::new(run))
+        .into()
+}
+
+/// Of one or two numbers.
 fn text_of_number(
     name: &str,
     arguments: usize,

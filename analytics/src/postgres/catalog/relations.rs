@@ -12,7 +12,7 @@ use datafusion::{
     error::Result,
 };
 
-use super::{TYPES, table_oid, type_of};
+use super::{TYPES, empty::EMPTY, table_oid, type_of};
 use crate::{
     postgres::commands::SETTINGS,
     tables::{CATALOG, SCHEMA as PUBLIC, TableInfo},
@@ -41,7 +41,8 @@ pub(crate) fn schema(tables: &[TableInfo]) -> Result<Arc<dyn SchemaProvider>> {
         ("information_tables", information_tables(tables)?),
         ("information_columns", information_columns(tables)?),
     ];
-    for (name, rows) in relations {
+    let empty = EMPTY.iter().map(|relation| (relation.name, relation.rows()));
+    for (name, rows) in relations.into_iter().chain(empty) {
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
         schema.register_table(name.to_owned(), Arc::new(table))?;
     }
@@ -174,6 +175,7 @@ fn types() -> Result<RecordBatch, ArrowError> {
         .texts("typdelim", |_| ",")
         .zeros(&["typrelid", "typelem", "typarray", "typbasetype", "typcollation"])
         .unset(&["typnotnull"])
+        .blank(&["typdefault"])
         .batch()
 }
 
