@@ -41,8 +41,10 @@ pub const STATEMENT_BYTES: usize = 1 << 20;
 pub(crate) const VERSION: &str = "16.6";
 /// The same as a number.
 pub(crate) const VERSION_NUM: &str = "160006";
-/// Connections at a time; further ones wait.
+/// Connections at a time; further ones are refused.
 const CONNECTIONS: usize = 100;
+/// Connections that are being refused, of which some are requests to cancel; beyond them nothing is said any more.
+const REFUSALS: usize = 100;
 /// How long to wait where the system has no more connections to give.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -63,11 +65,11 @@ async fn accept(listener: TcpListener, engine: Arc<Engine>, access: Arc<Access>)
         return Err(io::Error::other(what));
     }
     let cancels = Arc::new(Cancels::default());
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let served = Arc::new(Semaphore::new(CONNECTIONS));
+    let refused = Arc::new(Semaphore::new(REFUSALS));
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return Ok(()) };
         let (socket, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(cause) => {
@@ -76,15 +78,20 @@ async fn accept(listener: TcpListener, engine: Arc<Engine>, access: Arc<Access>)
                 continue;
             }
         };
+        let place = Arc::clone(&served).try_acquire_owned();
+        let is_full = place.is_err();
+        let Ok(place) = place.or_else(|_| Arc::clone(&refused).try_acquire_owned()) else {
+            continue;
+        };
         let questions = Arc::new(Questions::new(Arc::clone(&engine), Arc::clone(&cancels)));
-        let door = Arc::new(Door::new(Arc::clone(&access)));
-        let connection = Connection { door, questions, cancels: Arc::clone(&cancels) };
+        let door = Arc::new(Door::new(Arc::clone(&access), is_full));
+        let connection = Connection { door, questions, cancels: Arc::clone(&cancels), is_full };
         let tls = access.tls().cloned();
         connections.spawn(async move {
             if let Err(cause) = connection::serve(socket, tls, connection).await {
                 tracing::debug!(%from, "a connection of PostgreSQL's protocol ended: {cause}");
             }
-            drop(permit);
+            drop(place);
         });
     }
 }
@@ -94,4 +101,6 @@ struct Connection {
     door: Arc<Door>,
     questions: Arc<Questions>,
     cancels: Arc<Cancels>,
+    /// It is one too many: it may cancel what another asked, or is told so.
+    is_full: bool,
 }

@@ -35,7 +35,7 @@ class Frontend:
 
     def __init__(self, port: int, seconds: float = 60) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), seconds)
-        self.got = b""
+        self.got = self.key = b""
 
     def __enter__(self) -> Self:
         return self
@@ -54,9 +54,12 @@ class Frontend:
     def start(self) -> list[tuple[bytes, bytes]]:
         """What is answered to that until the server is ready, or refuses."""
         self.hello()
-        return list(self.until(b"ZE"))
+        told = list(self.until(b"ZE"))
+        self.key = dict(told).get(b"K", b"")
+        return told
 
     def cancel(self, key: bytes) -> None:
+        """Asks to stop what the connection with this key asked."""
         self.send(struct.pack("!ii", 8 + len(key), CANCEL) + key)
 
     def until(self, kinds: bytes) -> Iterator[tuple[bytes, bytes]]:

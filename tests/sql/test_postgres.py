@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
+from frontend import Frontend, code, message
 
+ENDLESS = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
 # As Grafana writes them, with their line breaks.
 SEARCH_PATH = """
           quote_ident(table_schema) IN (
@@ -221,9 +224,7 @@ def test_a_query_can_be_cancelled(live):
         threading.Timer(1, connection.cancel).start()
         begun = time.monotonic()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute(
-                "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
-            )
+            connection.execute(ENDLESS)
         assert time.monotonic() - begun < 15
         assert connection.execute("select 1").fetchall() == [(1,)]
 
@@ -310,6 +311,38 @@ def test_times_are_in_utc_and_no_other_zone_is_promised(live):
         assert connection.execute(day).fetchall() == [
             (datetime(2026, 11, 25, 23, tzinfo=UTC),)
         ]
+
+
+def test_one_connection_too_many_is_told_so(live):
+    port = int(live.postgres.split(":")[1])
+    with ExitStack() as open_ones:
+
+        def come_in() -> Frontend | None:
+            client = open_ones.enter_context(Frontend(port, 10))
+            return client if client.start()[-1][0] == b"Z" else None
+
+        # Those of other tests may be about to end.
+        clients: list[Frontend] = []
+        until = time.monotonic() + 30
+        while len(clients) < 100 and time.monotonic() < until:
+            clients += filter(None, [come_in()])
+        with Frontend(port, 10) as late:
+            kind, body = late.start()[-1]
+            assert (kind, code(body)) == (b"E", "53300") and b"too many" in body, body
+            with pytest.raises(ConnectionError):
+                late.exactly(1)
+        assert "too many connections" in psql(live, "-c", "select 1").stderr
+        # A question of those who are in can be stopped.
+        clients[0].send(message(b"Q", ENDLESS.encode() + b"\0"))
+        time.sleep(1)
+        with Frontend(port, 10) as other:
+            other.cancel(clients[0].key)
+            with pytest.raises(ConnectionError):
+                other.exactly(1)
+        assert code(dict(clients[0].until(b"Z"))[b"E"]) == "57014"
+        clients[1].send(message(b"Q", b"select 1\0"))
+        assert b"D" in dict(clients[1].until(b"Z"))
+    live.wait(lambda: psql(live, "-c", "select 1").returncode == 0, "room")
 
 
 def test_what_grafana_asks(live):

@@ -29,6 +29,8 @@ use super::{
 
 /// How long a client may take to come in.
 const STARTUP: Duration = Duration::from_mins(1);
+/// The same for one that is refused then.
+const REFUSAL: Duration = Duration::from_secs(5);
 /// How long to wait for the rest of a message of eight bytes.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The first byte of a TLS handshake.
@@ -59,7 +61,7 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let from = socket.peer_addr()?;
-    let deadline = Instant::now() + STARTUP;
+    let deadline = Instant::now() + if connection.is_full { REFUSAL } else { STARTUP };
     let is_tls = timeout_at(deadline, wants_tls(&mut socket, tls.is_some())).await??;
     match tls {
         Some(tls) if is_tls => {

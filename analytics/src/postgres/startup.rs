@@ -18,7 +18,7 @@ use pgwire::{
     messages::{PgWireBackendMessage, PgWireFrontendMessage},
 };
 
-use super::{access::Access, scram::Scram};
+use super::{CONNECTIONS, access::Access, scram::Scram};
 
 /// What a client is told about the server.
 #[derive(Debug)]
@@ -50,12 +50,13 @@ impl ServerParameterProvider for Parameters {
 pub(super) struct Door {
     access: Arc<Access>,
     driver: AuthDriver<Parameters>,
+    is_full: bool,
 }
 
 impl Door {
-    /// A door for one connection.
-    pub(super) fn new(access: Arc<Access>) -> Door {
-        Door { access, driver: AuthDriver::new(Parameters) }
+    /// A door for one connection, which is told that it is one too many where there is no room.
+    pub(super) fn new(access: Arc<Access>, is_full: bool) -> Door {
+        Door { access, driver: AuthDriver::new(Parameters), is_full }
     }
 
     async fn admit<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
@@ -73,6 +74,10 @@ impl Door {
                         "28000",
                         "only encrypted connections are served: sslmode=require",
                     ));
+                }
+                if self.is_full {
+                    let what = format!("too many connections: {CONNECTIONS} at a time are served");
+                    return Err(fatal("53300", what));
                 }
                 let Some(users) = self.access.users() else {
                     return self.driver.complete_authentication(client, None).await;
