@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
-from frontend import Frontend, code, message
+from frontend import SYNC, Frontend, bind, code, execute, message, parse
 
 ENDLESS = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
 # As Grafana writes them, with their line breaks.
@@ -311,6 +311,40 @@ def test_times_are_in_utc_and_no_other_zone_is_promised(live):
         assert connection.execute(day).fetchall() == [
             (datetime(2026, 11, 25, 23, tzinfo=UTC),)
         ]
+
+
+@pytest.mark.parametrize("kind", ["simple", "prepared"])
+def test_a_client_that_goes_ends_its_query(live, kind):
+    port = int(live.postgres.split(":")[1])
+    ask = [message(b"Q", ENDLESS.encode() + b"\0")]
+    if kind == "prepared":
+        ask = [parse(ENDLESS), bind(), execute(0), SYNC]
+    for _ in range(3):
+        # As many as may run at a time, so that any which goes on is in the way.
+        clients = [Frontend(port) for _ in range(8)]
+        for client in clients:
+            client.start()
+            client.send(*ask)
+        time.sleep(0.5)
+        for client in clients:
+            client.socket.close()
+    with Frontend(port, 20) as client:
+        client.start()
+        client.send(message(b"Q", b"select 1\0"))
+        assert b"D" in dict(client.until(b"Z"))
+
+
+def test_a_client_may_send_more_while_it_waits(live):
+    """That isn't the end: what was asked first is answered, then the rest."""
+    with Frontend(int(live.postgres.split(":")[1])) as client:
+        client.start()
+        slow = b"select count(*) from range(0, 20000) a, range(0, 20000) b where a.value + b.value < 0"
+        client.send(message(b"Q", slow + b"\0"))
+        for _ in range(5):
+            time.sleep(0.05)
+            client.send(message(b"Q", b"select 1\0"))
+        for _ in range(6):
+            assert b"D" in dict(client.until(b"Z"))
 
 
 def test_one_connection_too_many_is_told_so(live):

@@ -4,6 +4,8 @@
 //! taken from the socket alone, and the rest stays there for the handshake.
 //! **Invariant:** no message is held that is longer than a statement may be: what a client announces beyond that is
 //! read past.
+//!
+//! While one message is answered, the socket's other handle tells when the client is gone: nobody reads from it then.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -15,7 +17,7 @@ use pgwire::{
     tokio::server::{PgWireMessageServerCodec, process_error, process_message},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, copy, sink},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
@@ -63,15 +65,38 @@ pub(super) async fn serve(
     let from = socket.peer_addr()?;
     let deadline = Instant::now() + if connection.is_full { REFUSAL } else { STARTUP };
     let is_tls = timeout_at(deadline, wants_tls(&mut socket, tls.is_some())).await??;
+    let (socket, watched) = twice(socket)?;
+    let client = DefaultClient::new(from, is_tls);
     match tls {
         Some(tls) if is_tls => {
             let socket = timeout_at(deadline, tls.accept(socket)).await??;
-            converse(socket, DefaultClient::new(from, true), deadline, connection).await
+            converse(socket, &watched, client, deadline, connection).await
         }
         // It began with TLS, and there is none.
         None if is_tls => Ok(()),
         // One that isn't encrypted is refused at the door where it has to be; requests to cancel come so.
-        _ => converse(socket, DefaultClient::new(from, false), deadline, connection).await,
+        _ => converse(socket, &watched, client, deadline, connection).await,
+    }
+}
+
+/// Two handles of one socket.
+fn twice(socket: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
+    let socket = socket.into_std()?;
+    let other = socket.try_clone()?;
+    Ok((TcpStream::from_std(socket)?, TcpStream::from_std(other)?))
+}
+
+/// Waits until the other side sends nothing more. What it has sent stays unread.
+async fn gone(socket: &TcpStream) {
+    loop {
+        match socket.ready(Interest::READABLE).await {
+            Ok(ready) if !ready.is_read_closed() => {
+                // More messages, for later: that they are there is forgotten until there is other news.
+                let unread = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                drop(socket.try_io(Interest::READABLE, unread));
+            }
+            _ => return,
+        }
     }
 }
 
@@ -109,6 +134,7 @@ const GSS: i32 = 80_877_104;
 /// Answers message after message.
 async fn converse<S>(
     socket: S,
+    watched: &TcpStream,
     client: DefaultClient<Prepared>,
     deadline: Instant,
     handlers: Connection,
@@ -141,7 +167,13 @@ where
             Received::Message(message) => {
                 let is_last = matches!(message, PgWireFrontendMessage::CancelRequest(_));
                 let is_extended = message.is_extended_query();
-                (answer(message, &mut client, &handlers).await, is_last, is_extended)
+                let answered = tokio::select! {
+                    // What is answered at once, as requests to cancel are, is answered to who is gone too.
+                    biased;
+                    answered = answer(message, &mut client, &handlers) => answered,
+                    () = gone(watched) => return Ok(()),
+                };
+                (answered, is_last, is_extended)
             }
         };
         if let Err(cause) = answered {
