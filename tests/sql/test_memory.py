@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 
+import psycopg
 import pytest
 from asking import Asking
 from cluster import Producing
@@ -146,7 +147,7 @@ def test_long_rows_are_made_a_few_at_a_time(asking, name: str):
 def test_a_prepared_statement_sends_its_rows_as_they_come(asking: Asking):
     """About 300 MB: as a whole it would be there ten times what questions may have."""
     query = "select repeat(cast(value as varchar), 100) as t from range(0, 500000) where value >= %s"
-    asking.forget_peak()
+    asking.run.forget_peak()
     before = asking.run.memory_mib("VmRSS")
     with asking.connect() as connection, connection.cursor(binary=True) as cursor:
         lengths = [len(text) for (text,) in cursor.stream(query, [0])]
@@ -228,7 +229,7 @@ def test_a_statement_is_as_long_as_over_http_at_most(asking: Asking, kind: str):
 def test_what_is_too_long_is_read_past(asking: Asking, kind: bytes):
     """300 MB, as PostgreSQL's protocol allows."""
     count, piece = 300, b"x" * 1_000_000
-    asking.forget_peak()
+    asking.run.forget_peak()
     before = asking.run.memory_mib("VmRSS")
     with Frontend(asking.port) as client:
         client.start()

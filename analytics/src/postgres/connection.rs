@@ -178,7 +178,8 @@ where
         };
         if let Err(cause) = answered {
             let is_fatal = cause.is_fatal();
-            process_error(&mut client, cause, is_extended).await?;
+            // After the last word nothing more is ready.
+            process_error(&mut client, cause, is_extended || is_fatal).await?;
             if is_fatal {
                 return Ok(());
             }
