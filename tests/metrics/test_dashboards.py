@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from clickhouse.engine import QueryError
 from panels import Sources, Span
-from processes import ROOT
+from processes import ROOT, binary
 
 DASHBOARDS = ROOT / "dashboards"
 FILES = sorted(DASHBOARDS.glob("*.json"))
@@ -116,9 +116,26 @@ def test_every_metric_is_looked_at():
         if not re.search(rf"\b{name}(_bucket|_sum|_count)?\b", used)
     }
     assert idle == set(UNUSED), idle ^ set(UNUSED)
-    asked = set(re.findall(r"\b(aion_\w+)", used))
+    asked = set(re.findall(r"\b(aion_(?!runtime_)\w+)", used))
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
     assert families <= shown, families - shown
+
+
+def test_what_components_report_is_looked_at():
+    """Each metric that the generator has them write to aion.metrics.runtime is on a panel; and the reverse."""
+    made = subprocess.run(
+        [binary(), "generate", "--topic", "metrics", "--count", "2000", "--seed", "1"],
+        capture_output=True,
+        check=True,
+    )
+    reported = {
+        f"aion_runtime_{json.loads(line)['metric']}"
+        for line in made.stdout.splitlines()
+    }
+    targets = [target for _, panel in ALL for target in panel["targets"]]
+    used = " ".join(target.get("expr", "") for target in targets)
+    asked = set(re.findall(r"\b(aion_runtime_\w+?)(?:_bucket|_sum|_count)?\b", used))
+    assert len(reported) > 10 and asked == reported, asked ^ reported
 
 
 def test_sources_are_provisioned():

@@ -1,5 +1,5 @@
-// What AION does: decisions, tasks, and what its components report. Rates first, sums afterwards: a partition that
-// moves goes on under another instance.
+// What AION does: decisions and tasks. Rates first, sums afterwards: a partition that moves goes on under another
+// instance.
 
 import { board, graph, number } from './panels';
 
