@@ -25,6 +25,15 @@ def test_each_alert_fires_when_it_should_and_not_before():
     assert sorted(tests) == sorted(NAMES)
 
 
+def test_each_recording_rule_is_tried_and_asked_for():
+    recorded = re.findall(r"- record: (\S+)", (RULES / "aion.rules.yml").read_text())
+    tests = (RULES / "aion_test.yml").read_text()
+    assert recorded
+    for name in recorded:
+        assert f"- expr: {name}\n" in tests, name
+        assert name in ALERTS, name
+
+
 def test_a_wrong_rule_is_found(tmp_path: Path):
     """Negative control: with a metric's name misspelt its test fails."""
     for file in RULES.iterdir():
