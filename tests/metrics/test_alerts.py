@@ -16,10 +16,11 @@ DASHBOARDS = ROOT / "dashboards"
 RULES = DASHBOARDS / "rules"
 ALERTS = (RULES / "aion.alerts.yml").read_text()
 NAMES = re.findall(r"- alert: (\w+)", ALERTS)
+TESTS = ["aion_test.yml", "aion_days_test.yml"]
 
 
 def test_each_alert_fires_when_it_should_and_not_before():
-    tried = promtool("test", "rules", RULES / "aion_test.yml")
+    tried = promtool("test", "rules", *(RULES / file for file in TESTS))
     assert tried.returncode == 0, tried.stdout + tried.stderr
     tests = re.findall(r"- name: (Aion\w+)", (RULES / "aion_test.yml").read_text())
     assert sorted(tests) == sorted(NAMES)
@@ -34,15 +35,30 @@ def test_each_recording_rule_is_tried_and_asked_for():
         assert name in ALERTS, name
 
 
-def test_a_wrong_rule_is_found(tmp_path: Path):
-    """Negative control: with a metric's name misspelt its test fails."""
+@pytest.mark.parametrize("expression", ["vector(1) > 2", "vector(1) > 0"])
+def test_a_wrong_rule_is_found(tmp_path: Path, expression: str):
+    """Negative control: of alerts that never fire, or always do, the test of each fails."""
     for file in RULES.iterdir():
         text = file.read_text()
         if file.name == "aion.alerts.yml":
-            text = text.replace("expr: aion_job_up == 0", "expr: aion_job_is_up == 0")
+            text = re.sub(
+                r"(?m)^        expr: (>-\n(          .*\n)+|.*\n)",
+                f"        expr: {expression}\n",
+                text,
+            )
         (tmp_path / file.name).write_text(text)
     tried = promtool("test", "rules", tmp_path / "aion_test.yml")
-    assert tried.returncode != 0 and "AionJobDown" in tried.stdout + tried.stderr
+    failed = re.findall(r"alertname: (\w+), time: ", tried.stdout + tried.stderr)
+    assert set(failed) == set(NAMES)
+
+
+def test_what_a_template_says_is_tried():
+    """What is written for people is in the expected alerts, as it reads; so a label that is misspelt is found."""
+    tests = (RULES / "aion_test.yml").read_text()
+    assert "{{" in ALERTS and "{{" not in tests
+    for name in NAMES:
+        test = tests.split(f"- name: {name}\n")[1].split("  - name: ")[0]
+        assert "exp_annotations:" in test and "summary: " in test, name
 
 
 def test_what_is_shipped_can_be_loaded():
