@@ -35,11 +35,11 @@ export const behind = () => number({
 
 export const rejected = () => number({
   title: 'Dead letters',
-  description: 'Share of records that became dead letters in the last quarter of an hour.',
+  description: 'Share of the records read in the last quarter of an hour that became dead letters. A record that goes to several places counts once.',
   unit: 'percentunit',
   queries: [
     [
-      `sum(rate(aion_records_rejected_total${ON}[15m])) / (sum(rate(aion_records_rejected_total${ON}[15m])) + sum(rate(aion_rows_stored_total${ON}[15m])) > 0) or vector(0)`,
+      `clamp_max(sum(increase(aion_records_rejected_total${ON}[15m])) / (sum(clamp_min(delta(aion_partition_position${ON}[15m]), 0)) > 0), 1) or vector(0)`,
       'rejected',
     ],
   ],
@@ -49,7 +49,7 @@ export const rejected = () => number({
 
 export const stored = () => graph({
   title: 'Rows stored',
-  description: 'Rows a second that became durable, by job.',
+  description: 'Rows a second that became durable, by job. One in two places counts twice.',
   unit: 'rowsps',
   queries: [[rate('aion_rows_stored_total'), '{{exported_job}}']],
 });
