@@ -217,9 +217,10 @@ const series = {
     }),
     graph({
       title: 'Age of what is shown',
-      description: 'Seconds since the newest record was appended that is in the series, by topic.',
+      description: 'Seconds since the newest record was appended that is in the series, by topic. A quiet topic ages too.',
       unit: 's',
       queries: [[`time() - max by (topic) (aion_metrics_newest_timestamp_seconds${ON})`, '{{topic}}']],
+      alert: 'AionSeriesOld',
       thresholds: { bad: 300 },
     }),
     graph({
