@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from monitoring import Prometheus, Server, promtool, scrape_config
-from processes import ROOT, Dev, wait
+from processes import ROOT, Dev, binary, wait
 
 DASHBOARDS = ROOT / "dashboards"
 RULES = DASHBOARDS / "rules"
@@ -77,6 +79,24 @@ def test_each_alert_has_its_part_in_the_runbook(name: str):
     commands = part.split("```sh\n")[1].split("```")[0].strip().splitlines()
     assert len(commands) == 3, commands
     assert "\nEnds " in part or " Ends " in part
+
+
+def test_the_runbook_has_no_option_that_a_command_lacks():
+    """What stands before `--help` is read first, and an error if it is wrong; what is missing isn't."""
+    book = (ROOT / "docs" / "runbook.md").read_text()
+    parts = re.findall(r"```sh\n(.*?)```", book, re.DOTALL)
+    lines = [shlex.split(line, comments=True) for line in "".join(parts).splitlines()]
+    ours = [line for line in lines if line and line[0] == "aion"]
+    assert len(ours) > 25
+    for _, *words in ours:
+        end = next((i for i, word in enumerate(words) if word in "<>|"), len(words))
+        tried = subprocess.run(
+            [binary(), *words[:end], "--help"],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert tried.returncode == 0, (words, tried.stderr)
 
 
 class Receiver:
