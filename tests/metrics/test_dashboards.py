@@ -138,6 +138,17 @@ def test_what_components_report_is_looked_at():
     assert len(reported) > 10 and asked == reported, asked ^ reported
 
 
+def test_topics_without_events_are_those_that_the_alert_means():
+    alerts = (DASHBOARDS / "rules" / "aion.alerts.yml").read_text()
+    rule = alerts.split("- alert: AionNoEvents\n        expr: >-\n")[1]
+    meant = " ".join(rule.split("        for:")[0].split())
+    (panel,) = [one for _, one in ALL if one["title"] == "Topics without events"]
+    shown = panel["targets"][0]["expr"]
+    for selector in ('{instance=~"$instance"}', 'instance=~"$instance",'):
+        shown = shown.replace(selector, "")
+    assert shown == f"count({meant}) or vector(0)"
+
+
 def test_sources_are_provisioned():
     """Of each kind that a dashboard asks there is one among the files that Grafana reads."""
     files = (DASHBOARDS / "provisioning" / "datasources").glob("*.yaml")
