@@ -17,6 +17,7 @@ export const clickhouse = board(
           title: 'Decisions',
           description: 'Decisions in the time that is looked at.',
           unit: 'short',
+          alert: 'AionNoEvents',
           queries: ask(`SELECT count() AS decisions FROM decisions WHERE ${RANGE}`),
         }),
         number({

@@ -20,7 +20,7 @@ export interface Panel {
   /** Grafana's name of the unit. */
   unit: string;
   queries: Query[] | Statement;
-  /** The alert that watches the same, by its name; without it the link leads to the page of the source. */
+  /** The alert whose part of the runbook helps here, by its name; without it the link leads to the page of the source. */
   alert?: string;
   /** Values from which on it is a warning, and from which on it is bad. */
   thresholds?: { warning?: number; bad: number };

@@ -57,6 +57,7 @@ export const stored = () => graph({
   title: 'Rows stored',
   description: 'Rows a second that became durable, by job. One in two places counts twice.',
   unit: 'rowsps',
+  alert: 'AionLagGrowing',
   queries: [[rate('aion_rows_stored_total'), '{{exported_job}}']],
 });
 
@@ -162,6 +163,7 @@ const workings = {
       title: 'Memory for rows',
       description: 'Bytes that decoded rows hold, and the bound on them.',
       unit: 'bytes',
+      alert: 'AionLagGrowing',
       queries: [
         [`sum by (instance) (aion_memory_held_bytes${ON})`, 'held {{instance}}'],
         [`sum by (instance) (aion_memory_budget_bytes${ON})`, 'bound {{instance}}'],
@@ -171,30 +173,35 @@ const workings = {
       title: 'Read and not taken',
       description: 'Bytes of rows that were read and not yet taken by every place, by job.',
       unit: 'bytes',
+      alert: 'AionSinkFailing',
       queries: [[`sum by (exported_job) (aion_job_buffered_bytes${ON})`, '{{exported_job}}']],
     }),
     graph({
       title: 'Rebalances',
       description: 'Times that partitions were given or taken, in the last ten minutes.',
       unit: 'short',
+      alert: 'AionDown',
       queries: [[`sum by (exported_job) (increase(aion_rebalances_total${ON}[10m]))`, '{{exported_job}}']],
     }),
     graph({
       title: 'Since the last poll',
       description: 'Seconds since a job last heard of its source.',
       unit: 's',
+      alert: 'AionStale',
       queries: [[`max by (exported_job) (aion_job_poll_age_seconds${ON})`, '{{exported_job}}']],
     }),
     graph({
       title: 'Since the last commit',
       description: 'Seconds since the marks were last told to the consumer group. Where nothing comes, nothing is told.',
       unit: 's',
+      alert: 'AionStale',
       queries: [[`max by (exported_job) (aion_partition_commit_age_seconds${ON})`, '{{exported_job}}']],
     }),
     graph({
       title: 'Read of the log',
       description: 'Records a second that are appended, and that are handed to the places, by topic.',
       unit: 'recps',
+      alert: 'AionLagGrowing',
       queries: [
         [`sum by (topic) (deriv(aion_partition_end${ON}[5m]))`, 'appended {{topic}}'],
         [`sum by (topic) (deriv(aion_partition_position${ON}[5m]))`, 'read {{topic}}'],
@@ -210,6 +217,7 @@ const series = {
       title: 'Values',
       description: 'Values a second that events had for series, by what became of them.',
       unit: 'cps',
+      alert: 'AionSeriesFolded',
       queries: [[rate('aion_metrics_values_total', 'outcome'), '{{outcome}}']],
     }),
     graph({
@@ -241,6 +249,7 @@ const series = {
       title: 'Records in the series',
       description: 'Records a second that are added up, by topic.',
       unit: 'recps',
+      alert: 'AionSeriesOld',
       queries: [[`sum by (topic) (deriv(aion_metrics_next_offset${ON}[5m]))`, '{{topic}}']],
     }),
   ],
@@ -259,6 +268,7 @@ export const visibleToSql = () => graph({
   title: 'Visible to SQL',
   description: 'Seconds from the append of a row to when queries see it: half of the batches and 99 % of them, by table.',
   unit: 's',
+  alert: 'AionStale',
   queries: [
     [visible(0.5), 'half of {{table}}'],
     [visible(0.99), '99 % of {{table}}'],
@@ -313,6 +323,7 @@ export const audit = board(
           title: 'How long an audit takes',
           description: 'Duration of the last audit that came to its end.',
           unit: 's',
+          alert: 'AionAuditOld',
           queries: [[`max by (instance) (aion_audit_duration_seconds${ON})`, '{{instance}}']],
         }),
       ],

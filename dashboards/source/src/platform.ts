@@ -18,6 +18,7 @@ export const byRoute = () => graph({
   title: 'Decisions by route',
   description: 'Tasks a second that the router sent on each route.',
   unit: 'eps',
+  alert: 'AionNoEvents',
   queries: [[decisions('route'), '{{route}}']],
   stacked: true,
 });
@@ -26,6 +27,7 @@ export const byStatus = () => graph({
   title: 'Task events by state',
   description: 'States a second that tasks entered. What is queued should end as succeeded.',
   unit: 'eps',
+  alert: 'AionNoEvents',
   queries: [[tasks('status'), '{{status}}']],
 });
 
@@ -81,6 +83,7 @@ export const router = board(
           title: 'Decisions in the last hour',
           description: 'How many tasks were routed in the last hour.',
           unit: 'short',
+          alert: 'AionNoEvents',
           queries: [[`sum(increase(aion_router_decisions_total${ON}[1h]))`, 'decisions']],
         }),
         number({

@@ -16,6 +16,7 @@ export const sql = board(
           title: 'Decisions',
           description: 'Decisions in the time that is looked at, uncommitted ones included.',
           unit: 'short',
+          alert: 'AionNoEvents',
           queries: ask('select count(*) as decisions from decisions where $__timeFilter(timestamp)'),
         }),
         number({

@@ -40,12 +40,14 @@ export const webhooks = board(
           title: 'Under way',
           description: 'Deliveries under way.',
           unit: 'short',
+          alert: 'AionWebhookBehind',
           queries: [[`sum(aion_webhook_in_flight${ON})`, 'under way']],
         }),
         graph({
           title: 'Delivered',
           description: 'Attempts a second that were answered with success, by endpoint.',
           unit: 'reqps',
+          alert: 'AionWebhookBehind',
           queries: [[attempts('delivered'), '{{endpoint}}']],
         }),
         graph({
@@ -78,6 +80,7 @@ export const webhooks = board(
           title: 'How long attempts take',
           description: 'Time to the end of the answer: 95 of a hundred attempts are quicker, by endpoint.',
           unit: 's',
+          alert: 'AionWebhookBehind',
           queries: [
             [
               `histogram_quantile(0.95, sum by (endpoint, le) (rate(aion_webhook_attempt_duration_seconds_bucket${ON}[$__rate_interval])))`,
