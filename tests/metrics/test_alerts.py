@@ -17,6 +17,7 @@ from processes import ROOT, Dev, binary, wait
 DASHBOARDS = ROOT / "dashboards"
 RULES = DASHBOARDS / "rules"
 ALERTS = (RULES / "aion.alerts.yml").read_text()
+ALERTMANAGER = DASHBOARDS / "alertmanager.yml"
 NAMES = re.findall(r"- alert: (\w+)", ALERTS)
 TESTS = ["aion_test.yml", "aion_days_test.yml"]
 
@@ -68,6 +69,26 @@ def test_what_is_shipped_can_be_loaded():
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def amtool(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["amtool", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_the_shipped_alertmanager_wakes_only_for_what_pages(tmp_path: Path):
+    checked = amtool("check-config", ALERTMANAGER)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    for severity, receiver in (("page", "on-call"), ("ticket", "tickets")):
+        config = f"--config.file={ALERTMANAGER}"
+        routed = amtool("config", "routes", "test", config, f"severity={severity}")
+        assert routed.stdout.strip() == receiver, routed.stdout + routed.stderr
+
+    # Negative control: a receiver that there isn't.
+    broken = tmp_path / "alertmanager.yml"
+    broken.write_text(ALERTMANAGER.read_text().replace("name: on-call", "name: off"))
+    assert amtool("check-config", broken).returncode != 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_alert_has_its_part_in_the_runbook(name: str):
     alert = ALERTS.split(f"- alert: {name}\n")[1].split("- alert:")[0]
@@ -109,7 +130,8 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.got += json.loads(body)["alerts"]
+                alerts = json.loads(body)["alerts"]
+                receiver.got += [alert | {"path": self.path} for alert in alerts]
                 self.send_response(200)
                 self.end_headers()
 
@@ -133,24 +155,29 @@ def on_call():
     receiver.server.shutdown()
 
 
+def sent_to(address: str) -> str:
+    """What is shipped, but for the receivers' address, and that nobody waits here for minutes to hear of the end."""
+    shipped = ALERTMANAGER.read_text()
+    text = shipped.replace("127.0.0.1:9095", address)
+    text = text.replace("group_interval: 5m", "group_interval: 1s")
+    pairs = zip(shipped.splitlines(), text.splitlines(), strict=True)
+    differing = [new.split(" #")[0].strip() for old, new in pairs if old != new]
+    assert differing == [
+        "group_interval: 1s",
+        f"- url: http://{address}/on-call",
+        f"- url: http://{address}/tickets",
+    ]
+    return text
+
+
 def test_a_pipeline_that_stops_wakes_somebody(
     dev: Dev, tmp_path: Path, on_call: Receiver
 ):
     """Pipeline stopped -> Prometheus -> Alertmanager -> a receiver; and once it is back, that it is over."""
     alertmanager = Server(tmp_path / "alertmanager", "prometheus-alertmanager")
     prometheus = Prometheus(tmp_path / "prometheus")
-    url = f"http://127.0.0.1:{on_call.server.server_port}/"
-    config = {
-        "route": {
-            "receiver": "on-call",
-            "group_wait": "0s",
-            "group_interval": "1s",
-            "group_by": ["alertname"],
-        },
-        "receivers": [{"name": "on-call", "webhook_configs": [{"url": url}]}],
-    }
     file = tmp_path / "alertmanager.yml"
-    file.write_text(json.dumps(config))
+    file.write_text(sent_to(f"127.0.0.1:{on_call.server.server_port}"))
     for rules in RULES.glob("aion.*.yml"):
         # Nobody waits here for minutes; all else is what is shipped.
         text = re.sub(r"for: \w+", "for: 2s", rules.read_text())
@@ -179,7 +206,7 @@ def test_a_pipeline_that_stops_wakes_somebody(
             one for one in on_call.got if one["labels"]["alertname"] == "AionDown"
         ]
         assert page["annotations"]["summary"] == f"{dev.http} doesn't answer"
-        assert page["labels"]["severity"] == "page"
+        assert page["labels"]["severity"] == "page" and page["path"] == "/on-call"
 
         dev.start("--rate", "500")
         wait(lambda: on_call.has("AionDown", "resolved"), "it is over", 60)
