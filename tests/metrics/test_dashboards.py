@@ -149,15 +149,6 @@ def test_topics_without_events_are_those_that_the_alert_means():
     assert shown == f"count({meant}) or vector(0)"
 
 
-def test_sources_are_provisioned():
-    """Of each kind that a dashboard asks there is one among the files that Grafana reads."""
-    files = (DASHBOARDS / "provisioning" / "datasources").glob("*.yaml")
-    types = re.findall(
-        r"^    type: (\S+)", "".join(f.read_text() for f in files), re.MULTILINE
-    )
-    assert sorted(types) == sorted(VARIABLES)
-
-
 @pytest.mark.parametrize(("board", "panel"), NAMED)
 def test_a_panel_has_data(watched: Sources, board: str, panel: dict):
     for target in panel["targets"]:
