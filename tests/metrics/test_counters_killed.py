@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from brokers import Embedded
-from counting import Counting
+from counting import LEAST_POINTS, Counting
 from monitoring import Prometheus, scrape_config
 from processes import wait
 
@@ -47,6 +47,10 @@ def test_no_counter_falls_and_the_sum_is_exact(
     for _ in range(KILLS):
         counting.kill_one()
     counting.settle()
+    print(counting.summary())
+    assert counting.kills.total() == KILLS
+    assert len(counting.points()) >= LEAST_POINTS, "few died around a checkpoint"
+    assert counting.moves >= 1, "no partition moved"
     assert counting.sent > 1_000 and counting.scrapes > 20
 
     # The same as Prometheus has it: the dead show nothing any more, and what the living show adds up.

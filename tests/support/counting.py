@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 import urllib.request
@@ -17,6 +18,9 @@ from monitoring import samples
 from processes import Process, wait
 
 TOPIC = "aion.metrics.runtime"
+# What a histogram's events measure: below, between and above some of its bounds.
+WAITS = (0.125, 4)
+WAIT = "aion_runtime_wait_seconds"
 # The crash points around a checkpoint: within it, and between it and the page.
 POINTS = (
     "prometheus.before_put",
@@ -27,6 +31,8 @@ POINTS = (
     "job.before_offset_commit",
     "job.assigned",
 )
+# So many of them are met in each run.
+LEAST_POINTS = 3
 
 
 class Counting:
@@ -38,8 +44,13 @@ class Counting:
         self.folder, self.broker = folder, broker
         self.rng = random.Random(seed)
         self.seats = [Process(folder / f"seat-{n}.log") for n in range(seats)]
-        # What was acknowledged, by the series it belongs to.
+        # What was acknowledged, by the series it belongs to; and observations by component and value.
         self.wanted: Counter[str] = Counter()
+        self.observed: Counter[tuple[str, float]] = Counter()
+        # Kills by how, and how often a partition was seen with another process than before.
+        self.kills: Counter[str] = Counter()
+        self.owners: dict[str, int] = {}
+        self.moves = 0
         self.sent = 0
         self.falls: list[str] = []
         self.scrapes = 0
@@ -71,20 +82,35 @@ class Counting:
         )
         seat.launch("run", "--config", file, **plan)
 
-    def kill_one(self) -> str:
-        """Kills a process at a moment that nobody chose, or has it die at a point around a checkpoint."""
+    def points(self) -> Counter[str]:
+        """The crash points that processes died at, and how often."""
+        logs = "".join(seat.output() for seat in self.seats)
+        return Counter(re.findall(r"^crashed at (\S+)", logs, re.MULTILINE))
+
+    def summary(self) -> str:
+        """What was done to the processes, in words."""
+        kills = ", ".join(f"{count} {how}" for how, count in sorted(self.kills.items()))
+        points = self.points()
+        return (
+            f"kills: {kills}; {points.total()} visits of {len(points)} points: {dict(points)}; "
+            f"{self.moves} moves of partitions"
+        )
+
+    def kill_one(self) -> None:
+        """Kills a process at a moment that nobody chose, or has it die at a point around a checkpoint: until some
+        points have been met, always that."""
         seat = self.rng.choice(self.seats)
-        if self.rng.random() < 0.3:
+        if self.rng.random() < 0.3 or len(self.points()) < LEAST_POINTS:
             self.kill(seat)
             point = self.rng.choice(POINTS)
             self.launch(seat, crash_at=f"{point}:{self.rng.choice((1, 2, 5, 9))}")
             self.rest(1.5, 3)
         else:
             self.rest(0.3, 2)
-        how = "it had died at a point" if seat.process.poll() is not None else "kill -9"
+        has_died = seat.process.poll() is not None
+        self.kills["dead at a point before" if has_died else "kill -9"] += 1
         self.kill(seat)
         self.launch(seat)
-        return how
 
     def kill(self, seat: Process) -> None:
         code = seat.process.poll()
@@ -111,9 +137,9 @@ class Counting:
     def send(self, producer: Producer, rng: random.Random) -> None:
         component = f"router-{rng.randrange(6)}"
         if rng.random() < 0.2:
-            kind, metric, value = "histogram", "wait_seconds", rng.choice([0.125, 4])
+            kind, metric, value = "histogram", "wait_seconds", rng.choice(WAITS)
             labels = {}
-            series = f'aion_runtime_wait_seconds_sum{{component="{component}"}}'
+            series = f'{WAIT}_sum{{component="{component}"}}'
         else:
             kind, metric, value = "counter", "requests_total", rng.randrange(10)
             labels = {"code": rng.choice([200, 500])}
@@ -133,6 +159,8 @@ class Counting:
                 self.errors.append(AssertionError(error))
             self.wanted[series] += value
             self.sent += 1
+            if kind == "histogram":
+                self.observed[component, value] += 1
 
         text = json.dumps(event)
         producer.produce(TOPIC, text, component, on_delivery=acknowledged)
@@ -155,7 +183,9 @@ class Counting:
         seen: list[dict[str, float]] = [{} for _ in self.seats]
         try:
             while not self.over.wait(0.05):
-                for before, page in zip(seen, self.pages()):
+                pages = self.pages()
+                self.look_who_owns(pages)
+                for before, page in zip(seen, pages):
                     self.scrapes += bool(page)
                     for series, value in page.items():
                         name = series.split("{")[0]
@@ -168,15 +198,43 @@ class Counting:
         except BaseException as error:  # noqa: BLE001 - told by the main thread
             self.errors.append(error)
 
+    def look_who_owns(self, pages: list[dict[str, float]]) -> None:
+        """A partition is on the page of the process that has it."""
+        for series in {series for page in pages for series in page}:
+            seats = [seat for seat, page in enumerate(pages) if series in page]
+            if series.startswith("aion_metrics_next_offset{") and len(seats) == 1:
+                self.moves += self.owners.get(series, seats[0]) != seats[0]
+                self.owners[series] = seats[0]
+
     def shown(self) -> Counter[str]:
         """What all processes show together, over the partitions."""
         total: Counter[str] = Counter()
         for page in self.pages():
             for series, value in page.items():
-                whole, found, _ = series.partition(',partition="')
-                if found and series.startswith("aion_runtime_"):
-                    total[whole + "}"] += value
+                whole, count = re.subn(r',partition="[^"]*"', "", series)
+                if count and series.startswith("aion_runtime_"):
+                    total[whole] += value
         return total
+
+    def wrong_histograms(self, shown: Counter[str]) -> list[str]:
+        """Where a count or a bucket isn't the number of observations that belong in it."""
+        pattern = re.compile(
+            rf'{WAIT}_(count|bucket){{component="([^"]*)"(?:,le="([^"]*)")?}}'
+        )
+        found = [(pattern.fullmatch(series), value) for series, value in shown.items()]
+        wrong, bounds = [], Counter()
+        for match, value in found:
+            if not match:
+                continue
+            _, component, le = match.groups()
+            bounds[component] += le is not None
+            bound = float(le or "inf")
+            below = [self.observed[component, wait] for wait in WAITS if wait <= bound]
+            if value != sum(below):
+                wrong.append(f"{match[0]}: {value}, of {sum(below)}")
+        components = {component for component, _ in self.observed}
+        assert components and min(bounds[one] for one in components) > 5, bounds
+        return wrong
 
     def settle(self, seconds: float = 60) -> None:
         """Stops the load, waits until all of it is shown, and holds it against what was acknowledged."""
@@ -185,18 +243,23 @@ class Counting:
             thread.join(60)
         assert not self.errors, self.errors
 
+        # One look for all that follows: a partition that moves is for a moment on no page.
+        shown: Counter[str] = Counter()
+
         def is_there() -> bool:
+            nonlocal shown
             shown = self.shown()
             return all(shown[series] >= value for series, value in self.wanted.items())
 
         wait(is_there, "every event is in the series", seconds, self.seats[0].output)
-        shown = self.shown()
         wrong = {
             series: (value, shown[series])
             for series, value in self.wanted.items()
             if shown[series] != value
         }
         assert not wrong, f"wanted, shown: {wrong}"
+        wrong_histograms = self.wrong_histograms(shown)
+        assert not wrong_histograms, wrong_histograms
         assert not self.falls, self.falls[:5]
 
     def end(self) -> None:
