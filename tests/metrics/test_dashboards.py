@@ -7,13 +7,15 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 from clickhouse.engine import QueryError
 from panels import Sources, Span
-from processes import ROOT, binary
+from processes import ROOT, binary, wait
+from trial import Trial
 
 DASHBOARDS = ROOT / "dashboards"
 FILES = sorted(DASHBOARDS.glob("*.json"))
@@ -151,15 +153,55 @@ def test_topics_without_events_are_those_that_the_alert_means():
 
 @pytest.mark.parametrize(("board", "panel"), NAMED)
 def test_a_panel_has_data(watched: Sources, board: str, panel: dict):
+    has_data(watched, panel)
+
+
+@pytest.mark.parametrize(("board", "panel"), NAMED)
+def test_a_panel_has_data_of_aion_dev(tried: Trial, board: str, panel: dict):
+    """`aion dev` and the configuration that is shipped are enough for all of them."""
+    has_data(tried.sources(), panel)
+
+
+def test_prometheus_is_the_one_that_is_shipped(tried: Trial):
+    """What differs is where things are, and how often they are looked at."""
+    shipped = (DASHBOARDS / "prometheus.yml").read_text().splitlines()
+    used = (tried.prometheus.folder / "prometheus.yml").read_text().splitlines()
+    pairs = zip(shipped, used, strict=True)
+    differing = [(old.strip(), new.strip()) for old, new in pairs if old != new]
+    (alertmanager,) = [new for old, new in differing if ":9093" in old]
+    target = ('- targets: ["127.0.0.1:8080"]', f'- targets: ["{tried.http}"]')
+    assert differing == [
+        ("scrape_interval: 15s", "scrape_interval: 1s"),
+        ("- rules/aion.rules.yml", f"- {DASHBOARDS}/rules/aion.rules.yml"),
+        ("- rules/aion.alerts.yml", f"- {DASHBOARDS}/rules/aion.alerts.yml"),
+        ('- targets: ["127.0.0.1:9093"]', alertmanager),
+        target,
+        target,
+    ]
+    assert re.fullmatch(r'- targets: \["127.0.0.1:\d+"\]', alertmanager)
+    for job in ("aion", "aion-platform"):
+        up = f'up{{job="{job}"}}'
+        wait(lambda up=up: tried.prometheus.value(up) == 1, f"{job} is scraped", 15)
+    groups = tried.prometheus.get("/api/v1/rules")["data"]["groups"]
+    assert {Path(group["file"]).name for group in groups} == {
+        "aion.rules.yml",
+        "aion.alerts.yml",
+    }
+
+
+def has_data(sources: Sources, panel: dict) -> None:
+    """Each of its questions has an answer, now or at one of the next scrapes."""
     for target in panel["targets"]:
-        if panel["type"] == "table":
-            answer = watched.rows(target, span(300))
-            assert answer.rows, f"nothing for {target['rawSql']}"
-        else:
-            # A window of a minute begins longer ago than a scrape.
-            asked = target.get("expr") or target["rawSql"]
-            seconds = 10 if "expr" in target else 300
-            assert watched.series(target, span(seconds)), f"nothing for {asked}"
+        asked = target.get("expr") or target["rawSql"]
+        data = partial(answer, sources, target, panel["type"])
+        wait(data, f"data for {asked}", 15)
+
+
+def answer(sources: Sources, target: dict, kind: str) -> object:
+    if kind == "table":
+        return sources.rows(target, span(300)).rows
+    # A window of a minute begins longer ago than a scrape.
+    return sources.series(target, span(10 if "expr" in target else 300))
 
 
 def span(seconds: float = 10) -> Span:
