@@ -13,13 +13,14 @@ from pathlib import Path
 import psycopg
 import pytest
 from clickhouse.engine import QueryError
+from everything import Everything
+from pages import DOCUMENTED, checked
 from panels import Sources, Span
 from processes import ROOT, binary, wait
 from trial import Trial
 
 DASHBOARDS = ROOT / "dashboards"
 FILES = sorted(DASHBOARDS.glob("*.json"))
-DOCS = (ROOT / "docs" / "metrics.md").read_text()
 # Shown and on no panel and in no alert, each with the reason.
 UNUSED: dict[str, str] = {}
 VARIABLES = {
@@ -110,7 +111,7 @@ def test_every_metric_is_looked_at():
     rules = "".join(f.read_text() for f in (DASHBOARDS / "rules").glob("aion.*.yml"))
     targets = [target for _, panel in ALL for target in panel["targets"]]
     used = "".join(target.get("expr", "") for target in targets) + rules
-    shown = set(re.findall(r"^\| `(aion_\w+)`", DOCS, re.MULTILINE))
+    shown = DOCUMENTED
     assert len(shown) > 30
     idle = {
         name
@@ -207,6 +208,14 @@ def answer(sources: Sources, target: dict, kind: str) -> object:
 def span(seconds: float = 10) -> Span:
     """What these tests look at: the last few scrapes."""
     return Span(seconds=seconds, step=2, rate_interval="10s")
+
+
+def test_both_pages_are_clean_with_everything_on_them(
+    everything: Everything, watched: Sources
+):
+    """After audits, webhooks, refused requests, folded values: all that is documented is there, and it alone."""
+    shown = checked(everything.http)
+    assert DOCUMENTED <= shown, DOCUMENTED - shown
 
 
 def target(source: str, **asked: str) -> dict:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import random
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 from brokers import Embedded
 from clickhouse.engine import Engine
+from confluent_kafka import Producer
+from events import decision, text
 from processes import Process, binary, free_port
 from receivers import SECRET, Receiver, policy
+
+# Series of a metric that a partition keeps apart: far more than the believable events have.
+SERIES = 200
 
 
 class Everything(Process):
@@ -43,7 +50,7 @@ class Everything(Process):
             f'[clickhouse]\nurl = "{self.engine.url}"\nflush_age_s = 1\n'
             f'[sql.postgres]\nlisten = "{self.postgres}"\n{self.certificate()}'
             f'[http]\nlisten = "{self.http}"\n'
-            "[metrics]\nflush_age_s = 1\n[audit]\nevery_s = 4\n"
+            f"[metrics]\nflush_age_s = 1\nmax_series_per_metric = {SERIES}\n[audit]\nevery_s = 4\n"
             f'[webhooks]\npolicy = "{hooks}"\nflush_ms = 200\n' + self.inbound()
         )
         subprocess.run(
@@ -54,12 +61,26 @@ class Everything(Process):
         self.launch("run", "--config", config)
         self.wait_ready()
         assert (self.command(SECRET), self.command("x" * 16)) == (202, 401)
+        self.produce_oddities()
         self.events = subprocess.Popen(
             [binary(), "generate", "--to", self.broker.brokers()]
             + ["--rate", "400", "--count", "1000000", "--bad-share", "0.02"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+    def produce_oddities(self) -> None:
+        """What believable events don't have: a field of next year, series too many, two names that become one."""
+        producer = Producer(self.broker.client("everybody"))
+        now = datetime.now(UTC)
+        event = decision(0, now, random.Random(1))
+        producer.produce("aion.router.decisions", text(event), "task")
+        odd = {"component": "odd", "kind": "counter", "timestamp": now.isoformat()}
+        many = [("by_id_total", {"id": n}) for n in range(SERIES + 50)]
+        for metric, labels in [*many, ("twice.met", {}), ("twice-met", {})]:
+            values = {"metric": metric, "labels": labels, "value": 1}
+            producer.produce("aion.metrics.runtime", text(odd | values), "odd")
+        assert producer.flush(30) == 0
 
     def certificate(self) -> str:
         """PostgreSQL's clients are shown one that ends in two days."""

@@ -1,0 +1,42 @@
+"""The pages of a process, held against Prometheus' own checker and against the docs."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import urllib.request
+
+from monitoring import promtool
+from processes import ROOT
+
+DOCS = (ROOT / "docs" / "metrics.md").read_text()
+DOCUMENTED = set(re.findall(r"^\| `(aion_\w+)`", DOCS, re.MULTILINE))
+PATHS = ("/metrics", "/metrics/platform")
+
+
+def compressed_page(http: str, path: str) -> str:
+    """A page as Prometheus asks for it, which takes gzip."""
+    request = urllib.request.Request(
+        f"http://{http}{path}", headers={"Accept-Encoding": "gzip"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4"
+        assert answer.headers["Content-Encoding"] == "gzip", path
+        return gzip.decompress(answer.read()).decode()
+
+
+def names(text: str) -> set[str]:
+    return set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+
+
+def checked(http: str) -> set[str]:
+    """The names on both pages, which are clean, and apart from the events' own all documented."""
+    shown: set[str] = set()
+    for path in PATHS:
+        text = compressed_page(http, path)
+        tried = promtool("check", "metrics", text=text)
+        assert tried.returncode == 0, tried.stdout + tried.stderr
+        shown |= names(text)
+    own = {name for name in shown if not name.startswith("aion_runtime_")}
+    assert own <= DOCUMENTED, own - DOCUMENTED
+    return shown
