@@ -23,6 +23,8 @@ DASHBOARDS = ROOT / "dashboards"
 FILES = sorted(DASHBOARDS.glob("*.json"))
 # Shown and on no panel and in no alert, each with the reason.
 UNUSED: dict[str, str] = {}
+# What a panel shows where its question has no answer.
+FALLBACK = re.compile(r" or (vector\(0\)|label_replace\(vector\(0\)[^()]*\))$")
 VARIABLES = {
     "prometheus": "${prometheus}",
     "grafana-clickhouse-datasource": "${clickhouse}",
@@ -208,6 +210,37 @@ def answer(sources: Sources, target: dict, kind: str) -> object:
 def span(seconds: float = 10) -> Span:
     """What these tests look at: the last few scrapes."""
     return Span(seconds=seconds, step=2, rate_interval="10s")
+
+
+def has_fallback(target: dict) -> bool:
+    return bool(FALLBACK.search(target.get("expr", "")))
+
+
+FALLING_BACK = [
+    pytest.param(target, id=f"{board}: {panel['title']}: {target['refId']}")
+    for board, panel in ALL
+    for target in panel["targets"]
+    if has_fallback(target)
+]
+
+
+@pytest.mark.parametrize("target", FALLING_BACK)
+def test_a_panel_that_falls_back_to_0_has_data_of_its_own(
+    watched: Sources, target: dict
+):
+    """A name that is misspelt would be a 0 there for ever."""
+    own = target | {"expr": FALLBACK.sub("", target["expr"])}
+    assert "vector(" not in own["expr"]
+    data = partial(watched.series, own)
+    wait(lambda: data(span()), f"data for {own['expr']}", 15)
+
+
+def test_which_panels_fall_back():
+    """Those whose end of the question is told apart from the rest of it are all that have a 0 of their own."""
+    with_zero = [
+        t for _, p in ALL for t in p["targets"] if "vector(" in t.get("expr", "")
+    ]
+    assert len(with_zero) == len(FALLING_BACK) > 0
 
 
 def test_both_pages_are_clean_with_everything_on_them(
