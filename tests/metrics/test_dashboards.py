@@ -216,11 +216,14 @@ def has_fallback(target: dict) -> bool:
     return bool(FALLBACK.search(target.get("expr", "")))
 
 
+# It asks which topics had events more than an hour ago and none since: nobody waits for that here. promtool holds the
+# same expression, the alert's, against made-up hours.
+NONE_SO_SOON = "Topics without events"
 FALLING_BACK = [
     pytest.param(target, id=f"{board}: {panel['title']}: {target['refId']}")
     for board, panel in ALL
     for target in panel["targets"]
-    if has_fallback(target)
+    if has_fallback(target) and panel["title"] != NONE_SO_SOON
 ]
 
 
@@ -240,7 +243,7 @@ def test_which_panels_fall_back():
     with_zero = [
         t for _, p in ALL for t in p["targets"] if "vector(" in t.get("expr", "")
     ]
-    assert len(with_zero) == len(FALLING_BACK) > 0
+    assert len(with_zero) == len(FALLING_BACK) + 1 > 1
 
 
 def test_both_pages_are_clean_with_everything_on_them(
