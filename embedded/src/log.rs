@@ -280,14 +280,15 @@ impl Partition {
         Ok((offset < log.high).then_some((offset.max(log.start()), timestamp)))
     }
 
-    /// The first record with the greatest timestamp, as (offset, timestamp).
+    /// The first record with the greatest timestamp, as (offset, timestamp); none until it is durable.
     pub(crate) fn newest(&self) -> Result<Option<(i64, i64)>, ResponseError> {
         let log = self.log();
         let filled = log.segments.iter().filter(|segment| segment.size > 0);
         let Some(segment) = filled.rev().max_by_key(|segment| segment.max_timestamp) else {
             return Ok(None);
         };
-        self.healthy(segment.newest()).map(Some)
+        let found = self.healthy(segment.newest())?;
+        Ok((found.0 < log.high).then_some(found))
     }
 
     /// The end of a leader epoch: (the greatest known epoch not above it, its end).

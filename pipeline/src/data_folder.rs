@@ -20,6 +20,8 @@ use std::{
     fs::{self, File, TryLockError},
     net::SocketAddr,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -36,6 +38,9 @@ const ADDRESS: &str = "kafka.address";
 const REGISTRY_ADDRESS: &str = "registry.address";
 const HTTP_ADDRESS: &str = "http.address";
 const FORMAT: u32 = 1;
+/// How often a lock is tried again, and how long after.
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_millis(30);
 
 /// An open data folder; the lock is held until this is dropped.
 #[derive(Debug)]
@@ -194,7 +199,16 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         .write(true)
         .open(&name)
         .with_context(|| format!("open {}", name.display()))?;
-    match file.try_lock() {
+    // Whoever only looks whether one runs holds it for a moment.
+    let mut locked = file.try_lock();
+    for _ in 0..LOOKS {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        thread::sleep(LOOK);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(refuse(
             path,
@@ -249,6 +263,21 @@ mod tests {
         assert_eq!(running_broker(&path).as_deref(), Some("127.0.0.1:9092"));
         drop(open);
         assert_eq!(running_broker(&path), None);
+    }
+
+    #[test]
+    fn a_look_at_the_lock_keeps_nobody_out() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        drop(DataFolder::open(&path).unwrap());
+        let look = File::open(path.join(LOCK)).unwrap();
+        look.try_lock_shared().unwrap();
+        let looking = thread::spawn(move || {
+            thread::sleep(2 * LOOK);
+            drop(look);
+        });
+        DataFolder::open(&path).unwrap();
+        looking.join().unwrap();
     }
 
     #[test]

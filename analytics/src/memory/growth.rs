@@ -177,7 +177,7 @@ impl ScalarUDFImpl for Asking {
             ExprSimplifyResult::Simplified(simpler) => {
                 ExprSimplifyResult::Simplified(self.makings.within_expression(simpler)?.data)
             }
-            original => original,
+            original @ ExprSimplifyResult::Original(_) => original,
         })
     }
 

@@ -184,9 +184,9 @@ pub(super) fn survey(
     let is_lost = |range: &Range<Offset>| {
         wanted.is_none() && !may_have_expired(range, notes, youth.now, kept)
     };
-    let lost = head.filter(is_lost);
+    let missed = head.filter(is_lost);
     let Some(last) = links.iter().find(|link| link.is_last) else {
-        return Ok(of_notes(notes, wanted, lost));
+        return Ok(of_notes(notes, wanted, missed));
     };
     let is_filled =
         |range: &Range<Offset>, lease: u32| youth.is_young(lease) || notes.wanted.contains(range);
@@ -195,7 +195,7 @@ pub(super) fn survey(
     }
     let day = notes.opened.and_then(|note| note.day);
     let mut holes: Vec<Hole> = wanted.into_iter().map(|range| Hole { range, day }).collect();
-    let mut gone: Vec<Range<Offset>> = lost.into_iter().collect();
+    let mut gone: Vec<Range<Offset>> = missed.into_iter().collect();
     let mut end = last.end;
     for link in links {
         let Some(previous) = link.previous.filter(|previous| previous.end != link.first) else {
@@ -263,7 +263,7 @@ fn with_holes(mut at: Found, holes: &[Hole], tail: Option<Segment>) -> Found {
 }
 
 /// Without rows the notes are all there is.
-fn of_notes(notes: &Notes, wanted: Option<Range<Offset>>, lost: Option<Range<Offset>>) -> Found {
+fn of_notes(notes: &Notes, wanted: Option<Range<Offset>>, missed: Option<Range<Offset>>) -> Found {
     if let Some(range) = wanted {
         let behind = Segment { range: range.end..range.end, day: None };
         return Found {
@@ -285,7 +285,7 @@ fn of_notes(notes: &Notes, wanted: Option<Range<Offset>>, lost: Option<Range<Off
         chain_end: Some(last.chain_end),
         day: last.day,
         is_open: last.day.is_some(),
-        lost: lost.into_iter().collect(),
+        lost: missed.into_iter().collect(),
         ..Found::default()
     }
 }

@@ -84,8 +84,8 @@ async fn stranger(head: &str, body: &str) -> (String, Arc<Mutex<Vec<String>>>) {
     let length = body.len();
     let answer =
         format!("HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-    let heard = Arc::<Mutex<Vec<String>>>::default();
-    let hears = Arc::clone(&heard);
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let hears = Arc::clone(&asked);
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -96,14 +96,14 @@ async fn stranger(head: &str, body: &str) -> (String, Arc<Mutex<Vec<String>>>) {
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
     });
-    (address, heard)
+    (address, asked)
 }
 
 #[tokio::test]
 async fn a_password_does_not_go_where_a_redirect_leads() {
     let (elsewhere, heard_elsewhere) = stranger("200 OK", "").await;
     let head = format!("307 Temporary Redirect\r\nLocation: {elsewhere}/");
-    let (address, heard) = stranger(&head, "").await;
+    let (address, asked) = stranger(&head, "").await;
     let redirecting = Server {
         url: address.parse().unwrap(),
         user: Some("aion".into()),
@@ -116,8 +116,8 @@ async fn a_password_does_not_go_where_a_redirect_leads() {
     let text = failed.to_string();
     assert!(text.contains("HTTP 307") && text.contains("it redirects"), "{text}");
     assert_eq!(*heard_elsewhere.lock().unwrap(), [""; 0], "followed");
-    let heard = heard.lock().unwrap();
-    assert!(heard.iter().all(|request| request.contains("hunter2")), "{heard:?}");
+    let asked = asked.lock().unwrap();
+    assert!(asked.iter().all(|request| request.contains("hunter2")), "{asked:?}");
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ fn obj_description(docs: HashMap<(i64, i64), String>) -> ScalarUDF {
         let oids = cast(&arrays[0], &DataType::Int64)?;
         let kinds = arrays.get(1).map(|array| cast(array, &DataType::Utf8)).transpose()?;
         let is_table = |row: usize| {
-            let kinds = kinds.as_ref().map(|kinds| kinds.as_string::<i32>());
+            let kinds = kinds.as_ref().map(AsArray::as_string::<i32>);
             kinds.is_none_or(|kinds| kinds.is_valid(row) && kinds.value(row) == "pg_class")
         };
         let oids = oids.as_primitive::<Int64Type>().iter().enumerate();
