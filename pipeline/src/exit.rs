@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-/// Why a command ended without success. The README lists the numbers.
+/// Why a command ended without success. docs/commands.md lists the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Something failed at run time.

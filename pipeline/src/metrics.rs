@@ -141,7 +141,7 @@ const PARTITION_GAUGES: [PartitionGauge; 8] = [
     (
         "aion_partition_lag_seconds",
         "Age of the newest row that every sink has, while records wait behind it, 0 when none do; as long as a sink has \
-         stored nothing since the partition was assigned, the time since then.",
+         stored no row since the partition was assigned, the time since then, or since the marks moved last.",
         |partition| match partition.lag? {
             0 => Some(0.0),
             _ => Some(behind_s(partition)),
@@ -243,10 +243,12 @@ fn process_families(budget: &Budget) -> prometheus::Result<Vec<MetricFamily>> {
 
 /// How long records have waited for a sink, as far as it can be told.
 fn behind_s(partition: &PartitionStatus) -> f64 {
-    match partition.newest {
-        Some(newest) => (unix_now() - seconds(newest)).max(0.0),
-        None => partition.assigned_at.elapsed().as_secs_f64(),
+    if let Some(newest) = partition.newest {
+        return (unix_now() - seconds(newest)).max(0.0);
     }
+    // Marks move without rows too: what was told to the group since is stored, or was nothing to store.
+    let moved = partition.committed_at.unwrap_or(partition.assigned_at);
+    moved.max(partition.assigned_at).elapsed().as_secs_f64()
 }
 
 /// Offsets that an audit counts: outcome, value.

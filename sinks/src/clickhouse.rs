@@ -180,13 +180,13 @@ impl ClickHouse {
         )
     }
 
-    /// After how many days the table's TTL takes rows out, by the time of their append; `None` where it keeps them, or
-    /// isn't there.
+    /// After how many days the table's TTL takes rows out, by the time of their append; `None` where it keeps them, does
+    /// something else, or isn't there.
     pub async fn kept_days(&self, table: &str) -> Result<Option<u32>, SinkError> {
         let live = plan::live(&self.client, table).await;
         let live =
             live.map_err(|failure| failure.error("ask ClickHouse how long it keeps rows"))?;
-        Ok(live.and_then(|live| live.kept_days()))
+        Ok(live.and_then(|live| live.deleted_after_days()))
     }
 
     /// The database.

@@ -1,4 +1,4 @@
-"""The commands in docs/inbound.md are run as they stand there, by bash, curl and openssl."""
+"""The commands in README.md and docs/inbound.md are run as they stand there, by bash, curl and openssl."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ APPROVE, INSTALL, UNKNOWN = (
 )
 
 
-PAGE = (ROOT / "docs" / "inbound.md").read_text()
-# Those of the page that send commands.
-SHORT, LONG = [
-    block
-    for block in re.findall(r"```(?:ba)?sh\n(.*?)```", PAGE, re.DOTALL)
-    if "/webhooks/inbound" in block
-]
+def sending(page: str) -> str:
+    """The lines of a page that send commands."""
+    text = (ROOT / page).read_text()
+    blocks = re.findall(r"```(?:ba)?sh\n(.*?)```", text, re.DOTALL)
+    (found,) = (block for block in blocks if "/webhooks/inbound" in block)
+    return found
+
+
+SHORT, LONG = sending("README.md"), sending("docs/inbound.md")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,12 @@ mod functions;
 mod relations;
 mod rewrite;
 
-pub(crate) use self::{functions::functions, relations::schema, rewrite::rewritten};
+pub(crate) use self::{
+    empty::is_about_nothing,
+    functions::functions,
+    relations::schema,
+    rewrite::{NOTHING, rewritten},
+};
 
 /// The schema of these tables.
 pub(crate) const SCHEMA: &str = "pg_catalog";

@@ -40,7 +40,8 @@ use super::{
     types::{null, of_parameter, value},
 };
 use crate::{
-    engine::{Answer, Engine},
+    engine::{Answer, Description, Engine},
+    error::Error,
     parameters::Parameters,
     statements,
 };
@@ -66,6 +67,28 @@ impl Questions {
         Questions { engine, cancels }
     }
 
+    /// What a statement gives and takes. It waits for a turn as a question does, and can be stopped as one.
+    async fn described(
+        &self,
+        sql: &str,
+        parameters: Parameters,
+        stop: &Notify,
+    ) -> PgWireResult<Description> {
+        let work = async {
+            match self.engine.describe(sql, parameters).await {
+                Err(error) if goes_by_postgres(&error, sql) => {
+                    self.engine.describe(catalog::NOTHING, Parameters::none()).await
+                }
+                described => described,
+            }
+        };
+        let described = tokio::select! {
+            described = work => described,
+            () = stop.notified() => return Err(errors::cancelled()),
+        };
+        described.map_err(|error| errors::of(&error))
+    }
+
     /// Runs one statement.
     async fn run(
         &self,
@@ -85,8 +108,16 @@ impl Questions {
         let sql = catalog::rewritten(sql);
         let stopped = Box::pin(Arc::clone(stop).notified_owned());
         let mut stopped = stopped;
+        let work = async {
+            match self.engine.query_with(&sql, parameters).await {
+                Err(error) if goes_by_postgres(&error, &sql) => {
+                    self.engine.query_with(catalog::NOTHING, Parameters::none()).await
+                }
+                answer => answer,
+            }
+        };
         let answer = tokio::select! {
-            answer = self.engine.query_with(&sql, parameters) => answer,
+            answer = work => answer,
             () = &mut stopped => return Err(errors::cancelled()),
         };
         let answer = answer.map_err(|error| errors::of(&error))?;
@@ -94,6 +125,19 @@ impl Questions {
         let rows = sent(answer, Arc::clone(&fields), stopped);
         Ok(Response::Query(QueryResponse::new(fields, rows)))
     }
+}
+
+/// Whether it is a question about what isn't here, in words that only PostgreSQL understands.
+fn goes_by_postgres(error: &Error, sql: &str) -> bool {
+    let is_of_plan = matches!(
+        error,
+        Error::UnknownTable { .. }
+            | Error::UnknownColumn { .. }
+            | Error::Syntax(_)
+            | Error::Query(_)
+            | Error::Unsupported(_)
+    );
+    is_of_plan && catalog::is_about_nothing(sql)
 }
 
 /// The rows of an answer, until its client stops it.
@@ -212,7 +256,7 @@ impl QueryParser for Questions {
 
     async fn parse_sql<C>(
         &self,
-        _: &C,
+        client: &C,
         sql: &str,
         types: &[Option<Type>],
     ) -> PgWireResult<Option<Prepared>>
@@ -234,8 +278,8 @@ impl QueryParser for Questions {
             _ => return Ok(Some(prepared(Arc::new(Schema::empty()), Vec::new()))),
         }
         let sql = catalog::rewritten(one);
-        let described = self.engine.describe(&sql, Parameters::none()).await;
-        let described = described.map_err(|error| errors::of(&error))?;
+        let place = self.cancels.place(client);
+        let described = self.described(&sql, Parameters::none(), &place.stop).await?;
         let parameter = |(at, wanted): (usize, &Option<_>)| {
             let given = types.get(at).cloned().flatten().filter(|kind| *kind != Type::UNKNOWN);
             given.unwrap_or_else(|| of_parameter(wanted.as_ref()))
@@ -248,8 +292,7 @@ impl QueryParser for Questions {
         // The columns are told before the values come. `size + $1` is a double when the client sends one, whatever the
         // planner would have asked for; a binary column under another type would be another number.
         let nulls = Parameters::by_place(parameters.iter().map(null).collect());
-        let described = self.engine.describe(&sql, nulls).await;
-        let described = described.map_err(|error| errors::of(&error))?;
+        let described = self.described(&sql, nulls, &place.stop).await?;
         Ok(Some(prepared(described.columns, parameters)))
     }
 
@@ -320,7 +363,10 @@ impl ExtendedQueryHandler for Extended {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let transaction = client.transaction_status();
-        if transaction != TransactionStatus::Transaction {
+        if transaction == TransactionStatus::Transaction {
+            // The one without a name doesn't outlive the synchronization: it would keep its turn until the deadline.
+            client.portal_store().rm_portal(DEFAULT_NAME);
+        } else {
             client.portal_store().clear_portals();
         }
         send_ready_for_query(client, transaction).await

@@ -63,7 +63,16 @@ impl Live {
         self.create.contains(&format!("ENGINE = {MARKS_ENGINE}"))
     }
 
-    /// After how many days rows go.
+    /// After how many days whole rows go, at least; `None` where none go, or by a rule that isn't one of days alone.
+    pub(super) fn deleted_after_days(&self) -> Option<u32> {
+        let (_, after) = self.create.rsplit_once(" TTL ")?;
+        let rule = after.split(" SETTINGS ").next()?.split(" COMMENT ").next()?;
+        let (_, behind) = rule.split_once("toIntervalDay(")?.1.split_once(')')?;
+        let is_plain = behind.trim().is_empty() && matches!(self.kept(), Kept::Days(_));
+        is_plain.then(|| self.kept_days())?
+    }
+
+    /// After how many days rows go, or something else becomes of them.
     pub(super) fn kept_days(&self) -> Option<u32> {
         let (_, after) = self.create.rsplit_once(" TTL ")?;
         let (_, days) = after.split_once("toIntervalDay(")?;
@@ -286,4 +295,26 @@ fn kept(
     let sql = table.ttl().map_or("REMOVE TTL".to_owned(), |ttl| format!("MODIFY TTL {ttl}"));
     let (theirs, ours) = (days(live.kept_days()), days(table.keep_days));
     Some(change(format!("rows are kept {theirs}, and would be kept {ours}"), Some(sql), false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_ttl_of_days_takes_rows() {
+        let days = |ttl: &str| {
+            let create =
+                format!("CREATE TABLE aion.tasks (..) ENGINE = MergeTree{ttl} SETTINGS x = 1");
+            Live { create, ..Live::default() }.deleted_after_days()
+        };
+        let append = " TTL toDateTime(_append_time) + toIntervalDay(7)";
+        assert_eq!(days(append), Some(7));
+        assert_eq!(days(""), None);
+        for other in [" TO VOLUME 'cold'", " RECOMPRESS CODEC(ZSTD(9))", " WHERE route = 'x'"] {
+            assert_eq!(days(&format!("{append}{other}")), None, "{other}");
+        }
+        assert_eq!(days(&format!("{append}, toDateTime(_append_time) + toIntervalDay(9)")), None);
+        assert_eq!(days(" TTL toDateTime(timestamp) + toIntervalDay(7)"), None);
+    }
 }

@@ -33,7 +33,7 @@ impl ClickHouse {
         let mut breaks = Vec::new();
         for (topic_id, numbers) in partitions.map_err(|failure| failure.error(&doing()))? {
             for (partition, found) in table.survey(topic_id, &numbers).await?.found {
-                let lost = found.lost.into_iter();
+                let lost = found.missed.into_iter().chain(found.lost);
                 breaks.extend(lost.map(|range| Break { topic_id, partition, range }));
             }
         }

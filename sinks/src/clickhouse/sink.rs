@@ -300,6 +300,13 @@ impl ClickHouseSink {
         let mut marks = Marks::new();
         for (number, found) in survey.found {
             let partition = Partition { stream: stream.clone(), number };
+            if let Some(range) = found.missed {
+                tracing::warn!(
+                    table = self.table.spec.name, %partition, offsets = show(&range),
+                    "the table begins behind these, which it had, and its TTL can't have taken them: erased, or lost with \
+                     a disk; `aion clickhouse repair` has them written again"
+                );
+            }
             for range in found.lost {
                 tracing::warn!(
                     table = self.table.spec.name, %partition, offsets = show(&range),

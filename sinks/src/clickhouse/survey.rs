@@ -2,13 +2,13 @@
 //!
 //! A chain is the batches of a partition, each beginning where the one before it ended. It has no end of its own: the
 //! next wanted offset is the end of the last batch. The head may be gone, by TTL; that is no break. What is gone from the
-//! head on, or altogether, although the TTL can't have taken it, is reported.
+//! head on, or altogether, although the TTL can't have taken it, is told in the log and by `aion clickhouse repair`.
 //!
 //! | the table has | a `reached` note has | then |
 //! |---|---|---|
 //! | nothing | nothing | as `opened` says, else the log's start |
-//! | nothing | chain end e | go on from e: the rows expired, or were erased on purpose. If they can't have expired, `opened`..e is reported |
-//! | a first batch at f, after `opened` | | if what lay before it can't have expired, `opened`..f is reported |
+//! | nothing | chain end e | go on from e: the rows expired, or were erased on purpose. If they can't have expired, `opened`..e is told |
+//! | a first batch at f, after `opened` | | if what lay before it can't have expired, `opened`..f is told |
 //! | a chain to e | e, and next n > e | go on from n: from e to n there are no rows |
 //! | a chain to e | less than e, or nothing | go on from e |
 //! | a chain to e | chain end c > e, the last batch young | fill e..c, then go on from c |
@@ -141,6 +141,9 @@ pub(super) struct Found {
     pub(super) ahead: VecDeque<Segment>,
     /// Breaks that are left alone.
     pub(super) lost: Vec<Range<Offset>>,
+    /// What the table had before its first row, or altogether, and its TTL can't have taken. A table that somebody emptied
+    /// looks so at every start: it is told, and recorded nowhere.
+    pub(super) missed: Option<Range<Offset>>,
 }
 
 /// Two batches have offsets in common, or are the same.
@@ -181,10 +184,10 @@ pub(super) fn survey(
 ) -> Result<Found, Overlap> {
     let head = missing_head(links, notes);
     let wanted = head.clone().filter(|range| notes.wanted.contains(range));
-    let is_lost = |range: &Range<Offset>| {
+    let is_missed = |range: &Range<Offset>| {
         wanted.is_none() && !may_have_expired(range, notes, youth.now, kept)
     };
-    let missed = head.filter(is_lost);
+    let missed = head.filter(is_missed);
     let Some(last) = links.iter().find(|link| link.is_last) else {
         return Ok(of_notes(notes, wanted, missed));
     };
@@ -195,7 +198,7 @@ pub(super) fn survey(
     }
     let day = notes.opened.and_then(|note| note.day);
     let mut holes: Vec<Hole> = wanted.into_iter().map(|range| Hole { range, day }).collect();
-    let mut gone: Vec<Range<Offset>> = missed.into_iter().collect();
+    let mut gone: Vec<Range<Offset>> = Vec::new();
     let mut end = last.end;
     for link in links {
         let Some(previous) = link.previous.filter(|previous| previous.end != link.first) else {
@@ -219,6 +222,7 @@ pub(super) fn survey(
         is_open: true,
         ahead: VecDeque::new(),
         lost: gone,
+        missed,
     };
     let mut tail = None;
     match notes.reached {
@@ -272,7 +276,7 @@ fn of_notes(notes: &Notes, wanted: Option<Range<Offset>>, missed: Option<Range<O
             day: notes.opened.and_then(|note| note.day),
             is_open: true,
             ahead: VecDeque::from([behind]),
-            lost: Vec::new(),
+            ..Found::default()
         };
     }
     let reached = notes.reached;
@@ -285,7 +289,7 @@ fn of_notes(notes: &Notes, wanted: Option<Range<Offset>>, missed: Option<Range<O
         chain_end: Some(last.chain_end),
         day: last.day,
         is_open: last.day.is_some(),
-        lost: missed.into_iter().collect(),
+        missed,
         ..Found::default()
     }
 }

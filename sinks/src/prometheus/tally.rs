@@ -253,16 +253,18 @@ impl What<'_> {
     /// What the event says of itself, as one text.
     fn write(&self, key: &mut String) {
         match self {
-            What::Reported { component, metric, kind, labels, .. } => {
+            What::Reported { component, metric, kind, unit, labels } => {
                 let labels = labels.unwrap_or_default();
+                // Buckets go by it, so another unit is to be told.
+                let unit = unit.filter(|_| *kind == Kind::Histogram).unwrap_or_default();
                 let kind = match kind {
                     Kind::Counter => 'c',
                     Kind::Gauge => 'g',
                     Kind::Histogram => 'h',
                 };
                 // Lengths, so that no two events have one text by their content.
-                write!(key, "{kind}{},{},", component.len(), metric.len()).ok();
-                for part in [*component, *metric, labels] {
+                write!(key, "{kind}{},{},{},", component.len(), metric.len(), unit.len()).ok();
+                for part in [*component, *metric, unit, labels] {
                     key.push_str(part);
                 }
             }
@@ -285,7 +287,9 @@ impl What<'_> {
     /// What it says of itself that isn't what the family was met with: another name, or a unit of other buckets.
     fn collides_with(&self, family: &Family, limits: &Limits) -> Option<Box<str>> {
         let What::Reported { metric, kind, unit, .. } = self else { return None };
+        // What the configuration says of a metric may change, and its buckets stay.
         let other_buckets = *kind == Kind::Histogram
+            && !limits.buckets.contains_key(*metric)
             && buckets::bounds(metric, *unit, &limits.buckets) != family.bounds;
         let written: Box<str> = match unit {
             Some(unit) if other_buckets => format!("{metric}, in {unit}").into(),

@@ -195,10 +195,20 @@ impl Empty {
 
 /// Whether a statement can't be planned here, and can't have rows either.
 pub(super) fn has_no_rows(sql: &str) -> bool {
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return false };
-    let is_word = |token: &Token| !matches!(token, Token::Whitespace(_) | Token::SemiColon);
-    let tokens: Vec<Token> = tokens.into_iter().filter(is_word).collect();
+    let tokens = words(sql);
     is_for_postgres(&tokens) && is_empty(&tokens, MAX_DEPTH)
+}
+
+/// Whether a statement names a relation that is empty here. Where it can't be planned, since it goes on in words that only
+/// PostgreSQL knows, whoever asks is served best by no rows: drivers ask so for keys and indexes.
+pub(crate) fn is_about_nothing(sql: &str) -> bool {
+    words(sql).iter().any(|token| EMPTY.iter().any(|relation| is_named(token, relation.name)))
+}
+
+fn words(sql: &str) -> Vec<Token> {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
+    let is_word = |token: &Token| !matches!(token, Token::Whitespace(_) | Token::SemiColon);
+    tokens.into_iter().filter(is_word).collect()
 }
 
 /// Whether there is a call or a cast that goes by PostgreSQL's catalog: what is known here no longer does.

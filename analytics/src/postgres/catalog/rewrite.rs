@@ -21,6 +21,9 @@ const WORDS: [(&str, &str); 12] = [
     ("pg_catalog.array_length", "array_length"),
 ];
 
+/// A statement without rows.
+pub(crate) const NOTHING: &str = "select 1 as nothing where false";
+
 /// Functions of ours, which clients may call by their full name.
 pub(super) const FUNCTIONS: [&str; 13] = [
     "version",
@@ -63,7 +66,7 @@ pub(crate) fn rewritten(sql: &str) -> Cow<'_, str> {
     );
     let plain = outside_quotes(&text);
     if empty::has_no_rows(&plain) {
-        return Cow::Borrowed("select 1 as nothing where false");
+        return Cow::Borrowed(NOTHING);
     }
     Cow::Owned(plain)
 }
