@@ -363,10 +363,7 @@ impl ExtendedQueryHandler for Extended {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let transaction = client.transaction_status();
-        if transaction == TransactionStatus::Transaction {
-            // The one without a name doesn't outlive the synchronization: it would keep its turn until the deadline.
-            client.portal_store().rm_portal(DEFAULT_NAME);
-        } else {
+        if transaction != TransactionStatus::Transaction {
             client.portal_store().clear_portals();
         }
         send_ready_for_query(client, transaction).await
