@@ -12,6 +12,8 @@ from pathlib import Path
 from clickhouse.engine import Engine
 from processes import Dev, Process, binary
 
+# How long a server takes what a writer sends, and a writer that oversleeps is frozen for longer.
+LEASE_S = 60
 TOPICS = {"tasks": "aion.tasks.lifecycle", "decisions": "aion.router.decisions"}
 
 
@@ -29,6 +31,8 @@ class Writers:
         self.folder, self.dev, self.engine = folder, dev, engine
         self.database = database
         self.all = [Process(folder / f"run-{n}.log") for n in range(count)]
+        # Those that are frozen while everybody else goes on, and when they wake.
+        self.asleep: dict[int, float] = {}
         for number, process in enumerate(self.all):
             self.config(number).write_text(self.text(number, process))
         self.aion("clickhouse", "apply", "--config", str(self.config(0)))
@@ -77,8 +81,9 @@ class Writers:
         kinds: tuple[str, ...] = ("writers", "engine", "frozen"),
     ) -> str:
         """Kills a writer or the engine, and starts it again; or freezes a writer for a while. Says which."""
+        self.wake()
         kind = rng.choice(kinds)
-        number = rng.randrange(len(self.all))
+        number = rng.choice([n for n in range(len(self.all)) if n not in self.asleep])
         process = self.all[number]
         if kind == "writers":
             process.kill()
@@ -93,6 +98,19 @@ class Writers:
             os.kill(process.process.pid, signal.SIGCONT)
         self.check()
         return kind
+
+    def oversleep(self, rng: random.Random) -> None:
+        """Freezes a writer for longer than its lease, while the others go on; one at a time."""
+        number = rng.randrange(len(self.all))
+        os.kill(self.all[number].process.pid, signal.SIGSTOP)
+        self.asleep[number] = time.monotonic() + LEASE_S + rng.uniform(1, 15)
+
+    def wake(self, *, everybody: bool = False) -> None:
+        """Those whose time has come."""
+        now = time.monotonic()
+        for number in [n for n, at in self.asleep.items() if everybody or at <= now]:
+            os.kill(self.all[number].process.pid, signal.SIGCONT)
+            del self.asleep[number]
 
     def end(self) -> None:
         for process in self.all:
