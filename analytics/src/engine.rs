@@ -10,6 +10,7 @@ mod allowed;
 mod answer;
 mod depth;
 mod query;
+mod spill;
 mod watched;
 
 use std::{fmt, future::ready, sync::Arc, time::Duration};
@@ -22,6 +23,7 @@ use datafusion::{
     error::{DataFusionError, Result as PlanResult},
     execution::{
         FunctionRegistry, SessionState, SessionStateBuilder,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     prelude::SessionConfig,
@@ -31,7 +33,7 @@ use tokio::{runtime::Runtime, sync::Semaphore};
 use url::Url;
 
 use self::query::Query;
-pub use self::{allowed::Allowed, answer::Answer};
+pub use self::{allowed::Allowed, answer::Answer, spill::clear as clear_temporary_files};
 use crate::{
     error::{Asker, Bounds, Error},
     holdings::Holdings,
@@ -248,7 +250,11 @@ fn threads(settings: &Settings) -> std::io::Result<Runtime> {
 /// What all queries share: functions, rules, bounds, and the lake as the only object store.
 fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanResult<SessionState> {
     let sorting = Sorting::of(settings.memory_bytes, settings.threads);
+    let files = spill::folder().map(|folder| DiskManagerMode::Directories(vec![folder]));
     let runtime = RuntimeEnvBuilder::new()
+        .with_disk_manager_builder(
+            DiskManagerBuilder::default().with_mode(files.unwrap_or_default()),
+        )
         .with_memory_pool(Arc::new(Pool::new(settings.memory_bytes, sorting.merge_bytes)))
         .with_max_temp_directory_size(settings.spill_bytes)
         .with_max_spill_merge_fan_in(FILES_AT_ONCE)

@@ -110,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::ClickHouse(command) => clickhouse::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Schemas { command } => schemas::run(command).map(|()| ExitCode::SUCCESS),
     };
+    aion_analytics::engine::clear_temporary_files();
     outcome.unwrap_or_else(|error| {
         eprintln!("aion: {error:#}");
         Exit::into(exit::code_of(&error))
