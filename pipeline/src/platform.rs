@@ -441,8 +441,48 @@ mod tests {
 
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use aion_schemas::catalog::Catalog;
+
     use super::*;
-    use crate::exit::code_of;
+    use crate::{config::default_jobs, exit::code_of};
+
+    const KIB: usize = 1 << 10;
+    const MIB: usize = 1 << 20;
+
+    /// What each partition may have queued, and in one fetch, when these jobs share `bytes`.
+    fn shares(jobs: &[JobConfig], found: &Partitions, bytes: usize) -> (usize, usize) {
+        let limits = queue_limits(jobs, found, bytes);
+        (limits.queued_bytes, limits.partition_fetch_bytes)
+    }
+
+    #[test]
+    fn the_queues_of_all_partitions_share_their_memory() {
+        let mut jobs = default_jobs(&Catalog::builtin(), SinkKind::Lake);
+        jobs.truncate(1);
+        jobs[0].retries = None;
+        let topic = Arc::clone(&jobs[0].topic);
+        let found = |partitions| Partitions::from([(Arc::clone(&topic.name), partitions)]);
+        assert_eq!(shares(&jobs, &found(8), 8 * MIB), (512 * KIB, 512 * KIB));
+        assert_eq!(shares(&jobs, &found(16), 8 * MIB), (256 * KIB, 256 * KIB));
+        // A topic that could not be looked at has as many as the catalog says.
+        let known = topic.partitions as usize;
+        let by_catalog = shares(&jobs, &Partitions::new(), known * MIB);
+        assert_eq!(by_catalog, (512 * KIB, 512 * KIB));
+        // Each job reads by a consumer of its own, and so does what reads its retries.
+        jobs.push(jobs[0].clone());
+        assert_eq!(shares(&jobs, &found(8), 8 * MIB), (256 * KIB, 256 * KIB));
+        jobs[0].retries = Some(Arc::clone(&topic));
+        assert_eq!(shares(&jobs, &found(8), 24 * MIB), (512 * KIB, 512 * KIB));
+    }
+
+    #[test]
+    fn a_partition_has_neither_too_little_to_go_on_nor_all_there_is() {
+        let jobs = default_jobs(&Catalog::builtin(), SinkKind::Lake);
+        assert_eq!(shares(&jobs, &Partitions::new(), 1), (32 * KIB, 32 * KIB));
+        // Of a great share one fetch takes 1 MiB, and the rest waits in the queue.
+        assert_eq!(shares(&jobs, &Partitions::new(), 64 << 30), (15 * MIB, MIB));
+        assert_eq!(shares(&[], &Partitions::new(), 2 * MIB), (MIB, MIB));
+    }
 
     #[tokio::test]
     async fn a_job_that_broke_takes_no_other_along() {

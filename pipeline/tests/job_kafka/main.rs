@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod memory;
 mod schemas;
 
 use std::{
@@ -119,22 +120,29 @@ impl Cluster {
         &self,
         name: &str,
         topic: &str,
-        (store, settings): (&Store, Settings),
+        to: (&Store, Settings),
         registry: Option<Registry>,
     ) -> Running {
+        let spec = JobSpec { registry, ..self.spec(name, topic) };
+        self.run(spec, to, Budget::new(64 << 20))
+    }
+
+    fn spec(&self, name: &str, topic: &str) -> JobSpec {
         let topic: Arc<Topic> = Arc::new(self.catalog.topic(topic).unwrap().clone());
-        let spec = JobSpec {
+        JobSpec {
             name: name.to_owned(),
             topic,
-            registry,
+            registry: None,
             max_reject_share: 0.5,
             stop_within: Duration::from_secs(10),
             limits: aion_kafka::Limits::default(),
-        };
+        }
+    }
+
+    fn run(&self, spec: JobSpec, (store, settings): (&Store, Settings), budget: Budget) -> Running {
         let sinks: Vec<Box<dyn aion_sinks::sink::Sink>> =
             vec![Box::new(MemorySink::open(store, settings))];
         let stop = CancellationToken::new();
-        let budget = Budget::new(64 << 20);
         let handle = job::run(spec, &self.connection, sinks, budget, stop.clone()).unwrap();
         Running { handle, stop }
     }
