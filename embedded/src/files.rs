@@ -9,7 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::Error;
+use crate::{
+    Error,
+    steps::{self, Step},
+};
 
 /// The newest layout of the data folder that this code reads, and the one it writes.
 const FORMAT: u32 = 1;
@@ -33,7 +36,7 @@ impl Folder {
     /// Opens or creates the folder, refusing what isn't ours, is newer, or is in use.
     pub(crate) fn open(path: &Path) -> Result<Folder, Error> {
         let identity = path.join(IDENTITY);
-        fs::create_dir_all(path).map_err(Error::io("create the data folder", path))?;
+        make_folder(path).map_err(Error::io("create the data folder", path))?;
         if !identity.exists() && holds_strangers(path)? {
             return Err(Error::Foreign { path: path.into() });
         }
@@ -121,11 +124,14 @@ pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Optio
 
 /// Writes `bytes` beside `path`, makes them durable, and moves them there. Returns the open file.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let staged = staged(path);
+    let (staged, length) = (staged(path), bytes.len() as u64);
     let mut file = File::create(&staged)?;
+    steps::did(|| Step::Made(staged.clone()));
     file.write_all(bytes)?;
-    file.sync_all()?;
+    steps::did(|| Step::Written { file: staged.clone(), bytes: length });
+    sync_data(&file, &staged, length)?;
     fs::rename(&staged, path)?;
+    steps::did(|| Step::Renamed { from: staged.clone(), to: path.to_owned() });
     sync_folder(path.parent().unwrap_or(path))?;
     Ok(file)
 }
@@ -138,5 +144,31 @@ fn staged(path: &Path) -> PathBuf {
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    File::open(path)?.sync_all()?;
+    steps::did(|| Step::FolderSynced(path.to_owned()));
+    Ok(())
+}
+
+/// Makes the first `bytes` of a file durable; they were written before the call.
+pub(crate) fn sync_data(file: &File, path: &Path, bytes: u64) -> io::Result<()> {
+    file.sync_data()?;
+    steps::did(|| Step::Synced { file: path.to_owned(), bytes });
+    Ok(())
+}
+
+/// Makes a folder, and those above it that are missing, and their names durable. One that is there may have been made
+/// by a start that died before its name was durable, so that one is synced too.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    if !path.is_dir() {
+        make_folder(parent)?;
+        fs::create_dir_all(path)?;
+        steps::did(|| Step::Made(path.to_owned()));
+    }
+    match sync_folder(parent) {
+        // We may read what we have made: somebody else made this one.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
 }

@@ -28,6 +28,7 @@ mod lines;
 mod log;
 mod offsets;
 mod registry;
+pub mod steps;
 mod topics;
 
 use std::{

@@ -34,6 +34,7 @@ use crate::{
     batch::{HEADER_BYTES, Header},
     files,
     flusher::{Durable, Flusher, lock},
+    steps::{self, Step},
     topics::Rules,
 };
 
@@ -87,6 +88,7 @@ impl Partition {
         flusher: Option<Arc<Flusher>>,
     ) -> Result<Arc<Partition>, Error> {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        steps::did(|| Step::Made(folder.clone()));
         let log = Mutex::new(Log::open(&folder, flusher.is_some())?);
         Ok(Arc::new(Partition { folder, flusher, log }))
     }
@@ -178,7 +180,7 @@ impl Partition {
     fn roll(&self, log: &mut Log) -> Result<(), ResponseError> {
         let end = log.end;
         let synced = match self.flusher {
-            Some(_) => log.active().file.sync_data(),
+            Some(_) => log.active().sync(),
             None => Ok(()),
         };
         if synced.is_err() {
@@ -304,13 +306,13 @@ impl Partition {
 
 impl Durable for Partition {
     fn sync(&self) -> bool {
-        let (file, end, at) = {
+        let (file, path, end, at) = {
             let mut log = self.log();
             let end = log.end;
             let active = log.active();
-            (Arc::clone(&active.file), end, active.size)
+            (Arc::clone(&active.file), active.path.clone(), end, active.size)
         };
-        let synced = file.sync_data();
+        let synced = files::sync_data(&file, &path, at);
         let mut log = self.log();
         if let (Err(error), true) = (synced, log.health == Health::Good) {
             let path = self.folder.display();

@@ -21,6 +21,7 @@ use crate::{
     Error, files,
     flusher::{Durable, Flusher, Waiters, lock},
     lines,
+    steps::{self, Step},
 };
 
 /// The file is rewritten when it is greater than this and mostly outdated.
@@ -73,6 +74,7 @@ impl Offsets {
     ) -> Result<Arc<Offsets>, Error> {
         let opened = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let mut file = opened.map_err(Error::io("open", &path))?;
+        steps::did(|| Step::Made(path.clone()));
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(Error::io("read", &path))?;
         let mut groups = HashMap::new();
@@ -87,7 +89,9 @@ impl Offsets {
             tracing::warn!(path = %path.display(), bytes, "cut torn lines of committed offsets");
             file.set_len(whole as u64).map_err(Error::io("cut", &path))?;
         }
-        file.sync_all().map_err(Error::io("sync", &path))?;
+        files::sync_data(&file, &path, whole as u64)
+            .and_then(|()| files::sync_folder(path.parent().unwrap_or(&path)))
+            .map_err(Error::io("sync", &path))?;
         let store = Mutex::new(Store {
             file: Arc::new(file),
             bytes: whole as u64,
@@ -129,18 +133,25 @@ impl Offsets {
             return Err(ResponseError::KafkaStorageError);
         }
         store.bytes += text.len() as u64;
+        steps::did(|| Step::Written { file: self.path.clone(), bytes: store.bytes });
         for line in new {
             apply(&mut store.groups, line);
         }
         store.written += 1;
         if self.flusher.is_none() {
             store.synced = store.written;
+            self.told(store.bytes);
         }
         if let (Some(flusher), false) = (&self.flusher, store.queued) {
             store.queued = true;
             flusher.push(Arc::clone(self) as Arc<dyn Durable>);
         }
         Ok(store.written)
+    }
+
+    /// Notes that what the first `bytes` hold may be acknowledged.
+    fn told(&self, bytes: u64) {
+        steps::did(|| Step::Told { file: self.path.clone(), bytes });
     }
 
     /// Waits until a commit is durable.
@@ -220,14 +231,17 @@ impl Offsets {
 
 impl Durable for Offsets {
     fn sync(&self) -> bool {
-        let (file, written) = {
+        let (file, written, bytes) = {
             let store = lock(&self.store);
-            (Arc::clone(&store.file), store.written)
+            (Arc::clone(&store.file), store.written, store.bytes)
         };
-        let synced = file.sync_data();
+        let synced = files::sync_data(&file, &self.path, bytes);
         let mut store = lock(&self.store);
         match synced {
-            Ok(()) => store.synced = store.synced.max(written),
+            Ok(()) => {
+                store.synced = store.synced.max(written);
+                self.told(bytes);
+            }
             Err(error) => {
                 let path = self.path.display();
                 tracing::error!(%path, %error, "fsync failed; restart the broker");

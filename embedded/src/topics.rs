@@ -17,7 +17,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub(crate) use crate::configs::Rules;
-use crate::{Error, files, flusher::Flusher, flusher::lock, log::Partition};
+use crate::{
+    Error, files,
+    flusher::{Flusher, lock},
+    log::Partition,
+    steps::{self, Step},
+};
 
 /// Partitions a topic may have.
 const PARTITIONS: i32 = 10_000;
@@ -156,6 +161,7 @@ impl Topics {
     fn sweep(&self) -> Result<(), Error> {
         let home = self.folder.join("topics");
         fs::create_dir_all(&home).map_err(Error::io("create", &home))?;
+        steps::did(|| Step::Made(home.clone()));
         for entry in fs::read_dir(&home).map_err(Error::io("list", &home))?.flatten() {
             let name = entry.file_name();
             let parts = name.to_str().and_then(|name| name.rsplit_once('-'));

@@ -14,6 +14,8 @@ use std::{
 use crate::{
     Error,
     batch::{HEADER_BYTES, Header},
+    files,
+    steps::{self, Step},
 };
 
 /// Bytes of log per index entry.
@@ -53,6 +55,7 @@ impl Segment {
     pub(super) fn create(folder: &Path, base: i64, now: i64) -> io::Result<Segment> {
         let path = folder.join(format!("{base:020}.log"));
         let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
+        steps::did(|| Step::Made(path.clone()));
         Ok(Segment::empty(path, file, base, now))
     }
 
@@ -128,7 +131,13 @@ impl Segment {
         }
         file.write_all(&records[written.saturating_sub(HEADER_BYTES)..])?;
         self.note(header);
+        steps::did(|| Step::Written { file: self.path.clone(), bytes: self.size });
         Ok(())
+    }
+
+    /// Makes all of it durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        files::sync_data(&self.file, &self.path, self.size)
     }
 
     /// Takes back what an append that failed may have written.

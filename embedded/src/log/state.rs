@@ -10,7 +10,11 @@ use super::{
     producers::Producers,
     segment::{Segment, Tail},
 };
-use crate::{Error, files, flusher::Waiters};
+use crate::{
+    Error, files,
+    flusher::Waiters,
+    steps::{self, Step},
+};
 
 /// One partition's log.
 pub(super) struct Log {
@@ -67,6 +71,7 @@ impl Log {
     pub(super) fn raise(&mut self, high: i64, at: u64) {
         self.high = high;
         self.high_at = at;
+        steps::did(|| Step::Told { file: self.active().path.clone(), bytes: at });
         self.waiters.wake();
     }
 
@@ -109,8 +114,11 @@ impl Log {
         }
         let last = &segments[segments.len() - 1];
         if sync {
-            last.file.sync_all().map_err(Error::io("sync", &last.path))?;
+            last.sync().map_err(Error::io("sync", &last.path))?;
             files::sync_folder(folder).map_err(Error::io("sync", folder))?;
+        }
+        if last.size > 0 {
+            steps::did(|| Step::Told { file: last.path.clone(), bytes: last.size });
         }
         let past = files::read_json(&folder.join("partition.json"))?;
         Ok(Log {

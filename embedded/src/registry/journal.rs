@@ -3,7 +3,7 @@
 //! **Invariant:** a line that isn't whole is cut if it is the last, and stops the start elsewhere.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
@@ -43,7 +43,8 @@ pub(super) struct Journal {
 impl Journal {
     /// Opens the log in a folder, which is made if it isn't there, and gives its changes in order.
     pub(super) fn open(folder: &Path, mut apply: impl FnMut(Change)) -> Result<Journal, Error> {
-        fs::create_dir_all(folder).map_err(Error::io("create the registry's folder", folder))?;
+        let made = files::make_folder(folder);
+        made.map_err(Error::io("create the registry's folder", folder))?;
         let path = folder.join(LOG);
         let opened = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let mut file = opened.map_err(Error::io("open", &path))?;

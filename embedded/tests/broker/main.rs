@@ -4,6 +4,7 @@
 mod admin;
 mod consume;
 mod groups;
+mod power;
 mod rig;
 mod storage;
 mod wire;
