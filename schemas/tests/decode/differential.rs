@@ -1,67 +1,18 @@
 //! The decoder against the oracles: generated events, and damage done to them.
 
-use std::{fmt::Write, sync::OnceLock};
+use std::fmt::Write;
 
-use aion_schemas::{
-    decode::{Outcome, Reason},
-    schema::{Kind, Schema},
-};
+use aion_schemas::{decode::Outcome, schema::Kind};
 use apache_avro::types::Value as Avro;
 use proptest::prelude::{
     Just, ProptestConfig, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest,
 };
 
 use crate::{
-    common::{CONTRACT, NOW_MICROS, decoder, every_kind, finish, framed, push, record},
-    oracle::{self, Verdict},
+    checks::{check_avro, check_json, mirror},
+    common::{CONTRACT, NOW_MICROS, decoder, every_kind, finish, framed, record},
+    oracle,
 };
-
-/// The Avro mirror of [`every_kind`], as `apache-avro` has it.
-pub(crate) fn mirror() -> &'static apache_avro::Schema {
-    static MIRROR: OnceLock<apache_avro::Schema> = OnceLock::new();
-    MIRROR.get_or_init(|| {
-        apache_avro::util::max_allocation_bytes(1 << 20);
-        apache_avro::Schema::parse(&every_kind().avro("test")).unwrap()
-    })
-}
-
-/// Holds a payload in JSON against the oracle.
-pub(crate) fn check_json(schema: &Schema, payload: &[u8]) {
-    let shown = || String::from_utf8_lossy(payload).into_owned();
-    let mut decoder = decoder(schema);
-    let outcome = push(&mut decoder, payload);
-    let batch = finish(&mut decoder);
-    match (outcome, oracle::json(schema, payload)) {
-        (Outcome::Row, Verdict::Row(row)) => {
-            assert_eq!(oracle::cells(schema, &batch, 0), row, "{}", shown());
-        }
-        (Outcome::Rejected(_), Verdict::Reject) => assert_eq!(batch.num_rows(), 0),
-        (_, Verdict::Unsure) => {}
-        // The oracle knows no RFC 3339 as narrow as ours, and no encoding but JSON.
-        (Outcome::Rejected(reject), _)
-            if matches!(reject.reason, Reason::BadTime | Reason::UnknownEncoding) => {}
-        (outcome, verdict) => panic!("{}\n{outcome:?}\n{verdict:?}", shown()),
-    }
-}
-
-/// Holds a body of the contract's own Avro schema against the oracle.
-pub(crate) fn check_avro(schema: &Schema, body: &[u8]) {
-    let mut decoder = decoder(schema);
-    let outcome = push(&mut decoder, &framed(CONTRACT, body));
-    let batch = finish(&mut decoder);
-    match (outcome, oracle::avro(schema, mirror(), body)) {
-        (Outcome::Row, Verdict::Row(row)) => {
-            assert_eq!(oracle::cells(schema, &batch, 0), row, "{body:02x?}");
-        }
-        (Outcome::Rejected(_), Verdict::Reject) => assert_eq!(batch.num_rows(), 0),
-        // The oracle drops bits beyond the 64th, and takes a union that is cut short for null.
-        (Outcome::Rejected(reject), _)
-            if ["64 bits", "beyond the end", "without an end", "cut short"]
-                .iter()
-                .any(|what| reject.detail.contains(what)) => {}
-        (outcome, verdict) => panic!("{body:02x?}\n{outcome:?}\n{verdict:?}"),
-    }
-}
 
 /// A value of one field, as both encodings write it.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
-//! A seeded mutation loop over the corpus in `fuzz/corpus`, held against the oracles.
+//! A seeded mutation loop over the corpus in `fuzz/corpus`, held against the oracles: the fuzzer that runs in every
+//! test, without its tools. `fuzz` has the one that follows the decoder's branches.
 
 use std::{
     fs,
@@ -6,17 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion_schemas::{
-    decode::{Outcome, SchemaId, Writer},
-    schema::Schema,
-};
-use serde_json::{Value, json};
+use aion_schemas::decode::{Outcome, SchemaId};
 
 use crate::{
-    common::{CONTRACT, decoder, every_kind, finish, push},
-    differential::{check_avro, check_json, damage},
-    oracle,
-    resolution::resolved,
+    checks::{Frames, NESTED, NEWER, OLDER, check_avro, check_json},
+    common::{CONTRACT, every_kind, push},
+    differential::damage,
 };
 
 /// A small generator of the xorshift family: the loop must be the same on every machine.
@@ -90,114 +86,18 @@ fn mutated_avro() {
     mutate("avro", |body| check_avro(&every_kind(), body));
 }
 
-const OLDER: SchemaId = SchemaId(20);
-const NEWER: SchemaId = SchemaId(21);
-const NESTED: SchemaId = SchemaId(22);
-
-fn record_of(fields: &Value) -> String {
-    json!({ "type": "record", "name": "event", "fields": fields }).to_string()
-}
-
-fn time(unit: &str) -> Value {
-    json!({ "type": "long", "logicalType": unit })
-}
-
-/// Writers of [`every_kind`] in other versions.
-fn writers() -> [(SchemaId, String); 3] {
-    let older = json!([
-        { "name": "timestamp", "type": time("timestamp-millis") },
-        { "name": "labels", "type": "string" },
-        { "name": "urgent", "type": "boolean" },
-        { "name": "score", "type": "int" },
-        { "name": "attempt", "type": "int" },
-        { "name": "task_id", "type": "bytes" },
-        { "name": "notes", "type": { "type": "array", "items": "string" } },
-    ]);
-    let newer = json!([
-        { "name": "task_id", "type": "string" },
-        { "name": "attempt", "type": "long" },
-        { "name": "score", "type": ["double", "float", "null", "string"] },
-        { "name": "urgent", "type": ["boolean", "long"] },
-        { "name": "timestamp", "type": time("timestamp-nanos") },
-        { "name": "seen_at", "type": [time("timestamp-micros"), "null"] },
-        { "name": "labels", "type": "bytes" },
-        { "name": "price", "type": { "type": "fixed", "name": "price", "size": 3 } },
-    ]);
-    let labels = json!({ "type": "map", "values": ["null", "long", "double", "string"] });
-    let context = json!({ "type": "record", "name": "context", "fields": [
-        { "name": "z", "type": { "type": "enum", "name": "e", "symbols": ["a", "b"] } },
-        { "name": "a", "type": { "type": "array", "items": "float" } },
-    ]});
-    let nested = json!([
-        { "name": "labels", "type": labels },
-        { "name": "context", "type": ["null", context] },
-        { "name": "task_id", "type": { "type": "enum", "name": "t", "symbols": ["t1", "t2"] } },
-        { "name": "attempt", "type": "int" },
-        { "name": "score", "type": "float" },
-        { "name": "urgent", "type": "boolean" },
-        { "name": "timestamp", "type": time("timestamp-micros") },
-    ]);
-    [(OLDER, record_of(&older)), (NEWER, record_of(&newer)), (NESTED, record_of(&nested))]
-}
-
-/// A whole frame: what becomes of it is what becomes of it alone, its neighbours are whole, and a row is
-/// the one of the oracle where that has one.
-fn check_frame(
-    schema: &Schema,
-    writers: &[(SchemaId, String, Writer)],
-    good: &[u8],
-    payload: &[u8],
-) {
-    let new_decoder = || {
-        let mut decoder = decoder(schema);
-        for (id, _, writer) in writers {
-            decoder.learn(*id, writer.clone());
-        }
-        decoder
-    };
-    let mut alone = new_decoder();
-    let outcome = push(&mut alone, payload);
-    let mut together = new_decoder();
-    assert_eq!(push(&mut together, good), Outcome::Row);
-    assert_eq!(push(&mut together, payload), outcome, "{payload:02x?}");
-    assert_eq!(push(&mut together, good), Outcome::Row);
-    let (alone, together) = (finish(&mut alone), finish(&mut together));
-    let last = together.num_rows() - 1;
-    assert_eq!(together.slice(0, 1), together.slice(last, 1));
-    assert_eq!(together.slice(1, last - 1), alone, "{payload:02x?}");
-    if outcome == Outcome::Row
-        && let Some(id @ (OLDER | NEWER)) = SchemaId::of(payload)
-    {
-        let (_, writer, _) = writers.iter().find(|(known, ..)| *known == id).unwrap();
-        let row = resolved(schema, writer, &payload[5..]);
-        assert_eq!(Some(oracle::cells(schema, &alone, 0)), row, "{payload:02x?}");
-    }
-}
-
 #[test]
 fn mutated_frames() {
-    let schema = every_kind();
-    let writers: Vec<_> = writers()
-        .into_iter()
-        .map(|(id, text)| {
-            let writer = Writer::new(&schema, &text, &[]);
-            (id, text, writer)
-        })
-        .collect();
-    let good = corpus("framed").remove(0);
-    mutate("framed", |payload| check_frame(&schema, &writers, &good, payload));
+    let frames = Frames::new();
+    mutate("framed", |payload| frames.check(payload));
 }
 
 #[test]
 fn the_corpus_of_frames_has_a_row_by_each_writer() {
-    let schema = every_kind();
+    let frames = Frames::new();
     let mut ids = std::collections::BTreeSet::new();
     for payload in corpus("framed") {
-        let mut decoder = decoder(&schema);
-        for (id, text) in writers() {
-            decoder.learn(id, Writer::new(&schema, &text, &[]));
-        }
-        match push(&mut decoder, &payload) {
+        match push(&mut frames.decoder(), &payload) {
             Outcome::Row => ids.extend(SchemaId::of(&payload)),
             outcome => println!("{payload:02x?}: {outcome:?}"),
         }

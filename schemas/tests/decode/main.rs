@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod accepted;
+mod checks;
 mod common;
 mod differential;
 mod frames;

@@ -6,10 +6,12 @@ use std::fmt;
 
 use aion_schemas::{
     decode::{MAX_AHEAD_MICROS, MAX_BEHIND_MICROS, MAX_DEPTH},
-    schema::{Kind, Schema},
+    schema::{Field, Kind, Schema},
 };
 use apache_avro::{
-    reader::datum::GenericDatumReader, types::Value as Avro, writer::datum::GenericDatumWriter,
+    reader::datum::GenericDatumReader,
+    types::{Value as Avro, ValueKind},
+    writer::datum::GenericDatumWriter,
 };
 use arrow::array::{Array, AsArray, RecordBatch, types};
 use serde::{Deserialize, Deserializer, de};
@@ -201,11 +203,6 @@ fn avro_row(schema: &Schema, mirror: &apache_avro::Schema, body: &[u8]) -> Resul
     cells_of(schema, value)
 }
 
-/// The cells of a value of the contract's own schema; `None` where one can't be in its column.
-pub(crate) fn avro_cells(schema: &Schema, value: Avro) -> Option<Row> {
-    cells_of(schema, value).ok()
-}
-
 fn cells_of(schema: &Schema, value: Avro) -> Result<Row, Flaw> {
     let Avro::Record(values) = value else { return Err(Flaw::Reject) };
     let cells = values.into_iter().zip(&schema.fields).enumerate();
@@ -235,6 +232,70 @@ fn avro_cell(kind: Kind, value: Avro, is_event_time: bool) -> Result<Option<Stri
         (Kind::Bytes, Avro::Bytes(bytes)) => format!("{bytes:?}"),
         _ => return Err(Flaw::Reject),
     }))
+}
+
+fn unwrapped(value: Avro) -> Avro {
+    match value {
+        Avro::Union(_, value) => *value,
+        value => value,
+    }
+}
+
+fn in_micros(value: Avro) -> Avro {
+    match value {
+        Avro::TimestampMillis(millis) => Avro::TimestampMicros(millis.saturating_mul(1000)),
+        Avro::TimestampNanos(nanos) => Avro::TimestampMicros(nanos.div_euclid(1000)),
+        value => value,
+    }
+}
+
+/// What a logical type lies over.
+fn underlying(value: Avro) -> Avro {
+    match value {
+        Avro::TimestampMillis(long) | Avro::TimestampMicros(long) | Avro::TimestampNanos(long) => {
+            Avro::Long(long)
+        }
+        value => value,
+    }
+}
+
+/// The row of a writer's body by `apache-avro`, or `None` where it can't resolve.
+///
+/// Three things are done to its value beforehand, since it doesn't know them: fields under a former name get
+/// the present one, instants get the unit of the contract, and in columns of numbers they are what they lie over.
+pub(crate) fn resolved(schema: &Schema, writer: &str, body: &[u8]) -> Option<Row> {
+    let writer = apache_avro::Schema::parse_str(writer).unwrap();
+    let read = GenericDatumReader::builder(&writer).build().unwrap().read_value(&mut &*body);
+    let Avro::Record(values) = read.ok()? else { return None };
+    let present = |(name, value): (String, Avro)| {
+        let had_name = |field: &&Field| field.aliases.iter().any(|alias| **alias == *name);
+        let former = schema.fields.iter().find(had_name);
+        let field = former.or(schema.position(&name).map(|at| &schema.fields[at]));
+        let value = match field.map(|field| field.kind) {
+            Some(Kind::Time) => in_micros(unwrapped(value)),
+            Some(Kind::Integer | Kind::Number) => underlying(unwrapped(value)),
+            _ => unwrapped(value),
+        };
+        (former.map_or(name, |field| field.name.to_string()), value)
+    };
+    let values: Vec<_> = values.into_iter().map(present).collect();
+    // It takes any integer for a time, and an array of them for bytes; we don't.
+    let is_foreign = |(name, value): &(String, Avro)| {
+        let kind = schema.position(name).map(|at| schema.fields[at].kind);
+        match (kind, ValueKind::from(value)) {
+            (Some(Kind::Time), kind) => {
+                !matches!(kind, ValueKind::TimestampMicros | ValueKind::Null)
+            }
+            (Some(_), ValueKind::Fixed) => true,
+            _ => false,
+        }
+    };
+    if values.iter().any(is_foreign) {
+        return None;
+    }
+    let reader = apache_avro::Schema::parse(&schema.avro("test")).unwrap();
+    let resolved = Avro::Record(values).resolve(&reader).ok()?;
+    cells_of(schema, resolved).ok()
 }
 
 /// The cells of one row of a batch, without its position.

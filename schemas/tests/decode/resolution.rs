@@ -1,17 +1,10 @@
 //! Random pairs of writer and reader against `apache-avro`: the rows are what its resolution makes.
-//!
-//! Three things are done to the oracle's value beforehand, since it doesn't know them: fields under a former
-//! name get the present one, instants get the unit of the contract, and in columns of numbers they are what
-//! they lie over.
 
 use aion_schemas::{
     decode::{Outcome, Reason, SchemaId, Writer},
     schema::{Field, Kind, Schema},
 };
-use apache_avro::{
-    reader::datum::GenericDatumReader,
-    types::{Value as Avro, ValueKind},
-};
+use apache_avro::types::Value as Avro;
 use proptest::prelude::{
     BoxedStrategy, Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq,
     prop_oneof, proptest,
@@ -20,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{CONTRACT, NOW_MICROS, decoder, field, finish, framed, push, record, schema},
-    oracle::{self, Row},
+    oracle::{self, resolved},
 };
 
 const WRITER: SchemaId = SchemaId(9);
@@ -203,67 +196,6 @@ fn named_apart(mut fields: Value) -> Value {
     }
     visit(&mut fields, &mut 0);
     fields
-}
-
-fn unwrapped(value: Avro) -> Avro {
-    match value {
-        Avro::Union(_, value) => *value,
-        value => value,
-    }
-}
-
-fn in_micros(value: Avro) -> Avro {
-    match value {
-        Avro::TimestampMillis(millis) => Avro::TimestampMicros(millis.saturating_mul(1000)),
-        Avro::TimestampNanos(nanos) => Avro::TimestampMicros(nanos.div_euclid(1000)),
-        value => value,
-    }
-}
-
-/// What a logical type lies over.
-fn underlying(value: Avro) -> Avro {
-    match value {
-        Avro::TimestampMillis(long) | Avro::TimestampMicros(long) | Avro::TimestampNanos(long) => {
-            Avro::Long(long)
-        }
-        value => value,
-    }
-}
-
-/// The row by `apache-avro`, or `None` where it can't resolve.
-pub(crate) fn resolved(schema: &Schema, writer: &str, body: &[u8]) -> Option<Row> {
-    let writer = apache_avro::Schema::parse_str(writer).unwrap();
-    let read = GenericDatumReader::builder(&writer).build().unwrap().read_value(&mut &*body);
-    let Avro::Record(values) = read.ok()? else { return None };
-    let present = |(name, value): (String, Avro)| {
-        let had_name = |field: &&Field| field.aliases.iter().any(|alias| **alias == *name);
-        let former = schema.fields.iter().find(had_name);
-        let field = former.or(schema.position(&name).map(|at| &schema.fields[at]));
-        let value = match field.map(|field| field.kind) {
-            Some(Kind::Time) => in_micros(unwrapped(value)),
-            Some(Kind::Integer | Kind::Number) => underlying(unwrapped(value)),
-            _ => unwrapped(value),
-        };
-        (former.map_or(name, |field| field.name.to_string()), value)
-    };
-    let values: Vec<_> = values.into_iter().map(present).collect();
-    // It takes any integer for a time, and an array of them for bytes; we don't.
-    let is_foreign = |(name, value): &(String, Avro)| {
-        let kind = schema.position(name).map(|at| schema.fields[at].kind);
-        match (kind, ValueKind::from(value)) {
-            (Some(Kind::Time), kind) => {
-                !matches!(kind, ValueKind::TimestampMicros | ValueKind::Null)
-            }
-            (Some(_), ValueKind::Fixed) => true,
-            _ => false,
-        }
-    };
-    if values.iter().any(is_foreign) {
-        return None;
-    }
-    let reader = apache_avro::Schema::parse(&schema.avro("test")).unwrap();
-    let resolved = Avro::Record(values).resolve(&reader).ok()?;
-    oracle::avro_cells(schema, resolved)
 }
 
 proptest! {
