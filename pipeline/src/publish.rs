@@ -24,6 +24,7 @@ use std::{
 use aion_kafka::{Admin, Purpose};
 use aion_schemas::{
     catalog::Topic,
+    decode::SchemaId,
     encode::{Encoder, Encoding, Message},
     log::Timestamp,
     schema::NAMESPACE,
@@ -86,7 +87,7 @@ pub fn run(args: PublishArgs) -> anyhow::Result<ExitCode> {
         Form::Avro => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let id = contract_id(target.registry.as_deref(), topic);
-            runtime.context("start the runtime")?.block_on(id)?
+            Encoding::Avro(runtime.context("start the runtime")?.block_on(id)?)
         }
     };
     check_topic(&target, topic)?;
@@ -168,19 +169,19 @@ pub(crate) fn check(encoder: &mut Encoder, line: &Line) -> Result<Message, Vec<V
     }
 }
 
-/// The framing of a topic's Avro messages: the id under which the registry has the contract's schema. It is
+/// The id that frames a topic's Avro messages: that under which the registry has the contract's schema. It is
 /// never registered here: that is a deployment's decision.
 pub(crate) async fn contract_id(
     registry: Option<&Registry>,
     topic: &Topic,
-) -> Result<Encoding, Failure> {
+) -> Result<SchemaId, Failure> {
     let Some(registry) = registry else {
         let what = "Avro needs a schema registry: name it with --registry, or in [registry]";
         return Err(Failure::new(Exit::Usage, what));
     };
     let (subject, schema) = (topic.subject(), Schema::avro(topic.schema.avro_text(NAMESPACE)));
     match registry.lookup(&subject, &schema, true).await {
-        Ok(found) => Ok(Encoding::Avro(aion_schemas::decode::SchemaId(found.id))),
+        Ok(found) => Ok(SchemaId(found.id)),
         Err(registry::Error::NotFound { message, .. }) => Err(Failure::new(
             Exit::Failed,
             format!(

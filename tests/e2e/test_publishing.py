@@ -185,6 +185,35 @@ def test_writers_of_three_ages_and_json_land_exactly_once(quiet):
     assert all(one["event"]["status"] == "queued" for one in seen)
 
 
+def test_generated_avro_finds_the_ids_of_its_schemas(quiet):
+    dev = quiet
+    command = ["generate", "--encoding", "avro", "--count", "400", "--to", dev.kafka]
+    named = ["--registry", f"http://{dev.registry}", "--topic", "tasks"]
+    # In the registry of the `aion dev` whose broker is named, for all topics; and in one that is named.
+    for where in (["--data", dev.data], [*named, "--seed", "2"]):
+        done = aion(*command, *where)
+        assert done.returncode == 0, done.stderr
+    tables = ("decisions", "tasks", "metrics", "audit")
+    dev.wait(lambda: sum(map(dev.count, tables)) == 800, "all are rows")
+    assert dev.count("dead_letters") == 0
+    for topic in (TASKS, DECISIONS):
+        written = {(one["encoding"], one["subject"]) for one in tap(dev, topic)}
+        assert written == {("avro", f"{topic}-value")}
+    # With no registry to ask nothing is sent.
+    done = aion(*command, "--data", dev.data / "nowhere")
+    assert done.returncode == 2 and "--registry" in done.stderr, done.stderr
+    # Nor where the registry lacks one of the schemas.
+    urllib.request.urlopen(
+        urllib.request.Request(
+            f"http://{dev.registry}/subjects/{DECISIONS}-value", method="DELETE"
+        ),
+        timeout=10,
+    ).close()
+    done = aion(*command, "--data", dev.data)
+    assert done.returncode == 1 and "aion bootstrap" in done.stderr, done.stderr
+    assert sum(map(dev.count, tables)) == 800
+
+
 def test_a_record_waits_for_its_schema_and_others_go_on(quiet):
     dev = quiet
     client = SchemaRegistryClient({"url": f"http://{dev.registry}"})

@@ -126,7 +126,8 @@ impl Target {
     }
 }
 
-fn of_urls(urls: &[String]) -> Result<Arc<Registry>, Failure> {
+/// The registry at these URLs; nothing is asked yet.
+pub(crate) fn of_urls(urls: &[String]) -> Result<Arc<Registry>, Failure> {
     let urls: Result<Vec<_>, _> = urls.iter().map(|url| Settings::url(url)).collect();
     open(&Settings::new(urls.map_err(|cause| usage(cause.to_string()))?))
 }

@@ -47,6 +47,7 @@ use tokio::{
 
 use super::problem::Problem;
 use crate::{
+    exit::Failure,
     publish::{self, Form, check, lines::Lines},
     registry::Registry,
 };
@@ -216,9 +217,11 @@ async fn publish(
         let (topic, body, _permit) = admit(&api, &topic, request).await?;
         let encoding = match options.encoding {
             Form::Json => Encoding::Json,
-            Form::Avro => publish::contract_id(api.registry.as_deref(), topic)
-                .await
-                .map_err(|cause| (StatusCode::SERVICE_UNAVAILABLE, cause.to_string()))?,
+            Form::Avro => {
+                let id = publish::contract_id(api.registry.as_deref(), topic).await;
+                let away = |cause: Failure| (StatusCode::SERVICE_UNAVAILABLE, cause.to_string());
+                Encoding::Avro(id.map_err(away)?)
+            }
         };
         let checked = check_all(topic, encoding, body).await?;
         let is_stopped = options.strict && checked.iter().any(|(_, checked)| checked.is_err());

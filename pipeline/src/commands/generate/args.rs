@@ -1,16 +1,23 @@
 //! What `aion generate` is told, checked as it is read.
 
-use std::str::FromStr;
+use std::{path::PathBuf, str::FromStr, sync::Arc};
 
 use aion_kafka::Connection;
-use aion_schemas::{catalog::Catalog, log::Timestamp};
+use aion_schemas::{
+    catalog::{self, Catalog},
+    decode::SchemaId,
+    log::Timestamp,
+};
 use anyhow::Context;
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
 use super::{broken::Share, event::Topic, messages::Encoder};
 use crate::{
-    args::kafka::KafkaArgs,
+    args::{kafka::KafkaArgs, target},
+    data_folder::{running_broker, running_registry},
     exit::{Exit, Failure},
+    publish::contract_id,
+    registry::Registry,
 };
 
 /// Events a second of a life that isn't paced.
@@ -39,9 +46,16 @@ pub struct GenerateArgs {
     /// Encoding of the messages
     #[arg(long, value_enum, default_value_t = Encoding::Json)]
     encoding: Encoding,
-    /// Id under which the registry has the topic's schema; Avro messages carry it, so with
-    /// `--encoding avro` it is needed, along with one topic and a broker
-    #[arg(long, value_name = "N", required_if_eq("encoding", "avro"))]
+    /// The schema registry that has the topics' schemas, for `--encoding avro`; several URLs of
+    /// one with commas [default: that of the `aion dev` whose broker gets the messages]
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    registry: Vec<String>,
+    /// Data folder of a running `aion dev`, whose registry is used when its broker is named
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+    /// Id of the topic's schema, for `--encoding avro` where no registry is to be asked; with one
+    /// topic
+    #[arg(long, value_name = "N", conflicts_with = "registry")]
     schema_id: Option<u32>,
     /// Share of messages to break in believable ways, from 0 to 1: for trying out dead letters
     #[arg(long, value_name = "SHARE", default_value = "0")]
@@ -88,20 +102,62 @@ impl GenerateArgs {
 
     /// What writes the messages' bodies.
     pub(super) fn encoder(&self, to: Option<&Connection>) -> anyhow::Result<Encoder> {
-        let (Encoding::Avro, Some(schema_id)) = (self.encoding, self.schema_id) else {
+        if self.encoding == Encoding::Json {
             return Ok(Encoder::Json);
-        };
-        if to.is_none() {
+        }
+        let Some(to) = to else {
             return usage(
                 "--encoding avro makes messages without a line form: send them with --to",
             );
-        }
-        let [topic] = self.topics()[..] else {
-            return usage("--schema-id belongs to one topic: name it with --topic");
         };
-        let catalog = Catalog::builtin();
-        let topic = catalog.topic(topic.name()).context("topic isn't in the built-in catalog")?;
-        Ok(Encoder::avro(&topic.schema, schema_id))
+        let (catalog, topics) = (Catalog::builtin(), self.topics());
+        if self.schema_id.is_some() && topics.len() != 1 {
+            return usage("--schema-id belongs to one topic: name it with --topic");
+        }
+        let ids = self.ids(to)?;
+        let mut schemas = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let stated = catalog.topic(topic.name()).context("not in the built-in catalog")?;
+            schemas.push((topic, &*stated.schema, ids.of(stated)?));
+        }
+        Ok(Encoder::avro(schemas))
+    }
+
+    /// Where the ids of schemas come from.
+    fn ids(&self, to: &Connection) -> anyhow::Result<Ids> {
+        if let Some(id) = self.schema_id {
+            return Ok(Ids::Given(SchemaId(id)));
+        }
+        let mut urls = self.registry.clone();
+        let brokers = to.brokers.replace("localhost", "127.0.0.1");
+        if urls.is_empty() && running_broker(&self.data).is_some_and(|dev| dev == brokers) {
+            urls.extend(running_registry(&self.data));
+        }
+        if urls.is_empty() {
+            return usage(
+                "Avro messages carry the id of their schema: name the registry that has it with \
+                 --registry, or the folder of a running `aion dev` with --data, or give --schema-id",
+            );
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Ids::Registry(target::of_urls(&urls)?, runtime.context("start the runtime")?))
+    }
+}
+
+/// Where the ids of schemas come from.
+enum Ids {
+    Given(SchemaId),
+    Registry(Arc<Registry>, tokio::runtime::Runtime),
+}
+
+impl Ids {
+    fn of(&self, topic: &catalog::Topic) -> Result<SchemaId, Failure> {
+        match self {
+            Ids::Given(id) => Ok(*id),
+            Ids::Registry(registry, runtime) => {
+                runtime.block_on(contract_id(Some(registry), topic))
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use aion_schemas::{
+    decode::SchemaId,
     log::Timestamp,
     schema::{Kind, Schema},
 };
@@ -34,8 +35,8 @@ struct Column {
 
 impl Encoder {
     /// Writes by a schema of the contract, under the id that the registry gave it.
-    pub fn new(schema: &Schema, schema_id: u32) -> Encoder {
-        let [a, b, c, d] = schema_id.to_be_bytes();
+    pub fn new(schema: &Schema, SchemaId(id): SchemaId) -> Encoder {
+        let [a, b, c, d] = id.to_be_bytes();
         let fields = schema.fields.iter();
         let fields = fields.map(|f| Column {
             name: Arc::clone(&f.name),

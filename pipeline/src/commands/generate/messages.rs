@@ -1,6 +1,8 @@
 //! Messages as they are sent: a life's events, encoded, some of them broken on request.
 
-use aion_schemas::{log::Timestamp, schema::Schema};
+use std::collections::BTreeMap;
+
+use aion_schemas::{decode::SchemaId, log::Timestamp, schema::Schema};
 
 use super::{
     avro,
@@ -15,14 +17,15 @@ use super::{
 pub enum Encoder {
     /// JSON text.
     Json,
-    /// Avro in the registry's framing.
-    Avro(avro::Encoder),
+    /// Avro in the registry's framing, for each topic whose schema has an id; JSON text for the others.
+    Avro(BTreeMap<Topic, avro::Encoder>),
 }
 
 impl Encoder {
-    /// Avro for one schema, framed with the id under which the registry has it.
-    pub fn avro(schema: &Schema, schema_id: u32) -> Encoder {
-        Encoder::Avro(avro::Encoder::new(schema, schema_id))
+    /// Avro for topics, each by its schema and the id under which the registry has that.
+    pub fn avro<'a>(topics: impl IntoIterator<Item = (Topic, &'a Schema, SchemaId)>) -> Encoder {
+        let encoder = |(topic, schema, id)| (topic, avro::Encoder::new(schema, id));
+        Encoder::Avro(topics.into_iter().map(encoder).collect())
     }
 
     /// The ways in which messages of this encoding can be broken.
@@ -36,7 +39,10 @@ impl Encoder {
     fn push(&self, out: &mut Vec<u8>, event: &Event) {
         match self {
             Encoder::Json => json::push_event(out, event),
-            Encoder::Avro(encoder) => encoder.push_event(out, event),
+            Encoder::Avro(encoders) => match encoders.get(&event.topic) {
+                Some(encoder) => encoder.push_event(out, event),
+                None => json::push_event(out, event),
+            },
         }
     }
 }

@@ -97,10 +97,11 @@ fn assert_same(schema: &Schema, avro: Avro, json: &Json) {
 fn avro_says_what_json_says_to_an_independent_reader() {
     let catalog = Catalog::builtin();
     for topic in Topic::ALL {
-        let schema = &catalog.topic(topic.name()).unwrap().schema;
+        let schema = &*catalog.topic(topic.name()).unwrap().schema;
         let mirror = apache_avro::Schema::parse(&schema.avro("test")).unwrap();
         let reader = GenericDatumReader::builder(&mirror).build().unwrap();
-        let mut avro = messages(&[topic], Encoder::avro(schema, 0x0102_0304), "0");
+        let mut avro =
+            messages(&[topic], Encoder::avro([(topic, schema, SchemaId(0x0102_0304))]), "0");
         let mut json = messages(&[topic], Encoder::Json, "0");
         for _ in 0..3_000 {
             let (avro, json) = (avro.make().unwrap(), json.make().unwrap());
@@ -116,8 +117,9 @@ fn avro_says_what_json_says_to_an_independent_reader() {
 /// What the consumer says of each message, with the way in which the message was broken, if it was.
 fn verdicts(topic: Topic, avro: bool, count: usize) -> Vec<(Option<Breakage>, Outcome)> {
     let catalog = Catalog::builtin();
-    let schema = &catalog.topic(topic.name()).unwrap().schema;
-    let encoder = if avro { Encoder::avro(schema, 7) } else { Encoder::Json };
+    let schema = &*catalog.topic(topic.name()).unwrap().schema;
+    let of_topic = [(topic, schema, SchemaId(7))];
+    let encoder = if avro { Encoder::avro(of_topic) } else { Encoder::Json };
     let (ways, share) = (encoder.breakages(), "0.1".parse::<Share>().unwrap());
     let mut messages = messages(&[topic], encoder, "0.1");
     let mut decoder = Decoder::new(schema);
