@@ -14,7 +14,9 @@ from terminals import Terminal
 STATUS = re.compile(
     r"(?:([\d,]+) events sent · )?([\d,]+) rows stored \(([\d,]+)/s\) · ([\d,]+) behind · ([\d,]+) dead letters"
 )
-BAR = re.compile(r"(█*)(░*) ([\d,]+) of 3,000 acknowledged, ")
+BAR = re.compile(
+    r"(█*)(░*) +(\d+) %, ([\d,]+) of 3,000 acknowledged, [\d,]+/s, \d+\w+ left "
+)
 SUBJECTS = {
     "aion.audit.activity-value",
     "aion.metrics.runtime-value",
@@ -174,12 +176,17 @@ def test_generating_has_a_bar_on_a_terminal_and_nowhere_else(dev: Dev, tmp_path:
         bar, end, _ = re.split(f"({ended})", terminal.rest())
     finally:
         terminal.end()
-    looks = [(len(done), len(left), number(n)) for done, left, n in BAR.findall(bar)]
+    looks = [
+        (len(done), len(left), int(percent), number(n))
+        for done, left, percent, n in BAR.findall(bar)
+    ]
+    assert len(looks) == bar.count(" acknowledged, "), bar
     places = [acknowledged for *_, acknowledged in looks]
     assert places == sorted(places) and len(set(places)) > 3, places
     assert places[0] < 1000 and places[-1] > 1500, places
-    for done, left, acknowledged in looks:
+    for done, left, percent, acknowledged in looks:
         assert done + left == 30 and abs(done - acknowledged / 100) <= 1, looks
+        assert abs(percent - acknowledged / 30) <= 1, looks
     # One line, which the last one takes the place of.
     assert "\n" not in bar and bar.endswith("\r") and end
 

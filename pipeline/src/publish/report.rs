@@ -33,7 +33,7 @@ impl Report {
     pub(super) fn new(json: bool) -> Report {
         let bar = if io::stderr().is_terminal() && !io::stdin().is_terminal() {
             let bar = ProgressBar::new_spinner();
-            let template = "{spinner} {human_pos} events acknowledged, {per_sec} {msg}";
+            let template = "{spinner} {human_pos} events acknowledged, {per_sec:0} {msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }

@@ -141,8 +141,8 @@ impl Progress {
     fn new(count: u64) -> Progress {
         let terminal = io::stderr().is_terminal();
         let bar = if terminal { ProgressBar::new(count) } else { ProgressBar::hidden() };
-        let template =
-            "{bar:30} {human_pos} of {human_len} acknowledged, {per_sec}, {eta} left {msg}";
+        let template = "{bar:30} {percent:>3} %, {human_pos} of {human_len} acknowledged, {per_sec:0}, \
+                        {eta} left {msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
