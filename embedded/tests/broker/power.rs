@@ -143,7 +143,10 @@ fn without_fsync_a_loss_of_power_takes_what_was_told() {
 fn told_before_it_is_synced_it_is_gone() {
     let (rig, steps) = story(Fsync::Always);
     for file in told(&steps) {
-        let is_told = |step: &Step| matches!(step, Step::Told { file: of, bytes } if *of == file && *bytes > 0);
+        let is_told = |step: &Step| match step {
+            Step::Told { file: of, bytes } => *bytes > 0 && *of == file,
+            _ => false,
+        };
         let Some(at) = steps.iter().position(is_told) else { continue };
         let is_synced = |step: &Step| matches!(step, Step::Synced { file: of, .. } if *of == file);
         let before = steps[..at].iter().rposition(is_synced).unwrap();
