@@ -7,7 +7,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -18,7 +18,7 @@ static FOLDER: Mutex<Option<Folder>> = Mutex::new(None);
 
 /// The process's folder. `None` where none can be made: who spills is told then.
 pub(super) fn folder() -> Option<PathBuf> {
-    let mut folder = FOLDER.lock().expect("no panic while it is held");
+    let mut folder = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
     if folder.is_none() {
         let base = std::env::temp_dir();
         remove_forsaken(&base);
@@ -29,7 +29,7 @@ pub(super) fn folder() -> Option<PathBuf> {
 
 /// Removes the process's folder, at its end.
 pub fn clear() {
-    drop(FOLDER.lock().expect("no panic while it is held").take());
+    drop(FOLDER.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 #[derive(Debug)]
