@@ -1,18 +1,20 @@
 //! The tail: rows that this process's jobs have decoded and handed to the lake's sinks, and that are not
 //! committed yet.
 //!
-//! A [`Tailed`] sink keeps a clone of each batch that its sink took, until the sink says that it is durable
-//! or that another process has it. Clones share the batches' columns and their share of the byte budget.
+//! A [`Tailed`] sink keeps a clone of each batch that its sink took, until it is durable or this process gives its
+//! partition up. Clones share the batches' columns and their share of the byte budget.
 //!
 //! | step | order | why |
 //! |---|---|---|
 //! | writing | the sink takes the batch, the tail has it, the entry lands, the tail drops it | a row is always in one of the two, sometimes in both |
+//! | starting over | the tail keeps what the sink forgets; what is read again takes its place, batch by batch | whoever saw a row sees it on |
 //! | reading | clone the tail, read the table's version, keep rows at or above its marks | a row that lands in between is in the version, and its twin in the tail lies below the mark |
 //!
 //! The other order of reading loses rows: those that land after the version was read, and that the tail
 //! dropped before it was cloned.
 //!
 //! **Invariant:** what the tail has of a partition is contiguous and starts at the table's mark or below it.
+//! **Invariant:** what waits to be read again takes half of the budget at most, so that there is room to read it.
 //! Deliberately absent: retries. Whether the row of a retry is stored is known only once its entry lands.
 
 #[cfg(test)]
@@ -21,6 +23,7 @@ mod model;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -33,13 +36,13 @@ use aion_sinks::{
 };
 use async_trait::async_trait;
 
-type Batches = BTreeMap<Partition, Vec<Batch>>;
+type Partitions = BTreeMap<Partition, Shown>;
 type Seen = dyn Fn(&str, Duration) + Send + Sync;
 
 /// What all tables of this process have in memory; clones are the same tail.
 #[derive(Clone, Default)]
 pub struct Tail {
-    tables: Arc<Mutex<BTreeMap<Arc<str>, Batches>>>,
+    tables: Arc<Mutex<BTreeMap<Arc<str>, Partitions>>>,
     seen: Option<Arc<Seen>>,
 }
 
@@ -60,17 +63,23 @@ impl Tail {
     /// jobs from reading on.
     pub(crate) fn batches(&self, table: &str) -> Vec<Batch> {
         let tables = self.lock();
-        let batches = tables.get(table).into_iter().flat_map(BTreeMap::values).flatten();
+        let batches =
+            tables.get(table).into_iter().flat_map(BTreeMap::values).flat_map(Shown::batches);
         batches.map(|batch| Batch { memory: Reservation::none(), ..batch.clone() }).collect()
     }
 
     fn add(&self, table: &Arc<str>, batch: Batch) {
-        if let (Some(seen), Some((oldest, _))) = (&self.seen, batch.appended) {
+        let appended = batch.appended;
+        let is_news = self
+            .lock()
+            .entry(Arc::clone(table))
+            .or_default()
+            .entry(batch.partition.clone())
+            .or_default()
+            .add(batch);
+        if let (Some(seen), Some((oldest, _)), true) = (&self.seen, appended, is_news) {
             seen(table, age(oldest));
         }
-        let mut tables = self.lock();
-        let partitions = tables.entry(Arc::clone(table)).or_default();
-        partitions.entry(batch.partition.clone()).or_default().push(batch);
     }
 
     /// Drops what became durable.
@@ -78,10 +87,38 @@ impl Tail {
         let mut tables = self.lock();
         let Some(partitions) = tables.get_mut(table) else { return };
         for (partition, mark) in marks {
-            if let Some(batches) = partitions.get_mut(partition) {
-                let all = std::mem::take(batches);
-                *batches = all.into_iter().filter_map(|batch| batch.since(mark.offset)).collect();
+            if let Some(shown) = partitions.get_mut(partition) {
+                shown.settle(mark.offset);
             }
+        }
+    }
+
+    /// Keeps what the sink has forgotten, for as long as it isn't read again; what finds no room goes.
+    fn keep(&self, table: &str, assigned: &[Partition], marks: &Marks) {
+        let mut tables = self.lock();
+        if let Some(partitions) = tables.get_mut(table) {
+            for partition in assigned {
+                if let Some(shown) = partitions.get_mut(partition) {
+                    shown.assigned(marks.get(partition).map(|mark| mark.offset));
+                }
+            }
+        }
+        let mut all: usize =
+            tables.values().flat_map(BTreeMap::values).map(Shown::kept_bytes).sum();
+        let Some(partitions) = tables.get_mut(table) else { return };
+        for partition in assigned {
+            if let Some(shown) = partitions.get_mut(partition) {
+                shown.make_room(&mut all);
+            }
+        }
+    }
+
+    /// Drops what a log that was cut hasn't any more.
+    fn cut(&self, table: &str, partition: &Partition, end: Offset) {
+        let mut tables = self.lock();
+        let shown = tables.get_mut(table).and_then(|partitions| partitions.get_mut(partition));
+        if let Some(shown) = shown {
+            shown.cut(end);
         }
     }
 
@@ -94,7 +131,7 @@ impl Tail {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Batches>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Partitions>> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,6 +140,76 @@ impl fmt::Debug for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tail").finish_non_exhaustive()
     }
+}
+
+/// What is shown of a partition, in log order.
+#[derive(Debug, Default)]
+struct Shown {
+    /// What its sink holds.
+    held: Vec<Batch>,
+    /// What its sink held before it was assigned anew, and the job has not read again so far. It follows `held`.
+    kept: Vec<Batch>,
+}
+
+impl Shown {
+    fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.held.iter().chain(&self.kept)
+    }
+
+    /// Adds what the sink took, in place of what was kept of it; whether it wasn't all shown before.
+    fn add(&mut self, batch: Batch) -> bool {
+        let end = batch.range.end;
+        let is_news = self.kept.last().is_none_or(|last| last.range.end < end);
+        since(&mut self.kept, end);
+        self.held.push(batch);
+        is_news
+    }
+
+    fn settle(&mut self, mark: Offset) {
+        since(&mut self.held, mark);
+        since(&mut self.kept, mark);
+    }
+
+    /// The sink holds nothing any more, and wants what follows the mark. Where the mark was put back, what stands
+    /// between it and the rest isn't here: then all is to be read first.
+    fn assigned(&mut self, mark: Option<Offset>) {
+        self.held.append(&mut self.kept);
+        self.kept = std::mem::take(&mut self.held);
+        let Some(mark) = mark else { return };
+        if self.kept.first().is_some_and(|first| first.range.start > mark) {
+            self.kept.clear();
+        }
+        since(&mut self.kept, mark);
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.kept.iter().map(Batch::bytes).sum()
+    }
+
+    /// Drops what was kept from its end on, while `all` that is kept takes more than half of the budget.
+    fn make_room(&mut self, all: &mut usize) {
+        while let Some(last) = self.kept.last() {
+            if last.memory.limit().is_none_or(|limit| *all <= limit / 2) {
+                return;
+            }
+            *all -= last.bytes();
+            self.kept.pop();
+        }
+    }
+
+    /// Drops what was kept at `end` of the log or beyond.
+    fn cut(&mut self, end: Offset) {
+        self.kept.retain(|batch| batch.range.start < end);
+        if let Some(last) = self.kept.pop() {
+            self.kept.push(last.before(end));
+        }
+    }
+}
+
+/// Drops what lies below `wanted`.
+fn since(batches: &mut Vec<Batch>, wanted: Offset) {
+    let all = std::mem::take(batches);
+    *batches = all.into_iter().filter_map(|batch| batch.since(wanted)).collect();
 }
 
 /// Of batches that were cloned before a version was read, the rows which that version doesn't have.
@@ -122,7 +229,7 @@ fn age(appended: Timestamp) -> Duration {
     now.saturating_sub(Duration::from_micros(appended.0.max(0) as u64))
 }
 
-/// A sink whose batches are in the tail until they are durable.
+/// A sink whose batches are in the tail until they are durable, or its partition is given up.
 pub struct Tailed {
     tail: Tail,
     table: Arc<str>,
@@ -141,9 +248,19 @@ impl Sink for Tailed {
     }
 
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
-        self.tail.forget(&self.table, partitions);
         self.owned.extend(partitions.iter().cloned());
-        self.sink.assign(partitions).await
+        let marks = self.sink.assign(partitions).await?;
+        self.tail.keep(&self.table, partitions, &marks);
+        Ok(marks)
+    }
+
+    fn log_ends(&mut self, partition: &Partition, end: Offset) {
+        self.tail.cut(&self.table, partition, end);
+        self.sink.log_ends(partition, end);
+    }
+
+    fn take_lost(&mut self) -> Vec<(Partition, Range<Offset>)> {
+        self.sink.take_lost()
     }
 
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
@@ -159,7 +276,6 @@ impl Sink for Tailed {
     async fn flush(&mut self, now: Instant, why: Flush) -> Result<Flushed, SinkError> {
         let flushed = self.sink.flush(now, why).await?;
         self.tail.settle(&self.table, &flushed.marks);
-        self.tail.forget(&self.table, &flushed.moved);
         Ok(flushed)
     }
 

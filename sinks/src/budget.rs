@@ -104,6 +104,11 @@ impl Reservation {
     pub fn bytes(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.bytes)
     }
+
+    /// The limit in bytes of the budget that they are taken from; `None` where nothing is.
+    pub fn limit(&self) -> Option<usize> {
+        self.held.as_ref().map(|held| held.shared.limit)
+    }
 }
 
 impl Drop for Held {
@@ -129,6 +134,13 @@ mod tests {
         assert_eq!((budget.held(), more.bytes()), (5, 5));
         drop(more);
         assert_eq!((budget.held(), Reservation::none().more(5).bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_reservation_knows_the_limit_of_its_own_budget() {
+        let part = Budget::new(20).part(10);
+        assert_eq!(part.take(1).more(1).limit(), Some(10));
+        assert_eq!(Reservation::none().limit(), None);
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub trait Sink: Send {
     /// seen is missing from the answer.
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError>;
 
+    /// Called after [`assign`](Sink::assign) and before the first write, once it is known how far the log goes
+    /// as it was: up to `end`. What was ever handed over at or above that isn't in the log any more.
+    fn log_ends(&mut self, _partition: &Partition, _end: Offset) {}
+
     /// Takes what the last [`assign`](Sink::assign) found that the store once had, has no more, and won't be given
     /// again by itself.
     fn take_lost(&mut self) -> Vec<(Partition, Range<Offset>)> {

@@ -9,14 +9,15 @@ use std::{
 };
 
 use aion_analytics::{Engine, Tail};
-use aion_schemas::log::{Offset, Timestamp};
+use aion_schemas::log::{Marks, Offset, Partition, Timestamp};
 use aion_sinks::{
     batch::Batch,
     budget::{Budget, Reservation},
     lake::{self, upkeep::Compaction},
-    sink::{Accepted, Flush, Sink},
+    sink::{Accepted, Flush, Flushed, Sink, SinkError},
 };
 use arrow::array::AsArray;
+use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::lake::{TestLake, ask, decision, number, shown};
@@ -31,22 +32,36 @@ struct Writer {
 impl Writer {
     async fn open(lake: &Arc<TestLake>, tail: &Tail, settings: lake::Settings) -> Writer {
         let sink = lake.open().sink(lake.spec("decisions"), settings).await.unwrap();
-        let mut sink = tail.of(&"decisions".into(), Box::new(sink));
-        let marks = sink.assign(&[lake.partition("decisions")]).await.unwrap();
-        let next = marks.values().next().map_or(0, |mark| mark.offset.get());
-        Writer { sink: Box::new(sink), lake: Arc::clone(lake), next }
+        Writer::of(lake, tail, Box::new(sink)).await
     }
 
-    async fn write(&mut self, rows: &[Value], memory: Reservation) {
-        let end = self.next + rows.len() as i64;
-        let mut batch = Batch {
+    async fn of(lake: &Arc<TestLake>, tail: &Tail, sink: Box<dyn Sink>) -> Writer {
+        let sink = tail.of(&"decisions".into(), sink);
+        let mut writer = Writer { sink: Box::new(sink), lake: Arc::clone(lake), next: 0 };
+        writer.start_over().await;
+        writer
+    }
+
+    /// Reads on from the store's mark, as a job does after a failure that left it in doubt of what the sink has.
+    async fn start_over(&mut self) {
+        let marks = self.sink.assign(&[self.lake.partition("decisions")]).await.unwrap();
+        self.next = marks.values().next().map_or(0, |mark| mark.offset.get());
+    }
+
+    fn batch(&self, rows: &[Value], memory: Reservation) -> Batch {
+        Batch {
             partition: self.lake.partition("decisions"),
-            range: Offset(self.next)..Offset(end),
+            range: Offset(self.next)..Offset(self.next + rows.len() as i64),
             epoch: 0,
             appended: Some((Timestamp(0), Timestamp(0))),
             rows: self.lake.rows("decisions", self.next, rows),
             memory,
-        };
+        }
+    }
+
+    async fn write(&mut self, rows: &[Value], memory: Reservation) {
+        let mut batch = self.batch(rows, memory);
+        let end = batch.range.end.get();
         loop {
             match self.sink.write(batch).await.unwrap() {
                 Accepted::Taken => break,
@@ -65,6 +80,43 @@ impl Writer {
     async fn commit(&mut self) {
         let why = Flush::Now { deadline: Instant::now() + Duration::from_mins(1) };
         self.sink.flush(Instant::now(), why).await.unwrap();
+    }
+}
+
+/// A sink that fails a write once it is told to.
+struct Failing {
+    sink: Box<dyn Sink>,
+    fails: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Sink for Failing {
+    fn name(&self) -> &'static str {
+        self.sink.name()
+    }
+
+    fn store_id(&self) -> String {
+        self.sink.store_id()
+    }
+
+    async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
+        self.sink.assign(partitions).await
+    }
+
+    async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
+        if self.fails.swap(false, Ordering::SeqCst) {
+            let cause = "wanted by the test".to_owned();
+            return Err(SinkError::Retry { doing: "take rows".to_owned(), cause });
+        }
+        self.sink.write(batch).await
+    }
+
+    async fn flush(&mut self, now: Instant, why: Flush) -> Result<Flushed, SinkError> {
+        self.sink.flush(now, why).await
+    }
+
+    fn revoke(&mut self, partitions: &[Partition]) {
+        self.sink.revoke(partitions);
     }
 }
 
@@ -128,6 +180,38 @@ async fn look(engine: &Engine) -> [i64; 3] {
     let rows = ask(engine, sql).await.unwrap();
     let column = |at: usize| rows[0].column(at).as_primitive::<arrow::datatypes::Int64Type>();
     [0, 1, 2].map(|at| column(at).value(0))
+}
+
+#[tokio::test]
+async fn no_count_falls_while_rows_are_read_again_after_a_failure() {
+    let (lake, tail, fails) = (Arc::new(TestLake::new()), Tail::default(), Arc::default());
+    let sink = lake.open().sink(lake.spec("decisions"), lake::Settings::default()).await.unwrap();
+    let sink = Failing { sink: Box::new(sink), fails: Arc::clone(&fails) };
+    let mut writer = Writer::of(&lake, &tail, Box::new(sink)).await;
+    let mut settings = lake.settings();
+    settings.tail = tail;
+    let engine = Engine::open(settings).unwrap();
+    let rows = |count: usize| vec![decision("a", "small", "10:00:00"); count];
+    writer.write(&rows(3), Reservation::none()).await;
+    writer.commit().await;
+    writer.write(&rows(5), Reservation::none()).await;
+    assert_eq!(look(&engine).await, [8; 3]);
+
+    fails.store(true, Ordering::SeqCst);
+    let refused = writer.batch(&rows(2), Reservation::none());
+    assert!(writer.sink.write(refused).await.is_err());
+    assert_eq!(look(&engine).await, [8; 3]);
+    writer.start_over().await;
+    assert_eq!((writer.next, look(&engine).await), (3, [8; 3]), "shown until they are read again");
+    writer.write(&rows(2), Reservation::none()).await;
+    assert_eq!(look(&engine).await, [8; 3], "those that were read again are seen once");
+    // What is stored meanwhile is the part that was read again.
+    writer.commit().await;
+    assert_eq!((look(&lake.engine()).await, look(&engine).await), ([5; 3], [8; 3]));
+    writer.write(&rows(5), Reservation::none()).await;
+    assert_eq!(look(&engine).await, [10; 3]);
+    writer.commit().await;
+    assert_eq!((look(&lake.engine()).await, look(&engine).await), ([10; 3], [10; 3]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

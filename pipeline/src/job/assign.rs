@@ -139,6 +139,10 @@ impl<S: Source, J: Journal> Job<S, J> {
         }
         reader.high = Some(located.bounds.end);
         reader.end = reader.high;
+        let end = agreed_end(reader, located.bounds.end);
+        for place in &mut self.places {
+            place.sink.log_ends(&reader.partition, end);
+        }
         let names: Vec<&'static str> = self.places.iter().map(|place| place.name).collect();
         let noted_at = self.clock.wall();
         let diverged = diverged(reader, &names, located.bounds.end);
@@ -255,9 +259,14 @@ impl<S: Source, J: Journal> Job<S, J> {
     }
 }
 
+/// Up to where the log is what it was.
+fn agreed_end(reader: &Reader, high: Offset) -> Offset {
+    reader.agreed.map_or(high, |agreed| agreed.min(high))
+}
+
 /// The offsets that sinks have stored and the log doesn't have any more, or has otherwise.
 fn diverged(reader: &Reader, names: &[&'static str], high: Offset) -> Vec<Gap> {
-    let agreed = reader.agreed.map_or(high, |agreed| agreed.min(high));
+    let agreed = agreed_end(reader, high);
     let above = reader.sinks.iter().zip(names).filter_map(|(sink, name)| {
         let mark = sink.stored?.offset;
         (mark > agreed).then_some((*name, agreed..mark))
