@@ -4,6 +4,7 @@
 //! |---|---|
 //! | is slow with the head of a request, or asks nothing for so long | its connection closed after [`HEAD`] |
 //! | sends a head that is longer than [`HEAD_BYTES`], or 100 headers | 431 |
+//! | takes nothing of an answer for so long | its connection closed after [`UNREAD`], which ends what the answer is made by |
 //! | is one too many | to wait until another is gone |
 //!
 //! **Invariant:** a request knows the address of its peer ([`Peer`]).
@@ -17,8 +18,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use super::unread::Unread;
+
 /// How long the head of a request may take, and how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long an answer may wait to be taken. A person who reads one in a pager takes nothing meanwhile.
+const UNREAD: Duration = Duration::from_mins(5);
 /// The longest head.
 const HEAD_BYTES: usize = 64 << 10;
 /// So many connections at a time.
@@ -47,7 +52,7 @@ where
         let (io, peer, permit) = accepted?;
         let (app, shutdown) = (app.clone(), shutdown.clone());
         tokio::spawn(async move {
-            connection(io, peer, app, shutdown).await;
+            connection(Unread::new(io, UNREAD), peer, app, shutdown).await;
             drop(permit);
         });
     }
@@ -79,5 +84,34 @@ where
     };
     if let Err(cause) = ended {
         tracing::debug!(%peer, "a connection broke: {cause}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use axum::{
+        body::{Body, Bytes},
+        routing::get,
+    };
+    use futures::stream;
+    use tokio::{
+        io::{AsyncWriteExt, duplex},
+        time::timeout,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_takes_ends_with_its_connection() {
+        let rows = || stream::repeat_with(|| io::Result::Ok(Bytes::from_static(b"a row\n")));
+        let app = Router::new().route("/", get(move || async move { Body::from_stream(rows()) }));
+        let (ours, mut theirs) = duplex(1 << 10);
+        theirs.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let io = Unread::new(ours, Duration::from_millis(50));
+        let served = connection(io, peer, app, CancellationToken::new());
+        timeout(Duration::from_secs(20), served).await.unwrap();
     }
 }
