@@ -65,6 +65,11 @@ pub(crate) fn without_comments(text: &str) -> String {
     pieces(text).map(|(piece, _)| if is_comment(piece) { " " } else { piece }).collect()
 }
 
+/// The quoted text or comment that `text` starts with, whole, else its first character.
+pub fn token(text: &str) -> &str {
+    text.get(..token_len(text)).unwrap_or_default()
+}
+
 /// Whether there is nothing but white space and comments.
 pub fn is_blank(text: &str) -> bool {
     let mut rest = text.trim_start();
@@ -170,6 +175,14 @@ mod tests {
         let plain = all.iter().filter(|(_, is_plain)| *is_plain).map(|(piece, _)| *piece);
         assert_eq!(plain.collect::<Vec<_>>(), ["a ", " ", " $1 ", " g"]);
         assert_eq!(super::without_comments("-- x\nselect/* y */1"), " select 1");
+    }
+
+    #[test]
+    fn a_token_is_a_quoted_text_a_comment_or_a_character() {
+        for (text, token) in [("'a;' b", "'a;'"), ("-- a\nb", "-- a\n"), ("ünï", "ü"), ("", "")]
+        {
+            assert_eq!(super::token(text), token);
+        }
     }
 
     #[test]

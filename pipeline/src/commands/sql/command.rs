@@ -43,27 +43,28 @@ pub(super) enum Step<'a> {
 /// The parts of a text: a line that begins with a backslash is a command, where it isn't inside a statement or a comment.
 pub(super) fn steps(text: &str) -> Vec<Step<'_>> {
     let mut steps = Vec::new();
-    let (mut done, mut end) = (0, 0);
-    for line in text.split_inclusive('\n') {
-        let begin = end;
-        end += line.len();
-        if !line.trim_start().starts_with('\\') {
+    let (mut start, mut at) = (0, 0);
+    // Whether there was nothing but white space and comments since `start`, and nothing but white space in this line.
+    let (mut is_between, mut is_new_line) = (true, true);
+    while at < text.len() {
+        let token = statements::token(&text[at..]);
+        if token == "\\" && is_between && is_new_line {
+            let end = text[at..].find('\n').map_or(text.len(), |line| at + line + 1);
+            steps.push(Step::Command(text[at..end].trim()));
+            (start, at) = (end, end);
             continue;
         }
-        let before = statements::split(&text[done..begin]);
-        if is_between(before.rest) {
-            steps.extend(before.complete.into_iter().map(Step::Statement));
-            steps.push(Step::Command(line.trim()));
-            done = end;
+        if token == ";" {
+            steps.extend((!is_between).then(|| Step::Statement(text[start..at].trim())));
+            (start, is_between) = (at + 1, true);
+        } else {
+            is_between &= statements::is_blank(token);
         }
+        is_new_line = token.ends_with('\n') || (is_new_line && token.trim().is_empty());
+        at += token.len();
     }
-    steps.extend(statements::split(&text[done..]).all().map(Step::Statement));
+    steps.extend((!is_between).then(|| Step::Statement(text[start..].trim())));
     steps
-}
-
-/// Whether nothing is open that would take what follows: no statement, and no comment.
-fn is_between(rest: &str) -> bool {
-    statements::is_blank(rest) && !statements::is_blank(&format!("{rest}\n;"))
 }
 
 /// Whether a line is a command rather than SQL.
@@ -164,6 +165,8 @@ fn describe(tables: &[TableInfo], name: &str, out: &mut Vec<u8>) -> io::Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::{Step, is_command, steps};
 
     #[test]
@@ -174,9 +177,21 @@ mod tests {
             steps("select 1;\n-- all\n \\d\r\n\\timing\nselect\n2"),
             [statement("select 1"), command(r"\d"), command(r"\timing"), statement("select\n2")]
         );
-        for one in ["select '\n\\d'", "/*\n\\d\n*/ select 1", "select 1\n\\d"] {
+        for one in ["select '\n\\d'", "/*\n\\d\n*/ select 1", "select 1\n\\d", "/**/ \\d"] {
             assert_eq!(steps(one), [statement(one)]);
         }
+        assert_eq!(steps("/* a\n*/\n\\d ';\n;\n\\q"), [command(r"\d ';"), command(r"\q")]);
+        assert!(steps("; -- a\n;\n/* \n\\d").is_empty());
+    }
+
+    #[test]
+    fn a_long_text_is_looked_at_once() {
+        let begun = Instant::now();
+        let open = "select 1".to_owned() + &"\n\\d".repeat((1 << 20) / 3);
+        assert_eq!(steps(&open), [Step::Statement(&open)]);
+        let many = "select 1;\n\\d\n".repeat((1 << 20) / 13);
+        assert_eq!(steps(&many).len(), 2 * ((1 << 20) / 13));
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     }
 
     #[test]
