@@ -205,6 +205,45 @@ pub(crate) fn is_about_nothing(sql: &str) -> bool {
     words(sql).iter().any(|token| EMPTY.iter().any(|relation| is_named(token, relation.name)))
 }
 
+/// Whether what is selected in it comes from relations and functions of the catalog alone.
+pub(super) fn is_of_catalog(sql: &str) -> bool {
+    // For each parenthesis that is open, whether relations are named in it now.
+    let mut naming = vec![false];
+    let (mut is_relation, mut any) = (false, false);
+    for token in words(sql) {
+        let keyword = keyword(&token);
+        if is_relation && token != Token::LParen && keyword != Keyword::SELECT {
+            if !matches!(&token, Token::Word(word) if word.value.to_lowercase().starts_with("pg_"))
+            {
+                return false;
+            }
+            any = true;
+        }
+        // A parenthesis in place of a relation is a select, or begins with one.
+        is_relation = match token {
+            Token::LParen => is_relation,
+            Token::Comma => naming.last() == Some(&true),
+            _ => matches!(keyword, Keyword::FROM | Keyword::JOIN),
+        };
+        match token {
+            Token::LParen => naming.push(false),
+            Token::RParen => {
+                naming.pop();
+            }
+            _ => {}
+        }
+        let Some(are_named) = naming.last_mut() else { return false };
+        match keyword {
+            Keyword::FROM | Keyword::JOIN => *are_named = true,
+            Keyword::SELECT | Keyword::WHERE | Keyword::GROUP | Keyword::ORDER => {
+                *are_named = false;
+            }
+            _ => {}
+        }
+    }
+    any
+}
+
 fn words(sql: &str) -> Vec<Token> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
     let is_word = |token: &Token| !matches!(token, Token::Whitespace(_) | Token::SemiColon);
@@ -247,7 +286,12 @@ fn is_empty_select(tokens: &[Token], depth: usize) -> bool {
     {
         return false;
     }
-    let ends = parts(rest, |token| matches!(keyword(token), Keyword::WHERE | Keyword::ORDER));
+    // What is only sorted by makes a group as well.
+    let sorted = parts(rest, |token| keyword(token) == Keyword::ORDER);
+    if sorted[1..].iter().any(|by| has_aggregates(by)) {
+        return false;
+    }
+    let ends = parts(sorted[0], |token| keyword(token) == Keyword::WHERE);
     let joined = parts(ends[0], |token| *token == Token::Comma);
     joined.into_iter().any(|one| starts_empty(one, depth))
 }
@@ -289,6 +333,7 @@ fn is_plain(word: &Token) -> bool {
         Keyword::CAST
             | Keyword::ARRAY
             | Keyword::ANY
+            | Keyword::BY
             | Keyword::IN
             | Keyword::NOT
             | Keyword::AND
@@ -374,6 +419,8 @@ mod tests {
             "SELECT pg_catalog.count(oid) FROM pg_proc",
             "SELECT coalesce(max(pg_catalog.pg_f(oid)), 1) FROM pg_proc",
             "SELECT pg_catalog.pg_f(oid) FROM pg_proc HAVING true",
+            "SELECT 1 FROM pg_proc WHERE pg_catalog.pg_f(1) ORDER BY count(*)",
+            "SELECT a FROM (SELECT 1 AS a FROM pg_proc ORDER BY max(oid)) t WHERE pg_catalog.pg_f(a)",
             "SELECT 1 FROM pg_proc WHERE pg_catalog.f(oid) GROUP BY ()",
             "SELECT pg_catalog.pg_f(c.oid) FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid",
             "SELECT pg_catalog.pg_f(c.oid) FROM pg_index i RIGHT JOIN pg_class c ON i.indexrelid = c.oid",
@@ -389,5 +436,26 @@ mod tests {
         }
         let deep = "SELECT a FROM (".repeat(100_000) + "SELECT pg_catalog.pg_f(1) FROM pg_proc";
         assert!(!has_no_rows(&deep));
+    }
+
+    #[test]
+    fn what_is_of_the_catalog_names_nothing_else() {
+        for (sql, is_so) in [
+            ("(SELECT a FROM pg_catalog.pg_class)", true),
+            (
+                "f(ARRAY( SELECT a, b FROM pg_catalog.pg_f(1, x), pg_class c JOIN pg_type ON c.a WHERE a IN (b, c)))",
+                true,
+            ),
+            ("(SELECT a FROM (SELECT b FROM pg_class) t, (pg_type CROSS JOIN pg_am))", true),
+            ("(SELECT 1)", false),
+            ("(SELECT a FROM decisions)", false),
+            ("(SELECT a FROM pg_class c, decisions)", false),
+            ("(SELECT a FROM pg_class c JOIN pg_type t ON c.a = t.b, decisions)", false),
+            ("(SELECT a FROM pg_class WHERE b IN (SELECT c FROM decisions))", false),
+            ("(SELECT a FROM (decisions CROSS JOIN pg_class))", false),
+            ("(SELECT a FROM (SELECT b FROM decisions) t)", false),
+        ] {
+            assert_eq!(is_of_catalog(sql), is_so, "{sql}");
+        }
     }
 }

@@ -21,6 +21,15 @@ const WORDS: [(&str, &str); 12] = [
     ("pg_catalog.array_length", "array_length"),
 ];
 
+/// How that begins which has no value for any column of ours; the engine knows no such subqueries.
+const WITHOUT_VALUE: [&str; 5] = [
+    "(SELECT pg_catalog.pg_get_expr(",
+    "(SELECT c.collname ",
+    "pg_catalog.array_to_string(c.reloptions",
+    "pg_catalog.array_to_string(c.relacl",
+    "pg_catalog.array_to_string(ARRAY( SELECT ",
+];
+
 /// A statement without rows.
 pub(crate) const NOTHING: &str = "select 1 as nothing where false";
 
@@ -48,21 +57,16 @@ pub(crate) fn rewritten(sql: &str) -> Cow<'_, str> {
         return Cow::Borrowed(sql);
     }
     let mut text = squeezed(sql);
-    // What has no value for any column of ours; the engine knows no such subqueries.
-    for start in [
-        "(SELECT pg_catalog.pg_get_expr(",
-        "(SELECT c.collname ",
-        "pg_catalog.array_to_string(c.reloptions",
-        "pg_catalog.array_to_string(c.relacl",
-        "pg_catalog.array_to_string(ARRAY( SELECT ",
-    ] {
-        replace_group(&mut text, start, "null");
+    for start in WITHOUT_VALUE {
+        let is_meant = |group: &str| !start.contains("SELECT") || empty::is_of_catalog(group);
+        text = replaced(&text, start, "null", is_meant);
     }
     // Grafana's way of asking for the schemas of the search path.
-    replace_group(
-        &mut text,
+    text = replaced(
+        &text,
         "quote_ident(table_schema) IN ( SELECT CASE WHEN trim(s[i])",
         "(table_schema = 'public')",
+        |_| true,
     );
     let plain = outside_quotes(&text);
     if empty::has_no_rows(&plain) {
@@ -90,19 +94,36 @@ fn squeezed(sql: &str) -> String {
     out
 }
 
-/// Replaces what starts like this, up to the end of its parentheses.
-fn replace_group(text: &mut String, start: &str, by: &str) {
-    while let Some(at) = text.find(start) {
-        let open = at + start.find('(').unwrap_or(0);
-        // Of `f(x) IN (`, the last is the one that counts.
-        let open = if start.contains(" IN (") {
-            at + start.find(" IN (").unwrap_or(0) + " IN ".len()
-        } else {
-            open
-        };
-        let Some(end) = closing(&text[open..]) else { return };
-        text.replace_range(at..open + end, by);
+/// Replaces what starts like this outside quotes, up to the end of its parentheses, where it is meant.
+fn replaced(text: &str, start: &str, by: &str, is_meant: impl Fn(&str) -> bool) -> String {
+    // Of `f(x) IN (`, the last is the one that counts.
+    let open = match start.find(" IN (") {
+        Some(at) => at + " IN ".len(),
+        None => start.find('(').unwrap_or(0),
+    };
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = found(rest, start) {
+        let Some(end) = closing(&rest[at + open..]) else { break };
+        let end = at + open + end;
+        let group = &rest[at..end];
+        out.push_str(&rest[..at]);
+        out.push_str(if is_meant(group) { by } else { group });
+        rest = &rest[end..];
     }
+    out.push_str(rest);
+    out
+}
+
+/// Where `wanted` stands outside quotes.
+fn found(text: &str, wanted: &str) -> Option<usize> {
+    let mut at = 0;
+    for (piece, is_plain) in statements::pieces(text) {
+        if is_plain && let Some(within) = piece.find(wanted) {
+            return Some(at + within);
+        }
+        at += piece.len();
+    }
+    None
 }
 
 /// Where the parenthesis that `text` starts with is closed.
@@ -169,6 +190,18 @@ mod tests {
                 "SELECT a, (SELECT pg_catalog.pg_get_expr(d.x, (d.y)) FROM pg_catalog.pg_attrdef d WHERE ')' = d.z), b \
                  FROM pg_catalog.pg_attribute a",
                 "SELECT a, null, b FROM pg_catalog.pg_attribute a",
+            ),
+            (
+                "SELECT (SELECT c.collname FROM pg_catalog.pg_collation c, pg_catalog.pg_type t WHERE c.oid = (1)), \
+                 pg_catalog.array_to_string(ARRAY(\n  SELECT a FROM pg_catalog.pg_options_to_table(b)), ', ') FROM pg_class",
+                "SELECT null, null FROM pg_class",
+            ),
+            // What has values, since it isn't about the catalog alone.
+            (
+                "SELECT (SELECT c.collname FROM pg_class b, decisions c), pg_catalog.array_to_string(ARRAY( SELECT route \
+                 FROM decisions), ',') FROM pg_class WHERE relname = '(SELECT c.collname FROM pg_class)'",
+                "SELECT (SELECT c.collname FROM pg_class b, decisions c), array_to_string(ARRAY( SELECT route \
+                 FROM decisions), ',') FROM pg_class WHERE relname = '(SELECT c.collname FROM pg_class)'",
             ),
             (
                 "SELECT x FROM information_schema.tables WHERE quote_ident(table_schema) IN (\n SELECT\n CASE WHEN \
