@@ -13,7 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from frontend import Frontend
-from processes import Process, binary, free_port
+from processes import binary
+from readers import Server
 
 PASSWORD = "pencil pass, ünïcode"
 # The same as PostgreSQL keeps it: of the password `pencil`, from RFC 7677.
@@ -30,31 +31,6 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     command += ["-keyout", str(key), "-out", str(pem)]
     subprocess.run(command, check=True, capture_output=True)
     return pem, key
-
-
-class Server(Process):
-    """`aion sql-server` on a lake that is empty, or another's."""
-
-    def __init__(self, folder: Path, lake: Path | None = None) -> None:
-        super().__init__(folder / "server.log")
-        self.folder, self.lake = folder, lake or folder / "lake"
-        self.port = free_port()
-
-    def configured(self, postgres: str, sql: str = "") -> Path:
-        config = self.folder / "reader.toml"
-        config.write_text(f"""
-            lake.url = "{self.lake}"
-            http.listen = "{self.http}"
-            {sql}
-            [sql.postgres]
-            listen = "127.0.0.1:{self.port}"
-            {postgres}
-        """)
-        return config
-
-    def start(self, postgres: str = "", sql: str = "") -> None:
-        self.launch("sql-server", "--config", self.configured(postgres, sql))
-        self.wait_ready()
 
 
 @pytest.fixture

@@ -40,7 +40,14 @@ def moment(at: float) -> str:
 
 
 def group(_span: Span, column: str, interval: str) -> str:
-    return f"floor(extract(epoch from {column})/{interval})*{interval}"
+    step = seconds(interval)
+    return f"floor(extract(epoch from {column})/{step})*{step}"
+
+
+def seconds(interval: str) -> int:
+    """Of `60`, `1m` or `'1m'`."""
+    number, unit = interval.strip("'\"").rstrip("smhd"), interval.strip("'\"")[-1]
+    return int(number) * {"m": 60, "h": 3600, "d": 86_400}.get(unit, 1)
 
 
 POSTGRES: dict[str, Macro] = {
