@@ -286,7 +286,7 @@ fn base_state(settings: &Settings, lake: &Lake, tables: &[TableInfo]) -> PlanRes
     }
     // The planner carries out some itself, such as those that say how far a `range` goes.
     let at_once_bytes = Limits::of(settings.memory_bytes).at_once_bytes as u64;
-    let makings = Makings { at_once_bytes, counted: None };
+    let makings = Makings { at_once_bytes, counted: None, looks_up: None };
     let asking: Vec<_> =
         state.scalar_functions().values().filter_map(|function| makings.of(function)).collect();
     for function in asking {

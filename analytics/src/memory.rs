@@ -4,6 +4,7 @@ mod compact;
 mod growth;
 mod guarded;
 mod held;
+mod patterns;
 mod pieces;
 mod pool;
 mod reckoning;

@@ -186,7 +186,7 @@ async fn begin(
 ) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), Error> {
     let turn = turn(query).await?;
     let explain = |cause| query.explain(cause, None);
-    let (plan, context) = query.physical().await?;
+    let (plan, context) = query.physical(until).await?;
     let plan = yielding(plan, until).map_err(explain)?;
     let plan = guarded(plan, Limits::of(query.bounds.memory_bytes)).map_err(explain)?;
     let rows = execute_stream(plan, context).map_err(explain)?;

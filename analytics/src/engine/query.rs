@@ -18,7 +18,7 @@ use datafusion::{
 };
 use tokio::sync::Semaphore;
 
-use super::{Description, depth};
+use super::{Description, depth, watched::Until};
 use crate::{
     error::{Bounds, Error, explain},
     lag::LogEnds,
@@ -57,13 +57,14 @@ impl Query {
     /// Plans the statement over tables of its own, down to what is carried out.
     pub(super) async fn physical(
         &self,
+        until: &Until,
     ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Error> {
         let explain = |cause| self.explain(cause, None);
         let (context, plan) = self.logical().await?;
         let frame = context.execute_logical_plan(plan).await.map_err(explain)?;
         let (state, plan) = frame.into_parts();
         // Before, for what is worked out here of constants; and after, since some calls are then replaced by others.
-        let makings = self.makings(&state);
+        let makings = self.makings(&state, until);
         let plan = makings.within(plan).map_err(explain)?;
         let plan = state.optimize(&plan).and_then(|plan| makings.within(plan)).map_err(explain)?;
         let state = self.with_rows_at_once(state, &plan).map_err(explain)?;
@@ -71,11 +72,13 @@ impl Query {
         Ok((planned.map_err(explain)?, Arc::new(TaskContext::from(&state))))
     }
 
-    fn makings(&self, state: &SessionState) -> Makings {
+    fn makings(&self, state: &SessionState, until: &Until) -> Makings {
+        let until = until.clone();
         let pool = Arc::clone(&state.runtime_env().memory_pool);
         Makings {
             at_once_bytes: Limits::of(self.bounds.memory_bytes).at_once_bytes as u64,
             counted: Some((Arc::clone(&self.sources.holdings), pool)),
+            looks_up: Some(Arc::new(move || until.check())),
         }
     }
 

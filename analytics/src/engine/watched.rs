@@ -41,7 +41,8 @@ pub(super) struct Until {
 }
 
 impl Until {
-    fn check(&self) -> Result<()> {
+    /// Fails once nobody waits for the query any more, or its time is over.
+    pub(super) fn check(&self) -> Result<()> {
         if self.client.is_closed() {
             return Err(Error::Internal("nobody waits for it any more".into()).into());
         }

@@ -2,7 +2,9 @@
 //! they make it, and refused where it is too much at once.
 //!
 //! What a function makes of constants alone is counted as the query's until it ends. In the same way functions are asked whose work
-//! multiplies. Deliberately absent: functions whose values are about as long as those that they get.
+//! multiplies, and those that may work long on a batch are called for a few of its rows at a time.
+//!
+//! Deliberately absent: functions whose values are about as long as those that they get.
 
 use std::{
     fmt,
@@ -10,7 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::{
+    array::Array,
+    compute::concat,
+    datatypes::{DataType, FieldRef},
+};
 use datafusion::{
     common::{
         DataFusionError, Result,
@@ -27,26 +33,31 @@ use datafusion::{
     },
 };
 
-use super::{reckoning::Growth, sizes::of_argument, work::Work};
+use super::{patterns, reckoning::Growth, sizes::of_argument, work::Work};
 use crate::holdings::Holdings;
 
 /// Constants beyond this are counted.
 const COUNTED_BYTES: u64 = 64 << 10;
 
+/// Fails once nobody waits for the query any more, or its time is over.
+pub(crate) type LooksUp = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
 /// What a query's functions may make.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Makings {
     /// At once: of the rows that are looked at together.
     pub(crate) at_once_bytes: u64,
     /// Where constants are counted.
     pub(crate) counted: Option<(Arc<Holdings>, Arc<dyn MemoryPool>)>,
+    /// Between the parts of a call that is long.
+    pub(crate) looks_up: Option<LooksUp>,
 }
 
 impl Makings {
     /// The same function, which asks first; `None` for one that makes no more than it gets, in about as many steps.
     pub(crate) fn of(&self, function: &ScalarUDF) -> Option<ScalarUDF> {
         let (growth, work) = (Growth::of(function.name()), Work::of(function.name()));
-        if growth.is_none() && work.is_none() {
+        if growth.is_none() && work.is_none() && !patterns::looks_again(function.name()) {
             return None;
         }
         let inner = match function.inner().downcast_ref::<Asking>() {
@@ -100,6 +111,32 @@ struct Asking {
     makings: Makings,
 }
 
+impl Asking {
+    /// Calls it for so many rows at a time.
+    fn in_parts(&self, args: &ScalarFunctionArgs, parts: &[usize]) -> Result<ColumnarValue> {
+        let mut made = Vec::with_capacity(parts.len());
+        let mut first = 0;
+        for count in parts.iter().copied() {
+            if let Some(look_up) = &self.makings.looks_up {
+                look_up()?;
+            }
+            let part = |one: &ColumnarValue| match one {
+                ColumnarValue::Array(values) => ColumnarValue::Array(values.slice(first, count)),
+                ColumnarValue::Scalar(value) => ColumnarValue::Scalar(value.clone()),
+            };
+            let args = ScalarFunctionArgs {
+                args: args.args.iter().map(part).collect(),
+                number_rows: count,
+                ..args.clone()
+            };
+            made.push(self.inner.invoke_with_args(args)?.into_array(count)?);
+            first += count;
+        }
+        let made: Vec<&dyn Array> = made.iter().map(AsRef::as_ref).collect();
+        Ok(ColumnarValue::Array(concat(&made)?))
+    }
+}
+
 /// Some errors show the function.
 impl fmt::Debug for Asking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -130,6 +167,14 @@ impl ScalarUDFImpl for Asking {
         }
         if let Some(work) = self.work {
             work.check(self.name(), &args.args, rows)?;
+        }
+        let parts = if patterns::looks_again(self.name()) {
+            patterns::parts(self.name(), &args.args, rows)?
+        } else {
+            Vec::new()
+        };
+        if parts.len() > 1 {
+            return self.in_parts(&args, &parts);
         }
         let made = self.inner.invoke_with_args(args)?;
         if let (ColumnarValue::Scalar(_), Some((holdings, pool))) = (&made, &self.makings.counted) {

@@ -2,8 +2,8 @@
 //! taken, and refused where they are too many for one call. Inside of a call nothing looks up, neither when the query's time is over
 //! nor when its client is gone, and its thread is nobody else's.
 //!
-//! Deliberately absent: regular expressions, which take about as many steps as a text has bytes, where they aren't made to look again
-//! from each place.
+//! Deliberately absent: regular expressions, which take about as many steps as a text has bytes. Those that look again are in
+//! `patterns`.
 
 use datafusion::{
     common::{DataFusionError, Result},
@@ -33,15 +33,40 @@ pub(super) enum Work {
 /// A call would take more steps than one may.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{function}{of} takes {steps} steps, of {} that one call may take: as many as its arguments are long, multiplied; \
-     shorten them, as by {shorter}",
-    STEPS
+    "{function}{of} takes {steps} steps, of {most} that one call may take: as many as its arguments are long, multiplied; \
+     {shorter}"
 )]
 struct TooMuchWork {
     function: String,
     of: String,
     steps: u128,
+    most: u128,
     shorter: &'static str,
+}
+
+/// What takes fewer steps.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shorter {
+    Texts,
+    Lists,
+    Pattern,
+}
+
+/// Refuses a call, or one of a row, for its steps and the most that it may take.
+pub(super) fn too_much_work(
+    function: &str,
+    (steps, most): (u128, u128),
+    rows: usize,
+    shorter: Shorter,
+) -> DataFusionError {
+    let shorter = match shorter {
+        Shorter::Texts => "shorten them, as by left(text, 300)",
+        Shorter::Lists => "shorten them, as by array_slice(list, 1, 300)",
+        Shorter::Pattern => "shorten the text, as by left(text, 30000), or look for less at once",
+    };
+    let of = if rows == 1 { String::new() } else { format!(" of {rows} rows") };
+    let refused = TooMuchWork { function: function.to_owned(), of, steps, most, shorter };
+    DataFusionError::External(Box::new(refused))
 }
 
 impl Work {
@@ -63,12 +88,10 @@ impl Work {
             return Ok(());
         }
         let shorter = match self {
-            Work::Characters | Work::Places => "left(text, 300)",
-            Work::Items | Work::ItemsOfRows => "array_slice(list, 1, 300)",
+            Work::Characters | Work::Places => Shorter::Texts,
+            Work::Items | Work::ItemsOfRows => Shorter::Lists,
         };
-        let of = if rows == 1 { String::new() } else { format!(" of {rows} rows") };
-        let refused = TooMuchWork { function: function.to_owned(), of, steps, shorter };
-        Err(DataFusionError::External(Box::new(refused)))
+        Err(too_much_work(function, (steps, STEPS), rows, shorter))
     }
 
     fn steps(self, args: &[ColumnarValue], rows: usize) -> Result<u128> {

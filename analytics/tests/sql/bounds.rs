@@ -300,6 +300,35 @@ async fn what_compares_all_with_all_is_refused_by_name() {
     assert_eq!(number(&engine, short).await, 3 + 3 + 1);
 }
 
+/// A call for all of these rows would take minutes, and the turn that is for all questions with it.
+#[tokio::test]
+async fn a_pattern_that_looks_again_gives_its_turn_back() {
+    let mut settings = TestLake::new().settings();
+    (settings.queries, settings.deadline) = (1, Duration::from_secs(2));
+    let engine = Engine::open(settings).unwrap();
+    let again = "select count(*) from range(0, 700) \
+                 where regexp_count(repeat('a', 5000 + value % 2), '.*[^a]|a') > 0";
+    let begun = Instant::now();
+    ask(&engine, again).await.unwrap_err();
+    while ask(&engine, "select 1").await.is_err() {}
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_called_in_parts_comes_to_the_same() {
+    let engine = TestLake::new().engine();
+    let text = "repeat('ab', 2000 + value % 2)";
+    for (sql, whole) in [
+        (format!("sum(regexp_count({text}, '(a+|b)'))"), 1_200_300),
+        (format!("sum(length(regexp_replace({text}, 'a+|c*b', '', 'g')) + value)"), 44_850),
+    ] {
+        let sql = format!("select cast({sql} as bigint) from range(0, 300)");
+        assert_eq!(number(&engine, &sql).await, whole, "{sql}");
+    }
+    let error = ask(&engine, "select regexp_count(repeat('a', 200000), 'a+|b')").await.unwrap_err();
+    assert!(error.to_string().contains("regexp_count takes 40000000000 steps"), "{error}");
+}
+
 #[tokio::test]
 async fn queries_run_beside_each_other() {
     let lake = TestLake::new();
