@@ -16,11 +16,13 @@ use async_trait::async_trait;
 use super::{Balking, Open, PATIENCE, partition, start};
 use crate::job::source::Command;
 
-/// Refuses the row at offset 3 once; says that 10..20 were stored once.
+/// Refuses the row at offset 3 once it was handed rows; says that 10..20 were stored once.
 #[derive(Default)]
 struct Choosy {
     refuses: bool,
     lost: Vec<(Partition, Range<Offset>)>,
+    /// Where logs end, and what was handed over.
+    told: Arc<Mutex<Vec<String>>>,
 }
 
 #[async_trait]
@@ -38,17 +40,23 @@ impl Sink for Choosy {
         Ok(partitions.iter().map(|partition| (partition.clone(), mark)).collect())
     }
 
+    fn log_ends(&mut self, partition: &Partition, end: Offset) {
+        self.told.lock().unwrap().push(format!("{} ends at {end}", partition.number));
+    }
+
     fn take_lost(&mut self) -> Vec<(Partition, Range<Offset>)> {
         std::mem::take(&mut self.lost)
     }
 
-    async fn write(&mut self, _: Batch) -> Result<Accepted, SinkError> {
+    async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
+        self.told.lock().unwrap().push(format!("rows {}", batch.range.start));
         Ok(Accepted::Taken)
     }
 
     async fn flush(&mut self, _: Instant, _: Flush) -> Result<Flushed, SinkError> {
         let mut flushed = Flushed::default();
-        if std::mem::take(&mut self.refuses) {
+        let is_handed = self.told.lock().unwrap().iter().any(|one| one.starts_with("rows"));
+        if is_handed && std::mem::take(&mut self.refuses) {
             let cause = "no such row".to_owned();
             flushed.refused.push(Refused { partition: partition(0), offset: Offset(3), cause });
         }
@@ -82,11 +90,27 @@ async fn a_refused_row_is_read_again_as_a_rejected_record() {
 }
 
 #[tokio::test]
+async fn sinks_know_where_the_log_ends_before_they_are_handed_anything_again() {
+    let sink = Choosy { refuses: true, ..Choosy::default() };
+    let told = Arc::clone(&sink.told);
+    let job = start(Box::new(sink), Open);
+    job.script.give(&[0], 5);
+    let deadline = Instant::now() + PATIENCE;
+    while told.lock().unwrap().iter().filter(|one| *one == "0 ends at 100").count() < 2 {
+        assert!(Instant::now() < deadline, "{:?}", told.lock().unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(told.lock().unwrap()[..2], ["0 ends at 100", "rows 0"]);
+    job.script.stop(Duration::from_secs(5));
+    drop(job.end().await);
+}
+
+#[tokio::test]
 async fn what_a_sink_has_lost_is_written_down_as_a_gap() {
     let journal = Balking::default();
     let calls: Arc<Mutex<Vec<Vec<String>>>> = Arc::clone(&journal.calls);
     let lost = vec![(partition(0), Offset(10)..Offset(20))];
-    let mut job = start(Box::new(Choosy { refuses: false, lost }), journal);
+    let mut job = start(Box::new(Choosy { lost, ..Choosy::default() }), journal);
     job.script.give(&[0], 0);
     let counted = tokio::time::timeout(PATIENCE, job.status.wait_for(|status| status.gaps == 1));
     assert!(matches!(counted.await, Ok(Some(_))), "{:#?}", job.status.now());
