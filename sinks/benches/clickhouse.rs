@@ -23,7 +23,7 @@ use aion_schemas::{
 use aion_sinks::{
     batch::Batch,
     budget::Budget,
-    clickhouse::{ClickHouse, Server, Settings, TableSpec},
+    clickhouse::{ClickHouse, Server, Settings, TableSpec, guarantee::Guarantee},
     conformance::{Log, settle, take},
     sink::Sink,
 };
@@ -112,7 +112,14 @@ async fn run(
     }
     let partition = Log::new().partition(0);
     let url = format!("http://127.0.0.1:{}", engine.port).parse()?;
-    let server = Server { url, database: name.clone(), user: None, password: None, ca: None };
+    let server = Server {
+        url,
+        database: name.clone(),
+        user: None,
+        password: None,
+        ca: None,
+        guarantee: Guarantee::ExactlyOnce,
+    };
     let few = topic.schema.fields.iter().filter(|field| field.few_values);
     let few: Vec<String> = few.map(|field| field.name.to_string()).collect();
     let spec = TableSpec {

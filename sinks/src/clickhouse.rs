@@ -11,6 +11,7 @@
 //! | `repair` | breaks that are left alone, until somebody wants them filled |
 //! | `insert` | rows with their ledger, as an Arrow stream |
 //! | `client`, `failure` | HTTP, and who can act on what went wrong |
+//! | [`guarantee`] | what is asked of a table, and what keeps it from giving it |
 //! | [`check`] | can this table give the guarantee? |
 //! | [`plan`] | what a database lacks of the contract's tables |
 //! | `testing` | what tests do to a writer (feature `testing`) |
@@ -48,8 +49,11 @@
 //! **Invariant:** one INSERT on its way for each Kafka partition, many partitions at once.
 //! **Invariant:** the only clock is the server's. What a process measures itself only makes it look earlier.
 //!
-//! Deliberately absent: staging tables, a coordinator, exactly-once into replicated tables (their tokens live in
-//! Keeper, and a look may ask a replica that is behind).
+//! Where at least once is asked for ([`guarantee`]), all of this is done as well, and what it can't keep out is put up
+//! with: batches that are there twice stop nobody, the chain goes on behind the furthest. Into a replicated table there is
+//! no `#1`: its tokens live in Keeper, whose part and token are one step.
+//!
+//! Deliberately absent: staging tables, a coordinator, exactly-once into replicated tables (nothing of it is proven).
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,6 +65,7 @@ use crate::sink::SinkError;
 pub mod check;
 mod client;
 mod failure;
+pub mod guarantee;
 mod insert;
 mod landing;
 mod lane;
@@ -194,12 +199,18 @@ impl ClickHouse {
         &self.client.server().database
     }
 
+    /// What is asked of its tables.
+    pub fn guarantee(&self) -> guarantee::Guarantee {
+        self.client.server().guarantee
+    }
+
     fn table(&self, spec: TableSpec, settings: Settings) -> table::Table {
         table::Table {
             ledger: ledger::Ledger::new(self.client.clone(), &spec.name),
             spec,
             settings,
             kept_days: 0.into(),
+            is_replicated: false.into(),
             #[cfg(feature = "testing")]
             rig: Arc::default(),
         }

@@ -10,6 +10,8 @@ mod crash_points;
 mod engine;
 #[path = "clickhouse/failures.rs"]
 mod failures;
+#[path = "clickhouse/guarantee.rs"]
+mod guarantee;
 #[path = "clickhouse/lost_parts.rs"]
 mod lost_parts;
 #[path = "shared/python.rs"]

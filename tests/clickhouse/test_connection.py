@@ -113,6 +113,17 @@ def test_validate_without_asking_says_what_is_promised(server: Server):
     assert "clickhouse.flush_age_s" in done.stderr
 
 
+def test_validate_says_what_less_is_asked_for(server: Server):
+    done = server.aion("validate", extra='guarantee = "at_least_once"\n')
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert "at least once: no offset is missing" in lines["tasks-clickhouse"]
+    assert "exactly once" in lines["tasks-lake"], "the lake has nothing to do with it"
+    done = server.aion("validate", extra='guarantee = "at_most_once"\n')
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "at_least_once" in done.stderr
+
+
 def test_validate_says_what_it_could_not_ask(server: Server):
     """The tables are there, and the cluster isn't."""
     assert server.aion("clickhouse", "apply").returncode == 0

@@ -165,7 +165,7 @@ def test_apply_makes_the_tables_and_says_so(writers: Writers, engine: Engine):
     assert "error_code" not in writers.aion("clickhouse", "plan", "--config", config)
 
 
-def test_a_table_that_cant_give_the_guarantee_stops_its_job(
+def test_a_table_that_cant_give_the_guarantee_stops_its_job_unless_less_is_asked_for(
     writers: Writers, engine: Engine
 ):
     engine.query("ALTER TABLE aion.tasks DROP CONSTRAINT lease")
@@ -175,6 +175,17 @@ def test_a_table_that_cant_give_the_guarantee_stops_its_job(
     assert run.process.wait(60) == 6, run.output()
     assert "it has no constraint lease" in run.output()
     assert "aion clickhouse plan" in run.output()
+    assert 'guarantee = "at_least_once"' in run.output()
+    config = writers.config(0)
+    less = '\nguarantee = "at_least_once"\ndatabase = '
+    config.write_text(config.read_text().replace("\ndatabase = ", less, 1))
+    told = writers.aion("validate", "--connect", "--config", str(config))
+    assert "at least once: " in told, told
+    assert "it has no constraint lease" in told, told
+    writers.launch(0)
+    run.wait(lambda: writers.count("tasks") > 0, "rows land all the same", 60)
+    assert run.stop() == 0
+    writers.check()
 
 
 def test_a_server_that_is_down_delays_only_its_own_job(

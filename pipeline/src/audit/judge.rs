@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Instant};
 
 use aion_analytics::exports::time::rfc3339;
 use aion_schemas::catalog::{DEAD_LETTERS, RETRIES};
+use aion_sinks::clickhouse::guarantee::Guarantee;
 use anyhow::bail;
 use roaring::RoaringTreemap;
 use tokio_util::sync::CancellationToken;
@@ -47,8 +48,8 @@ pub(super) fn audit(
     let ledger = Ledger::read(&cluster, &stores, &scope.catalog, scope.sink())?;
     progress.starts(looks.iter().map(Look::length).sum());
     let (cluster, stores, ledger, window) = (&cluster, &stores, &ledger, scope.window);
-    let sink = scope.sink();
-    let judge = Judge { cluster, stores, ledger, sink, window, progress, cancel };
+    let (sink, guarantee) = (scope.sink(), scope.guarantee());
+    let judge = Judge { cluster, stores, ledger, sink, guarantee, window, progress, cancel };
     let mut topics = looks.iter().map(|look| judge.topic(look)).collect::<Result<Vec<_>, _>>()?;
     // A cluster may be older than topics of retries.
     topics.retain(|topic| !topic.topic.starts_with(RETRIES) || !topic.partitions.is_empty());
@@ -69,6 +70,7 @@ struct Judge<'a> {
     stores: &'a Stores,
     ledger: &'a Ledger,
     sink: &'static str,
+    guarantee: Guarantee,
     window: i64,
     progress: &'a Progress,
     cancel: &'a CancellationToken,
@@ -91,6 +93,7 @@ impl Judge<'_> {
             table: Arc::clone(&topic.table),
             job: job.clone(),
             sink: self.sink,
+            guarantee: self.guarantee,
             verdict,
             partitions,
         })

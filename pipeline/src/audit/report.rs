@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aion_sinks::clickhouse::guarantee::Guarantee;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -60,6 +61,7 @@ impl Report {
             table: "table".into(),
             job: "job".into(),
             sink: "lake",
+            guarantee: Guarantee::default(),
             verdict: Verdict::Exact,
             partitions: Vec::new(),
         };
@@ -109,6 +111,8 @@ pub struct TopicReport {
     pub job: String,
     /// The store that the table is in: `lake`, `clickhouse`.
     pub sink: &'static str,
+    /// What the configuration asks of that store. The verdict is by exactly once whatever it asks.
+    pub guarantee: Guarantee,
     /// The worst verdict of its partitions.
     pub verdict: Verdict,
     /// One for each partition of the topic that is there, and of those that had its name.

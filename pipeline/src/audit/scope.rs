@@ -7,7 +7,10 @@ use aion_schemas::{
     catalog::{Catalog, Topic},
     suggest::nearest,
 };
-use aion_sinks::{clickhouse::ClickHouse, lake::StoreOptions};
+use aion_sinks::{
+    clickhouse::{ClickHouse, guarantee::Guarantee},
+    lake::StoreOptions,
+};
 use url::Url;
 
 use super::{AuditArgs, Since, house::House, judge::WINDOW};
@@ -93,6 +96,11 @@ impl Scope {
     /// The store whose rows are audited, as gaps and reports name it.
     pub(super) fn sink(&self) -> &'static str {
         if self.house.is_some() { "clickhouse" } else { "lake" }
+    }
+
+    /// What the configuration asks of the store.
+    pub(super) fn guarantee(&self) -> Guarantee {
+        self.house.as_ref().map(House::guarantee).unwrap_or_default()
     }
 
     /// A lake and a broker without a configuration: by default those of a running `aion dev`.

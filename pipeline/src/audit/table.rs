@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use aion_schemas::catalog::RETRIES;
+use aion_sinks::clickhouse::guarantee::Guarantee;
 use indicatif::HumanCount;
 use unicode_width::UnicodeWidthStr;
 
@@ -123,7 +124,7 @@ fn explain(
 ) -> io::Result<()> {
     let place = format!("{}/{}", name(topic, partition), partition.partition);
     for finding in &partition.findings {
-        let what = meaning(finding.kind);
+        let what = meaning(finding.kind, topic.guarantee);
         writeln!(out, "{place}: wrong: {what}: {}", list(&finding.ranges))?;
     }
     for reason in &partition.reasons {
@@ -149,9 +150,12 @@ fn explain(
     Ok(())
 }
 
-fn meaning(wrong: Wrong) -> &'static str {
+fn meaning(wrong: Wrong, guarantee: Guarantee) -> &'static str {
     match wrong {
         Wrong::Missing => "neither stored nor a dead letter",
+        Wrong::StoredTwice if guarantee == Guarantee::AtLeastOnce => {
+            "stored more than once, which `guarantee` in [clickhouse] allows"
+        }
         Wrong::StoredTwice => "stored more than once",
         Wrong::NotInLog => "stored, and the log has no record that becomes a row",
         Wrong::Diverged => "the log was cut there, and has other records than were stored",
@@ -239,6 +243,13 @@ mod tests {
     }
 
     #[test]
+    fn doubles_are_wrong_and_said_to_be_allowed_where_they_are() {
+        let of = |guarantee| meaning(Wrong::StoredTwice, guarantee);
+        assert_eq!(of(Guarantee::ExactlyOnce), "stored more than once");
+        assert!(of(Guarantee::AtLeastOnce).contains("in [clickhouse] allows"));
+    }
+
+    #[test]
     fn a_report_is_a_table_and_a_line_for_what_is_not_exact() {
         let log = Some((20..1324).into());
         let exact = Tally { judged: 70, stored: 69, holes: 1, expired: 20, ..Tally::default() };
@@ -247,7 +258,9 @@ mod tests {
         let partitions = vec![partition(0, exact, log), partition(10, wrong, log)];
         let verdict = Verdict::Wrong;
         let (topic, table, job) = ("a.topic".into(), "t".into(), "t-lake".into());
-        let topics = vec![TopicReport { topic, table, job, sink: "lake", verdict, partitions }];
+        let guarantee = Guarantee::ExactlyOnce;
+        let sink = "lake";
+        let topics = vec![TopicReport { topic, table, job, sink, guarantee, verdict, partitions }];
         let (audited_at, since) = (String::new(), None);
         let compared = Vec::new();
         let report = Report { audited_at, seconds: 0.25, since, verdict, topics, compared };

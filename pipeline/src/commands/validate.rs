@@ -15,7 +15,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use aion_kafka::{Admin, Connection, Purpose};
 use aion_schemas::catalog::Topic;
 use aion_sinks::{
-    clickhouse::{ClickHouse, check::Fit},
+    clickhouse::{ClickHouse, check::Fit, guarantee::Guarantee},
     lake::Lake,
     sink::SinkError,
 };
@@ -51,8 +51,8 @@ pub struct ValidateArgs {
 /// What is known of a job's promise in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Known {
-    /// It can be given.
-    Holds(String),
+    /// It can be given, and which it is.
+    Holds(Guarantee, String),
     /// It can't, and why.
     Broken(String),
     /// Nobody answered.
@@ -114,7 +114,7 @@ fn print(lines: &[Line]) {
     let (jobs, tables) = (width(|line| line.job.len()), width(|line| line.table.len()));
     for Line { job, table, place, known } in lines {
         let (word, text) = match known {
-            Known::Holds(text) => ("exactly once", text),
+            Known::Holds(guarantee, text) => (guarantee.words(), text),
             Known::Broken(text) => ("NOT GIVEN", text),
             Known::Unknown(text) => ("not known", text),
         };
@@ -125,14 +125,29 @@ fn print(lines: &[Line]) {
 /// What the file promises.
 fn promised(config: &Config) -> Vec<Line> {
     each(config, |kind, _| {
-        Known::Holds(match kind {
-            SinkKind::Lake => "rows and mark are one entry of the table's log".to_owned(),
-            SinkKind::ClickHouse => {
-                "one row per offset, by MergeTree's token, lease and ledger".to_owned()
+        let guarantee = asked(config, kind);
+        let how = match (kind, guarantee) {
+            (SinkKind::Lake, _) => "rows and mark are one entry of the table's log",
+            (SinkKind::ClickHouse, Guarantee::ExactlyOnce) => {
+                "one row per offset, by MergeTree's token, lease and ledger"
             }
-            SinkKind::Prometheus => "series and mark are one checkpoint".to_owned(),
-        })
+            (SinkKind::ClickHouse, Guarantee::AtLeastOnce) => {
+                "no offset is missing, by the ledger; one may be there twice"
+            }
+            (SinkKind::Prometheus, _) => "series and mark are one checkpoint",
+        };
+        Known::Holds(guarantee, how.to_owned())
     })
+}
+
+/// What is asked of a place.
+fn asked(config: &Config, kind: SinkKind) -> Guarantee {
+    match kind {
+        SinkKind::ClickHouse => {
+            config.clickhouse.as_ref().map(|house| house.server.guarantee).unwrap_or_default()
+        }
+        SinkKind::Lake | SinkKind::Prometheus => Guarantee::ExactlyOnce,
+    }
 }
 
 fn each(config: &Config, known: impl Fn(SinkKind, &JobConfig) -> Known) -> Vec<Line> {
@@ -169,22 +184,25 @@ async fn looked(config: &Config) -> anyhow::Result<Vec<Line>> {
     let house = config.clickhouse.as_ref();
     let opened = house.map(|house| ClickHouse::new(house.server.clone())).transpose();
     let opened = opened.map_err(|cause| sink_failure(&cause))?;
-    let mut lines = each(config, |_, _| Known::Holds(String::new()));
+    let mut lines = each(config, |kind, _| Known::Holds(asked(config, kind), String::new()));
     for (line, (job, kind)) in lines.iter_mut().zip(config.jobs.iter().flat_map(kinds)) {
         let place = match (kind, house.zip(opened.as_ref())) {
             (SinkKind::ClickHouse, Some((settings, house))) => {
                 in_house(config, job, settings, house).await
             }
             _ => match &lake {
-                Ok(()) => Known::Holds("the lake answers, and puts if absent".to_owned()),
+                Ok(()) => {
+                    let what = "the lake answers, and puts if absent".to_owned();
+                    Known::Holds(Guarantee::ExactlyOnce, what)
+                }
                 Err(cause) => known(cause),
             },
         };
         line.known = match (place, of_topic(&cluster, &job.topic)) {
-            (Known::Holds(place), Some(Known::Holds(note))) => {
-                Known::Holds(format!("{place}; {note}"))
+            (Known::Holds(guarantee, place), Some(Known::Holds(_, note))) => {
+                Known::Holds(guarantee, format!("{place}; {note}"))
             }
-            (place @ Known::Broken(_), _) | (place, None | Some(Known::Holds(_))) => place,
+            (place @ Known::Broken(_), _) | (place, None | Some(Known::Holds(..))) => place,
             (_, Some(topic)) => topic,
         };
     }
@@ -202,20 +220,22 @@ async fn in_house(
     settings: &ClickHouseConfig,
     house: &ClickHouse,
 ) -> Known {
+    let asked = settings.server.guarantee;
     let settings = house_settings(settings, part_bytes(config));
     match house.fit(house_spec(&job.topic, None), settings).await {
-        Ok(fit) => Known::Holds(describe(&fit)),
+        Ok(fit) => Known::Holds(asked, describe(&fit, asked)),
         Err(cause) => known(&cause),
     }
 }
 
-fn describe(fit: &Fit) -> String {
-    let Fit { version, window: (window, needed), kept_days, views, clock_ahead_s } = fit;
+fn describe(fit: &Fit, asked: Guarantee) -> String {
+    let Fit { version, window: (window, needed), kept_days, findings, clock_ahead_s } = fit;
     let kept = kept_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
     let mut told =
         vec![format!("server {version}, window {window} of at least {needed}, rows kept {kept}")];
-    if !views.is_empty() {
-        told.push(format!("at least once in what is behind {}", views.join(", ")));
+    told.extend(findings.iter().map(|one| format!("{} ({})", one.what, one.hint)));
+    if asked != fit.best() {
+        told.push(format!("as it is it gives {}: `guarantee` can go", fit.best().words()));
     }
     if clock_ahead_s.abs() > CLOCK_S {
         told.push(format!("its clock is {clock_ahead_s} s ahead of this machine's"));
@@ -257,7 +277,7 @@ fn kafka(connection: &Connection, topics: &[Arc<Topic>]) -> Cluster {
             let what = format!(
                 "exports of it are refused, since its {TIMES} is {value}: `aion bootstrap` sets LogAppendTime"
             );
-            told.push((Arc::clone(&topic.name), Known::Holds(what)));
+            told.push((Arc::clone(&topic.name), Known::Holds(Guarantee::ExactlyOnce, what)));
         }
     }
     Ok(told)

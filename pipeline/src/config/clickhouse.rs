@@ -10,7 +10,7 @@ use aion_schemas::{
     catalog::{Catalog, Environment, Topic},
     clickhouse::{DATABASE, Table},
 };
-use aion_sinks::clickhouse::Server;
+use aion_sinks::clickhouse::{Server, guarantee::Guarantee};
 use serde::Deserialize;
 use url::Url;
 
@@ -41,7 +41,14 @@ impl ClickHouseConfig {
         let url = self::url(url)?;
         let database = default_database();
         Ok(ClickHouseConfig {
-            server: Server { url, database, user, password, ca: None },
+            server: Server {
+                url,
+                database,
+                user,
+                password,
+                ca: None,
+                guarantee: Guarantee::ExactlyOnce,
+            },
             flush_bytes: default_flush_mib() << 20,
             flush_age: Duration::from_secs(default_flush_age_s()),
             keep_days: BTreeMap::new(),
@@ -67,6 +74,8 @@ pub(super) struct ClickHouseFile {
     user: Option<String>,
     password: Option<String>,
     pub(super) ca: Option<PathBuf>,
+    #[serde(default)]
+    guarantee: Guarantee,
     #[serde(default = "default_flush_age_s")]
     flush_age_s: u64,
     #[serde(default = "default_flush_mib")]
@@ -117,6 +126,7 @@ pub(super) fn check(file: ClickHouseFile, catalog: &Catalog) -> Result<ClickHous
             user: user.map_err(|cause| at("user", &cause))?,
             password: password.map_err(|cause| at("password", &cause))?,
             ca: file.ca.as_deref().map(certificates).transpose()?,
+            guarantee: file.guarantee,
         },
         flush_bytes: mib("clickhouse.flush_mib", file.flush_mib)?,
         flush_age: Duration::from_secs(file.flush_age_s),

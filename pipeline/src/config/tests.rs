@@ -185,6 +185,19 @@ fn with_clickhouse_every_topic_lands_in_both_places_by_jobs_of_their_own() {
 }
 
 #[test]
+fn less_than_exactly_once_is_asked_for_by_name() {
+    use aion_sinks::clickhouse::guarantee::Guarantee;
+    let asked = |text: &str| {
+        let config = parse(&format!("{MINIMAL}{HOUSE}{text}"))?;
+        Ok::<_, String>(config.clickhouse.unwrap().server.guarantee)
+    };
+    assert_eq!(asked(""), Ok(Guarantee::ExactlyOnce));
+    assert_eq!(asked("guarantee = \"at_least_once\""), Ok(Guarantee::AtLeastOnce));
+    let error = asked("guarantee = \"at_most_once\"").unwrap_err();
+    assert!(error.contains("at_least_once"), "{error}");
+}
+
+#[test]
 fn rows_are_kept_as_said_else_as_long_as_messages() {
     let text = format!("{MINIMAL}{HOUSE} environment = \"dev\"\n keep_days.decisions = 90");
     let config = parse(&text).unwrap();

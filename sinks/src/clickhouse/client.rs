@@ -18,7 +18,7 @@ use reqwest::{Certificate, Response, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::{failure::Failure, insert};
+use super::{failure::Failure, guarantee::Guarantee, insert};
 use crate::sink::SinkError;
 
 /// How to reach a server.
@@ -34,6 +34,8 @@ pub struct Server {
     pub password: Option<String>,
     /// Certificates of authorities to trust beside the system's, as PEM.
     pub ca: Option<Vec<u8>>,
+    /// What is asked of its tables.
+    pub guarantee: Guarantee,
 }
 
 impl fmt::Debug for Server {

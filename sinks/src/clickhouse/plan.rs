@@ -10,7 +10,7 @@ use aion_schemas::clickhouse::{
     Column, DEDUPLICATION_WINDOW, LEASE, MARKS, Statement, Table, WIDE_PART_BYTES, database,
 };
 
-use super::{ClickHouse, client::Client, failure::Failure, survey::Kept};
+use super::{ClickHouse, client::Client, failure::Failure, guarantee::Guarantee, survey::Kept};
 use crate::sink::SinkError;
 
 /// The engine of the table of marks: of several notes the one that is furthest on stays.
@@ -47,11 +47,29 @@ impl Live {
     /// A numeric setting that was given when it was made, or altered since.
     pub(super) fn setting(&self, name: &str) -> Option<u64> {
         let (_, after) = self.create.rsplit_once(" SETTINGS ")?;
-        let (_, value) = after.split_once(&format!("{name} = "))?;
+        let mut all = after.split(", ");
+        let value = all.find_map(|one| one.strip_prefix(name)?.strip_prefix(" = "))?;
         let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
-        // `replicated_..` is the end of `non_replicated_..`: what stands before must not be a name.
-        let before = after.split_once(&format!("{name} = "))?.0;
-        (!before.ends_with('_')).then(|| digits.parse().ok())?
+        digits.parse().ok()
+    }
+
+    /// Whether its parts and tokens are kept by Keeper.
+    pub(super) fn is_replicated(&self) -> bool {
+        self.engine.starts_with("Replicated")
+    }
+
+    /// The setting that says how many tokens it remembers.
+    pub(super) fn window_setting(&self) -> &'static str {
+        if self.is_replicated() {
+            "replicated_deduplication_window"
+        } else {
+            "non_replicated_deduplication_window"
+        }
+    }
+
+    /// So many tokens it remembers; 0 where it isn't said.
+    pub(super) fn window(&self) -> u64 {
+        self.setting(self.window_setting()).unwrap_or(0)
     }
 
     pub(super) fn has_lease(&self) -> bool {
@@ -60,7 +78,14 @@ impl Live {
 
     /// Whether it can be the table of marks.
     pub(super) fn has_engine_of_marks(&self) -> bool {
-        self.create.contains(&format!("ENGINE = {MARKS_ENGINE}"))
+        let replicated = self.create.split_once("ENGINE = ReplicatedReplacingMergeTree(");
+        let arguments = replicated.and_then(|(_, after)| after.split(')').next());
+        // Path and replica stand before it, unless the server fills them in.
+        let keeps_the_furthest = |all: &str| all.rsplit(", ").next() == Some("next");
+        arguments.map_or_else(
+            || self.create.contains(&format!("ENGINE = {MARKS_ENGINE}")),
+            keeps_the_furthest,
+        )
     }
 
     /// After how many days whole rows go, at least; `None` where none go, or by a rule that isn't one of days alone.
@@ -138,6 +163,7 @@ impl ClickHouse {
         if found.is_empty() {
             changes.push(missing(database(name, None), "database"));
         }
+        let guarantee = self.client.server().guarantee;
         match live(&self.client, MARKS).await.map_err(failed)? {
             None => changes.push(missing(aion_schemas::clickhouse::marks(name, None), "table")),
             Some(live) => changes.extend(differences_of_marks(name, &live)),
@@ -145,7 +171,10 @@ impl ClickHouse {
         for table in tables {
             match live(&self.client, &table.name).await.map_err(failed)? {
                 None => changes.push(missing(table.create(name, None), "table")),
-                Some(live) => changes.extend(differences(name, table, &live)),
+                Some(live) => {
+                    changes.extend(engine(table, &live, guarantee));
+                    changes.extend(differences(name, table, &live));
+                }
             }
         }
         for view in views {
@@ -175,6 +204,18 @@ fn missing(statement: Statement, what: &str) -> Change {
     Change { object, what: format!("the {what} is missing"), sql: Some(sql), adds: true }
 }
 
+/// An engine that can't give what is asked for.
+fn engine(table: &Table, live: &Live, guarantee: Guarantee) -> Option<Change> {
+    let is_enough = match live.engine.as_str() {
+        "MergeTree" => true,
+        "ReplicatedMergeTree" => guarantee == Guarantee::AtLeastOnce,
+        _ => false,
+    };
+    let what = format!("the engine is {}: exactly once is given into MergeTree only", live.engine);
+    let object = table.name.clone();
+    (!is_enough).then_some(Change { object, what, sql: None, adds: false })
+}
+
 /// What a table has otherwise than the contract.
 fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
     let name = format!("{database}.{}", table.name);
@@ -185,11 +226,6 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
         adds,
     };
     let mut changes = Vec::new();
-    if live.engine != "MergeTree" {
-        let engine = &live.engine;
-        let what = format!("the engine is {engine}: exactly once is given into MergeTree only");
-        changes.push(change(what, None, false));
-    }
     for (what, ours, theirs) in [
         ("partition key", "_batch_day", &live.partition_key),
         ("sorting key", &*table.order.join(", "), &live.sorting_key),
@@ -242,8 +278,7 @@ fn differences_of_marks(database: &str, live: &Live) -> Vec<Change> {
 
 /// A window that remembers too few tokens.
 fn window(live: &Live, change: impl Fn(String, Option<String>, bool) -> Change) -> Option<Change> {
-    let setting = "non_replicated_deduplication_window";
-    let window = live.setting(setting).unwrap_or(0);
+    let (setting, window) = (live.window_setting(), live.window());
     if window >= u64::from(DEDUPLICATION_WINDOW) {
         return None;
     }

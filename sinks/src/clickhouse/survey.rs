@@ -175,6 +175,25 @@ fn may_have_expired(head: &Range<Offset>, notes: &Notes, now: u32, kept: Kept) -
     days.all(|day| !kept.keeps(day, now))
 }
 
+/// Takes out what says that offsets are there more than once, so that the chain goes on behind the furthest of them;
+/// the first of what was taken out.
+pub(super) fn without_overlaps(links: &mut [Link]) -> Option<Range<Offset>> {
+    let mut first = None;
+    for link in links {
+        let mut twice = link.is_doubled.then_some(link.first..link.end);
+        link.is_doubled = false;
+        if let Some(previous) = &mut link.previous
+            && previous.end > link.first
+        {
+            twice = Some(link.first..previous.end.min(link.end));
+            link.end = link.end.max(previous.end);
+            previous.end = link.first;
+        }
+        first = first.or(twice);
+    }
+    first
+}
+
 /// Decides by the table above.
 pub(super) fn survey(
     links: &[Link],

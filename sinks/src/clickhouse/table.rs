@@ -2,7 +2,11 @@
 
 #[cfg(feature = "testing")]
 use std::sync::Arc;
-use std::{collections::BTreeMap, sync::atomic::AtomicU32, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicU32},
+    time::Instant,
+};
 
 use aion_schemas::log::{Offset, show};
 use uuid::Uuid;
@@ -12,9 +16,10 @@ use super::testing::{Protection, Rig};
 use super::{
     Settings, TableSpec,
     failure::Failure,
+    guarantee::Guarantee,
     ledger::Ledger,
     plan,
-    survey::{Found, Kept, Notes, Youth, missing_head, survey},
+    survey::{Found, Kept, Link, Notes, Youth, missing_head, survey, without_overlaps},
 };
 use crate::sink::SinkError;
 
@@ -26,6 +31,8 @@ pub(super) struct Table {
     pub(super) settings: Settings,
     /// After how many days the table's rows go, as it was found; 0 is never.
     pub(super) kept_days: AtomicU32,
+    /// Whether its parts and tokens are kept by Keeper, as it was found.
+    pub(super) is_replicated: AtomicBool,
     #[cfg(feature = "testing")]
     pub(super) rig: Arc<Rig>,
 }
@@ -44,6 +51,16 @@ impl Table {
         self.rig.is_off(protection)
     }
 
+    /// What is asked of it.
+    pub(super) fn guarantee(&self) -> Guarantee {
+        self.ledger.client.server().guarantee
+    }
+
+    /// Whether batches that are there twice stop nobody.
+    pub(super) fn takes_doubles(&self) -> bool {
+        self.guarantee() == Guarantee::AtLeastOnce
+    }
+
     /// Looks how far the table has these partitions of a topic.
     pub(super) async fn survey(
         &self,
@@ -55,7 +72,10 @@ impl Table {
         let asked = Instant::now();
         // Notes first: what was noted by then is in the table by now, or is missing from it.
         let notes = self.ledger.notes(topic_id, numbers).await.map_err(failed)?;
-        let look = self.ledger.links(topic_id, numbers).await.map_err(failed)?;
+        let mut look = self.ledger.links(topic_id, numbers).await.map_err(failed)?;
+        if self.takes_doubles() {
+            self.put_up_with_doubles(&mut look.found);
+        }
         let mut youth = Youth {
             now: look.now,
             lease_s: self.settings.lease.as_secs() as u32,
@@ -87,6 +107,19 @@ impl Table {
             found.insert(*number, at);
         }
         Ok(Survey { found, lease: (look.now.saturating_add(youth.lease_s), asked) })
+    }
+
+    fn put_up_with_doubles(&self, found: &mut BTreeMap<i32, Vec<Link>>) {
+        for (partition, links) in found {
+            if let Some(range) = without_overlaps(links) {
+                tracing::warn!(
+                    table = self.spec.name,
+                    partition,
+                    offsets = show(&range),
+                    "these are there more than once, as `guarantee` in [clickhouse] allows; `aion audit` lists them all"
+                );
+            }
+        }
     }
 
     /// How long the table keeps rows, as it is now: somebody may have changed that since it was checked.

@@ -12,7 +12,7 @@ use aion_schemas::{
     schema::{Field, Kind, Schema},
 };
 use aion_sinks::{
-    clickhouse::{ClickHouse, ClickHouseSink, Server, Settings, TableSpec},
+    clickhouse::{ClickHouse, ClickHouseSink, Server, Settings, TableSpec, guarantee::Guarantee},
     conformance::schema,
     sink::{Flush, Flushed, Sink, SinkError},
 };
@@ -158,6 +158,7 @@ pub(crate) fn server(engine: &Engine, database: &str) -> Server {
         user: None,
         password: None,
         ca: None,
+        guarantee: Guarantee::ExactlyOnce,
     }
 }
 

@@ -252,3 +252,21 @@ fn a_lost_head_is_filled_where_somebody_wants_just_that() {
     // Of another extent it isn't what was asked for.
     assert_eq!(found(&headed(31, 100), &wanted(30)).missed, Some(range(0, 31)));
 }
+
+#[test]
+fn what_is_there_twice_stops_nobody_where_that_is_allowed_and_breaks_still_show() {
+    // 0..100 lies over the last batch, 80..90, and before it something was lost.
+    let over = Link { is_doubled: true, ..broken(20, 30, OLD) };
+    let at_the_end = Link {
+        previous: Some(Previous { end: Offset(100), newest_us: 4 * DAY_US, lease: YOUNG }),
+        ..last(90, YOUNG)
+    };
+    let mut links = [over, at_the_end];
+    assert!(survey(&links, &Notes::default(), YOUTH, Kept::Forever).is_err());
+    assert_eq!(without_overlaps(&mut links), Some(range(30, 40)));
+    let found = found(&links, &Notes::default());
+    assert_eq!(found.mark, Some(mark(100, 3)), "behind the furthest");
+    assert_eq!(found.chain_end, Some(Offset(100)));
+    assert_eq!(found.lost, [range(20, 30)]);
+    assert_eq!(without_overlaps(&mut links), None, "nothing is left of it");
+}

@@ -1,0 +1,231 @@
+//! What is found of a table, from what the server says of it.
+
+use std::time::Duration;
+
+use aion_schemas::clickhouse::{DEDUPLICATION_WINDOW, LEASE, LEDGER_COLUMNS, MARKS};
+use arrow::datatypes::DataType;
+
+use crate::clickhouse::{
+    Settings, TableSpec,
+    guarantee::{Finding, Weight},
+    plan::{Live, MARKS_ENGINE},
+};
+
+/// What keeps a table from giving exactly once.
+pub(super) fn unfit(live: &Live, least_window: u64) -> Vec<Finding> {
+    let Live { engine, partition_key, .. } = live;
+    let mut found = Vec::new();
+    let mut find = |weight: Weight, what: String| found.push(Finding::new(weight, what));
+    if live.is_replicated() {
+        let what = format!("its engine is {engine}: exactly once is given into MergeTree only");
+        find(Weight::Doubles, what);
+    }
+    if !matches!(engine.as_str(), "MergeTree" | "ReplicatedMergeTree") {
+        let what = format!("its engine is {engine}, and only a MergeTree keeps each row");
+        return vec![Finding::new(Weight::Loses, what)];
+    }
+    if partition_key != "_batch_day" {
+        let what = format!("its partition key is {partition_key:?}, where it must be _batch_day");
+        find(Weight::Loses, what);
+    }
+    let (setting, window) = (live.window_setting(), live.window());
+    if window < least_window {
+        let what = format!(
+            "{setting} is {window}, and it must be {least_window} at least with this many partitions and this \
+             flush_age_s"
+        );
+        find(Weight::Doubles, what);
+    }
+    if !live.has_lease() {
+        find(Weight::Doubles, format!("it has no constraint {LEASE} CHECK _lease > now()"));
+    }
+    found
+}
+
+/// What keeps the table of marks from letting the first of several writers decide.
+pub(super) fn unfit_marks(live: &Live, database: &str) -> Option<Finding> {
+    let found = |weight: Weight, cause: String| {
+        Some(Finding::new(weight, format!("the table {database}.{MARKS} beside it: {cause}")))
+    };
+    let (engine, setting) = (&live.engine, live.window_setting());
+    if !live.has_engine_of_marks() {
+        let cause = format!("its engine is {engine}, where it must be {MARKS_ENGINE}");
+        return found(Weight::Loses, cause);
+    }
+    let (window, least) = (live.window(), u64::from(DEDUPLICATION_WINDOW));
+    if window < least {
+        let cause = format!("{setting} is {window}, and must be {least} at least");
+        return found(Weight::Loses, cause);
+    }
+    if live.is_replicated() {
+        return found(Weight::Doubles, format!("its engine is {engine}"));
+    }
+    None
+}
+
+/// Those that read what is inserted.
+pub(super) fn readers(live: &Live) -> Option<Finding> {
+    let views = live.readers.join(", ");
+    let what = format!(
+        "materialized views read from the table ({views}): their rows are exactly once only where the target has \
+         a deduplication window too"
+    );
+    (!live.readers.is_empty()).then(|| Finding::new(Weight::Word, what))
+}
+
+/// What keeps rows from being stored as they are.
+pub(super) fn unlike(live: &Live, spec: &TableSpec) -> Option<Finding> {
+    other_column(live, spec).map(|what| Finding::new(Weight::Loses, what))
+}
+
+fn other_column(live: &Live, spec: &TableSpec) -> Option<String> {
+    let fields = spec.schema.fields();
+    let names = fields.iter().map(|field| field.name().as_str());
+    let mut missing = names.chain(LEDGER_COLUMNS).filter(|name| !live.columns.contains_key(*name));
+    if let Some(column) = missing.next() {
+        return Some(format!("it has no column {column}"));
+    }
+    fields.iter().find_map(|field| {
+        let theirs = live.columns.get(field.name())?;
+        let wanted = wanted(field.data_type())?;
+        let plain = theirs.strip_prefix("LowCardinality(").unwrap_or(theirs);
+        let (plain, takes_null) = match plain.strip_prefix("Nullable(") {
+            Some(inner) => (inner, true),
+            None => (plain, false),
+        };
+        if !plain.starts_with(wanted) {
+            return Some(format!("column {} is {theirs}, and takes no {wanted}", field.name()));
+        }
+        // The server would store an empty text or a zero in its place.
+        let loses_null = field.is_nullable() && !takes_null;
+        loses_null.then(|| format!("column {} is {theirs}, and has to take nulls", field.name()))
+    })
+}
+
+/// How the type of a column begins that holds such values as they are.
+fn wanted(kind: &DataType) -> Option<&'static str> {
+    match kind {
+        DataType::Utf8 | DataType::Binary => Some("String"),
+        DataType::Int32 => Some("Int32"),
+        DataType::Int64 => Some("Int64"),
+        DataType::Float64 => Some("Float64"),
+        DataType::Boolean => Some("Bool"),
+        DataType::Timestamp(..) => Some("DateTime64(6"),
+        _ => None,
+    }
+}
+
+/// So many tokens a table must remember: four times the parts that come by their age while an INSERT may still be on
+/// its way, and never fewer than the contract's tables do. Parts that go for their size, or in halves, come faster than
+/// can be told beforehand.
+pub fn least_window(partitions: usize, settings: &Settings) -> u64 {
+    let on_its_way = settings.lease + settings.max_execution;
+    let every = settings.flush_age.max(Duration::from_secs(1));
+    let by_age = on_its_way.as_secs().div_ceil(every.as_secs()).max(1);
+    (4 * partitions.max(1) as u64 * by_age).max(u64::from(DEDUPLICATION_WINDOW))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_that_would_store_something_else_is_named() {
+        use std::sync::Arc;
+
+        use arrow::datatypes::{Field, Schema};
+        let schema = Schema::new(vec![
+            Field::new("id", DataType::Utf8, false),
+            Field::new("note", DataType::Utf8, true),
+            Field::new("value", DataType::Float64, false),
+        ]);
+        let spec = TableSpec {
+            name: "t".into(),
+            schema: Arc::new(schema),
+            few_values: Vec::new(),
+            partitions: 1,
+        };
+        let live = |columns: [(&str, &str); 3]| {
+            let ledger = LEDGER_COLUMNS.map(|name| (name, "Int64"));
+            let all = columns.into_iter().chain(ledger);
+            let columns = all.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect();
+            Live { columns, ..Live::default() }
+        };
+        let note = "LowCardinality(Nullable(String))";
+        let told = |columns| other_column(&live(columns), &spec).unwrap_or_default();
+        assert_eq!(told([("id", "String"), ("note", note), ("value", "Float64")]), "");
+        let told_of = told([("id", "String"), ("note", "String"), ("value", "Float64")]);
+        assert_eq!(told_of, "column note is String, and has to take nulls");
+        let told_of = told([("id", "UUID"), ("note", note), ("value", "Float64")]);
+        assert_eq!(told_of, "column id is UUID, and takes no String");
+        let told_of = told([("id", "String"), ("note", note), ("x", "Float64")]);
+        assert_eq!(told_of, "it has no column value");
+    }
+
+    fn live(engine: &str, settings: &str) -> Live {
+        let create = format!(
+            "CREATE TABLE aion.tasks (`id` String, CONSTRAINT lease CHECK _lease > now()) ENGINE = {engine} \
+             SETTINGS {settings}, index_granularity = 8192"
+        );
+        Live {
+            engine: engine.split('(').next().unwrap_or_default().to_owned(),
+            partition_key: "_batch_day".to_owned(),
+            create,
+            ..Live::default()
+        }
+    }
+
+    fn words(findings: &[Finding]) -> Vec<(Weight, &str)> {
+        findings.iter().map(|one| (one.weight, one.what.as_str())).collect()
+    }
+
+    #[test]
+    fn a_replicated_table_is_judged_by_its_own_window() {
+        let path = "ReplicatedMergeTree('/clickhouse/tables/{shard}/aion/tasks', '{replica}')";
+        let engine = "its engine is ReplicatedMergeTree: exactly once is given into MergeTree only";
+        let wide = live(path, "replicated_deduplication_window = 10000");
+        assert_eq!(words(&unfit(&wide, 10_000)), [(Weight::Doubles, engine)]);
+        let others = "non_replicated_deduplication_window = 10000";
+        let found = unfit(&live(path, others), 10_000);
+        let narrow = "replicated_deduplication_window is 0, and it must be 10000";
+        assert!(found[1].what.starts_with(narrow), "{found:?}");
+        let both = format!("{others}, replicated_deduplication_window = 7");
+        assert_eq!(live(path, &both).window(), 7, "the other's name ends in its name");
+        assert_eq!(live("MergeTree", &both).window(), 10_000);
+    }
+
+    #[test]
+    fn an_engine_that_merges_rows_away_loses_them() {
+        for engine in ["ReplacingMergeTree", "ReplicatedReplacingMergeTree", "SummingMergeTree"] {
+            let found = unfit(&live(engine, "x = 1"), 10_000);
+            assert_eq!(found.len(), 1, "nothing else is worth saying: {found:?}");
+            assert_eq!(found[0].weight, Weight::Loses);
+        }
+    }
+
+    #[test]
+    fn marks_may_be_replicated_where_rows_may_be_there_twice() {
+        let window = "replicated_deduplication_window = 10000";
+        let path = "'/clickhouse/tables/{shard}/aion/marks', '{replica}'";
+        let of = |engine: &str, settings: &str| {
+            unfit_marks(&live(engine, settings), "aion").map(|one| one.weight)
+        };
+        let plain = "non_replicated_deduplication_window = 10000";
+        assert_eq!(of("ReplacingMergeTree(next)", plain), None);
+        let replicated = format!("ReplicatedReplacingMergeTree({path}, next)");
+        assert_eq!(of(&replicated, window), Some(Weight::Doubles));
+        assert_eq!(of("ReplicatedReplacingMergeTree(next)", window), Some(Weight::Doubles));
+        assert_eq!(of(&replicated, plain), Some(Weight::Loses), "no window of its own");
+        let any = format!("ReplicatedReplacingMergeTree({path})");
+        assert_eq!(of(&any, window), Some(Weight::Loses), "which note stays is left to chance");
+    }
+
+    #[test]
+    fn the_window_outlasts_whatever_is_on_its_way() {
+        let settings = Settings::default();
+        assert_eq!(least_window(4, &settings), 10_000, "as the contract's tables have it");
+        assert_eq!(least_window(200, &settings), 4 * 200 * 24);
+        let quick = Settings { flush_age: Duration::ZERO, ..settings };
+        assert_eq!(least_window(64, &quick), 4 * 64 * 120);
+    }
+}
