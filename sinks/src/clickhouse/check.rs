@@ -3,17 +3,19 @@
 //! | looked at | found | with it | because |
 //! |---|---|---|---|
 //! | engine | a replicated `MergeTree` | rows twice | its tokens live in Keeper, for which nothing is proven |
-//! | engine | any other | rows lost | Replacing and its like drop rows when parts merge; Distributed splits an INSERT |
+//! | engine | Distributed | rows lost | it splits a batch over shards, and acknowledges what isn't there yet |
+//! | engine | any other | rows lost | Replacing and its like drop rows when parts merge |
 //! | partition key | not `_batch_day` | rows lost | a batch would be several parts, and half of it could land |
 //! | deduplication window | less than the contract's, or than four times the parts that come while an INSERT may be on its way | rows twice | a token would be forgotten before its writer is refused |
 //! | constraint `lease` | missing | rows twice | a writer that slept would not be refused |
 //! | the table `marks` beside it | not ReplacingMergeTree(next), or a window below the contract's | rows lost | of two writers that open a table each would decide where its first batch begins |
 //! | columns | one missing, of another type, or without nulls where there may be some | rows lost | rows would be stored otherwise than they are |
-//! | materialized views that read from it | any | a word | their rows are not counted by anybody |
+//! | materialized views that read from it | any | a word | `views` says what is behind them |
 //!
 //! What is refused then, and what is only told, is said by `guarantee`.
 
 mod rules;
+mod views;
 
 use std::{
     sync::atomic::Ordering::Relaxed,
@@ -25,9 +27,10 @@ use aion_schemas::clickhouse::MARKS;
 pub use self::rules::least_window;
 use super::{
     ClickHouse, Settings, TableSpec,
+    client::Client,
     failure::Failure,
     guarantee::{Finding, Guarantee, HINT, Weight, refuse},
-    plan::{self, Live},
+    plan::{self, Live, quoted},
     table::Table,
 };
 use crate::sink::SinkError;
@@ -106,9 +109,23 @@ async fn look(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
     };
     let least = least_window(table.spec.partitions, &table.settings);
     let mut findings: Vec<Finding> = rules::unfit_marks(&marks, database).into_iter().collect();
-    findings.extend(rules::unfit(&live, least));
+    match rules::distributed(&live) {
+        Some((cluster, _)) => {
+            let shards = shards(client, &cluster).await.map_err(failed)?;
+            findings.push(rules::passes_on(&live, shards));
+        }
+        None => findings.extend(rules::unfit(&live, least)),
+    }
     findings.extend(rules::unlike(&live, &table.spec));
-    findings.extend(rules::readers(&live));
+    findings.extend(views::look(client, &live, least).await.map_err(failed)?);
     refuse(table.guarantee(), &doing, &findings)?;
     Ok((live, findings))
+}
+
+/// How many shards a cluster has; 0 where the account doesn't see it.
+async fn shards(client: &Client, cluster: &str) -> Result<u64, Failure> {
+    let cluster = quoted(cluster);
+    let sql = format!("SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster}");
+    let rows: Vec<(u64,)> = client.ask(&sql).await?;
+    Ok(rows.into_iter().next().map_or(0, |(count,)| count))
 }

@@ -29,6 +29,9 @@ pub struct Change {
     pub adds: bool,
 }
 
+/// A database, and a table or view in it.
+pub(super) type Name = (String, String);
+
 /// A table as the server has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Live {
@@ -39,8 +42,8 @@ pub(super) struct Live {
     pub(super) create: String,
     /// Types by name.
     pub(super) columns: BTreeMap<String, String>,
-    /// Materialized views that read from it.
-    pub(super) readers: Vec<String>,
+    /// Materialized views that read what is inserted into it.
+    pub(super) readers: Vec<Name>,
 }
 
 impl Live {
@@ -123,14 +126,22 @@ impl Live {
     }
 }
 
-/// The table of that name, where there is one.
+/// The table of that name in the database, where there is one.
 pub(super) async fn live(client: &Client, name: &str) -> Result<Option<Live>, Failure> {
-    let database = &client.server().database;
-    let of = format!("database = '{database}' AND");
-    let tables: Vec<(String, String, String, String, Vec<String>)> = client
+    live_of(client, &(client.server().database.clone(), name.to_owned())).await
+}
+
+/// The table of that name, where there is one that the account may see.
+pub(super) async fn live_of(
+    client: &Client,
+    (database, name): &Name,
+) -> Result<Option<Live>, Failure> {
+    let (of, name) = (format!("database = {} AND", quoted(database)), quoted(name));
+    let tables: Vec<(String, String, String, String, Vec<Name>)> = client
         .ask(&format!(
-            "SELECT engine, partition_key, sorting_key, create_table_query, dependencies_table \
-             FROM system.tables WHERE {of} name = '{name}'"
+            "SELECT engine, partition_key, sorting_key, create_table_query, \
+             arrayZip(dependencies_database, dependencies_table) \
+             FROM system.tables WHERE {of} name = {name}"
         ))
         .await?;
     let Some((engine, partition_key, sorting_key, create, readers)) = tables.into_iter().next()
@@ -138,10 +149,15 @@ pub(super) async fn live(client: &Client, name: &str) -> Result<Option<Live>, Fa
         return Ok(None);
     };
     let columns: Vec<(String, String)> = client
-        .ask(&format!("SELECT name, type FROM system.columns WHERE {of} table = '{name}'"))
+        .ask(&format!("SELECT name, type FROM system.columns WHERE {of} table = {name}"))
         .await?;
     let columns = columns.into_iter().collect();
     Ok(Some(Live { engine, partition_key, sorting_key, create, columns, readers }))
+}
+
+/// A name as text in SQL.
+pub(super) fn quoted(name: &str) -> String {
+    format!("'{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 impl ClickHouse {

@@ -5,13 +5,14 @@ use aion_schemas::{
     clickhouse::{Table, marks, of_topic, statements},
 };
 use aion_sinks::{
+    clickhouse::guarantee::Guarantee,
     conformance::{Log, settle, take},
     sink::{Sink, SinkError},
 };
 
 use crate::{
     engine,
-    shared::{Of, Place, orders},
+    shared::{Of, Place, orders, range, settings, spec},
 };
 
 fn shared() -> Of {
@@ -191,6 +192,92 @@ async fn a_table_of_marks_that_lets_two_writers_open_a_table_is_refused() {
         assert_eq!(changes.iter().map(|one| &one.what).collect::<Vec<_>>(), [&explained]);
         assert!(!changes[0].adds);
     }
+}
+
+/// Views are the owner's, and stop nobody: what is said of each.
+#[tokio::test]
+async fn what_is_behind_materialized_views_is_told_with_what_to_do() {
+    let place = Place::new().await;
+    let database = &place.database;
+    let window = "SETTINGS non_replicated_deduplication_window = 10000";
+    for sql in [
+        format!(
+            "CREATE TABLE {database}.exact (id String) ENGINE = MergeTree ORDER BY id {window}"
+        ),
+        format!("CREATE TABLE {database}.bare (id String) ENGINE = MergeTree ORDER BY id"),
+        format!(
+            "CREATE MATERIALIZED VIEW {database}.a TO {database}.exact AS SELECT id FROM {}",
+            place.table()
+        ),
+        format!(
+            "CREATE MATERIALIZED VIEW {database}.b TO {database}.bare AS SELECT id FROM {}",
+            place.table()
+        ),
+        format!(
+            "CREATE MATERIALIZED VIEW {database}.own ENGINE = MergeTree ORDER BY id AS SELECT id FROM {}",
+            place.table()
+        ),
+        // Behind another one, and one that reads what is stored.
+        format!(
+            "CREATE MATERIALIZED VIEW {database}.c TO {database}.exact AS SELECT id FROM {database}.bare"
+        ),
+        format!("CREATE VIEW {database}.asked AS SELECT id FROM {}", place.table()),
+    ] {
+        place.engine.run(&sql).await;
+    }
+    let fit = place.house.fit(spec(), settings()).await.unwrap();
+    assert_eq!(fit.best(), Guarantee::ExactlyOnce, "the table's own rows are");
+    let of = |view: &str| {
+        let start = format!("the materialized view {database}.{view} ");
+        let found: Vec<_> =
+            fit.findings.iter().filter(|one| one.what.starts_with(&start)).collect();
+        assert_eq!(found.len(), 1, "{view}: {:?}", fit.findings);
+        (found[0].what.clone(), found[0].hint.clone())
+    };
+    assert_eq!(fit.findings.len(), 4, "{:?}", fit.findings);
+    for view in ["a", "c"] {
+        assert!(of(view).0.contains("has no batch twice, and misses one"), "{:?}", of(view));
+    }
+    let (what, hint) = of("b");
+    let says = format!(
+        "may have a batch twice, since non_replicated_deduplication_window of {database}.`bare` is 0"
+    );
+    assert!(what.contains(&says), "{what}");
+    place.engine.run(&hint).await;
+    let (what, hint) = of("own");
+    assert!(what.contains(&format!("of {database}.`.inner_id.")), "{what}");
+    place.engine.run(&hint).await;
+    let fit = place.house.fit(spec(), settings()).await.unwrap();
+    let once = fit.findings.iter().filter(|one| one.what.contains("has no batch twice"));
+    assert_eq!(once.count(), 4, "the hints were followed: {:?}", fit.findings);
+}
+
+/// What is said of views, in the engine: the table has the batch, so it isn't sent again, and the view misses it.
+#[tokio::test]
+async fn a_view_misses_the_batch_that_it_failed_for_and_the_table_does_not() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (database, table) = (&place.database, place.table());
+    let window = "SETTINGS non_replicated_deduplication_window = 10000";
+    let picky = "value Float64, CONSTRAINT own CHECK value < 2.5"; // offset 10 on
+    for sql in [
+        format!(
+            "CREATE TABLE {database}.target ({picky}) ENGINE = MergeTree ORDER BY value {window}"
+        ),
+        format!(
+            "CREATE MATERIALIZED VIEW {database}.v TO {database}.target AS SELECT value FROM {table}"
+        ),
+    ] {
+        place.engine.run(&sql).await;
+    }
+    let mut sink = place.owner(&p0).await;
+    for first in [0, 10] {
+        take(&mut sink, log.batch(0, first, first + 10)).await;
+        settle(&mut sink).await;
+    }
+    let count = format!("SELECT count() FROM {database}.target");
+    assert_eq!(place.offsets(&p0).await, range(0, 20));
+    assert_eq!(place.engine.rows(&count).await, [serde_json::json!([10])]);
 }
 
 #[tokio::test]

@@ -63,14 +63,37 @@ pub(super) fn unfit_marks(live: &Live, database: &str) -> Option<Finding> {
     None
 }
 
-/// Those that read what is inserted.
-pub(super) fn readers(live: &Live) -> Option<Finding> {
-    let views = live.readers.join(", ");
-    let what = format!(
-        "materialized views read from the table ({views}): their rows are exactly once only where the target has \
-         a deduplication window too"
-    );
-    (!live.readers.is_empty()).then(|| Finding::new(Weight::Word, what))
+/// A table that only passes rows on, to so many shards; 0 where the account doesn't see them.
+pub(super) fn passes_on(live: &Live, shards: u64) -> Finding {
+    let behind = distributed(live).map(|(_, behind)| behind);
+    let behind = behind.unwrap_or_else(|| "the table behind it".to_owned());
+    let (what, hint) = if shards == 1 {
+        (
+            "it is Distributed: an INSERT is acknowledged before its rows are anywhere".to_owned(),
+            format!("write into {behind}, by the address and database of its own server"),
+        )
+    } else {
+        let over = if shards == 0 { String::new() } else { format!(" over {shards} shards") };
+        (
+            format!(
+                "it is Distributed{over}: a batch would be split, and half of it could land; an INSERT is acknowledged \
+                 before its rows are anywhere"
+            ),
+            format!(
+                "write into {behind} on one shard, by the address and database of its server, and ask the \
+                 Distributed table"
+            ),
+        )
+    };
+    Finding::new(Weight::Loses, what).hinted(hint)
+}
+
+/// The cluster of a Distributed table, and the table behind it.
+pub(super) fn distributed(live: &Live) -> Option<(String, String)> {
+    let (_, arguments) = live.create.split_once("ENGINE = Distributed(")?;
+    let mut arguments = arguments.split([',', ')']).map(|one| one.trim().trim_matches('\''));
+    let (cluster, database, table) = (arguments.next()?, arguments.next()?, arguments.next()?);
+    Some((cluster.to_owned(), format!("{database}.{table}")))
 }
 
 /// What keeps rows from being stored as they are.
@@ -200,6 +223,29 @@ mod tests {
             let found = unfit(&live(engine, "x = 1"), 10_000);
             assert_eq!(found.len(), 1, "nothing else is worth saying: {found:?}");
             assert_eq!(found[0].weight, Weight::Loses);
+        }
+    }
+
+    #[test]
+    fn a_table_that_passes_rows_on_is_refused_by_its_shards() {
+        let of = |engine: &str| live(&format!("Distributed({engine})"), "x = 1");
+        for (arguments, cluster, behind) in [
+            ("'main', 'aion', 'tasks_local', rand()", "main", "aion.tasks_local"),
+            ("'{cluster}', 'aion', 'tasks_local'", "{cluster}", "aion.tasks_local"),
+        ] {
+            let found = distributed(&of(arguments));
+            assert_eq!(found, Some((cluster.to_owned(), behind.to_owned())));
+        }
+        let table = of("'main', 'aion', 'tasks_local', rand()");
+        for (shards, says, hint) in [
+            (0, "it is Distributed: a batch would be split", "on one shard"),
+            (1, "acknowledged before its rows are anywhere", "write into aion.tasks_local, by"),
+            (3, "it is Distributed over 3 shards: a batch would be split", "on one shard"),
+        ] {
+            let found = passes_on(&table, shards);
+            assert_eq!(found.weight, Weight::Loses);
+            assert!(found.what.contains(says), "{found:?}");
+            assert!(found.hint.contains(hint), "{found:?}");
         }
     }
 
