@@ -113,7 +113,7 @@ async fn run(
     let partition = Log::new().partition(0);
     let url = format!("http://127.0.0.1:{}", engine.port).parse()?;
     let server = Server {
-        url,
+        urls: vec![url],
         database: name.clone(),
         user: None,
         password: None,

@@ -205,14 +205,7 @@ impl ClickHouse {
     }
 
     fn table(&self, spec: TableSpec, settings: Settings) -> table::Table {
-        table::Table {
-            ledger: ledger::Ledger::new(self.client.clone(), &spec.name),
-            spec,
-            settings,
-            kept_days: 0.into(),
-            is_replicated: false.into(),
-            #[cfg(feature = "testing")]
-            rig: Arc::default(),
-        }
+        let ledger = ledger::Ledger::new(self.client.clone(), &spec.name);
+        table::Table::new(ledger, spec, settings)
     }
 }

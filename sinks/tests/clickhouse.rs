@@ -12,6 +12,8 @@ mod engine;
 mod failures;
 #[path = "clickhouse/guarantee.rs"]
 mod guarantee;
+#[path = "clickhouse/hosts.rs"]
+mod hosts;
 #[path = "clickhouse/lost_parts.rs"]
 mod lost_parts;
 #[path = "shared/python.rs"]

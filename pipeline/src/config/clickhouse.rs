@@ -42,7 +42,7 @@ impl ClickHouseConfig {
         let database = default_database();
         Ok(ClickHouseConfig {
             server: Server {
-                url,
+                urls: vec![url],
                 database,
                 user,
                 password,
@@ -68,7 +68,7 @@ impl ClickHouseConfig {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClickHouseFile {
-    url: String,
+    url: Addresses,
     #[serde(default = "default_database")]
     database: String,
     user: Option<String>,
@@ -84,6 +84,14 @@ pub(super) struct ClickHouseFile {
     environment: Environment,
     #[serde(default)]
     keep_days: BTreeMap<String, u32>,
+}
+
+/// One address, or those of several replicas.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "clickhouse.url: an address is wanted, or a list of addresses")]
+enum Addresses {
+    One(String),
+    Several(Vec<String>),
 }
 
 fn default_database() -> String {
@@ -121,7 +129,7 @@ pub(super) fn check(file: ClickHouseFile, catalog: &Catalog) -> Result<ClickHous
     let password = file.password.map(|password| secret::required(&password)).transpose();
     Ok(ClickHouseConfig {
         server: Server {
-            url: url(&file.url)?,
+            urls: urls(&file.url, file.guarantee)?,
             database: file.database,
             user: user.map_err(|cause| at("user", &cause))?,
             password: password.map_err(|cause| at("password", &cause))?,
@@ -133,6 +141,28 @@ pub(super) fn check(file: ClickHouseFile, catalog: &Catalog) -> Result<ClickHous
         keep_days: file.keep_days,
         environment: file.environment,
     })
+}
+
+fn urls(written: &Addresses, guarantee: Guarantee) -> Result<Vec<Url>, String> {
+    let texts = match written {
+        Addresses::One(text) => std::slice::from_ref(text),
+        Addresses::Several(texts) => texts.as_slice(),
+    };
+    let urls: Vec<Url> = texts.iter().map(|text| url(text)).collect::<Result<_, _>>()?;
+    if urls.is_empty() {
+        return Err(at("url", "an address is wanted, and the list has none"));
+    }
+    if let Some(twice) = urls.iter().enumerate().find(|(n, url)| urls[..*n].contains(url)) {
+        return Err(at("url", &format!("{} is named twice", twice.1)));
+    }
+    if urls.len() > 1 && guarantee == Guarantee::ExactlyOnce {
+        return Err(at(
+            "url",
+            "several servers have replicas of one table, which can't give exactly once: name one, or write guarantee = \
+             \"at_least_once\"",
+        ));
+    }
+    Ok(urls)
 }
 
 fn url(text: &str) -> Result<Url, String> {

@@ -198,6 +198,30 @@ fn less_than_exactly_once_is_asked_for_by_name() {
 }
 
 #[test]
+fn several_servers_are_replicas_and_ask_for_at_least_once() {
+    let house = |url: &str, more: &str| {
+        let text = format!("{MINIMAL}[clickhouse]\nurl = {url}\n{more}");
+        let urls = parse(&text)?.clickhouse.unwrap().server.urls;
+        Ok::<_, String>(urls.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let (one, two) = ("\"http://a:8123\"", "[\"http://a:8123\", \"https://b:8443\"]");
+    let less = "guarantee = \"at_least_once\"";
+    assert_eq!(house(one, "").unwrap(), ["http://a:8123/"]);
+    assert_eq!(house(&format!("[{one}]"), "").unwrap(), ["http://a:8123/"]);
+    assert_eq!(house(two, less).unwrap(), ["http://a:8123/", "https://b:8443/"], "in their order");
+    for (url, more, says) in [
+        (two, "", "can't give exactly once: name one, or write guarantee"),
+        ("[]", less, "the list has none"),
+        ("[\"http://a:8123\", \"http://a:8123/\"]", less, "http://a:8123/ is named twice"),
+        ("[\"http://a:8123\", \"tcp://b\"]", less, "clickhouse.url: \"tcp://b\""),
+        ("3", "", "an address is wanted, or a list of addresses"),
+    ] {
+        let error = house(url, more).unwrap_err();
+        assert!(error.contains(says), "{url}: {error}");
+    }
+}
+
+#[test]
 fn rows_are_kept_as_said_else_as_long_as_messages() {
     let text = format!("{MINIMAL}{HOUSE} environment = \"dev\"\n keep_days.decisions = 90");
     let config = parse(&text).unwrap();

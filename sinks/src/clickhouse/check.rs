@@ -10,10 +10,12 @@
 //! | constraint `lease` | missing | rows twice | a writer that slept would not be refused |
 //! | the table `marks` beside it | not ReplacingMergeTree(next), or a window below the contract's | rows lost | of two writers that open a table each would decide where its first batch begins |
 //! | columns | one missing, of another type, or without nulls where there may be some | rows lost | rows would be stored otherwise than they are |
+//! | several addresses | one where the table isn't replicated, or is another | rows lost | what lands at one would be looked for at another |
 //! | materialized views that read from it | any | a word | `views` says what is behind them |
 //!
 //! What is refused then, and what is only told, is said by `guarantee`.
 
+mod hosts;
 mod rules;
 mod views;
 
@@ -31,7 +33,7 @@ use super::{
     failure::Failure,
     guarantee::{Finding, Guarantee, HINT, Weight, refuse},
     plan::{self, Live, quoted},
-    table::Table,
+    table::{Table, off},
 };
 use crate::sink::SinkError;
 
@@ -118,6 +120,9 @@ async fn look(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
     }
     findings.extend(rules::unlike(&live, &table.spec));
     findings.extend(views::look(client, &live, least).await.map_err(failed)?);
+    if client.server().urls.len() > 1 && !off!(table, Replicas) {
+        findings.extend(hosts::look(client, name).await);
+    }
     refuse(table.guarantee(), &doing, &findings)?;
     Ok((live, findings))
 }

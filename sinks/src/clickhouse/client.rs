@@ -6,10 +6,21 @@
 //! **Invariant:** `wait_end_of_query` is always set: an answer of 200 is a whole one, and no error comes in the
 //! middle of it.
 //! **Invariant:** the password goes to the configured address and nowhere else: no proxy, no redirect.
-//! **Invariant:** nothing here tries again. Whether a request may be repeated is for those to say who know what it
-//! does.
+//! **Invariant:** nothing here tries again but what reached nobody, at another address. Whether any other request may be
+//! repeated is for those to say who know what it does.
+//!
+//! Of several addresses one is asked until it fails in a way that passes; then the next is. They are replicas, so what
+//! one was sent the next may not have yet: of tables that may be replicated, every request asks for the order that all of
+//! them agree on (`OF_REPLICAS`).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arrow::{array::RecordBatch, buffer::Buffer, error::ArrowError, ipc::reader::StreamDecoder};
 use bytes::Bytes;
@@ -18,14 +29,19 @@ use reqwest::{Certificate, Response, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::{failure::Failure, guarantee::Guarantee, insert};
+use super::{
+    failure::{Class, Failure},
+    guarantee::Guarantee,
+    insert,
+};
 use crate::sink::SinkError;
 
 /// How to reach a server.
 #[derive(Clone)]
 pub struct Server {
-    /// Its address: `http://host:8123` or `https://host:8443`.
-    pub url: Url,
+    /// Its addresses, one at least: `http://host:8123` or `https://host:8443`. Several are of replicas, of which the
+    /// first that answers is asked.
+    pub urls: Vec<Url>,
     /// The database that has the tables.
     pub database: String,
     /// The account; without one the server's default.
@@ -40,8 +56,17 @@ pub struct Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Server { url, database, user, .. } = self;
-        write!(f, "{}/{database} as {}", url, user.as_deref().unwrap_or("default"))
+        let Server { database, user, .. } = self;
+        write!(f, "{}/{database} as {}", self.addresses(), user.as_deref().unwrap_or("default"))
+    }
+}
+
+impl Server {
+    /// Its addresses, in an order that doesn't depend on how they are written.
+    pub(super) fn addresses(&self) -> String {
+        let mut all: Vec<&str> = self.urls.iter().map(Url::as_str).collect();
+        all.sort_unstable();
+        all.join(" ")
     }
 }
 
@@ -52,11 +77,25 @@ const IDLE: Duration = Duration::from_secs(2);
 /// How long is waited for an answer beyond what the server may take for a query.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+/// What makes a look at one replica see what another was sent; a table that isn't replicated doesn't heed them.
+const OF_REPLICAS: [(&str, &str); 4] = [
+    // More than half of the replicas have it, or it is not acknowledged.
+    ("insert_quorum", "auto"),
+    // One after the other: else the last setting means nothing.
+    ("insert_quorum_parallel", "0"),
+    // Within the time that is waited for an answer.
+    ("insert_quorum_timeout", "20000"),
+    // A replica that lacks what the others agreed on says so, and doesn't answer.
+    ("select_sequential_consistency", "1"),
+];
+
 /// A client of one server; clones share its connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
     server: Arc<Server>,
+    /// Which of the addresses is asked first.
+    first: Arc<AtomicUsize>,
 }
 
 /// What an INSERT says beside its rows.
@@ -75,6 +114,13 @@ pub(crate) struct Insert<'a> {
 impl Client {
     /// A client of that server. Nothing is asked yet.
     pub(crate) fn new(server: Server) -> Result<Client, SinkError> {
+        if server.urls.is_empty() {
+            return Err(SinkError::Fatal {
+                doing: "prepare to reach ClickHouse".to_owned(),
+                cause: "it has no address".to_owned(),
+                hint: LOOK_AT.to_owned(),
+            });
+        }
         let mut http = reqwest::Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
@@ -87,7 +133,16 @@ impl Client {
             }
         }
         let http = http.build().map_err(|cause| unusable("make a client", &cause))?;
-        Ok(Client { http, server: Arc::new(server) })
+        Ok(Client { http, server: Arc::new(server), first: Arc::default() })
+    }
+
+    /// A client for each of the addresses, which asks no other.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (String, Client)> {
+        self.server.urls.iter().map(move |url| {
+            let server = Server { urls: vec![url.clone()], ..Server::clone(&self.server) };
+            let (http, first) = (self.http.clone(), Arc::default());
+            (url.to_string(), Client { http, server: Arc::new(server), first })
+        })
     }
 
     /// The server, as it was given.
@@ -209,8 +264,50 @@ impl Client {
         body: Bytes,
         within: Duration,
     ) -> Result<Response, Failure> {
-        let mut url = self.server.url.clone();
-        url.query_pairs_mut().extend_pairs(settings).append_pair("wait_end_of_query", "1");
+        let count = self.server.urls.len();
+        let first = self.first.load(Relaxed);
+        let mut unreached = Failure::Unreached("it has no address".to_owned());
+        for at in (first..first + count).map(|at| at % count) {
+            match self.send_to(&self.server.urls[at], settings, body.clone(), within).await {
+                Err(failure @ Failure::Unreached(_)) => unreached = failure,
+                Err(failure) if failure.class() == Class::Retry => {
+                    self.ask_first(first, (at + 1) % count);
+                    return Err(failure);
+                }
+                answer => {
+                    self.ask_first(first, at);
+                    return answer;
+                }
+            }
+        }
+        Err(unreached)
+    }
+
+    /// From now on that address is asked first; of several requests that found so at once, one decides.
+    fn ask_first(&self, before: usize, now: usize) {
+        let decides = || self.first.compare_exchange(before, now, Relaxed, Relaxed).is_ok();
+        if before != now && decides() {
+            let urls = &self.server.urls;
+            tracing::warn!(from = %urls[before], to = %urls[now], "another address is asked from now on");
+        }
+    }
+
+    async fn send_to(
+        &self,
+        url: &Url,
+        settings: &[(&str, &str)],
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Response, Failure> {
+        let of_replicas: &[(&str, &str)] = match self.server.guarantee {
+            Guarantee::ExactlyOnce => &[],
+            Guarantee::AtLeastOnce => &OF_REPLICAS,
+        };
+        let mut url = url.clone();
+        url.query_pairs_mut()
+            .extend_pairs(settings)
+            .extend_pairs(of_replicas)
+            .append_pair("wait_end_of_query", "1");
         let mut request = self.http.post(url).body(body).timeout(within);
         if let Some(user) = &self.server.user {
             request = request.header("X-ClickHouse-User", user);
@@ -230,10 +327,12 @@ impl Client {
     }
 }
 
+const LOOK_AT: &str = "look at [clickhouse] in the configuration";
+
 fn unusable(doing: &str, cause: &reqwest::Error) -> SinkError {
     SinkError::Fatal {
         doing: format!("prepare to reach ClickHouse: {doing}"),
         cause: cause.to_string(),
-        hint: "look at [clickhouse] in the configuration".to_owned(),
+        hint: LOOK_AT.to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | class | examples | what is done |
 //! |---|---|---|
-//! | retry | no answer, 5xx, too many parts, read-only | verify, then the same token again, after a pause |
+//! | retry | no answer, 5xx, too many parts, read-only, a replica that is behind | verify, then the same token again, after a pause |
 //! | size | 241 (memory), 159 (time) | verify, then half the batch |
 //! | row | a constraint other than the lease, text that can't be converted | verify, then half the batch, until it is one row: a dead letter |
 //! | lease | 469 that names the lease | verify, a new lease, the same token again; never a reject |
@@ -18,6 +18,8 @@ use crate::sink::SinkError;
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
+    /// No connection was made: it did nothing.
+    Unreached(String),
     /// No answer, or half of one: what it did is not known.
     Unanswered(String),
     /// The server said no.
@@ -51,6 +53,7 @@ const MAX_TEXT: usize = 600;
 
 impl Failure {
     pub(super) fn unanswered(error: reqwest::Error) -> Failure {
+        let is_unreached = error.is_connect();
         // The address stands in the error and may have a password in it.
         let error = error.without_url();
         let mut text = error.to_string();
@@ -59,7 +62,7 @@ impl Failure {
             text = format!("{text}: {cause}");
             source = cause.source();
         }
-        Failure::Unanswered(text)
+        if is_unreached { Failure::Unreached(text) } else { Failure::Unanswered(text) }
     }
 
     pub(super) fn refused(status: StatusCode, code: Option<u32>, body: &[u8]) -> Failure {
@@ -74,7 +77,7 @@ impl Failure {
     /// The class of the failure.
     pub(super) fn class(&self) -> Class {
         let (code, text, status) = match self {
-            Failure::Unanswered(_) => return Class::Retry,
+            Failure::Unreached(_) | Failure::Unanswered(_) => return Class::Retry,
             Failure::Unread(_) => {
                 return Class::Fatal("is it a ClickHouse server that answers there?");
             }
@@ -128,9 +131,10 @@ impl Failure {
     pub(super) fn text(self) -> String {
         match self {
             Failure::Refused { text, status, .. } if text.is_empty() => format!("HTTP {status}"),
-            Failure::Unanswered(text) | Failure::Unread(text) | Failure::Refused { text, .. } => {
-                text
-            }
+            Failure::Unreached(text)
+            | Failure::Unanswered(text)
+            | Failure::Unread(text)
+            | Failure::Refused { text, .. } => text,
         }
     }
 }

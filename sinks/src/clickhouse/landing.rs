@@ -234,7 +234,9 @@ impl Landing {
         let blocks = if off!(table, OneBlock) { 2 } else { 1 };
         let what =
             Insert { table: &table.spec.name, token: &token, query_id: &query_id, within, blocks };
+        let turn = table.turn().await;
         let sent = table.ledger.client.insert(what, &rows).await;
+        drop(turn);
         fault::point("clickhouse.after_insert");
         #[cfg(feature = "testing")]
         table.rig.inserted().await;

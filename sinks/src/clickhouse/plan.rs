@@ -169,6 +169,8 @@ impl ClickHouse {
     ) -> Result<Vec<Change>, SinkError> {
         let name = &self.client.server().database;
         let doing = format!("look what database {name} has");
+        let is_many = self.client.server().urls.len() > 1;
+        let missing = |statement: Statement, what: &str| missing(statement, what, is_many);
         let failed = |failure: Failure| failure.error(&doing);
         let mut changes = Vec::new();
         let found: Vec<(String,)> = self
@@ -215,9 +217,14 @@ impl ClickHouse {
     }
 }
 
-fn missing(statement: Statement, what: &str) -> Change {
-    let Statement { object, sql } = statement;
-    Change { object, what: format!("the {what} is missing"), sql: Some(sql), adds: true }
+/// What isn't there, with the statement that makes it on one server; of several it would be the wrong one.
+fn missing(Statement { object, sql }: Statement, what: &str, is_many: bool) -> Change {
+    let what = format!("the {what} is missing");
+    if is_many {
+        let what = format!("{what}: bigdata/clickhouse/replicated.sql makes it on all servers");
+        return Change { object, what, sql: None, adds: false };
+    }
+    Change { object, what, sql: Some(sql), adds: true }
 }
 
 /// An engine that can't give what is asked for.

@@ -374,7 +374,7 @@ impl Sink for ClickHouseSink {
 
     fn store_id(&self) -> String {
         let server = self.table.ledger.client.server();
-        format!("{}{}.{}", server.url, server.database, self.table.spec.name)
+        format!("{}{}.{}", server.addresses(), server.database, self.table.spec.name)
     }
 
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {

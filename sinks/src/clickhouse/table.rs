@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, AtomicU32},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Instant,
 };
 
 use aion_schemas::log::{Offset, show};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 #[cfg(feature = "testing")]
@@ -33,6 +34,8 @@ pub(super) struct Table {
     pub(super) kept_days: AtomicU32,
     /// Whether its parts and tokens are kept by Keeper, as it was found.
     pub(super) is_replicated: AtomicBool,
+    /// Of a replicated table one INSERT is on its way at a time: a quorum that waits for another is refused.
+    turn: Semaphore,
     #[cfg(feature = "testing")]
     pub(super) rig: Arc<Rig>,
 }
@@ -46,6 +49,27 @@ pub(super) struct Survey {
 }
 
 impl Table {
+    pub(super) fn new(ledger: Ledger, spec: TableSpec, settings: Settings) -> Table {
+        Table {
+            ledger,
+            spec,
+            settings,
+            kept_days: 0.into(),
+            is_replicated: false.into(),
+            turn: Semaphore::new(1),
+            #[cfg(feature = "testing")]
+            rig: Arc::default(),
+        }
+    }
+
+    /// Waits until an INSERT may be sent; it is over when this is dropped.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        if !self.is_replicated.load(Relaxed) {
+            return None;
+        }
+        self.turn.acquire().await.ok()
+    }
+
     #[cfg(feature = "testing")]
     pub(super) fn is_off(&self, protection: Protection) -> bool {
         self.rig.is_off(protection)

@@ -39,6 +39,8 @@ pub enum Protection {
     Origins,
     /// A batch is one record batch.
     OneBlock,
+    /// Several addresses are replicas of one table.
+    Replicas,
 }
 
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;

@@ -67,7 +67,7 @@ async fn what_a_person_has_to_act_upon_stops_and_says_so() {
 #[tokio::test]
 async fn a_server_that_is_down_delays_and_stops_nobody() {
     let nowhere: Server = Server {
-        url: "http://127.0.0.1:9".parse().unwrap(),
+        urls: vec!["http://127.0.0.1:9".parse().unwrap()],
         ..server(crate::engine::shared(), "d")
     };
     let mut sink = ClickHouse::new(nowhere).unwrap().sink(spec(), settings());
@@ -78,7 +78,7 @@ async fn a_server_that_is_down_delays_and_stops_nobody() {
 }
 
 /// Whoever answers every request with `head` and `body`: its address, and what it is sent.
-async fn stranger(head: &str, body: &str) -> (String, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn stranger(head: &str, body: &str) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let length = body.len();
@@ -105,7 +105,7 @@ async fn a_password_does_not_go_where_a_redirect_leads() {
     let head = format!("307 Temporary Redirect\r\nLocation: {elsewhere}/");
     let (address, asked) = stranger(&head, "").await;
     let redirecting = Server {
-        url: address.parse().unwrap(),
+        urls: vec![address.parse().unwrap()],
         user: Some("aion".into()),
         password: Some("hunter2".into()),
         ..server(crate::engine::shared(), "d")
@@ -123,8 +123,8 @@ async fn a_password_does_not_go_where_a_redirect_leads() {
 #[tokio::test]
 async fn a_stranger_is_told_from_a_server() {
     let (address, _) = stranger("200 OK", "hello").await;
-    let url = address.parse().unwrap();
-    let stranger = Server { url, ..server(crate::engine::shared(), "d") };
+    let urls = vec![address.parse().unwrap()];
+    let stranger = Server { urls, ..server(crate::engine::shared(), "d") };
     let mut sink = ClickHouse::new(stranger).unwrap().sink(spec(), settings());
     let failed = sink.assign(&[Log::new().partition(0)]).await.unwrap_err();
     assert!(failed.to_string().contains("is it a ClickHouse server"), "{failed}");
@@ -135,7 +135,7 @@ async fn a_password_is_shown_nowhere() {
     let server = Server {
         user: Some("aion".into()),
         password: Some("hunter2".into()),
-        url: "http://127.0.0.1:9".parse().unwrap(),
+        urls: vec!["http://127.0.0.1:9".parse().unwrap()],
         ..server(crate::engine::shared(), "d")
     };
     let house = ClickHouse::new(server).unwrap();

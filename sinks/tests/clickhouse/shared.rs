@@ -153,7 +153,7 @@ impl Place {
 
 pub(crate) fn server(engine: &Engine, database: &str) -> Server {
     Server {
-        url: format!("http://127.0.0.1:{}", engine.port).parse().unwrap(),
+        urls: vec![format!("http://127.0.0.1:{}", engine.port).parse().unwrap()],
         database: database.to_owned(),
         user: None,
         password: None,
