@@ -1,7 +1,7 @@
 //! What a database lacks of the contract's tables, and the statements that add it.
 //!
 //! Only what adds is done: a missing database, table, column, index, projection, constraint, a window that is too
-//! small, the size of parts where none is set, a view. What takes away or changes stored data (a type, a sorting key,
+//! small, the size of parts and the switches of the contract where none is set, a view. What takes away or changes stored data (a type, a sorting key,
 //! a TTL, an engine) is explained with the statement where there is one, and left to a person.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,11 @@ use crate::sink::SinkError;
 
 /// The engine of the table of marks: of several notes the one that is furthest on stays.
 pub(super) const MARKS_ENGINE: &str = "ReplacingMergeTree(next)";
+
+/// What was acknowledged survives a power failure: the files of a part are synced, and the folder that they are in.
+pub(super) const FSYNC: [&str; 2] = ["fsync_after_insert", "fsync_part_directory"];
+/// Rows go by their TTL a part at a time.
+pub(super) const WHOLE_PARTS: &str = "ttl_only_drop_parts";
 
 /// Something that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +52,26 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// A numeric setting that was given when it was made, or altered since.
+    /// What stands behind the columns, without the comment.
+    fn clauses(&self) -> &str {
+        let after = self.create.split_once(") ENGINE = ").map_or("", |(_, after)| after);
+        after.split(" COMMENT '").next().unwrap_or(after)
+    }
+
+    /// A setting that was given when it was made, or altered since, as it is written.
+    fn given(&self, name: &str) -> Option<&str> {
+        let (_, settings) = self.clauses().split_once(" SETTINGS ")?;
+        settings.split(", ").find_map(|one| one.strip_prefix(name)?.strip_prefix(" = "))
+    }
+
+    /// A numeric setting.
     pub(super) fn setting(&self, name: &str) -> Option<u64> {
-        let (_, after) = self.create.rsplit_once(" SETTINGS ")?;
-        let mut all = after.split(", ");
-        let value = all.find_map(|one| one.strip_prefix(name)?.strip_prefix(" = "))?;
-        let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().ok()
+        self.given(name)?.trim().parse().ok()
+    }
+
+    /// A setting that is on or off; `None` where it is the server's default.
+    pub(super) fn switch(&self, name: &str) -> Option<bool> {
+        self.given(name).map(|value| matches!(value.trim(), "1" | "true"))
     }
 
     /// Whether its parts and tokens are kept by Keeper.
@@ -272,6 +290,8 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
         changes.push(change(what, Some(format!("ADD {}", Table::lease())), true));
     }
     changes.extend(window(live, change));
+    let switches = FSYNC.into_iter().chain([WHOLE_PARTS]);
+    changes.extend(switches.filter_map(|name| off(name, live, change)));
     let wide = "min_bytes_for_wide_part";
     if !live.create.contains(&format!("{wide} = ")) {
         let sql = format!("MODIFY SETTING {wide} = {WIDE_PART_BYTES}");
@@ -296,7 +316,23 @@ fn differences_of_marks(database: &str, live: &Live) -> Vec<Change> {
         changes.push(change(what, None, false));
     }
     changes.extend(window(live, change));
+    changes.extend(FSYNC.into_iter().filter_map(|name| off(name, live, change)));
     changes
+}
+
+/// A switch of the contract that isn't on. That it is off by somebody's will is left to them.
+fn off(
+    name: &str,
+    live: &Live,
+    change: impl Fn(String, Option<String>, bool) -> Change,
+) -> Option<Change> {
+    let is_own = match live.switch(name) {
+        Some(true) => return None,
+        Some(false) => true,
+        None => false,
+    };
+    let what = format!("{name} {}", if is_own { "is off" } else { "isn't set" });
+    Some(change(what, Some(format!("MODIFY SETTING {name} = 1")), !is_own))
 }
 
 /// A window that remembers too few tokens.

@@ -194,6 +194,45 @@ async fn a_table_of_marks_that_lets_two_writers_open_a_table_is_refused() {
     }
 }
 
+#[tokio::test]
+async fn what_a_power_failure_may_take_is_told_and_set_where_nobody_said_otherwise() {
+    let place = Place::new().await;
+    let (table, marks) = (place.table(), format!("{}.marks", place.database));
+    for (table, change) in [
+        (&table, "RESET SETTING fsync_after_insert"),
+        (&table, "MODIFY SETTING fsync_part_directory = 0"),
+        (&table, "RESET SETTING ttl_only_drop_parts"),
+        (&marks, "RESET SETTING fsync_part_directory"),
+    ] {
+        place.engine.run(&format!("ALTER TABLE {table} {change}")).await;
+    }
+    let fit = || async { place.house.fit(spec(), settings()).await.unwrap().findings };
+    let told: Vec<String> = fit().await.into_iter().map(|one| one.what).collect();
+    assert_eq!(told.len(), 2, "it has no TTL: {told:?}");
+    let of_table = "orders has no fsync_after_insert and no fsync_part_directory: a power failure";
+    assert!(told[0].starts_with(of_table), "{told:?}");
+    assert!(told[1].starts_with("marks has no fsync_part_directory: "), "{told:?}");
+    let contract = [orders(None)];
+    let changes = place.house.plan(&contract, &[]).await.unwrap();
+    let said: Vec<(&str, bool)> =
+        changes.iter().map(|change| (change.what.as_str(), change.adds)).collect();
+    assert_eq!(
+        said,
+        [
+            ("fsync_part_directory isn't set", true),
+            ("fsync_after_insert isn't set", true),
+            ("fsync_part_directory is off", false),
+            ("ttl_only_drop_parts isn't set", true),
+        ]
+    );
+    for change in changes.iter().filter(|change| change.adds) {
+        place.house.apply(change).await.unwrap();
+    }
+    let left = fit().await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].what.starts_with("orders has no fsync_part_directory: "), "{left:?}");
+}
+
 /// Views are the owner's, and stop nobody: what is said of each.
 #[tokio::test]
 async fn what_is_behind_materialized_views_is_told_with_what_to_do() {

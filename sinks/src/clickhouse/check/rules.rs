@@ -8,7 +8,8 @@ use arrow::datatypes::DataType;
 use crate::clickhouse::{
     Settings, TableSpec,
     guarantee::{Finding, Weight},
-    plan::{Live, MARKS_ENGINE},
+    plan::{FSYNC, Live, MARKS_ENGINE, WHOLE_PARTS},
+    survey::Kept,
 };
 
 /// What keeps a table from giving exactly once.
@@ -61,6 +62,26 @@ pub(super) fn unfit_marks(live: &Live, database: &str) -> Option<Finding> {
         return found(Weight::Doubles, format!("its engine is {engine}"));
     }
     None
+}
+
+/// What a power failure may take of a table.
+pub(super) fn fragile(live: &Live, name: &str) -> Option<Finding> {
+    let off: Vec<&str> =
+        FSYNC.into_iter().filter(|switch| live.switch(switch) != Some(true)).collect();
+    let what = format!(
+        "{name} has no {}: a power failure may take what was acknowledged, which is written again at a job's next start \
+         within the hour, and later if `aion clickhouse repair` is told to",
+        off.join(" and no ")
+    );
+    (!off.is_empty()).then(|| Finding::new(Weight::Word, what))
+}
+
+/// A TTL that costs the server more than it has to.
+pub(super) fn piecemeal(live: &Live) -> Option<Finding> {
+    let is_so = live.kept() != Kept::Forever && live.switch(WHOLE_PARTS) != Some(true);
+    let what =
+        format!("{WHOLE_PARTS} isn't on: parts are written anew to take out rows by their TTL");
+    is_so.then(|| Finding::new(Weight::Word, what))
 }
 
 /// A table that only passes rows on, to so many shards; 0 where the account doesn't see them.
@@ -215,6 +236,20 @@ mod tests {
         let both = format!("{others}, replicated_deduplication_window = 7");
         assert_eq!(live(path, &both).window(), 7, "the other's name ends in its name");
         assert_eq!(live("MergeTree", &both).window(), 10_000);
+    }
+
+    #[test]
+    fn what_power_may_take_is_said_by_the_switches_that_are_not_on() {
+        let told = |settings: &str| {
+            let found = fragile(&live("MergeTree", settings), "tasks");
+            assert!(found.iter().all(|one| one.weight == Weight::Word));
+            found.map(|one| one.what).unwrap_or_default()
+        };
+        assert_eq!(told("fsync_after_insert = 1, fsync_part_directory = true"), "");
+        let both = told("x = 1");
+        assert!(both.starts_with("tasks has no fsync_after_insert and no fsync_part_directory:"));
+        let one = told("fsync_after_insert = 0, fsync_part_directory = 1");
+        assert!(one.starts_with("tasks has no fsync_after_insert:"), "{one}");
     }
 
     #[test]
