@@ -229,8 +229,7 @@ async fn in_house(
 }
 
 fn describe(fit: &Fit, asked: Guarantee) -> String {
-    let Fit { version, window: (window, needed), kept_days, findings, clock_ahead_s } = fit;
-    let kept = kept_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
+    let Fit { version, window: (window, needed), kept, findings, clock_ahead_s } = fit;
     let mut told =
         vec![format!("server {version}, window {window} of at least {needed}, rows kept {kept}")];
     told.extend(findings.iter().map(|one| format!("{} ({})", one.what, one.hint)));

@@ -46,8 +46,8 @@ pub struct Fit {
     pub version: String,
     /// So many tokens the table remembers, and so many it has to.
     pub window: (u64, u64),
-    /// After how many days rows go; `None` keeps them.
-    pub kept_days: Option<u32>,
+    /// How long rows are kept, for people.
+    pub kept: String,
     /// What its owner should know, and what to do about it.
     pub findings: Vec<Finding>,
     /// How far the server's clock is ahead of this machine's. The sink goes by the server's alone.
@@ -75,7 +75,7 @@ impl ClickHouse {
         Ok(Fit {
             version,
             window: (live.window(), least_window(table.spec.partitions, &table.settings)),
-            kept_days: live.kept_days(),
+            kept: plan::words(live.kept()),
             findings,
             clock_ahead_s: there - here as i64,
         })
@@ -92,7 +92,7 @@ pub(super) async fn table(table: &Table) -> Result<(), SinkError> {
         };
         tracing::warn!(table = table.spec.name, gives = gives.words(), "{what}; {hint}");
     }
-    table.kept_days.store(live.kept_days().unwrap_or(0), Relaxed);
+    table.kept_days.store(live.deleted_after_days().unwrap_or(0), Relaxed);
     table.is_replicated.store(live.is_replicated(), Relaxed);
     Ok(())
 }

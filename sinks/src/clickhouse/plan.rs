@@ -109,33 +109,21 @@ impl Live {
         )
     }
 
-    /// After how many days whole rows go, at least; `None` where none go, or by a rule that isn't one of days alone.
+    /// After how many days whole rows go, by their append; `None` where none go, or by another rule.
     pub(super) fn deleted_after_days(&self) -> Option<u32> {
-        let (_, after) = self.create.rsplit_once(" TTL ")?;
-        let rule = after.split(" SETTINGS ").next()?.split(" COMMENT ").next()?;
-        let (_, behind) = rule.split_once("toIntervalDay(")?.1.split_once(')')?;
-        let is_plain = behind.trim().is_empty() && matches!(self.kept(), Kept::Days(_));
-        is_plain.then(|| self.kept_days())?
-    }
-
-    /// After how many days rows go, or something else becomes of them.
-    pub(super) fn kept_days(&self) -> Option<u32> {
-        let (_, after) = self.create.rsplit_once(" TTL ")?;
-        let (_, days) = after.split_once("toIntervalDay(")?;
-        days.split(')').next()?.parse().ok()
-    }
-
-    /// How long rows are kept, where that goes by their append as in the contract.
-    pub(super) fn kept(&self) -> Kept {
-        match self.kept_days() {
-            Some(days)
-                if self.create.contains(" TTL toDateTime(_append_time) + toIntervalDay(") =>
-            {
-                Kept::Days(days)
-            }
-            None if !self.create.contains(" TTL ") => Kept::Forever,
-            _ => Kept::Unknown,
+        match self.kept() {
+            Kept::Days(days) => Some(days),
+            Kept::Forever | Kept::Unknown => None,
         }
+    }
+
+    /// How long rows are kept. A rule that isn't the contract's to the letter may take other rows, or none.
+    pub(super) fn kept(&self) -> Kept {
+        let Some((_, behind)) = self.clauses().split_once(" TTL ") else { return Kept::Forever };
+        let rule = behind.split(" SETTINGS ").next().unwrap_or(behind).trim();
+        let days = rule.strip_prefix("toDateTime(_append_time) + toIntervalDay(");
+        let days = days.and_then(|rest| rest.strip_suffix(')')?.parse().ok());
+        days.map_or(Kept::Unknown, Kept::Days)
     }
 
     /// Whether its statement has a part of this kind and name.
@@ -381,34 +369,63 @@ fn kept(
     live: &Live,
     change: impl Fn(String, Option<String>, bool) -> Change,
 ) -> Option<Change> {
-    let days =
-        |days: Option<u32>| days.map_or("for ever".to_owned(), |days| format!("{days} days"));
-    if table.keep_days == live.kept_days() {
+    let (theirs, ours) = (live.kept(), table.keep_days.map_or(Kept::Forever, Kept::Days));
+    if theirs == ours {
         return None;
     }
     let sql = table.ttl().map_or("REMOVE TTL".to_owned(), |ttl| format!("MODIFY TTL {ttl}"));
-    let (theirs, ours) = (days(live.kept_days()), days(table.keep_days));
-    Some(change(format!("rows are kept {theirs}, and would be kept {ours}"), Some(sql), false))
+    let what = format!("rows are kept {}, and would be kept {}", words(theirs), words(ours));
+    Some(change(what, Some(sql), false))
+}
+
+/// How long rows are kept, for people.
+pub(super) fn words(kept: Kept) -> String {
+    match kept {
+        Kept::Forever => "for ever".to_owned(),
+        Kept::Days(days) => format!("{days} days"),
+        Kept::Unknown => "by a rule of the table's own".to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn live(ttl: &str) -> Live {
+        let columns =
+            "(`_append_time` DateTime64(6, 'UTC'), `note` String TTL at + toIntervalDay(1))";
+        let create = format!(
+            "CREATE TABLE aion.tasks {columns} ENGINE = MergeTree PARTITION BY _batch_day ORDER BY at{ttl} SETTINGS \
+             index_granularity = 8192, fsync_after_insert = 1 COMMENT 'A TTL of days, and SETTINGS fsync_after_insert = 0'"
+        );
+        Live { create, ..Live::default() }
+    }
+
     #[test]
     fn only_a_ttl_of_days_takes_rows() {
-        let days = |ttl: &str| {
-            let create =
-                format!("CREATE TABLE aion.tasks (..) ENGINE = MergeTree{ttl} SETTINGS x = 1");
-            Live { create, ..Live::default() }.deleted_after_days()
-        };
         let append = " TTL toDateTime(_append_time) + toIntervalDay(7)";
-        assert_eq!(days(append), Some(7));
-        assert_eq!(days(""), None);
-        for other in [" TO VOLUME 'cold'", " RECOMPRESS CODEC(ZSTD(9))", " WHERE route = 'x'"] {
-            assert_eq!(days(&format!("{append}{other}")), None, "{other}");
+        let said = |ttl: &str| (live(ttl).kept(), live(ttl).deleted_after_days());
+        assert_eq!(said(append), (Kept::Days(7), Some(7)));
+        assert_eq!(said(""), (Kept::Forever, None), "a column's TTL takes no rows");
+        for other in [
+            format!("{append} TO VOLUME 'cold'"),
+            format!("{append} RECOMPRESS CODEC(ZSTD(9))"),
+            format!("{append} WHERE route = 'x'"),
+            format!("{append} GROUP BY at SET note = max(note)"),
+            format!("{append}, toDateTime(_append_time) + toIntervalDay(9)"),
+            format!("{append}, toDateTime(at) + toIntervalDay(9)"),
+            " TTL toDateTime(timestamp) + toIntervalDay(7)".to_owned(),
+            " TTL toDateTime(_append_time) + toIntervalWeek(1)".to_owned(),
+            " TTL toDateTime(_append_time) + toIntervalDay(n)".to_owned(),
+        ] {
+            assert_eq!(said(&other), (Kept::Unknown, None), "{other}");
         }
-        assert_eq!(days(&format!("{append}, toDateTime(_append_time) + toIntervalDay(9)")), None);
-        assert_eq!(days(" TTL toDateTime(timestamp) + toIntervalDay(7)"), None);
+    }
+
+    #[test]
+    fn a_comment_says_nothing_of_settings() {
+        assert_eq!(live("").switch("fsync_after_insert"), Some(true));
+        assert_eq!(live("").switch("fsync_part_directory"), None);
+        assert_eq!(live("").setting("index_granularity"), Some(8192));
     }
 }
