@@ -446,3 +446,46 @@ fn without_values(mut text: String) -> String {
     text.truncate(end);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::sync::Arc;
+
+    use aion_schemas::log::Stream;
+    use arrow::datatypes::Schema;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clickhouse::{ClickHouse, Server, Settings, TableSpec, guarantee::Guarantee};
+
+    #[test]
+    fn into_a_replicated_table_the_same_token_is_sent_again() {
+        let server = Server {
+            urls: vec!["http://127.0.0.1:9".parse().unwrap()],
+            database: "d".to_owned(),
+            user: None,
+            password: None,
+            ca: None,
+            guarantee: Guarantee::AtLeastOnce,
+        };
+        let spec = TableSpec {
+            name: "orders".to_owned(),
+            schema: Arc::new(Schema::empty()),
+            few_values: Vec::new(),
+            partitions: 1,
+        };
+        let table = ClickHouse::new(server).unwrap().table(spec, Settings::default());
+        for (is_replicated, suffix) in [(false, 1), (true, 0)] {
+            table.is_replicated.store(is_replicated, Relaxed);
+            let stream = Stream { topic: "orders".into(), id: Uuid::nil() };
+            let partition = Partition { stream, number: 0 };
+            let chain = Chain { lease: Some((1_000_000, Instant::now())), ..Chain::default() };
+            let mut landing = Landing::new(partition, Vec::new(), chain, Goes::Behind);
+            landing.vanished = 2;
+            landing.wait_for_suffix(&table).unwrap();
+            assert_eq!(landing.suffix, suffix, "acknowledged twice in vain");
+        }
+    }
+}
