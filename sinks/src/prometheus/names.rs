@@ -83,7 +83,8 @@ pub(super) fn of_json(text: Option<&str>) -> Vec<(Cow<'static, str>, Cow<'static
     pairs.map(|(name, of)| (name.into(), value(of).into())).collect()
 }
 
-fn label(name: &str) -> String {
+/// The name of a label.
+pub(super) fn label(name: &str) -> String {
     let valid = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let mut made: String = name.chars().map(valid).collect();
     if made.starts_with("__") || made.is_empty() || made.starts_with(|c: char| c.is_ascii_digit()) {

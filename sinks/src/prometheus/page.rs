@@ -102,7 +102,7 @@ const FOLDED: (&str, &str, &str) = (
 const COLLISIONS: (&str, &str, &str) = (
     "aion_metrics_name_collisions",
     "gauge",
-    "Names that producers write and that become the name of another metric, and units whose buckets aren't the metric's.",
+    "Names of metrics and labels that producers write and that become one with another's, and units whose buckets aren't the metric's.",
 );
 
 /// The word in `# TYPE`.
@@ -234,7 +234,6 @@ impl Page {
                 self.sample((VALUES.0, ""), &labels, &partition.to_string(), None, count as f64);
             }
         }
-        let collisions = |family: &Family| family.written.len().saturating_sub(1) as u64;
         self.of_families(shown, FOLDED, |family| family.folded);
         self.of_families(shown, COLLISIONS, collisions);
     }
@@ -259,6 +258,12 @@ impl Page {
             }
         }
     }
+}
+
+/// How many names are written otherwise than the first that became the same.
+fn collisions(family: &Family) -> u64 {
+    let all = family.labels.values().chain([&family.written]);
+    all.map(|written| written.len().saturating_sub(1) as u64).sum()
 }
 
 /// Whole numbers as such: they are most, and quicker.

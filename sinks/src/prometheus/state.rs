@@ -81,6 +81,9 @@ pub(super) struct Family {
     /// As producers write it; several where different names become one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) written: Vec<Box<str>>,
+    /// What its labels become, and how producers write each; several where different labels become one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) labels: BTreeMap<Box<str>, Vec<Box<str>>>,
     pub(super) series: Vec<Series>,
     /// What belongs to series beyond the cap.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,12 @@
 //! An event finds its series by the text that it says of itself, unchanged; only the first of a kind is made valid,
 //! sorted and looked for by what it becomes.
 
-use std::{borrow::Cow, collections::HashMap, fmt::Write, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+    sync::Arc,
+};
 
 use super::{
     Kind, Preset, Settings, buckets, names,
@@ -64,7 +69,7 @@ struct Limits {
     per_metric: usize,
     series: usize,
     metrics: usize,
-    buckets: std::collections::BTreeMap<String, Vec<f64>>,
+    buckets: BTreeMap<String, Vec<f64>>,
 }
 
 impl Tally {
@@ -201,21 +206,49 @@ impl Tally {
 
     fn make(&mut self, what: &What<'_>) -> Spot {
         let Some(at) = self.family(what) else { return Spot::None };
-        let Some(labels) = what.labels() else { return Spot::Overflow(at) };
+        let series = what.labels().and_then(|labels| self.one_of(at, labels));
+        let Some(series) = series else { return Spot::Overflow(at) };
+        self.meet_labels(at, what);
+        Spot::Series(at, series)
+    }
+
+    /// The series of a family that has these labels, made if there is room.
+    fn one_of(&mut self, at: usize, labels: String) -> Option<usize> {
         if let Some(series) = self.series[at].get(&*labels) {
-            return Spot::Series(at, *series);
+            return Some(*series);
         }
         let family = &mut self.state.families[at];
         let (here, all) = (family.series.len(), self.count);
         if here >= self.limits.per_metric || all >= self.limits.series {
-            return Spot::Overflow(at);
+            return None;
         }
         let labels: Arc<str> = labels.into();
         let value = Value::new(family.kind, &family.bounds);
         family.series.push(Series { labels: Arc::clone(&labels), value });
         self.series[at].insert(labels, here);
         self.count += 1;
-        Spot::Series(at, here)
+        Some(here)
+    }
+
+    /// Notes how the labels of a series are written, and tells of those that become one with others.
+    fn meet_labels(&mut self, at: usize, what: &What<'_>) {
+        let What::Reported { labels, .. } = what else { return };
+        let family = &mut self.state.families[at];
+        for (label, value) in names::of_json(*labels) {
+            if value.is_empty() {
+                continue; // the series hasn't got it
+            }
+            let made = names::label(&label);
+            if let Some(written) = family.labels.get_mut(&*made) {
+                if written.len() < MAX_WRITTEN && !written.iter().any(|one| **one == *label) {
+                    let name = &family.name;
+                    tracing::warn!("labels {written:?} and {label:?} of {name} are both {made}");
+                    written.push(label.into());
+                }
+            } else if family.labels.len() < MAX_LABELS {
+                family.labels.insert(made.into(), vec![label.into()]);
+            }
+        }
     }
 
     fn family(&mut self, what: &What<'_>) -> Option<usize> {
@@ -248,6 +281,8 @@ fn of_kind(kind: Kind) -> usize {
 
 /// How many of the names that become one are kept.
 const MAX_WRITTEN: usize = 8;
+/// Of how many labels of one metric it is known how they are written: twice what a series may have.
+const MAX_LABELS: usize = 64;
 
 impl What<'_> {
     /// What the event says of itself, as one text.
@@ -338,6 +373,7 @@ impl What<'_> {
             help,
             bounds,
             written,
+            labels: BTreeMap::new(),
             series: Vec::new(),
             overflow: None,
             folded: 0,

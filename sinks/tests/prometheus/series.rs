@@ -141,6 +141,30 @@ async fn names_that_become_one_are_told() {
     assert_eq!(page.get(told), Some(2.0));
 }
 
+/// In one event their values are joined, in two they make one series of what were two: both are told.
+#[tokio::test]
+async fn labels_that_become_one_are_told() {
+    let of = |labels: &str| Event::new("requests", "counter", 1.0).labels(labels);
+    let told = |page: &Page| {
+        page.get(
+            r#"aion_metrics_name_collisions{metric="aion_runtime_requests_total",topic="aion.metrics.runtime",partition="0"}"#,
+        )
+    };
+    let series = |page: &Page, a_b: &str| {
+        let labels = format!(r#"a_b="{a_b}",component="gateway",partition="0""#);
+        page.get(&format!("aion_runtime_requests_total{{{labels}}}"))
+    };
+    let page = page_of(settings(), &[of(r#"{"a.b":"1","a_b":"2"}"#)], 10).await;
+    assert_eq!((series(&page, "1;2"), told(&page)), (Some(1.0), Some(1.0)));
+    let page = page_of(settings(), &[of(r#"{"a_b":1}"#), of(r#"{"a.b":1}"#)], 10).await;
+    assert_eq!((series(&page, "1"), told(&page)), (Some(2.0), Some(1.0)));
+    let reserved = of(r#"{"le":1,"exported_le":2}"#);
+    assert_eq!(told(&page_of(settings(), &[reserved], 10).await), Some(1.0));
+    // One name with many values, and one that stands for nothing, collide with nobody.
+    let events = [of(r#"{"a_b":1}"#), of(r#"{"a_b":2}"#), of(r#"{"a_b":3,"a.b":null}"#)];
+    assert_eq!(told(&page_of(settings(), &events, 10).await), None);
+}
+
 /// A producer that leaves the kind out reports levels: they are no observations of a histogram of that name.
 #[tokio::test]
 async fn a_level_and_a_histogram_of_one_name_are_two_metrics() {
