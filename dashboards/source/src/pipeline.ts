@@ -237,11 +237,16 @@ const series = {
     }),
     graph({
       title: 'Folded and colliding',
-      description: 'Values a second of series beyond the cap, and names that became another metric. 0 is good.',
+      description:
+        'Values a second of series beyond the cap, names that became one with others, and histograms whose partitions have different buckets. 0 is good.',
       unit: 'short',
       queries: [
         [`sum(rate(aion_metrics_folded_values_total${ON}[$__rate_interval])) or vector(0)`, 'folded'],
         [`sum(aion_metrics_name_collisions${ON}) or vector(0)`, 'colliding'],
+        [
+          `sum(max by (metric) (aion_metrics_bucket_bounds${ON}) != bool min by (metric) (aion_metrics_bucket_bounds${ON}))`,
+          'other buckets',
+        ],
       ],
       alert: 'AionSeriesFolded',
     }),

@@ -11,12 +11,13 @@ use std::{
 use aion_schemas::log::{Mark, Partition, Timestamp};
 use uuid::Uuid;
 
-use super::{page, state::State};
+use super::{buckets::Compared, page, state::State};
 
 /// The series of all topics of this process; clones are the same board.
 #[derive(Clone, Debug, Default)]
 pub struct Board {
     shown: Arc<Mutex<BTreeMap<Place, Shown>>>,
+    compared: Arc<Mutex<Compared>>,
 }
 
 /// A topic's name and the number of a partition.
@@ -44,6 +45,13 @@ impl Board {
 
     pub(super) fn show(&self, partition: &Partition, state: Arc<State>, mark: Option<Mark>) {
         let topic_id = partition.stream.id;
+        let mut compared = self.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in compared.differing(&state) {
+            tracing::warn!(
+                "histogram {name} has other buckets in {partition} than in a partition before: sums over both are wrong"
+            );
+        }
+        drop(compared);
         self.lock().insert(place(partition), Shown { topic_id, state, mark });
     }
 

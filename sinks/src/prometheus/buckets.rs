@@ -1,6 +1,18 @@
 //! The buckets of histograms: by the metric's name where the configuration has it, else by its unit.
+//!
+//! A partition keeps the bounds with which it first met a metric, so partitions that met it before and after the
+//! configuration changed, or with another unit first, have different ones. What was counted can't be spread anew, and
+//! sums over buckets that not all have are wrong: that is told, by the log and by a number that can be compared
+//! between processes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use flate2::Crc;
+
+use super::{Kind, state::State};
 
 /// A millisecond to five minutes.
 const SECONDS: [f64; 16] = [
@@ -71,15 +83,85 @@ pub(super) fn of(bounds: &[f64], value: f64) -> usize {
     bounds.partition_point(|bound| *bound < value)
 }
 
+/// A number that stands for these bounds: the same in every process and release.
+pub(super) fn checksum(bounds: &[f64]) -> u32 {
+    let mut sum = Crc::new();
+    // The last one goes without saying elsewhere; here it keeps none of them from being 0.
+    for bound in bounds.iter().chain([&f64::INFINITY]) {
+        sum.update(&bound.to_le_bytes());
+    }
+    sum.sum()
+}
+
+/// The bounds that histograms were first shown with.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    first: BTreeMap<Arc<str>, Arc<[f64]>>,
+    told: BTreeSet<Arc<str>>,
+}
+
+impl Compared {
+    /// The histograms of which a partition's bounds aren't those of a partition before, each once.
+    pub(super) fn differing(&mut self, state: &State) -> Vec<Arc<str>> {
+        let mut differing = Vec::new();
+        for family in state.families.iter().filter(|family| family.kind == Kind::Histogram) {
+            let first = self.first.entry(Arc::clone(&family.name));
+            let first = first.or_insert_with(|| Arc::clone(&family.bounds));
+            if *first != family.bounds && self.told.insert(Arc::clone(&family.name)) {
+                differing.push(Arc::clone(&family.name));
+            }
+        }
+        differing
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prometheus::state::Family;
 
     #[test]
     fn a_value_is_in_the_bucket_whose_bound_it_does_not_pass() {
         let bounds = [1.0, 2.0];
         assert_eq!([0.5, 1.0, 1.5, 2.0, 2.5].map(|value| of(&bounds, value)), [0, 0, 1, 1, 2]);
         assert_eq!(of(&bounds, -3.0), 0);
+    }
+
+    #[test]
+    fn other_bounds_have_another_checksum() {
+        // As other processes have it: the number is not to change.
+        assert_eq!(checksum(&[]), 2_971_947_641);
+        assert_eq!(checksum(&[1.0, 2.0]), 824_618_668);
+    }
+
+    #[test]
+    fn a_histogram_whose_bounds_differ_among_partitions_is_told_once() {
+        let state = |name: &str, kind, bounds: &[f64]| {
+            let family = Family {
+                name: name.into(),
+                kind,
+                help: Arc::default(),
+                bounds: bounds.into(),
+                written: Vec::new(),
+                labels: BTreeMap::new(),
+                series: Vec::new(),
+                overflow: None,
+                folded: 0,
+            };
+            State { families: vec![family], ..State::default() }
+        };
+        let mut compared = Compared::default();
+        let mut told = |name, kind, bounds: &[f64]| -> Vec<String> {
+            let differing = compared.differing(&state(name, kind, bounds));
+            differing.iter().map(ToString::to_string).collect()
+        };
+        assert!(told("wait", Kind::Histogram, &[1.0]).is_empty());
+        assert!(told("wait", Kind::Histogram, &[1.0]).is_empty());
+        assert!(told("wait", Kind::Gauge, &[]).is_empty(), "a level of that name has no buckets");
+        assert!(told("size", Kind::Histogram, &[2.0]).is_empty());
+        assert_eq!(told("wait", Kind::Histogram, &[2.0]), ["wait"]);
+        assert!(told("wait", Kind::Histogram, &[2.0]).is_empty());
+        assert!(told("wait", Kind::Histogram, &[1.0]).is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use aion_schemas::{catalog::RETRIES, log::Timestamp};
 use super::{
     Described, Kind,
     board::Shown,
-    names,
+    buckets, names,
     state::{Family, Outcome, Value},
 };
 
@@ -105,6 +105,12 @@ const COLLISIONS: (&str, &str, &str) = (
     "Names of metrics and labels that producers write and that become one with another's, and units whose buckets aren't the metric's.",
 );
 
+const BOUNDS: (&str, &str, &str) = (
+    "aion_metrics_bucket_bounds",
+    "gauge",
+    "Checksum of the bounds of a histogram's buckets: of partitions in which it differs the buckets can't be summed.",
+);
+
 /// The word in `# TYPE`.
 pub(super) const fn word(kind: Kind) -> &'static str {
     match kind {
@@ -117,8 +123,8 @@ pub(super) const fn word(kind: Kind) -> &'static str {
 /// What the page tells of itself.
 pub(super) fn described() -> impl Iterator<Item = Described> {
     let own = OWN.map(|(name, kind, help, _)| ((name, kind, help), None));
-    let others =
-        [(VALUES, Some("outcome")), (FOLDED, Some("metric")), (COLLISIONS, Some("metric"))];
+    let of_metrics = [FOLDED, COLLISIONS, BOUNDS].map(|one| (one, Some("metric")));
+    let others = [(VALUES, Some("outcome"))].into_iter().chain(of_metrics);
     own.into_iter().chain(others).map(|((name, kind, help), label)| Described {
         name,
         kind,
@@ -236,6 +242,10 @@ impl Page {
         }
         self.of_families(shown, FOLDED, |family| family.folded);
         self.of_families(shown, COLLISIONS, collisions);
+        self.of_families(shown, BOUNDS, |family| match family.kind {
+            Kind::Histogram => buckets::checksum(&family.bounds).into(),
+            Kind::Counter | Kind::Gauge => 0,
+        });
     }
 
     /// A number of each metric that isn't 0.

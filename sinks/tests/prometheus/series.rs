@@ -195,6 +195,46 @@ async fn a_unit_with_other_buckets_is_told() {
     assert_eq!(told(&page), Some(1.0));
 }
 
+/// Two partitions of one board that met a metric with different configurations: each keeps its buckets, which no sum
+/// over both can be made of, and the page says that they differ.
+#[tokio::test]
+async fn buckets_that_differ_among_partitions_are_told() {
+    let with = |bounds: &[f64]| Settings {
+        buckets: BTreeMap::from([("wait".to_owned(), bounds.to_vec())]),
+        ..settings()
+    };
+    for (then, is_same) in [(&[1.0, 8.0][..], true), (&[2.0, 8.0][..], false)] {
+        let (place, stream) = (Place::new(), topic());
+        let (p0, p1) = (partition(&stream, 0), partition(&stream, 1));
+        let mut before = place.owner(&p0, with(&[1.0, 8.0])).await;
+        let events = [Event::new("wait", "histogram", 0.5)];
+        take(&mut before.sink, batch(&p0, 0, &events)).await;
+        settle(&mut before.sink).await;
+        drop(before);
+        // Whoever goes on has another configuration, and partition 1 is new.
+        let mut process = place.owner(&p0, with(then)).await;
+        process.sink.assign(std::slice::from_ref(&p1)).await.unwrap();
+        take(&mut process.sink, batch(&p0, 1, &events)).await;
+        take(&mut process.sink, batch(&p1, 0, &events)).await;
+        settle(&mut process.sink).await;
+        let page = process.page();
+        let bounds = |partition| {
+            let labels = format!(r#"topic="aion.metrics.runtime",partition="{partition}""#);
+            page.get(&format!(
+                r#"aion_metrics_bucket_bounds{{metric="aion_runtime_wait",{labels}}}"#
+            ))
+        };
+        assert!(bounds(0).is_some() && bounds(1).is_some(), "{}", page.text);
+        assert_eq!(bounds(0) == bounds(1), is_same);
+        let bucket = |partition, le| {
+            let labels = format!(r#"component="gateway",partition="{partition}",le="{le}""#);
+            page.get(&format!("aion_runtime_wait_bucket{{{labels}}}"))
+        };
+        assert_eq!((bucket(0, 1), bucket(0, 2)), (Some(2.0), None), "the buckets stay");
+        assert_eq!((bucket(1, 1).is_some(), bucket(1, 2).is_some()), (is_same, !is_same));
+    }
+}
+
 #[tokio::test]
 async fn what_is_known_beforehand_is_there_at_0() {
     let preset = Preset {
