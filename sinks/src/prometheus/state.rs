@@ -18,7 +18,8 @@ pub(super) struct State {
     pub(super) outcomes: BTreeMap<Outcome, u64>,
     /// The greatest append time, in microseconds.
     pub(super) newest: i64,
-    /// The records that retries were of; a second one of the same adds nothing.
+    /// The records that retries were of; a second one of the same adds nothing. They are kept for ever: whatever was
+    /// sent once can be sent again (docs/decisions/0014-series-in-checkpoints.md).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) origins: BTreeSet<String>,
 }
