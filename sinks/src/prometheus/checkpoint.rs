@@ -29,8 +29,11 @@ use crate::{
 /// How long older checkpoints stay.
 pub(super) const KEPT: Duration = Duration::from_mins(15);
 
-/// The form of what is stored.
-const VERSION: u32 = 1;
+/// The form of what is stored. Since 2 a level and a histogram may have one name; the releases that know 1 alone would
+/// add them up as one, so they are to refuse it.
+const VERSION: u32 = 2;
+/// The oldest form that is read: all that it can say the present one says as well, and in the same words.
+const OLDEST: u32 = 1;
 
 /// One checkpoint as stored.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,13 +98,18 @@ pub(super) fn encode(
 }
 
 fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        v: u32,
+    }
     let mut text = Vec::new();
     GzDecoder::new(bytes).read_to_end(&mut text).map_err(|e| e.to_string())?;
-    let checkpoint: Checkpoint = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-    if checkpoint.v != VERSION {
-        return Err(format!("it has version {}, and this program knows {VERSION}", checkpoint.v));
+    // By itself: what else a later form has is unknown, and its version is what is to be told.
+    let Versioned { v } = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    if !(OLDEST..=VERSION).contains(&v) {
+        return Err(format!("it has version {v}, and this program knows {OLDEST} to {VERSION}"));
     }
-    Ok(checkpoint)
+    serde_json::from_slice(&text).map_err(|e| e.to_string())
 }
 
 /// The checkpoints of one topic.
@@ -204,13 +212,47 @@ mod tests {
     use super::*;
     use crate::store::StoreOptions;
 
+    /// What the releases that know version 1 wrote.
+    const FIRST: &str = r#"{"v":1,"topic":"t","partition":"00000000-0000-0000-0000-000000000001/0","offset":7,"epoch":2,"flush":"00000000-0000-0000-0000-000000000002","state":{"families":[{"name":"aion_runtime_wait","kind":"histogram","help":"\"wait\" as components report it.","bounds":[1.0,2.0],"written":["wait"],"series":[{"labels":"component=\"c\"","value":{"histogram":{"counts":[1,0,0],"sum":0.5}}}],"folded":0}],"outcomes":{"counted":1},"newest":5}}"#;
+
+    fn compressed(text: &str) -> Vec<u8> {
+        let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+        out.write_all(text.as_bytes()).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn partition() -> Partition {
+        let stream = Stream { topic: "t".into(), id: Uuid::from_u128(1) };
+        Partition { stream, number: 0 }
+    }
+
+    /// Version 1 is read, and what is written of it has a version that those who know 1 alone refuse.
+    #[test]
+    fn what_a_release_before_wrote_is_read_and_written_as_it_refuses_it() {
+        let read = decode(&compressed(FIRST)).unwrap();
+        assert_eq!(read.mark(), Mark { offset: Offset(7), epoch: 2 });
+        let now = encode(&partition(), (read.mark(), read.flush), &read.state).unwrap();
+        let mut text = String::new();
+        GzDecoder::new(&now[..]).read_to_string(&mut text).unwrap();
+        assert_eq!(text.trim_end(), FIRST.replacen("\"v\":1", "\"v\":2", 1));
+        assert_eq!(decode(&now).unwrap().state, read.state);
+    }
+
+    #[test]
+    fn a_version_that_is_not_known_is_refused_by_its_number() {
+        for v in [0, 3] {
+            let other = compressed(&format!(r#"{{"v":{v},"what it has":"nobody knows"}}"#));
+            let wanted = format!("it has version {v}, and this program knows 1 to 2");
+            assert_eq!(decode(&other).unwrap_err(), wanted);
+        }
+    }
+
     #[tokio::test]
     async fn old_ones_go_and_the_greatest_number_stays_whatever_the_clock_did() {
         let folder = tempfile::tempdir().unwrap();
         let url = Url::from_directory_path(folder.path()).unwrap();
         let checkpoints = Checkpoints::new(Store::open(&url, &StoreOptions::default()).unwrap());
-        let stream = Stream { topic: "t".into(), id: Uuid::from_u128(1) };
-        let partition = Partition { stream, number: 0 };
+        let partition = partition();
         checkpoints.prepare(&partition).await.unwrap();
         let minutes = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_mins(1_000_000 + n);
         let put = async |number, at| {

@@ -1,9 +1,6 @@
 //! The suite of all sinks. Rows aren't stored here, so each is a series of its own, which counts how often it came.
 
-use std::{
-    io::Read,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use aion_sinks::{
     conformance::Subject,
@@ -15,9 +12,8 @@ use aion_sinks::{
     },
 };
 use async_trait::async_trait;
-use flate2::read::GzDecoder;
 
-use crate::shared::{Place, settings};
+use crate::shared::{Place, settings, text_of};
 
 const ROWS: &[Listed] = &[Listed {
     name: "rows_total",
@@ -59,10 +55,7 @@ impl Subject for Prometheus {
             for partition in std::fs::read_dir(topic.path()).unwrap().map(Result::unwrap) {
                 let files = std::fs::read_dir(partition.path()).unwrap();
                 let Some(newest) = files.map(|file| file.unwrap().path()).max() else { continue };
-                let mut text = String::new();
-                GzDecoder::new(std::fs::File::open(newest).unwrap())
-                    .read_to_string(&mut text)
-                    .unwrap();
+                let text = text_of(&newest);
                 let id = topic.file_name().into_string().unwrap();
                 all.extend(rows_of(&text).into_iter().map(|(number, at)| (id.clone(), number, at)));
             }

@@ -1,6 +1,6 @@
 //! Who shows what: across crashes, zombies and moves no series falls, and each is the sum of what is below its mark.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs::File, io::Write, time::Instant};
 
 use aion_schemas::log::{Mark, Offset, Partition};
 use aion_sinks::{
@@ -8,9 +8,9 @@ use aion_sinks::{
     lake::testing::Protection,
     sink::{Flush, Sink},
 };
-use std::time::Instant;
+use flate2::{Compression, write::GzEncoder};
 
-use crate::shared::{Event, Page, Place, Process, batch, partition, settings, topic};
+use crate::shared::{Event, Page, Place, Process, batch, partition, settings, text_of, topic};
 
 const SERIES: &str = "aion_runtime_requests_total{component=\"gateway\",partition=\"0\"}";
 
@@ -181,6 +181,31 @@ async fn a_number_that_was_removed_is_not_free() {
     zombie.sink.rig().sleep(std::time::Duration::from_mins(16));
     assert_eq!(settle(&mut zombie.sink).await.moved, std::slice::from_ref(&p0));
     assert_eq!(place.checkpoints(&p0), all[3..]);
+}
+
+/// What a release wrote that knows version 1 alone goes on, and the next checkpoint is one that it refuses.
+#[tokio::test]
+async fn series_of_a_release_before_go_on() {
+    let (place, stream) = (Place::new(), topic());
+    let p0 = partition(&stream, 0);
+    let mut before = place.owner(&p0, settings()).await;
+    take(&mut before.sink, batch(&p0, 0, &events(0, 10))).await;
+    settle(&mut before.sink).await;
+    drop(before);
+    let first = place.checkpoints(&p0).remove(0);
+    let text = text_of(&first).replacen("\"v\":2", "\"v\":1", 1);
+    let mut file = GzEncoder::new(File::create(&first).unwrap(), Compression::fast());
+    file.write_all(text.as_bytes()).unwrap();
+    file.finish().unwrap();
+
+    let mut process = place.owner(&p0, settings()).await;
+    assert!(text_of(&first).starts_with("{\"v\":1,"));
+    assert_eq!(mark(&process.page()), 10);
+    take(&mut process.sink, batch(&p0, 10, &events(10, 20))).await;
+    settle(&mut process.sink).await;
+    let sum: f64 = (0..20).map(increment).sum();
+    assert_eq!((mark(&process.page()), value(&process.page()).to_bits()), (20, sum.to_bits()));
+    assert!(text_of(&place.checkpoints(&p0)[1]).starts_with("{\"v\":2,"));
 }
 
 /// A partition that is given away isn't shown any more, and its next owner shows it from its assignment on.

@@ -1,6 +1,13 @@
 //! Series in a temporary folder, events for them, and what a page says.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use aion_schemas::{
     log::{Offset, Partition, Stream, Timestamp},
@@ -21,6 +28,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
     record_batch::RecordBatch,
 };
+use flate2::read::GzDecoder;
 use tempfile::TempDir;
 use url::Url;
 use uuid::Uuid;
@@ -76,6 +84,13 @@ impl Place {
         all.sort();
         all
     }
+}
+
+/// A checkpoint as text.
+pub(crate) fn text_of(checkpoint: &Path) -> String {
+    let mut text = String::new();
+    GzDecoder::new(File::open(checkpoint).unwrap()).read_to_string(&mut text).unwrap();
+    text
 }
 
 pub(crate) struct Process {
