@@ -4,6 +4,7 @@
 mod host;
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -29,7 +30,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Metrics {
     health: Arc<Health>,
-    budget: Budget,
+    memory: BTreeMap<&'static str, Budget>,
     audits: Audits,
     freshness: HistogramVec,
     host: Host,
@@ -38,16 +39,16 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Shows these jobs, the byte budget, the last audit of this process, and how soon rows can be seen.
+    /// Shows these jobs, the parts of the memory for rows, the last audit of this process, and how soon rows can be seen.
     pub fn new(
         health: Arc<Health>,
-        budget: Budget,
+        memory: BTreeMap<&'static str, Budget>,
         audits: Audits,
         freshness: HistogramVec,
     ) -> Metrics {
         let (platform, stale_after) = (Board::default(), Duration::MAX);
         let host = Host::default();
-        Metrics { health, budget, audits, freshness, host, platform, stale_after }
+        Metrics { health, memory, audits, freshness, host, platform, stale_after }
     }
 
     /// Shows these series of the platform too; levels that nobody has reported for so long are left out.
@@ -77,19 +78,19 @@ impl Metrics {
         if let Some(gateway) = self.health.commands() {
             families.extend(inbound::metrics::families(gateway.counters(), &gateway.state())?);
         }
-        text(&jobs, &self.budget, families, (last.as_ref(), webhooks.as_ref()))
+        text(&jobs, &self.memory, families, (last.as_ref(), webhooks.as_ref()))
     }
 }
 
 fn text(
     jobs: &[Arc<JobStatus>],
-    budget: &Budget,
+    memory: &BTreeMap<&'static str, Budget>,
     more: Vec<MetricFamily>,
     (last, webhooks): (Option<&Last>, Option<&webhooks::status::Status>),
 ) -> prometheus::Result<String> {
     let mut families = job_families(jobs)?;
     families.extend(unknown_fields(jobs)?);
-    families.extend(process_families(budget)?);
+    families.extend(process_families(memory)?);
     families.extend(more);
     families.extend(last.map(audit_families).transpose()?.into_iter().flatten());
     families.extend(webhooks.map(webhooks::families).transpose()?.into_iter().flatten());
@@ -230,14 +231,21 @@ fn job_families(jobs: &[Arc<JobStatus>]) -> prometheus::Result<Vec<MetricFamily>
     Ok(all)
 }
 
-fn process_families(budget: &Budget) -> prometheus::Result<Vec<MetricFamily>> {
+fn process_families(
+    memory: &BTreeMap<&'static str, Budget>,
+) -> prometheus::Result<Vec<MetricFamily>> {
     let opts = Opts::new("aion_build_info", "1, with the version of this program.");
     let build = GaugeVec::new(opts, &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-    let held = Gauge::new("aion_memory_held_bytes", "Bytes that decoded rows hold.")?;
-    held.set(budget.held() as f64);
-    let limit = Gauge::new("aion_memory_budget_bytes", "The bound on those bytes.")?;
-    limit.set(budget.limit() as f64);
+    let help =
+        "Bytes that decoded rows hold: those of jobs that write to ClickHouse, and of the others.";
+    let held = GaugeVec::new(Opts::new("aion_memory_held_bytes", help), &["part"])?;
+    let help = "The bound on those bytes: jobs of one part wait when theirs is reached.";
+    let limit = GaugeVec::new(Opts::new("aion_memory_budget_bytes", help), &["part"])?;
+    for (part, budget) in memory {
+        held.with_label_values(&[*part]).set(budget.held() as f64);
+        limit.with_label_values(&[*part]).set(budget.limit() as f64);
+    }
     Ok([build.collect(), held.collect(), limit.collect()].concat())
 }
 

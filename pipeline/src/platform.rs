@@ -1,6 +1,9 @@
 //! The jobs of a configuration, running: what `aion run` and `aion dev` have in common.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aion_analytics::Tail;
 use aion_kafka::Limits;
@@ -67,8 +70,7 @@ impl Platform {
         listener: TcpListener,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Platform> {
-        let budget = Budget::new(rows_bytes(&config));
-        let parts = [(); 2].map(|()| budget.part(part_bytes(&config)));
+        let memory = memory(&config);
         let queues_bytes = config.memory_bytes / 16 * QUEUES_SIXTEENTHS;
         let partitions = preflight::look(&config.kafka, &config.jobs).await?;
         let limits = queue_limits(&config.jobs, &partitions, queues_bytes);
@@ -101,8 +103,8 @@ impl Platform {
                 limits,
             };
             let shutdown = shutdown.clone();
-            let part = parts[usize::from(job.is_in_clickhouse())].clone();
-            let handle = job::run(spec, &config.kafka, sinks, part, shutdown)?;
+            let budget = memory[part_of(&job)].clone();
+            let handle = job::run(spec, &config.kafka, sinks, budget, shutdown)?;
             statuses.push(handle.status);
             jobs.push(handle.done);
         }
@@ -132,7 +134,7 @@ impl Platform {
             let (audits, shutdown) = (audits.clone(), shutdown.clone());
             tokio::spawn(schedule::run(config, audit, audits, shutdown));
         }
-        let metrics = Metrics::new(Arc::clone(&health), budget, audits, live.freshness);
+        let metrics = Metrics::new(Arc::clone(&health), memory, audits, live.freshness);
         let metrics = metrics.with_host(host).with_platform(places.board, stale_after);
         let metrics = Arc::new(metrics);
         let close_http = CancellationToken::new();
@@ -401,12 +403,22 @@ fn rows_bytes(config: &Config) -> usize {
     config.memory_bytes / 16 * ROWS_SIXTEENTHS
 }
 
-/// Of the memory for rows, the part of those jobs that write to ClickHouse, and that of the others: while ClickHouse is
-/// away its rows wait in memory, and must not leave the lake's jobs without any.
+/// Whose part of the memory for rows a job's are in: that of those that write to ClickHouse, or of the others. While
+/// ClickHouse is away its rows wait in memory, and must not leave the lake's jobs without any.
+fn part_of(job: &JobConfig) -> &'static str {
+    if job.is_in_clickhouse() { "clickhouse" } else { "others" }
+}
+
+/// The bytes of each part.
 pub(crate) fn part_bytes(config: &Config) -> usize {
-    let in_clickhouse = config.jobs.iter().filter(|job| job.is_in_clickhouse()).count();
-    let kinds = if (1..config.jobs.len()).contains(&in_clickhouse) { 2 } else { 1 };
-    rows_bytes(config) / kinds
+    let parts: BTreeSet<&str> = config.jobs.iter().map(part_of).collect();
+    rows_bytes(config) / parts.len().max(1)
+}
+
+/// The parts that there are.
+fn memory(config: &Config) -> BTreeMap<&'static str, Budget> {
+    let parts = config.jobs.iter().map(part_of);
+    parts.map(|part| (part, Budget::new(part_bytes(config)))).collect()
 }
 
 /// A table holds twice what makes a flush: one flush under way, the next filling up.

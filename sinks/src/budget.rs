@@ -1,11 +1,11 @@
-//! One bound on the bytes that decoded rows may hold in this process, whoever holds them.
+//! A bound on the bytes that decoded rows may hold, whoever holds them.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// A count of bytes with a limit, shared by all jobs of the process.
+/// A count of bytes with a limit, shared by jobs of the process.
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -15,24 +15,12 @@ pub struct Budget {
 struct Shared {
     limit: usize,
     held: AtomicUsize,
-    /// What this is a part of.
-    whole: Option<Budget>,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Budget {
-        Budget::made(limit, None)
-    }
-
-    /// A part of it with a limit of its own: what is held there is held here too, and only its own limit makes it spent.
-    #[must_use]
-    pub fn part(&self, limit: usize) -> Budget {
-        Budget::made(limit, Some(self.clone()))
-    }
-
-    fn made(limit: usize, whole: Option<Budget>) -> Budget {
-        Budget { shared: Arc::new(Shared { limit, held: AtomicUsize::new(0), whole }) }
+        Budget { shared: Arc::new(Shared { limit, held: AtomicUsize::new(0) }) }
     }
 
     /// Whether the limit is reached: a reader pauses, and asks again when something was given back.
@@ -53,24 +41,8 @@ impl Budget {
     /// Takes `bytes`, even beyond the limit: rows that exist already must go somewhere. Readers look
     /// at [`Budget::is_spent`] before they make more, so the overshoot is one batch a reader.
     pub fn take(&self, bytes: usize) -> Reservation {
-        self.shared.hold(bytes);
+        self.shared.held.fetch_add(bytes, Ordering::Relaxed);
         Reservation { held: Some(Arc::new(Held { shared: Arc::clone(&self.shared), bytes })) }
-    }
-}
-
-impl Shared {
-    fn hold(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(whole) = &self.whole {
-            whole.shared.hold(bytes);
-        }
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(whole) = &self.whole {
-            whole.shared.give_back(bytes);
-        }
     }
 }
 
@@ -113,7 +85,7 @@ impl Reservation {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.shared.give_back(self.bytes);
+        self.shared.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -137,21 +109,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reservation_knows_the_limit_of_its_own_budget() {
-        let part = Budget::new(20).part(10);
-        assert_eq!(part.take(1).more(1).limit(), Some(10));
+    fn a_reservation_knows_the_limit_of_its_budget() {
+        assert_eq!(Budget::new(10).take(1).more(1).limit(), Some(10));
         assert_eq!(Reservation::none().limit(), None);
-    }
-
-    #[test]
-    fn a_part_is_spent_by_itself_and_counts_in_the_whole() {
-        let whole = Budget::new(20);
-        let (one, other) = (whole.part(10), whole.part(10));
-        let held = one.take(15);
-        let more = held.more(2);
-        assert!(one.is_spent() && !other.is_spent() && !whole.is_spent());
-        assert_eq!((one.held(), other.held(), whole.held()), (17, 0, 17));
-        drop((held, more));
-        assert_eq!((one.held(), whole.held()), (0, 0));
     }
 }

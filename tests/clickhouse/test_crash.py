@@ -211,7 +211,13 @@ def test_a_server_that_is_down_delays_only_its_own_job(
         return False
 
     run.wait(stored, "the lake's job goes on", 60)
-    assert run.metric("aion_memory_held_bytes") > 1 << 20, "rows for ClickHouse wait"
+    held = run.metric("aion_memory_held_bytes", part="clickhouse")
+    assert held > 1 << 20, "rows for ClickHouse wait"
+    bounds = [
+        run.metric("aion_memory_budget_bytes", part=part)
+        for part in ("clickhouse", "others")
+    ]
+    assert bounds == [3 << 19] * 2, "each has half of three sixteenths of 16 MiB"
     assert run.get("/readyz")[0] == 503, "the other ones don't"
     engine.start()
     run.wait(lambda: writers.count("tasks") > 40_000, "and then they do", 60)

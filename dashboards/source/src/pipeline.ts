@@ -161,12 +161,13 @@ const workings = {
     }),
     graph({
       title: 'Memory for rows',
-      description: 'Bytes that decoded rows hold, and the bound on them.',
+      description:
+        'Bytes that decoded rows hold, and the bound on them: of jobs that write to ClickHouse, and of the others. A part at its bound holds up its jobs alone.',
       unit: 'bytes',
       alert: 'AionLagGrowing',
       queries: [
-        [`sum by (instance) (aion_memory_held_bytes${ON})`, 'held {{instance}}'],
-        [`sum by (instance) (aion_memory_budget_bytes${ON})`, 'bound {{instance}}'],
+        [`sum by (instance, part) (aion_memory_held_bytes${ON})`, 'held {{instance}} {{part}}'],
+        [`sum by (instance, part) (aion_memory_budget_bytes${ON})`, 'bound {{instance}} {{part}}'],
       ],
     }),
     graph({

@@ -1,10 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
-    path::Path,
-};
+use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 use aion_sinks::prometheus::described;
 
@@ -30,7 +26,8 @@ fn whole() -> String {
     let mut more = sql.freshness.collect();
     more.extend(Host::sample().families(std::iter::empty()).unwrap());
     more.extend(inbound::metrics::families(&counters, &State::default()).unwrap());
-    text(&jobs, &Budget::new(1), more, (Some(&last), Some(&webhooks))).unwrap()
+    let memory = BTreeMap::from([("others", Budget::new(1))]);
+    text(&jobs, &memory, more, (Some(&last), Some(&webhooks))).unwrap()
 }
 
 /// The rows of the table in docs/metrics.md: name, type, labels, help.
