@@ -31,7 +31,7 @@ use crate::{
 pub struct Metrics {
     health: Arc<Health>,
     memory: BTreeMap<&'static str, Budget>,
-    audits: Audits,
+    audits: Option<Audits>,
     freshness: HistogramVec,
     host: Host,
     platform: Board,
@@ -39,11 +39,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Shows these jobs, the parts of the memory for rows, the last audit of this process, and how soon rows can be seen.
+    /// Shows these jobs, the parts of the memory for rows, the last audit of this process where it makes any, and how
+    /// soon rows can be seen.
     pub fn new(
         health: Arc<Health>,
         memory: BTreeMap<&'static str, Budget>,
-        audits: Audits,
+        audits: Option<Audits>,
         freshness: HistogramVec,
     ) -> Metrics {
         let (platform, stale_after) = (Board::default(), Duration::MAX);
@@ -71,8 +72,10 @@ impl Metrics {
     /// The text exposition format, version 0.0.4.
     pub fn encode(&self) -> prometheus::Result<String> {
         let jobs: Vec<Arc<JobStatus>> = self.health.jobs().collect();
-        let (last, webhooks) = (self.audits.last(), self.health.webhooks());
+        let last = self.audits.as_ref().and_then(Audits::last);
+        let webhooks = self.health.webhooks();
         let mut families = self.freshness.collect();
+        families.extend(audits_configured(self.audits.is_some())?);
         let of_webhooks = webhooks.iter().flat_map(|status| status.certificates.iter());
         families.extend(self.host.families(of_webhooks)?);
         if let Some(gateway) = self.health.commands() {
@@ -270,6 +273,14 @@ const AUDIT_COUNTS: [AuditCount; 6] = [
     ("unprovable", |counts| counts.unprovable),
     ("pending", |counts| counts.pending),
 ];
+
+/// Whether audits are to come at all: there is nothing of them before the first has ended.
+fn audits_configured(is_so: bool) -> prometheus::Result<Vec<MetricFamily>> {
+    let help = "1 where the configuration has this process audit at intervals, else 0.";
+    let configured = Gauge::new("aion_audit_configured", help)?;
+    configured.set(f64::from(u8::from(is_so)));
+    Ok(configured.collect())
+}
 
 /// What the last audit found; there are none before the first.
 fn audit_families(last: &Last) -> prometheus::Result<Vec<MetricFamily>> {

@@ -129,11 +129,12 @@ impl Platform {
         let tables = in_lake.map(|job| table_spec(&job.topic)).collect();
         let rounds = config.lake.upkeep.clone();
         tokio::spawn(upkeep::run(places.lake, tables, rounds, worth(&config), shutdown.clone()));
-        let (audits, host) = (Audits::default(), Host::of(&config));
-        if let Some(audit) = config.audit {
-            let (audits, shutdown) = (audits.clone(), shutdown.clone());
-            tokio::spawn(schedule::run(config, audit, audits, shutdown));
-        }
+        let host = Host::of(&config);
+        let audits = config.audit.map(|audit| {
+            let audits = Audits::default();
+            tokio::spawn(schedule::run(config, audit, audits.clone(), shutdown.clone()));
+            audits
+        });
         let metrics = Metrics::new(Arc::clone(&health), memory, audits, live.freshness);
         let metrics = metrics.with_host(host).with_platform(places.board, stale_after);
         let metrics = Arc::new(metrics);

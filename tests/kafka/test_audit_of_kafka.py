@@ -117,7 +117,7 @@ def test_audit_of_a_log_that_expired(place: Place):
     )
     exact = {"topic": place.topic, "verdict": "exact"}
     assert run.metric("aion_audit_verdict", **exact) == 1
-    assert run.metric("aion_audit_up") == 1
+    assert run.metric("aion_audit_up") == run.metric("aion_audit_configured") == 1
     assert run.metric("aion_audit_last_run_timestamp_seconds") > 1.7e9
 
     table = place.lake / place.table

@@ -24,6 +24,7 @@ fn whole() -> String {
     counters.answered(202);
     counters.unauthenticated("signature");
     let mut more = sql.freshness.collect();
+    more.extend(audits_configured(true).unwrap());
     more.extend(Host::sample().families(std::iter::empty()).unwrap());
     more.extend(inbound::metrics::families(&counters, &State::default()).unwrap());
     let memory = BTreeMap::from([("others", Budget::new(1))]);
