@@ -58,7 +58,10 @@ fn main() {
     println!("encoding  bytes/event  raw ns/event  job ns/event  job/raw rate");
     let catalog = Catalog::builtin();
     let schema = &catalog.topic(TOPIC.name()).unwrap().schema;
-    for (name, encoder) in [("json", Encoder::Json), ("avro", Encoder::avro(schema, SCHEMA_ID))] {
+    for (name, encoder) in [
+        ("json", Encoder::Json),
+        ("avro", Encoder::avro([(TOPIC, &**schema, SchemaId(SCHEMA_ID))])),
+    ] {
         let (mut child, connection) = start_broker();
         bootstrap::create_topics(&connection, &catalog, Environment::Dev).unwrap();
         let bytes = fill(&connection, encoder, events);

@@ -69,9 +69,9 @@ impl Disk {
         let of_a_log = told.parent() != Some(data);
         let is_earlier = |file: &Path| file.parent() == told.parent() && file < told;
         let earlier = self.lengths.iter().filter(|(file, _)| of_a_log && is_earlier(file));
-        let list = data.join("topics.json");
-        let listed = self.lengths.get_key_value(&list).filter(|_| of_a_log);
-        let whole = earlier.chain(listed).map(|(file, (length, _))| (file.as_path(), *length));
+        let topics = data.join("topics.json");
+        let named = self.lengths.get_key_value(&topics).filter(|_| of_a_log);
+        let whole = earlier.chain(named).map(|(file, (length, _))| (file.as_path(), *length));
         whole.chain([(told, bytes)]).find_map(|(file, bytes)| {
             let safe = self.lengths.get(file).map_or(0, |(_, safe)| *safe);
             if safe < bytes {
