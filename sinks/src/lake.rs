@@ -11,6 +11,7 @@
 //! | `contract` | what a table must look like for this writer |
 //! | `checkpoint`, `kernel` | checkpoints and opening, through the Delta kernel |
 //! | [`read`] | snapshots for readers: version, files, marks |
+//! | [`history`] | what each commit covered, for readers |
 //! | [`upkeep`] | compaction, retention, checkpoints, vacuum, clean-up of the log |
 //! | `testing` | what tests do to a writer (feature `testing`) |
 //!
@@ -39,6 +40,7 @@ mod clock;
 mod contract;
 mod encode;
 mod flush;
+pub mod history;
 mod kernel;
 mod log;
 mod origins;

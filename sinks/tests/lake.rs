@@ -9,6 +9,8 @@ mod conformance;
 mod crash;
 #[path = "lake/format.rs"]
 mod format;
+#[path = "lake/history.rs"]
+mod history;
 #[path = "lake/power.rs"]
 mod power;
 #[path = "shared/python.rs"]

@@ -29,14 +29,14 @@ pub(crate) struct Line {
     pub(crate) add: Option<Add>,
 }
 
-/// Who made the entry. `txn_id` is the uuid by which a writer knows its own entry again; of other engines'
-/// entries nothing else is looked at, since they put what they like there.
+/// Who made the entry. `txn_id` is the uuid by which a writer knows its own entry again; nothing else here decides
+/// anything, since other engines put what they like there. What can't be read counts as not said.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct CommitInfo {
-    #[serde(skip_deserializing)]
+    #[serde(deserialize_with = "said")]
     pub(crate) timestamp: i64,
-    #[serde(skip_deserializing)]
+    #[serde(deserialize_with = "said")]
     pub(crate) operation: String,
     #[serde(skip_deserializing)]
     pub(crate) operation_parameters: BTreeMap<String, String>,
@@ -44,12 +44,28 @@ pub(crate) struct CommitInfo {
     pub(crate) is_blind_append: bool,
     #[serde(skip_deserializing)]
     pub(crate) engine_info: String,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "text")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "said")]
     pub(crate) txn_id: Option<String>,
+    /// What the entry covers of each partition, by the transaction that has its mark. For people only: it goes when
+    /// the log is cleaned.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "said")]
+    pub(crate) covered: BTreeMap<String, Covered>,
 }
 
-fn text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    Ok(serde_json::Value::deserialize(from)?.as_str().map(str::to_owned))
+/// Offsets from `first` up to the mark, and the rows among them that the entry's files have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Covered {
+    pub(crate) first: i64,
+    pub(crate) rows: u64,
+}
+
+/// What stands there, if it is of that type.
+fn said<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + serde::de::DeserializeOwned,
+{
+    Ok(serde_json::from_value(serde_json::Value::deserialize(from)?).unwrap_or_default())
 }
 
 /// What a reader and a writer must understand.
@@ -150,6 +166,7 @@ pub(crate) fn commit_info(id: Uuid, operation: &str, mode: &[(&str, &str)]) -> L
         is_blind_append: operation == "STREAMING UPDATE",
         engine_info: concat!("aion-event-streams/", env!("CARGO_PKG_VERSION")).to_owned(),
         txn_id: Some(id.to_string()),
+        covered: BTreeMap::new(),
     };
     Line { commit_info: Some(info), ..Line::default() }
 }
@@ -198,7 +215,7 @@ mod tests {
     fn entries_of_other_engines_are_read_whatever_they_say_of_themselves() {
         let entry = br#"
             {"commitInfo":{"timestamp":"never","operationParameters":{"mode":["a",1]},"isBlindAppend":null,"x":{}}}
-            {"commitInfo":{"txnId":17}}
+            {"commitInfo":{"txnId":17,"operation":[],"covered":{"a/0":{"first":"x"}}}}
             {"commitInfo":{"txnId":"7d44"}}
             {"domainMetadata":{"domain":"d","configuration":"","removed":false}}
             {"txn":{"appId":"a/0","version":9,"lastUpdated":1}}"#;

@@ -38,7 +38,7 @@ use parquet::{
 use uuid::Uuid;
 
 use super::{
-    actions::{Add, Stats, wall_clock_ms},
+    actions::{Add, Covered, Stats, wall_clock_ms},
     contract::{DATE_COLUMN, TableSpec},
     origins::Origins,
 };
@@ -57,6 +57,8 @@ const SAMPLE_ROWS: usize = 1024;
 pub(crate) struct Plan {
     /// The marks that hold once the files are in the log.
     pub(crate) marks: Marks,
+    /// What is covered of each of their partitions.
+    pub(crate) covered: BTreeMap<String, Covered>,
     /// Rows by event date, in days since 1970.
     dates: BTreeMap<i32, Vec<RecordBatch>>,
     /// Of the budget that the rows are held against.
@@ -78,6 +80,7 @@ pub(crate) struct Waiting(Vec<Share>, Reservation);
 struct Share {
     partition: Partition,
     after: Option<Mark>,
+    first: Offset,
     /// Rows, each with the mark that holds after them.
     batches: Vec<(Mark, RecordBatch)>,
 }
@@ -87,8 +90,9 @@ impl Waiting {
     pub(crate) fn of(chunks: &Chunks) -> Waiting {
         let rows = chunks.iter().map(|(partition, chunk)| {
             let batches = chunk.batches.iter().map(|batch| (batch.mark(), batch.rows.clone()));
+            let first = chunk.batches.first().map_or(Offset::ZERO, |batch| batch.range.start);
             let (partition, batches) = (partition.clone(), batches.collect());
-            Share { partition, after: chunk.after, batches }
+            Share { partition, after: chunk.after, first, batches }
         });
         let mut batches = chunks.values().flat_map(|chunk| &chunk.batches);
         let memory = batches.next().map(|batch| batch.memory.more(0)).unwrap_or_default();
@@ -105,14 +109,15 @@ impl Waiting {
     ) -> Result<Plan, SinkError> {
         let mut plan = Plan { memory: self.1, ..Plan::default() };
         let mut seen = BTreeSet::new();
-        for Share { partition, after, batches } in self.0 {
-            let mut mark = after;
+        for Share { partition, after, first, batches } in self.0 {
+            let (mut mark, mut count) = (after, 0);
             for (end, rows) in batches {
                 let rows = origins.keep(&partition, &rows, &mut seen)?;
                 let dates = dates(&rows, spec)?;
                 let fits = plan.admit(&dates, max_dates);
                 if fits > 0 {
                     plan.add(&rows.slice(0, fits), &dates[..fits])?;
+                    count += fits as u64;
                 }
                 if fits < dates.len() {
                     mark = cut(&rows, fits).or(mark);
@@ -123,6 +128,8 @@ impl Waiting {
             if let Some(mark) = mark
                 && Some(mark.offset) != after.map(|after| after.offset)
             {
+                let covered = Covered { first: first.get(), rows: count };
+                plan.covered.insert(partition.key(), covered);
                 plan.marks.insert(partition, mark);
             }
         }

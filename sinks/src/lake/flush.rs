@@ -23,7 +23,7 @@ use aion_schemas::log::{Marks, Offset, Partition};
 use uuid::Uuid;
 
 use super::{
-    actions::{self, Add, Line, Remove, entry_path, wall_clock_ms},
+    actions::{self, Add, Covered, Line, Remove, entry_path, wall_clock_ms},
     clock::Moment,
     encode::Waiting,
     kernel,
@@ -46,6 +46,8 @@ struct Entry {
     /// The marks that the rows follow.
     first: BTreeMap<Partition, Option<Offset>>,
     marks: Marks,
+    /// What the entry says that it covers.
+    covered: BTreeMap<String, Covered>,
     adds: Vec<Add>,
     removes: Vec<Remove>,
     /// Which rows are not in the files, since they are stored.
@@ -156,11 +158,11 @@ impl Entry {
         let written = table.clock.now();
         let waiting = Waiting::of(chunks);
         let (encoding, skipped) = (Arc::clone(&table), origins.clone());
-        let (marks, files) = super::blocking(move || {
+        let ((marks, covered), files) = super::blocking(move || {
             let spec = &encoding.contract.spec;
             let plan = waiting.plan(spec, encoding.settings.max_dates, &skipped)?;
             let files = plan.encode(spec)?;
-            Ok((plan.marks, files))
+            Ok(((plan.marks, plan.covered), files))
         })
         .await?;
         let mut adds = Vec::with_capacity(files.len());
@@ -180,7 +182,8 @@ impl Entry {
             let after = chunks.get(partition).and_then(|chunk| chunk.after);
             (partition.clone(), after.map(|mark| mark.offset))
         });
-        Ok(Entry { first: first.collect(), marks, adds, origins, ..Entry::bare(written) })
+        let first = first.collect();
+        Ok(Entry { first, marks, covered, adds, origins, ..Entry::bare(written) })
     }
 
     fn bare(written: Moment) -> Entry {
@@ -188,6 +191,7 @@ impl Entry {
             id: Uuid::new_v4(),
             first: BTreeMap::new(),
             marks: Marks::new(),
+            covered: BTreeMap::new(),
             adds: Vec::new(),
             removes: Vec::new(),
             origins: Origins::default(),
@@ -268,6 +272,7 @@ impl Entry {
         let mut info = actions::commit_info(self.id, operation, &[("outputMode", "Append")]);
         if let Some(info) = &mut info.commit_info {
             info.is_blind_append &= !self.origins.any_lands();
+            info.covered.clone_from(&self.covered);
         }
         let mut lines = vec![info];
         lines.extend(log.txns(&self.marks));

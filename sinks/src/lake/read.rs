@@ -13,6 +13,7 @@ use std::{
 
 use aion_schemas::log::{Mark, Offset};
 use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use futures::stream::BoxStream;
 use object_store::{ObjectStore, path::Path as ObjectPath};
 use tokio::sync::Mutex;
 use url::Url;
@@ -23,6 +24,7 @@ use super::{
     actions::{self, Add, Line, Metadata, Protocol, Stats, entry_path},
     clock::{Clock, Moment},
     contract::{DATE_COLUMN, DeltaSchema, arrow_type},
+    history::{self, Commit},
     kernel::{self, Engine},
     log::EXPIRED,
 };
@@ -111,6 +113,11 @@ impl Table {
         Ok(snapshot)
     }
 
+    /// What each commit up to a version covered, oldest first, as far back as the table's log goes.
+    pub fn commits(&self, last: i64) -> BoxStream<'static, Result<Commit, SinkError>> {
+        history::commits(self.store.clone(), last)
+    }
+
     async fn load(&self) -> Result<Option<Arc<Snapshot>>, SinkError> {
         if !self.store.has_any("_delta_log").await? {
             return Ok(None);
@@ -191,19 +198,24 @@ impl Snapshot {
             self.expired_before = i32::try_from(version).ok();
             return;
         }
-        let mut parts = app_id.split('/');
-        let id = parts.next().and_then(|id| Uuid::parse_str(id).ok());
-        let number = parts.next().and_then(|number| number.parse().ok());
-        let (Some(id), Some(number)) = (id, number) else { return };
-        let (offset, epoch) = match parts.next() {
-            None => (Some(Offset(version)), None),
-            Some("epoch") => (None, Some(version as i32)),
-            Some(_) => return,
+        let (partition, is_epoch) = match app_id.strip_suffix("/epoch") {
+            Some(partition) => (partition_of(partition), true),
+            None => (partition_of(app_id), false),
         };
-        let mark = self.marks.entry((id, number)).or_insert(Mark::at(Offset::ZERO));
-        mark.offset = offset.unwrap_or(mark.offset);
-        mark.epoch = epoch.unwrap_or(mark.epoch);
+        let Some(partition) = partition else { return };
+        let mark = self.marks.entry(partition).or_insert(Mark::at(Offset::ZERO));
+        if is_epoch {
+            mark.epoch = version as i32;
+        } else {
+            mark.offset = Offset(version);
+        }
     }
+}
+
+/// The topic id and partition whose next offset stands under an application transaction; `None` for all others.
+pub(super) fn partition_of(app_id: &str) -> Option<(Uuid, i32)> {
+    let (id, number) = app_id.split_once('/')?;
+    Some((Uuid::parse_str(id).ok()?, number.parse().ok()?))
 }
 
 impl LiveFile {
