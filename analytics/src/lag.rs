@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 use aion_schemas::log::{Offset, Partition};
 use arrow::{
     array::{ArrayRef, Int32Array, Int64Array, StringViewArray},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, SchemaRef},
     record_batch::RecordBatch,
 };
 use async_trait::async_trait;
@@ -19,8 +19,9 @@ use datafusion::{
 use uuid::Uuid;
 
 use crate::{
+    control::{self, Column},
     stored::Stored,
-    tables::{ColumnInfo, TableInfo, sql_type},
+    tables::TableInfo,
 };
 
 /// The table's name.
@@ -51,7 +52,7 @@ impl fmt::Debug for LogEnds {
     }
 }
 
-const COLUMNS: [(&str, DataType, bool, &str); 6] = [
+const COLUMNS: [Column; 6] = [
     ("topic", DataType::Utf8View, false, "Name of the topic."),
     ("topic_id", DataType::Utf8View, false, "Id of the topic's incarnation."),
     ("partition", DataType::Int32, false, "Kafka partition."),
@@ -67,17 +68,7 @@ const COLUMNS: [(&str, DataType, bool, &str); 6] = [
 
 /// What people see of the table.
 pub(crate) fn info() -> TableInfo {
-    let columns = COLUMNS.map(|(name, data_type, nullable, doc)| ColumnInfo {
-        name: name.to_owned(),
-        sql_type: sql_type(&data_type).to_owned(),
-        nullable,
-        doc: doc.to_owned(),
-    });
-    TableInfo {
-        name: TABLE.to_owned(),
-        doc: "How far the lake is behind the logs, per partition.".to_owned(),
-        columns: columns.into(),
-    }
+    control::info(TABLE, "How far the lake is behind the logs, per partition.", &COLUMNS)
 }
 
 /// The table: marks from the query's own snapshots, ends from the broker where there is one to ask.
@@ -91,8 +82,7 @@ pub(crate) struct Lag {
 impl Lag {
     /// The lag of these tables.
     pub(crate) fn new(stored: Vec<Arc<Stored>>, ends: Option<LogEnds>) -> Lag {
-        let fields = COLUMNS.map(|(name, kind, nullable, _)| Field::new(name, kind, nullable));
-        Lag { stored, ends, schema: Arc::new(Schema::new(fields.to_vec())) }
+        Lag { stored, ends, schema: control::schema(&COLUMNS) }
     }
 
     /// One row per partition that the lake or the broker knows, by topic. Marks are read before

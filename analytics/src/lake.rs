@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use aion_sinks::{
     lake::{
         Lake as Tables, StoreOptions,
+        history::Commit,
         read::{Snapshot, Table},
     },
     sink::SinkError,
@@ -12,6 +13,10 @@ use aion_sinks::{
 use datafusion::{
     error::Result as PlanResult,
     execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry, ObjectStoreUrl},
+};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
 };
 use object_store::ObjectStore;
 use url::Url;
@@ -66,6 +71,19 @@ impl Lake {
             what: format!("table {table} of the lake"),
             cause: cause.to_string(),
         })
+    }
+
+    /// What each commit of a table up to a version covered, oldest first.
+    pub(crate) fn commits(
+        &self,
+        table: &str,
+        last: i64,
+    ) -> BoxStream<'static, Result<Commit, Error>> {
+        let Some(open) = self.tables.get(table) else { return stream::empty().boxed() };
+        let what = format!("the log of table {table} of the lake");
+        let failed =
+            move |cause: SinkError| Error::Read { what: what.clone(), cause: cause.to_string() };
+        open.commits(last).map_err(failed).boxed()
     }
 }
 

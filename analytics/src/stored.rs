@@ -14,7 +14,10 @@ mod prune;
 use std::sync::Arc;
 
 use aion_schemas::log::{Offset, Partition, Stream};
-use aion_sinks::lake::read::{LiveFile, Snapshot};
+use aion_sinks::lake::{
+    history::Commit,
+    read::{LiveFile, Snapshot},
+};
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use async_trait::async_trait;
 use datafusion::{
@@ -33,6 +36,10 @@ use datafusion::{
     logical_expr::{Expr, TableProviderFilterPushDown, TableType},
     physical_plan::{ExecutionPlan, empty::EmptyExec, union::UnionExec},
     scalar::ScalarValue,
+};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
 };
 use tokio::sync::OnceCell;
 
@@ -90,6 +97,15 @@ impl Stored {
             (Partition { stream, number: *number }, mark.offset)
         });
         Ok(marks.collect())
+    }
+
+    /// What each commit up to the snapshot's covered, oldest first.
+    pub(crate) async fn commits(&self) -> Result<BoxStream<'static, Result<Commit>>> {
+        let Some(snapshot) = &self.look().await?.snapshot else {
+            return Ok(stream::empty().boxed());
+        };
+        let commits = self.sources.lake.commits(&self.definition.table, snapshot.version);
+        Ok(commits.map_err(DataFusionError::from).boxed())
     }
 
     async fn look(&self) -> Result<&Look> {

@@ -1,5 +1,5 @@
 //! Which tables there are: one per table of the catalog, `<name>_raw` beside those that are shown
-//! without repetitions, `lag`, and views.
+//! without repetitions, `lag`, `batches`, and views.
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +22,7 @@ use datafusion::{
 };
 
 use crate::{
+    control::batches,
     derived,
     lag::{self, Lag, LogEnds},
     postgres::catalog as pg,
@@ -160,6 +161,7 @@ impl Tables {
                 named.insert(name, raw);
             }
         }
+        named.insert(batches::TABLE.into(), Arc::new(batches::table(stored.clone())));
         named.insert(lag::TABLE.into(), Arc::new(Lag::new(stored, ends.cloned())));
         let below = Arc::new(Named(named.clone()));
         for view in &self.views {
@@ -180,7 +182,7 @@ fn infos(definitions: &[Arc<Definition>]) -> Vec<TableInfo> {
             infos.push(TableInfo { name, doc, ..definition.info.clone() });
         }
     }
-    infos.push(lag::info());
+    infos.extend([lag::info(), batches::info()]);
     infos
 }
 

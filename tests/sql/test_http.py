@@ -105,7 +105,7 @@ def test_every_form_has_the_same_rows(live):
     columns = {column["name"]: column for column in tables["decisions"]["columns"]}
     assert columns["route"]["doc"] == "The route that was chosen: where the task runs."
     assert columns["timestamp"]["type"] == "timestamptz"
-    assert {"task_latency", "decision_outcomes", "lag"} <= tables.keys()
+    assert {"task_latency", "decision_outcomes", "lag", "batches"} <= tables.keys()
 
 
 def test_parameters_and_problems(live):

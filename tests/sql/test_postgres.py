@@ -55,7 +55,7 @@ def psql(dev, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_psql_lists_describes_and_asks(live):
     listed = psql(live, "-c", r"\d")
     assert listed.returncode == 0, listed.stderr
-    for name in ["decisions", "tasks", "task_latency", "dead_letters", "lag"]:
+    for name in ["decisions", "tasks", "task_latency", "dead_letters", "batches"]:
         assert f" {name} " in listed.stdout, listed.stdout
     assert "decision_outcomes" in psql(live, "-c", r"\dv").stdout
     described = psql(live, "-c", r"\d decisions")
@@ -123,11 +123,12 @@ def test_every_type_of_our_tables_round_trips(live, binary):
             "dead_letters",
             "gaps",
             "lag",
+            "batches",
         ]:
             found = connection.execute(
                 f"select * from {table} limit 50", binary=binary
             ).fetchall()
-            if table in ("decisions", "tasks", "metrics", "audit"):
+            if table in ("decisions", "tasks", "metrics", "audit", "batches"):
                 assert found, table
 
 

@@ -1,4 +1,4 @@
-//! Tables about the streams themselves: dead letters, gaps, lag.
+//! Tables about the streams themselves: dead letters, gaps, lag, batches.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,7 +6,7 @@ use aion_analytics::{Engine, LogEnds};
 use aion_schemas::log::Offset;
 use serde_json::{Value, json};
 
-use crate::lake::{TOPIC_ID, TestLake, decision, number, shown};
+use crate::lake::{TOPIC_ID, TestLake, ask, decision, number, shown};
 
 fn dead_letter(job: &str, offset: i64, detail: &str) -> Value {
     json!({"job": job, "topic": "t", "topic_id": "i", "partition": 0, "offset": offset,
@@ -67,4 +67,67 @@ async fn a_broker_that_is_away_leaves_the_ends_open() {
     settings.ends = Some(LogEnds::new(|_| Err("connection refused".into())));
     let engine = Engine::open(settings).unwrap();
     assert_eq!(number(&engine, "select count(*) from lag where lag is null and mark = 1").await, 1);
+}
+
+#[tokio::test]
+async fn each_commit_is_a_batch_of_what_it_covered() {
+    let lake = TestLake::new();
+    assert_eq!(number(&lake.engine(), "select count(*) from batches").await, 0, "no lake yet");
+    let rows = |count: i64| -> Vec<Value> {
+        (0..count).map(|n| decision(&format!("t{n}"), "small", "10:00:00")).collect()
+    };
+    lake.append("decisions", 5, &rows(2)).await;
+    lake.append("decisions", 7, &rows(1)).await;
+    lake.append("dead_letters", 0, &[dead_letter("a", 5, "first")]).await;
+    let engine = lake.engine();
+    let sql = "select table_name, version, topic, \"partition\", first_offset, next_offset, rows, commit_rows,
+                      commit_files, operation from batches order by table_name, version";
+    let expected = "\
++--------------+---------+-----------------------+-----------+--------------+-------------+------+-------------+--------------+------------------+
+| table_name   | version | topic                 | partition | first_offset | next_offset | rows | commit_rows | commit_files | operation        |
++--------------+---------+-----------------------+-----------+--------------+-------------+------+-------------+--------------+------------------+
+| dead_letters | 1       | aion.dead-letters     | 0         | 0            | 1           | 1    | 1           | 1            | STREAMING UPDATE |
+| decisions    | 1       | aion.router.decisions | 0         | 5            | 7           | 2    | 2           | 1            | STREAMING UPDATE |
+| decisions    | 2       | aion.router.decisions | 0         | 7            | 8           | 1    | 1           | 1            | STREAMING UPDATE |
++--------------+---------+-----------------------+-----------+--------------+-------------+------+-------------+--------------+------------------+";
+    assert_eq!(shown(&engine, sql).await, expected);
+    let id = format!("select count(*) from batches where topic_id = '{TOPIC_ID}'");
+    assert_eq!(number(&engine, &id).await, 3);
+    let young = "select count(*) from batches where committed_at > now() - interval '1 hour'";
+    assert_eq!(number(&engine, young).await, 3);
+    let one = "select count(*) from (select next_offset from batches limit 1)";
+    assert_eq!(number(&engine, one).await, 1);
+    let meant = "select count(*) from batches b join lag l on l.topic_id = b.topic_id
+                 and l.\"partition\" = b.\"partition\" and l.topic = b.topic and l.mark = b.next_offset";
+    assert!(number(&engine, meant).await >= 1, "the last one left the mark");
+    let columns = "select count(*) from information_schema.columns where table_name = 'batches'";
+    assert_eq!(number(&engine, columns).await, 13);
+}
+
+#[tokio::test]
+async fn a_query_sees_the_batches_of_the_version_that_it_sees() {
+    let lake = TestLake::new();
+    lake.append("decisions", 0, &[decision("a", "small", "10:00:00")]).await;
+    let engine = lake.engine();
+    let all = "select (select count(*) from decisions)
+                    - (select sum(rows) from batches where table_name = 'decisions')";
+    assert_eq!(number(&engine, all).await, 0);
+    for first in 1..4 {
+        lake.append("decisions", first, &[decision("b", "small", "10:00:01")]).await;
+        assert_eq!(number(&engine, all).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_damaged_is_an_error() {
+    let lake = TestLake::new();
+    lake.append("decisions", 0, &[decision("a", "small", "10:00:00")]).await;
+    lake.append("decisions", 1, &[decision("a", "small", "10:00:00")]).await;
+    let engine = lake.engine();
+    assert_eq!(number(&engine, "select count(*) from batches").await, 2);
+    let log = lake.open().table("decisions").unwrap().root().join("_delta_log/").unwrap();
+    let entry = log.to_file_path().unwrap().join(format!("{:020}.json", 1));
+    std::fs::write(entry, "{\"commitInfo\":").unwrap();
+    let refused = ask(&engine, "select * from batches").await.unwrap_err().to_string();
+    assert!(refused.contains("the log of table decisions"), "{refused}");
 }

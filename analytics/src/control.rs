@@ -1,0 +1,131 @@
+//! Tables that no topic fills: their columns are stated here, and their rows are made while they are read.
+//!
+//! | module | its rows come from |
+//! |---|---|
+//! | `batches` | the logs of the lake's tables |
+//!
+//! **Invariant:** rows are made [`ROWS`] at a time and passed on, never held together: however long a log is, reading
+//! it takes no more memory than a short one.
+
+pub(crate) mod batches;
+
+use std::{fmt, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, TimestampMicrosecondArray},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, TaskContext},
+    logical_expr::{Expr, TableType},
+    physical_plan::{
+        ExecutionPlan,
+        stream::RecordBatchStreamAdapter,
+        streaming::{PartitionStream, StreamingTableExec},
+    },
+};
+use futures::{StreamExt, stream::BoxStream};
+
+use crate::tables::{ColumnInfo, TableInfo, sql_type};
+
+/// Rows in a batch.
+const ROWS: usize = 1024;
+
+/// A column: name, type, whether it can be null, one sentence for people.
+pub(crate) type Column = (&'static str, DataType, bool, &'static str);
+
+/// What people see of a table with these columns.
+pub(crate) fn info(name: &str, doc: &str, columns: &[Column]) -> TableInfo {
+    let columns = columns.iter().map(|(name, data_type, nullable, doc)| ColumnInfo {
+        name: (*name).to_owned(),
+        sql_type: sql_type(data_type).to_owned(),
+        nullable: *nullable,
+        doc: (*doc).to_owned(),
+    });
+    TableInfo { name: name.to_owned(), doc: doc.to_owned(), columns: columns.collect() }
+}
+
+/// The same for the engine.
+pub(crate) fn schema(columns: &[Column]) -> SchemaRef {
+    let field = |(name, kind, nullable, _): &Column| Field::new(*name, kind.clone(), *nullable);
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// Times in microseconds since 1970.
+fn times(times: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    let times: TimestampMicrosecondArray = times.collect();
+    Arc::new(times.with_timezone("UTC"))
+}
+
+/// A table whose rows are made anew for each scan.
+#[derive(Debug)]
+pub(crate) struct Streamed(Arc<dyn PartitionStream>);
+
+type Make<R> = dyn Fn() -> BoxStream<'static, Result<R>> + Send + Sync;
+
+/// How rows are made, and turned into columns.
+struct Source<R> {
+    schema: SchemaRef,
+    rows: Box<Make<R>>,
+    arrays: fn(&[R]) -> Vec<ArrayRef>,
+}
+
+impl Streamed {
+    /// A table of these columns, which `arrays` makes of rows, in their order.
+    pub(crate) fn new<R: Send + 'static>(
+        columns: &[Column],
+        rows: impl Fn() -> BoxStream<'static, Result<R>> + Send + Sync + 'static,
+        arrays: fn(&[R]) -> Vec<ArrayRef>,
+    ) -> Streamed {
+        Streamed(Arc::new(Source { schema: schema(columns), rows: Box::new(rows), arrays }))
+    }
+}
+
+impl<R> fmt::Debug for Source<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl<R: Send + 'static> PartitionStream for Source<R> {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (schema, arrays) = (Arc::clone(&self.schema), self.arrays);
+        let batches = (self.rows)().chunks(ROWS).map(move |rows| -> Result<RecordBatch> {
+            let rows = rows.into_iter().collect::<Result<Vec<R>>>()?;
+            Ok(RecordBatch::try_new(Arc::clone(&schema), arrays(&rows))?)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
+    }
+}
+
+#[async_trait]
+impl TableProvider for Streamed {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.0.schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let parts = vec![Arc::clone(&self.0)];
+        let plan =
+            StreamingTableExec::try_new(self.schema(), parts, projection, None, false, limit)?;
+        Ok(Arc::new(plan))
+    }
+}
