@@ -3,11 +3,13 @@
 //! | module | its rows come from |
 //! |---|---|
 //! | `batches` | the logs of the lake's tables |
+//! | [`exports`] | whoever keeps the exports, by [`Told`] |
 //!
-//! **Invariant:** rows are made [`ROWS`] at a time and passed on, never held together: however long a log is, reading
-//! it takes no more memory than a short one.
+//! **Invariant:** rows are made some at a time and passed on, never held together: however long a log is, reading it
+//! takes no more memory than a short one.
 
 pub(crate) mod batches;
+pub mod exports;
 
 use std::{fmt, sync::Arc};
 
@@ -30,10 +32,54 @@ use datafusion::{
 };
 use futures::{StreamExt, stream::BoxStream};
 
-use crate::tables::{ColumnInfo, TableInfo, sql_type};
+use self::exports::Export;
+use crate::{
+    lag::LogEnds,
+    tables::{ColumnInfo, TableInfo, sql_type},
+};
 
 /// Rows in a batch.
 const ROWS: usize = 1024;
+
+/// Rows that somebody else has, read anew by each query; an error says why they can't be had.
+pub struct Told<R>(Arc<Tell<R>>);
+
+type Tell<R> = dyn Fn() -> BoxStream<'static, Result<R, String>> + Send + Sync;
+
+impl<R> Told<R> {
+    /// Rows by a function that begins to read them.
+    pub fn new(
+        tell: impl Fn() -> BoxStream<'static, Result<R, String>> + Send + Sync + 'static,
+    ) -> Told<R> {
+        Told(Arc::new(tell))
+    }
+
+    /// Begins to read them.
+    pub fn rows(&self) -> BoxStream<'static, Result<R, String>> {
+        (self.0)()
+    }
+}
+
+impl<R> Clone for Told<R> {
+    fn clone(&self) -> Told<R> {
+        Told(Arc::clone(&self.0))
+    }
+}
+
+impl<R> fmt::Debug for Told<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told")
+    }
+}
+
+/// Whom to ask for what isn't in the lake.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outside {
+    /// For the ends of the logs.
+    pub(crate) ends: Option<LogEnds>,
+    /// For the exports; there is no such table without.
+    pub(crate) exports: Option<Told<Export>>,
+}
 
 /// A column: name, type, whether it can be null, one sentence for people.
 pub(crate) type Column = (&'static str, DataType, bool, &'static str);

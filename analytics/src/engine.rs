@@ -35,6 +35,7 @@ use url::Url;
 use self::query::Query;
 pub use self::{allowed::Allowed, answer::Answer, spill::clear as clear_temporary_files};
 use crate::{
+    control::{Outside, Told, exports::Export},
     error::{Asker, Bounds, Error},
     holdings::Holdings,
     lag::LogEnds,
@@ -72,6 +73,8 @@ pub struct Settings {
     pub on_thread: Option<fn()>,
     /// Whom to ask for the ends of the logs; without it `lag` shows the lake's side only.
     pub ends: Option<LogEnds>,
+    /// Whom to ask for the exports; without it there is no table `exports`.
+    pub exports: Option<Told<Export>>,
     /// What this process's jobs have and the lake doesn't yet; empty where there are no jobs.
     pub tail: Tail,
 }
@@ -92,6 +95,7 @@ impl Settings {
             asker: Asker::Sql,
             on_thread: None,
             ends: None,
+            exports: None,
             tail: Tail::default(),
         }
     }
@@ -105,7 +109,7 @@ pub struct Engine {
     lake: Arc<Lake>,
     tail: Tail,
     tables: Arc<Tables>,
-    ends: Option<LogEnds>,
+    outside: Outside,
     bounds: Bounds,
     turns: Arc<Semaphore>,
     /// `None` only while it is dropped.
@@ -132,7 +136,8 @@ impl Engine {
     pub fn open(settings: Settings) -> Result<Engine, Error> {
         let internal = |cause: DataFusionError| Error::Internal(cause.strip_backtrace());
         let text = settings.asker.text();
-        let tables = Tables::of(&settings.catalog, &text).map_err(internal)?;
+        let outside = Outside { ends: settings.ends.clone(), exports: settings.exports.clone() };
+        let tables = Tables::of(&settings.catalog, &text, &outside).map_err(internal)?;
         let lake =
             Arc::new(Lake::open(&settings.lake_url, &settings.lake_options, tables.stored())?);
         let base = base_state(&settings, &lake, tables.infos()).map_err(internal)?;
@@ -144,7 +149,7 @@ impl Engine {
             tail: settings.tail,
             turns: Arc::new(Semaphore::new(settings.queries.max(1))),
             tables: Arc::new(tables),
-            ends: settings.ends,
+            outside,
             bounds: Bounds {
                 memory_bytes: settings.memory_bytes,
                 spill_bytes: settings.spill_bytes,
@@ -199,7 +204,7 @@ impl Engine {
                 holdings: Arc::new(Holdings::default()),
             },
             tables: Arc::clone(&self.tables),
-            ends: self.ends.clone(),
+            outside: self.outside.clone(),
             bounds: self.bounds,
             turns: Arc::clone(&self.turns),
             sql: sql.to_owned(),

@@ -33,7 +33,7 @@
 //! | `views` | tables of at-least-once topics without their repetitions |
 //! | [`filter`] | a condition over batches that aren't stored |
 //! | [`lag`] | how far the lake is behind the logs |
-//! | `control` | tables that no topic fills: what each commit covered |
+//! | [`control`] | tables that no topic fills: what each commit covered, exports |
 //! | [`exports`] | rows of a time interval as files, provable |
 //! | [`digest`] | what rows say, as one number |
 //! | [`statements`] | where one statement ends and the next begins |
@@ -46,7 +46,7 @@
 //! Text columns are `Utf8View`: filters and groups then copy no text. To exports they are `Utf8`, which no window holds for longer than
 //! it needs. `Binary` stays `Binary`.
 
-mod control;
+pub mod control;
 mod derived;
 pub mod digest;
 pub mod engine;

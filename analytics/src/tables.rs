@@ -1,5 +1,5 @@
 //! Which tables there are: one per table of the catalog, `<name>_raw` beside those that are shown
-//! without repetitions, `lag`, `batches`, and views.
+//! without repetitions, `lag`, `batches`, `exports` where somebody keeps them, and views.
 
 use std::{
     collections::BTreeMap,
@@ -22,9 +22,9 @@ use datafusion::{
 };
 
 use crate::{
-    control::batches,
+    control::{Outside, batches, exports},
     derived,
-    lag::{self, Lag, LogEnds},
+    lag::{self, Lag},
     postgres::catalog as pg,
     stored::{Sources, Stored},
     views,
@@ -120,11 +120,12 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// The tables that the topics of the catalog fill, with text of this type.
-    pub(crate) fn of(catalog: &Catalog, text: &DataType) -> Result<Tables> {
+    /// The tables that the topics of the catalog fill, with text of this type, and those of what can be asked outside.
+    pub(crate) fn of(catalog: &Catalog, text: &DataType, outside: &Outside) -> Result<Tables> {
         let definition = |topic| Arc::new(Definition::new(topic, catalog.retries_of(topic), text));
         let definitions: Vec<_> = catalog.topics.iter().map(definition).collect();
         let mut infos = infos(&definitions);
+        infos.extend(outside.exports.as_ref().map(|_| exports::info()));
         let views: Vec<_> = derived::over(&infos).collect();
         infos.extend(views.iter().map(|view| view.info()));
         let pg_catalog = pg::schema(&infos)?;
@@ -146,7 +147,7 @@ impl Tables {
         &self,
         base: &SessionState,
         sources: &Sources,
-        ends: Option<&LogEnds>,
+        outside: &Outside,
     ) -> Result<QueryTables> {
         let stored = |definition| Arc::new(Stored::new(Arc::clone(definition), sources.clone()));
         let stored: Vec<_> = self.definitions.iter().map(stored).collect();
@@ -162,7 +163,10 @@ impl Tables {
             }
         }
         named.insert(batches::TABLE.into(), Arc::new(batches::table(stored.clone())));
-        named.insert(lag::TABLE.into(), Arc::new(Lag::new(stored, ends.cloned())));
+        named.insert(lag::TABLE.into(), Arc::new(Lag::new(stored, outside.ends.clone())));
+        if let Some(told) = &outside.exports {
+            named.insert(exports::TABLE.into(), Arc::new(exports::table(told.clone())));
+        }
         let below = Arc::new(Named(named.clone()));
         for view in &self.views {
             named.insert(view.name().to_owned(), view.provider(base, &below));

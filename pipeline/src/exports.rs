@@ -11,6 +11,7 @@
 //! | [`planning`] | what another engine needs to make an export |
 //! | [`policy`] | which privacy tiers may leave the platform |
 //! | [`housekeeping`] | removes what is too old, and the remains of attempts that failed |
+//! | `told` | all of them for table `exports` of SQL |
 //!
 //! Everything lies under one URL, a folder or an object store, that any number of processes share:
 //!
@@ -35,3 +36,4 @@ pub mod runner;
 pub mod service;
 pub mod source;
 pub mod survey;
+pub(crate) mod told;

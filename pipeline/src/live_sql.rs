@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use aion_analytics::{Engine, Settings, Tail, postgres};
+use aion_analytics::{
+    Engine, Settings, Tail,
+    control::{Told, exports::Export},
+    postgres,
+};
 use aion_schemas::catalog::Catalog;
 use prometheus::{HistogramOpts, HistogramVec};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -10,7 +14,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use crate::{
     config::{Config, LakeConfig, PostgresConfig, SqlConfig},
     exit::{Exit, Failure},
-    log_ends,
+    exports, log_ends,
 };
 
 /// Upper bounds of freshness, in seconds.
@@ -46,6 +50,7 @@ impl LiveSql {
             // Jobs come first: a query has what they leave of the processors.
             on_thread: Some(aion_kafka::give_way),
             ends: Some(log_ends::of(config.kafka.clone())),
+            exports: exports_of(config.exports.as_ref())?,
             ..settings(&config.lake, &config.catalog, &config.sql, tail)
         })
     }
@@ -67,6 +72,14 @@ pub(crate) fn settings(
         tail,
         ..Settings::new(lake.url.clone(), Arc::new(catalog.clone()))
     }
+}
+
+/// Whom to ask for the exports, where they have a place.
+pub(crate) fn exports_of(
+    settings: Option<&exports::service::Settings>,
+) -> Result<Option<Told<Export>>, Failure> {
+    let told = settings.map(exports::told::of).transpose();
+    told.map_err(|cause| Failure::new(Exit::Data, format!("table exports: {cause}")))
 }
 
 /// Opens an engine.

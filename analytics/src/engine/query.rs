@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 
 use super::{Description, depth, watched::Until};
 use crate::{
+    control::Outside,
     error::{Bounds, Error, explain},
-    lag::LogEnds,
     memory::{Limits, Makings},
     parameters::filled_in,
     stored::Sources,
@@ -33,7 +33,7 @@ pub(super) struct Query {
     pub(super) state: SessionState,
     pub(super) sources: Sources,
     pub(super) tables: Arc<Tables>,
-    pub(super) ends: Option<LogEnds>,
+    pub(super) outside: Outside,
     pub(super) bounds: Bounds,
     pub(super) turns: Arc<Semaphore>,
     pub(super) sql: String,
@@ -113,7 +113,7 @@ impl Query {
         depth::check(&self.sql)?;
         let tables = self
             .tables
-            .for_query(&self.state, &self.sources, self.ends.as_ref())
+            .for_query(&self.state, &self.sources, &self.outside)
             .map(Arc::new)
             .map_err(|cause| self.explain(cause, None))?;
         let context = self.context(&tables).map_err(|cause| self.explain(cause, None))?;

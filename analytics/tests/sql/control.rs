@@ -1,9 +1,16 @@
-//! Tables about the streams themselves: dead letters, gaps, lag, batches.
+//! Tables about the streams themselves: dead letters, gaps, lag, batches, exports.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use aion_analytics::{Engine, LogEnds};
-use aion_schemas::log::Offset;
+use aion_analytics::{
+    Engine, LogEnds, Settings,
+    control::{
+        Told,
+        exports::{Export, Made},
+    },
+};
+use aion_schemas::log::{Offset, Timestamp};
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use crate::lake::{TOPIC_ID, TestLake, ask, decision, number, shown};
@@ -130,4 +137,67 @@ async fn a_log_that_is_damaged_is_an_error() {
     std::fs::write(entry, "{\"commitInfo\":").unwrap();
     let refused = ask(&engine, "select * from batches").await.unwrap_err().to_string();
     assert!(refused.contains("the log of table decisions"), "{refused}");
+}
+
+fn export(number: u32, state: &'static str) -> Export {
+    Export {
+        id: format!("exp_{number}"),
+        dataset: "decisions".to_owned(),
+        state,
+        attempt: number,
+        source: "lake".to_owned(),
+        start: Some(Timestamp(1_764_072_000_000_000)),
+        end: Some(Timestamp(1_764_075_600_000_000)),
+        request: "{}".to_owned(),
+        made: None,
+        error: None,
+        requested_at: Some(Timestamp(1_764_080_000_000_000)),
+        finished_at: None,
+    }
+}
+
+fn with_exports(told: Vec<Result<Export, String>>) -> (TestLake, Engine) {
+    let lake = TestLake::new();
+    let exports = Some(Told::new(move || stream::iter(told.clone()).boxed()));
+    let engine = Engine::open(Settings { exports, ..lake.settings() }).unwrap();
+    (lake, engine)
+}
+
+#[tokio::test]
+async fn exports_are_as_their_keeper_tells() {
+    let made = Made { rows: 9, files: 2, bytes: 300, gaps: 1, digest: "0f".to_owned() };
+    let error = Some(("expired".to_owned(), "it is gone".to_owned()));
+    let told = vec![
+        Ok(Export { made: Some(made), ..export(1, "succeeded") }),
+        Ok(Export { error, ..export(2, "failed") }),
+    ];
+    let (_lake, engine) = with_exports(told);
+    let sql = "select id, state, attempt, rows, files, bytes, gaps, digest, error_code, error,
+                      interval_end > interval_start as later
+               from exports order by id";
+    let expected = "\
++-------+-----------+---------+------+-------+-------+------+--------+------------+------------+-------+
+| id    | state     | attempt | rows | files | bytes | gaps | digest | error_code | error      | later |
++-------+-----------+---------+------+-------+-------+------+--------+------------+------------+-------+
+| exp_1 | succeeded | 1       | 9    | 2     | 300   | 1    | 0f     |            |            | true  |
+| exp_2 | failed    | 2       |      |       |       |      |        | expired    | it is gone | true  |
++-------+-----------+---------+------+-------+-------+------+--------+------------+------------+-------+";
+    assert_eq!(shown(&engine, sql).await, expected);
+    let columns = "select count(*) from information_schema.columns where table_name = 'exports'";
+    assert_eq!(number(&engine, columns).await, 17);
+    assert!(engine.tables().iter().any(|table| table.name == "exports"));
+}
+
+#[tokio::test]
+async fn a_keeper_that_is_away_is_an_error_and_without_one_there_is_no_table() {
+    let told = vec![Ok(export(1, "queued")), Err("connection refused".to_owned())];
+    let (lake, engine) = with_exports(told);
+    let refused = ask(&engine, "select id from exports").await.unwrap_err().to_string();
+    assert_eq!(refused, "read the exports: connection refused");
+    let many = (0..5000).map(|n| Ok(export(n, "queued"))).collect();
+    let (_other, engine) = with_exports(many);
+    assert_eq!(number(&engine, "select count(distinct id) from exports").await, 5000);
+    let none = ask(&lake.engine(), "select id from exports").await.unwrap_err().to_string();
+    assert!(none.contains("exports"), "{none}");
+    assert!(lake.engine().tables().iter().all(|table| table.name != "exports"));
 }

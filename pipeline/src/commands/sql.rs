@@ -39,9 +39,9 @@ use self::{
 use crate::{
     args::lake::LakeArgs,
     config::secret,
-    data_folder::{running_broker, running_http},
+    data_folder::{self, running_broker, running_http},
     exit::{Exit, Failure},
-    log_ends, storage,
+    exports, live_sql, log_ends, place, storage,
 };
 
 /// The arguments of `aion sql`.
@@ -165,6 +165,12 @@ fn open_lake(args: &SqlArgs) -> anyhow::Result<Engine> {
     settings.deadline = args.timeout.map_or(settings.deadline, Duration::from_secs);
     let running = || running_broker(&args.lake.data).filter(|_| args.lake.lake.is_none());
     settings.ends = args.kafka.clone().or_else(running).as_deref().map(log_ends::of_broker);
+    // A data folder has its exports too; of a lake alone nobody knows where they are.
+    if args.lake.lake.is_none() {
+        let place = place::folder_url(&data_folder::exports(&args.lake.data));
+        let place = place.map_err(|cause| Failure::new(Exit::Data, cause))?;
+        settings.exports = live_sql::exports_of(Some(&exports::service::Settings::at(place)))?;
+    }
     let opened = Engine::open(settings);
     Ok(opened.map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?)
 }

@@ -1,7 +1,7 @@
 //! `aion sql-server`: what is stored in a lake, for many readers, without jobs and without a broker.
 //!
-//! It needs `[lake]` of the configuration and serves what `[http]` and `[sql]` say; the file may be that of
-//! `aion run`. Any number of these may read one lake, beside the processes that write it.
+//! It needs `[lake]` of the configuration and serves what `[http]` and `[sql]` say, with table `exports` where `[exports]`
+//! is there; the file may be that of `aion run`. Any number of these may read one lake, beside the processes that write it.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -41,6 +41,7 @@ async fn serve(config: ReaderConfig) -> anyhow::Result<()> {
     let settings = live_sql::settings(&config.lake, &config.catalog, &config.sql, Tail::default());
     let engine = live_sql::open(aion_analytics::Settings {
         ends: config.kafka.map(log_ends::of),
+        exports: live_sql::exports_of(config.exports.as_ref())?,
         ..settings
     })?;
     tracing::info!(

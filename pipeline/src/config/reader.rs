@@ -6,10 +6,10 @@ use std::{net::SocketAddr, path::Path};
 use aion_schemas::{catalog::Catalog, commands::Commands};
 
 use super::{
-    LakeConfig, LogConfig, SqlConfig, access, catalog, commands, connection, file, http_tls, lake,
-    load,
+    LakeConfig, LogConfig, SqlConfig, access, catalog, commands, connection, exports, file,
+    http_tls, lake, load,
 };
-use crate::{access::AccessConfig, http::tls::Tls, place};
+use crate::{access::AccessConfig, exports::service::Settings, http::tls::Tls, place};
 
 /// A configuration that was checked.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct ReaderConfig {
     pub http_tls: Option<Tls>,
     /// What questions may use, and where PostgreSQL's clients are answered.
     pub sql: SqlConfig,
+    /// Where training exports are, for table `exports`; there is none without it.
+    pub exports: Option<Settings>,
     /// How logs are written.
     pub log: LogConfig,
 }
@@ -48,8 +50,10 @@ impl ReaderConfig {
         let file = file(text, environment)?;
         let commands = commands(file.catalog.as_deref())?;
         let catalog = catalog(file.catalog.as_deref())?;
+        let lake = lake::check(file.lake, &catalog)?;
         Ok(ReaderConfig {
-            lake: lake::check(file.lake, &catalog)?,
+            exports: file.exports.map(|file| exports::check(file, &lake.options)).transpose()?,
+            lake,
             catalog,
             kafka: file.kafka.map(connection).transpose()?,
             http: place::address(&file.http.listen)

@@ -56,6 +56,17 @@ pub enum State {
 }
 
 impl State {
+    /// Its name, as entries have it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Running => "running",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether nothing more happens by itself.
     pub fn is_over(self) -> bool {
         matches!(self, State::Succeeded | State::Failed | State::Cancelled)
@@ -194,25 +205,37 @@ impl Journal {
 
     /// An export; `None` where nobody has asked for it.
     pub async fn job(&self, id: &str) -> Result<Option<Job>, SinkError> {
-        if !is_id(id) {
-            return Ok(None);
-        }
-        let folder = format!("{JOBS}/{id}");
-        let Some(order) = self.read::<Order>(&format!("{folder}/request.json")).await? else {
-            return Ok(None);
-        };
-        let mut entries = Vec::new();
-        while let Some(entry) = self.read::<Entry>(&entry_path(id, entries.len() + 1)).await? {
-            entries.push(entry);
-        }
+        let Some((order, mut entries)) = self.written(id).await? else { return Ok(None) };
         if entries.is_empty() {
             // Whoever asked for it died in between.
-            let entry =
-                Entry { at: order.created_at.clone(), ..entry(State::Queued, 0, String::new()) };
+            let entry = first(&order);
             self.put(id, 1, &entry).await?;
             entries.push(entry);
         }
         Ok(Some(Job { id: id.to_owned(), order, entries }))
+    }
+
+    /// The same for who only looks: nothing is put right.
+    pub async fn seen(&self, id: &str) -> Result<Option<Job>, SinkError> {
+        let Some((order, mut entries)) = self.written(id).await? else { return Ok(None) };
+        if entries.is_empty() {
+            entries.push(first(&order));
+        }
+        Ok(Some(Job { id: id.to_owned(), order, entries }))
+    }
+
+    /// What is written down of an export.
+    async fn written(&self, id: &str) -> Result<Option<(Order, Vec<Entry>)>, SinkError> {
+        if !is_id(id) {
+            return Ok(None);
+        }
+        let path = format!("{JOBS}/{id}/request.json");
+        let Some(order) = self.read::<Order>(&path).await? else { return Ok(None) };
+        let mut entries = Vec::new();
+        while let Some(entry) = self.read::<Entry>(&entry_path(id, entries.len() + 1)).await? {
+            entries.push(entry);
+        }
+        Ok(Some((order, entries)))
     }
 
     /// Writes down what is asked for, queued; that it was asked for before is as good.
@@ -224,7 +247,7 @@ impl Journal {
             self.forget(id).await?;
         }
         self.store.put_entry(&path, json(order)).await?;
-        self.put(id, 1, &entry(State::Queued, 0, order.created_at.clone())).await?;
+        self.put(id, 1, &first(order)).await?;
         Ok(())
     }
 
@@ -293,6 +316,11 @@ impl Journal {
 /// A state without more to it.
 pub fn entry(state: State, attempt: u32, at: String) -> Entry {
     Entry { state, attempt, owner: None, error: None, result: None, source: None, at }
+}
+
+/// The state of an export that was just asked for.
+fn first(order: &Order) -> Entry {
+    entry(State::Queued, 0, order.created_at.clone())
 }
 
 /// By table.
