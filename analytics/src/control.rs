@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `batches` | the logs of the lake's tables |
 //! | [`exports`] | whoever keeps the exports, by [`Told`] |
+//! | [`schemas`] | the contract, and a registry by [`Told`] |
 //!
 //! **Invariant:** rows are made some at a time and passed on, never held together: however long a log is, reading it
 //! takes no more memory than a short one.
 
 pub(crate) mod batches;
 pub mod exports;
+pub mod schemas;
 
 use std::{fmt, sync::Arc};
 
@@ -32,7 +34,7 @@ use datafusion::{
 };
 use futures::{StreamExt, stream::BoxStream};
 
-use self::exports::Export;
+use self::{exports::Export, schemas::SchemaText};
 use crate::{
     lag::LogEnds,
     tables::{ColumnInfo, TableInfo, sql_type},
@@ -79,6 +81,8 @@ pub(crate) struct Outside {
     pub(crate) ends: Option<LogEnds>,
     /// For the exports; there is no such table without.
     pub(crate) exports: Option<Told<Export>>,
+    /// For registered schemas.
+    pub(crate) registered: Option<Told<SchemaText>>,
 }
 
 /// A column: name, type, whether it can be null, one sentence for people.

@@ -35,7 +35,7 @@ use url::Url;
 use self::query::Query;
 pub use self::{allowed::Allowed, answer::Answer, spill::clear as clear_temporary_files};
 use crate::{
-    control::{Outside, Told, exports::Export},
+    control::{Outside, Told, exports::Export, schemas::SchemaText},
     error::{Asker, Bounds, Error},
     holdings::Holdings,
     lag::LogEnds,
@@ -75,6 +75,8 @@ pub struct Settings {
     pub ends: Option<LogEnds>,
     /// Whom to ask for the exports; without it there is no table `exports`.
     pub exports: Option<Told<Export>>,
+    /// Whom to ask for registered schemas; without it `schemas` has the contract's only.
+    pub registered: Option<Told<SchemaText>>,
     /// What this process's jobs have and the lake doesn't yet; empty where there are no jobs.
     pub tail: Tail,
 }
@@ -96,6 +98,7 @@ impl Settings {
             on_thread: None,
             ends: None,
             exports: None,
+            registered: None,
             tail: Tail::default(),
         }
     }
@@ -136,7 +139,11 @@ impl Engine {
     pub fn open(settings: Settings) -> Result<Engine, Error> {
         let internal = |cause: DataFusionError| Error::Internal(cause.strip_backtrace());
         let text = settings.asker.text();
-        let outside = Outside { ends: settings.ends.clone(), exports: settings.exports.clone() };
+        let outside = Outside {
+            ends: settings.ends.clone(),
+            exports: settings.exports.clone(),
+            registered: settings.registered.clone(),
+        };
         let tables = Tables::of(&settings.catalog, &text, &outside).map_err(internal)?;
         let lake =
             Arc::new(Lake::open(&settings.lake_url, &settings.lake_options, tables.stored())?);

@@ -33,7 +33,7 @@
 //! | `views` | tables of at-least-once topics without their repetitions |
 //! | [`filter`] | a condition over batches that aren't stored |
 //! | [`lag`] | how far the lake is behind the logs |
-//! | [`control`] | tables that no topic fills: what each commit covered, exports |
+//! | [`control`] | tables that no topic fills: what each commit covered, exports, schemas |
 //! | [`exports`] | rows of a time interval as files, provable |
 //! | [`digest`] | what rows say, as one number |
 //! | [`statements`] | where one statement ends and the next begins |

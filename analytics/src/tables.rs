@@ -1,5 +1,5 @@
 //! Which tables there are: one per table of the catalog, `<name>_raw` beside those that are shown
-//! without repetitions, `lag`, `batches`, `exports` where somebody keeps them, and views.
+//! without repetitions, `lag`, `batches`, `schemas`, `exports` where somebody keeps them, and views.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,10 @@ use datafusion::{
 };
 
 use crate::{
-    control::{Outside, batches, exports},
+    control::{
+        Outside, batches, exports,
+        schemas::{self, SchemaText},
+    },
     derived,
     lag::{self, Lag},
     postgres::catalog as pg,
@@ -113,6 +116,8 @@ fn column(field: &Arc<Field>, text: &DataType) -> Field {
 #[derive(Debug)]
 pub(crate) struct Tables {
     definitions: Vec<Arc<Definition>>,
+    /// The contract, as table `schemas` has it.
+    contract: Vec<SchemaText>,
     views: Vec<&'static derived::Statement>,
     infos: Vec<TableInfo>,
     /// What PostgreSQL's clients ask about them.
@@ -129,7 +134,8 @@ impl Tables {
         let views: Vec<_> = derived::over(&infos).collect();
         infos.extend(views.iter().map(|view| view.info()));
         let pg_catalog = pg::schema(&infos)?;
-        Ok(Tables { definitions, views, infos, pg_catalog })
+        let contract = schemas::of(catalog);
+        Ok(Tables { definitions, contract, views, infos, pg_catalog })
     }
 
     /// The names of the tables that the lake holds.
@@ -164,6 +170,8 @@ impl Tables {
         }
         named.insert(batches::TABLE.into(), Arc::new(batches::table(stored.clone())));
         named.insert(lag::TABLE.into(), Arc::new(Lag::new(stored, outside.ends.clone())));
+        let texts = schemas::table(self.contract.clone(), outside.registered.clone());
+        named.insert(schemas::TABLE.into(), Arc::new(texts));
         if let Some(told) = &outside.exports {
             named.insert(exports::TABLE.into(), Arc::new(exports::table(told.clone())));
         }
@@ -186,7 +194,7 @@ fn infos(definitions: &[Arc<Definition>]) -> Vec<TableInfo> {
             infos.push(TableInfo { name, doc, ..definition.info.clone() });
         }
     }
-    infos.extend([lag::info(), batches::info()]);
+    infos.extend([lag::info(), batches::info(), schemas::info()]);
     infos
 }
 

@@ -15,6 +15,7 @@ use crate::{
     config::{Config, LakeConfig, PostgresConfig, SqlConfig},
     exit::{Exit, Failure},
     exports, log_ends,
+    registry::{self, Registry},
 };
 
 /// Upper bounds of freshness, in seconds.
@@ -44,13 +45,19 @@ impl LiveSql {
     }
 
     /// The engine that answers in this process.
-    pub(crate) fn engine(&self, config: &Config) -> Result<Arc<Engine>, Failure> {
+    pub(crate) fn engine(
+        &self,
+        config: &Config,
+        registry: Option<&Arc<Registry>>,
+    ) -> Result<Arc<Engine>, Failure> {
         let tail = self.tail.clone();
+        let told = |registry| registry::told::of(registry, &config.catalog);
         open(Settings {
             // Jobs come first: a query has what they leave of the processors.
             on_thread: Some(aion_kafka::give_way),
             ends: Some(log_ends::of(config.kafka.clone())),
             exports: exports_of(config.exports.as_ref())?,
+            registered: registry.cloned().map(told),
             ..settings(&config.lake, &config.catalog, &config.sql, tail)
         })
     }

@@ -117,9 +117,9 @@ impl Platform {
         let health = Arc::new(Health::new(statuses, told, gateway.clone()));
         let tls = config.http_tls.clone();
         let (catalog, connection) = (config.catalog.clone(), config.kafka.clone());
+        let engine = live.engine(&config, registry.as_ref())?;
         let api = Arc::new(Api::new(catalog, connection, registry));
         let max_rows = config.sql.max_rows;
-        let engine = live.engine(&config)?;
         let postgres = match config.sql.postgres.clone() {
             Some(config) => Some(serve_postgres(config, Arc::clone(&engine)).await?),
             None => None,
@@ -209,7 +209,7 @@ fn inbound(
     Inbound::start(inbound, who, close.clone()).map(Some)
 }
 
-fn open_registry(settings: &registry::Settings) -> Result<Arc<Registry>, Failure> {
+pub(crate) fn open_registry(settings: &registry::Settings) -> Result<Arc<Registry>, Failure> {
     let opened = Registry::open(settings).map(Arc::new);
     opened.map_err(|cause| Failure::new(Exit::Usage, cause.to_string()))
 }

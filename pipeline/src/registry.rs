@@ -17,6 +17,7 @@ mod settings;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub(crate) mod told;
 mod transport;
 mod wire;
 
@@ -148,6 +149,15 @@ impl Registry {
     pub async fn delete_subject(&self, subject: &str, permanent: bool) -> Result<Vec<u32>, Error> {
         let call = Call::delete(&["subjects", subject]);
         self.transport.send(call.query("permanent", permanent)).await
+    }
+}
+
+/// An answer, and nothing where the registry has none.
+pub(crate) fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,8 +1,10 @@
-"""Tables about the streams themselves, beside what others say of the same: the lake by `deltalake`, the audit, `aion export`."""
+"""Tables about the streams themselves, beside what others say of the same: the lake by `deltalake`, the audit,
+`aion export`, the registry."""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import itertools
 import json
 import subprocess
@@ -12,13 +14,20 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from processes import Audit, Dev, binary
+from processes import ROOT, Audit, Dev, binary
 
 TABLES = {
     "decisions": "aion.router.decisions",
     "tasks": "aion.tasks.lifecycle",
     "dead_letters": "aion.dead-letters",
 }
+# Those that producers write.
+TOPICS = [
+    "aion.router.decisions",
+    "aion.tasks.lifecycle",
+    "aion.metrics.runtime",
+    "aion.audit.activity",
+]
 
 # What an export came to.
 MADE = ["rows", "files", "bytes", "gaps", "digest"]
@@ -182,6 +191,45 @@ def test_exports_are_those_of_aion_export_while_it_runs_and_afterwards(dev: Dev)
     assert [one["id"] for one in stored] == [one["id"] for one in live]
     (kept,) = [one for one in stored if one["id"] == made["id"]]
     assert (kept["rows"], kept["digest"]) == (made["rows"], made["digest"])
+
+
+def test_schemas_are_those_of_the_registry_and_of_the_contract(dev: Dev):
+    query = "select * from schemas order by topic, source, format"
+    dev.start("--no-generator")
+    try:
+        rows = dev.sql(query)
+        for topic in TOPICS:
+            subject = f"{topic}-value"
+            url = f"http://{dev.registry}/subjects/{subject}/versions/latest"
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                latest = json.load(answer)
+            (registered,) = [
+                row
+                for row in rows
+                if (row["topic"], row["source"]) == (topic, "registry")
+            ]
+            assert registered["subject"] == subject
+            for name in ("id", "version"):
+                assert registered[name] == latest[name]
+            assert registered["text"] == latest["schema"]
+            assert registered["deleted"] is False
+            mirror = ROOT / "bigdata" / "schemas"
+            contract = {
+                row["format"]: json.loads(row["text"])
+                for row in rows
+                if (row["topic"], row["source"]) == (topic, "contract")
+            }
+            assert contract["avro"] in [
+                json.loads(path.read_text()) for path in mirror.glob("*.avsc")
+            ]
+            assert contract["json_schema"]["type"] == "object"
+        for row in rows:
+            print_of = hashlib.sha256(row["text"].encode()).hexdigest()
+            assert row["fingerprint"] == print_of
+    finally:
+        assert dev.stop() == 0
+    stopped = dev.sql(query)
+    assert stopped == [row for row in rows if row["source"] == "contract"]
 
 
 def test_a_lake_alone_has_no_exports(dev: Dev):

@@ -105,7 +105,9 @@ def test_every_form_has_the_same_rows(live):
     columns = {column["name"]: column for column in tables["decisions"]["columns"]}
     assert columns["route"]["doc"] == "The route that was chosen: where the task runs."
     assert columns["timestamp"]["type"] == "timestamptz"
-    assert {"task_latency", "decision_outcomes", "lag", "batches"} <= tables.keys()
+    assert {"task_latency", "decision_outcomes", "lag"} <= tables.keys()
+    assert {"batches", "exports", "schemas"} <= tables.keys()
+    assert all(column["doc"] for column in tables["schemas"]["columns"])
 
 
 def test_parameters_and_problems(live):

@@ -124,11 +124,13 @@ def test_every_type_of_our_tables_round_trips(live, binary):
             "gaps",
             "lag",
             "batches",
+            "exports",
+            "schemas",
         ]:
             found = connection.execute(
                 f"select * from {table} limit 50", binary=binary
             ).fetchall()
-            if table in ("decisions", "tasks", "metrics", "audit", "batches"):
+            if table not in ("dead_letters", "gaps", "lag", "exports"):
                 assert found, table
 
 

@@ -1,4 +1,4 @@
-//! Tables about the streams themselves: dead letters, gaps, lag, batches, exports.
+//! Tables about the streams themselves: dead letters, gaps, lag, batches, exports, schemas.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,9 +7,13 @@ use aion_analytics::{
     control::{
         Told,
         exports::{Export, Made},
+        schemas::{Registered, SchemaText},
     },
 };
-use aion_schemas::log::{Offset, Timestamp};
+use aion_schemas::{
+    log::{Offset, Timestamp},
+    schema::NAMESPACE,
+};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
@@ -200,4 +204,63 @@ async fn a_keeper_that_is_away_is_an_error_and_without_one_there_is_no_table() {
     let none = ask(&lake.engine(), "select id from exports").await.unwrap_err().to_string();
     assert!(none.contains("exports"), "{none}");
     assert!(lake.engine().tables().iter().all(|table| table.name != "exports"));
+}
+
+#[tokio::test]
+async fn schemas_are_those_of_the_contract_and_of_the_registry() {
+    let lake = TestLake::new();
+    let text: Arc<str> =
+        lake.catalog.table("decisions").unwrap().schema.avro_text(NAMESPACE).into();
+    let other = SchemaText {
+        topic: "aion.router.decisions".into(),
+        table: "decisions".into(),
+        subject: Some("aion.router.decisions-value".to_owned()),
+        format: "avro",
+        registered: Some(Registered { version: 1, id: 7, is_deleted: true }),
+        text: "\"int\"".into(),
+    };
+    let registered = Some(Registered { version: 2, id: 9, is_deleted: false });
+    let same = SchemaText { registered, text, ..other.clone() };
+    let told = vec![Ok(other), Ok(same)];
+    let registered = Some(Told::new(move || stream::iter(told.clone()).boxed()));
+    let engine = Engine::open(Settings { registered, ..lake.settings() }).unwrap();
+    let sql = "select source, subject, format, version, id, deleted, length(text) > 100 as long from schemas
+               where table_name = 'decisions' order by source, format desc, version";
+    let expected = "\
++----------+-----------------------------+-------------+---------+----+---------+-------+
+| source   | subject                     | format      | version | id | deleted | long  |
++----------+-----------------------------+-------------+---------+----+---------+-------+
+| contract | aion.router.decisions-value | json_schema |         |    |         | true  |
+| contract | aion.router.decisions-value | avro        |         |    |         | true  |
+| registry | aion.router.decisions-value | avro        | 1       | 7  | true    | false |
+| registry | aion.router.decisions-value | avro        | 2       | 9  | false   | true  |
++----------+-----------------------------+-------------+---------+----+---------+-------+";
+    assert_eq!(shown(&engine, sql).await, expected);
+    // What sha256sum says of `"int"`.
+    let print = "select count(*) from schemas where id = 7
+                 and fingerprint = '3f2b87a9fe7cc9b13835598c3981cd45e3e355309e5090aa0933d7becb6fba45'";
+    assert_eq!(number(&engine, print).await, 1);
+    let current = "select r.id from schemas r join schemas c on r.fingerprint = c.fingerprint and r.topic = c.topic
+                   where r.source = 'registry' and c.source = 'contract'";
+    assert_eq!(number(&engine, current).await, 9);
+    let internal = "select count(*) from schemas where topic = 'aion.gaps' and subject is null and format = 'json_schema'";
+    assert_eq!(number(&engine, internal).await, 1);
+    let topics = "select count(distinct topic) from schemas where source = 'contract'";
+    assert_eq!(number(&engine, topics).await, lake.catalog.topics.len() as i64);
+    let columns = "select count(*) from information_schema.columns where table_name = 'schemas'";
+    assert_eq!(number(&engine, columns).await, 10);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_is_an_error_and_without_one_the_contract_is_there() {
+    let lake = TestLake::new();
+    let ours = number(&lake.engine(), "select count(*) from schemas").await;
+    assert!(ours > lake.catalog.topics.len() as i64);
+    let none = "select count(*) from schemas where source = 'registry'";
+    assert_eq!(number(&lake.engine(), none).await, 0);
+    let registered =
+        Some(Told::new(|| stream::iter([Err("connection refused".to_owned())]).boxed()));
+    let engine = Engine::open(Settings { registered, ..lake.settings() }).unwrap();
+    let refused = ask(&engine, "select text from schemas").await.unwrap_err().to_string();
+    assert_eq!(refused, "read the schemas of the registry: connection refused");
 }

@@ -29,6 +29,7 @@ use std::{
 
 use aion_analytics::{Engine, Settings};
 use anyhow::Context;
+use url::Url;
 
 pub use self::format::Format;
 use self::{
@@ -39,9 +40,11 @@ use self::{
 use crate::{
     args::lake::LakeArgs,
     config::secret,
-    data_folder::{self, running_broker, running_http},
+    data_folder::{self, running_broker, running_http, running_registry},
     exit::{Exit, Failure},
-    exports, live_sql, log_ends, place, storage,
+    exports, live_sql, log_ends, place,
+    platform::open_registry,
+    registry, storage,
 };
 
 /// The arguments of `aion sql`.
@@ -170,6 +173,10 @@ fn open_lake(args: &SqlArgs) -> anyhow::Result<Engine> {
         let place = place::folder_url(&data_folder::exports(&args.lake.data));
         let place = place.map_err(|cause| Failure::new(Exit::Data, cause))?;
         settings.exports = live_sql::exports_of(Some(&exports::service::Settings::at(place)))?;
+        let registry = running_registry(&args.lake.data).and_then(|url| Url::parse(&url).ok());
+        let registry = registry.map(|url| open_registry(&registry::Settings::new(vec![url])));
+        let told = |registry| registry::told::of(registry, &settings.catalog);
+        settings.registered = registry.transpose()?.map(told);
     }
     let opened = Engine::open(settings);
     Ok(opened.map_err(|cause| Failure::new(Exit::Data, cause.to_string()))?)

@@ -1,7 +1,8 @@
 //! `aion sql-server`: what is stored in a lake, for many readers, without jobs and without a broker.
 //!
 //! It needs `[lake]` of the configuration and serves what `[http]` and `[sql]` say, with table `exports` where `[exports]`
-//! is there; the file may be that of `aion run`. Any number of these may read one lake, beside the processes that write it.
+//! is there, and registered schemas where `[registry]` is; the file may be that of `aion run`. Any number of these may read
+//! one lake, beside the processes that write it.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -14,7 +15,10 @@ use crate::{
     config::ReaderConfig,
     http::{self, sql::Sql},
     live_sql::{self, serve_postgres},
-    log_ends, logging, signals,
+    log_ends, logging,
+    platform::open_registry,
+    registry::told,
+    signals,
 };
 
 /// The arguments of `aion sql-server`.
@@ -39,9 +43,11 @@ async fn serve(config: ReaderConfig) -> anyhow::Result<()> {
     let listener = http::bind(config.http).await?;
     let access = Access::start(config.access, &config.commands, shutdown.clone()).await?;
     let settings = live_sql::settings(&config.lake, &config.catalog, &config.sql, Tail::default());
+    let registry = config.registry.map(|one| open_registry(&one.settings)).transpose()?;
     let engine = live_sql::open(aion_analytics::Settings {
         ends: config.kafka.map(log_ends::of),
         exports: live_sql::exports_of(config.exports.as_ref())?,
+        registered: registry.map(|one| told::of(one, &config.catalog)),
         ..settings
     })?;
     tracing::info!(

@@ -6,8 +6,8 @@ use std::{net::SocketAddr, path::Path};
 use aion_schemas::{catalog::Catalog, commands::Commands};
 
 use super::{
-    LakeConfig, LogConfig, SqlConfig, access, catalog, commands, connection, exports, file,
-    http_tls, lake, load,
+    LakeConfig, LogConfig, RegistryConfig, SqlConfig, access, catalog, commands, connection,
+    exports, file, http_tls, lake, load, registry,
 };
 use crate::{access::AccessConfig, exports::service::Settings, http::tls::Tls, place};
 
@@ -32,6 +32,8 @@ pub struct ReaderConfig {
     pub sql: SqlConfig,
     /// Where training exports are, for table `exports`; there is none without it.
     pub exports: Option<Settings>,
+    /// Whom to ask for registered schemas, for table `schemas`; nobody without it.
+    pub registry: Option<RegistryConfig>,
     /// How logs are written.
     pub log: LogConfig,
 }
@@ -56,6 +58,7 @@ impl ReaderConfig {
             lake,
             catalog,
             kafka: file.kafka.map(connection).transpose()?,
+            registry: file.registry.map(registry::check).transpose()?,
             http: place::address(&file.http.listen)
                 .map_err(|cause| format!("http.listen: {cause}"))?,
             access: access(&file.http, file.access)?,

@@ -1,10 +1,16 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use aion_analytics::control::schemas::{Registered, SchemaText};
+use aion_schemas::catalog::Catalog;
+use futures::TryStreamExt;
 use url::Url;
 
 use super::{
@@ -247,4 +253,51 @@ fn certificates_that_cannot_be_used_are_named() {
     settings.certificate = Some((file.clone(), file));
     let error = Registry::open(&settings).unwrap_err().to_string();
     assert!(error.contains("ca.pem can't be used"), "{error}");
+}
+
+/// A registry with one subject: version 1 is deleted, version 2 is there, version 3 goes for good while it is asked.
+async fn of_one_subject() -> Server {
+    const SUBJECT: &str = "/subjects/aion.router.decisions-value/versions";
+    Server::start(|request| {
+        let path = request.split_whitespace().nth(1).unwrap();
+        let version = |number: u32, id: u32, text: &str| {
+            let subject = "aion.router.decisions-value";
+            let version = serde_json::json!({
+                "subject": subject, "version": number, "id": id, "schema": text
+            });
+            json(200, version.to_string())
+        };
+        match path.strip_prefix(SUBJECT) {
+            Some("?deleted=true") => json(200, "[1,2,3]"),
+            Some("") => json(200, "[2]"),
+            Some("/1?deleted=true") => version(1, 7, "\"int\""),
+            Some("/2?deleted=true") => version(2, 9, "\"long\""),
+            Some(_) => no(404, 40402, "Version not found"),
+            None => no(404, 40401, "Subject not found"),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_version_of_each_subject_is_told_deleted_ones_too() {
+    let server = of_one_subject().await;
+    let catalog = Catalog::builtin();
+    let told = told::of(Arc::new(registry(&[&server])), &catalog);
+    for _ in 0..2 {
+        let texts: Vec<SchemaText> = told.rows().try_collect().await.unwrap();
+        let shown: Vec<_> = texts.iter().map(|one| (one.registered, &*one.text)).collect();
+        let old = Registered { version: 1, id: 7, is_deleted: true };
+        let new = Registered { version: 2, id: 9, is_deleted: false };
+        assert_eq!(shown, [(Some(old), "\"int\""), (Some(new), "\"long\"")]);
+        assert!(texts.iter().all(|one| (&*one.table, one.format) == ("decisions", "avro")));
+    }
+}
+
+#[tokio::test]
+async fn schemas_of_a_registry_that_is_away_are_an_error() {
+    let server = Server::start(|_| json(500, "{}")).await;
+    let told = told::of(Arc::new(registry(&[&server])), &Catalog::builtin());
+    let texts: Result<Vec<SchemaText>, String> = told.rows().try_collect().await;
+    assert!(texts.unwrap_err().contains("no answer from the schema registry"));
 }

@@ -17,7 +17,7 @@ use tokio::runtime::{self, Runtime};
 use crate::{
     commands::sr_cli,
     exit::{Exit, Failure},
-    registry::{Error, Registry, Schema},
+    registry::{Error, Registry, Schema, found},
 };
 
 /// The level that every subject has, if not a stricter one.
@@ -134,14 +134,6 @@ async fn differences(registry: &Registry, topic: &Topic) -> Result<Vec<SchemaSte
         SchemaStep::Incompatible { subject: subject.clone(), conflicts }
     };
     Ok([level, Some(step)].into_iter().flatten().collect())
-}
-
-fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
-    match answer {
-        Ok(found) => Ok(Some(found)),
-        Err(Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Does one step.
