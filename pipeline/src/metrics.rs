@@ -238,18 +238,18 @@ fn process_families(
     memory: &BTreeMap<&'static str, Budget>,
 ) -> prometheus::Result<Vec<MetricFamily>> {
     let opts = Opts::new("aion_build_info", "1, with the version of this program.");
-    let build = GaugeVec::new(opts, &["version"])?;
-    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+    let info = GaugeVec::new(opts, &["version"])?;
+    info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
     let help =
         "Bytes that decoded rows hold: those of jobs that write to ClickHouse, and of the others.";
-    let held = GaugeVec::new(Opts::new("aion_memory_held_bytes", help), &["part"])?;
+    let bytes = GaugeVec::new(Opts::new("aion_memory_held_bytes", help), &["part"])?;
     let help = "The bound on those bytes: jobs of one part wait when theirs is reached.";
     let limit = GaugeVec::new(Opts::new("aion_memory_budget_bytes", help), &["part"])?;
     for (part, budget) in memory {
-        held.with_label_values(&[*part]).set(budget.held() as f64);
+        bytes.with_label_values(&[*part]).set(budget.held() as f64);
         limit.with_label_values(&[*part]).set(budget.limit() as f64);
     }
-    Ok([build.collect(), held.collect(), limit.collect()].concat())
+    Ok([info.collect(), bytes.collect(), limit.collect()].concat())
 }
 
 /// How long records have waited for a sink, as far as it can be told.
