@@ -146,7 +146,8 @@ async fn tables_join_and_times_are_cut() {
 #[tokio::test]
 async fn an_empty_lake_has_empty_tables() {
     let engine = TestLake::new().engine();
-    for table in engine.tables() {
+    // The contract has schemas before there are rows.
+    for table in engine.tables().iter().filter(|table| table.name != "schemas") {
         let count = format!("select count(*) from {}", table.name);
         assert_eq!(number(&engine, &count).await, 0, "{}", table.name);
         let rows = ask(&engine, &format!("select * from {}", table.name)).await.unwrap();
