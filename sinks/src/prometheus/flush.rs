@@ -63,8 +63,11 @@ pub(super) struct Part {
     /// What says that a checkpoint is this flush's.
     pub(super) id: Uuid,
     /// What is to be put, once all is added up.
-    pub(super) ready: Option<Bytes>,
+    pub(super) ready: Option<Ready>,
 }
+
+/// A checkpoint as it is stored, and as it is shown once it is.
+pub(super) type Ready = (Bytes, Arc<State>);
 
 /// What became of a part.
 #[derive(Debug)]
@@ -110,10 +113,10 @@ pub(super) async fn run(work: Arc<Work>, parts: Vec<Part>) -> Vec<(Part, Ended)>
 
 async fn one(work: Arc<Work>, part: Part) -> (Part, Ended) {
     let adding = Arc::clone(&work);
-    // Adding up a second of a busy topic, and writing thousands of series as text, would hold up other tasks.
+    // Adding up a second of a busy topic, and writing and copying thousands of series, would hold up other tasks.
     let added = tokio::task::spawn_blocking(move || add_up(&adding, part)).await;
-    let (mut part, bytes) = match added {
-        Ok((part, Ok(bytes))) => (part, bytes),
+    let (mut part, ready) = match added {
+        Ok((part, Ok(ready))) => (part, ready),
         Ok((part, Err(error))) => return (part, Ended::Failed(error)),
         // A panic while adding up: the task ends as this thread did.
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
@@ -123,7 +126,7 @@ async fn one(work: Arc<Work>, part: Part) -> (Part, Ended) {
         let state = Arc::new(part.book.tally.state.clone());
         work.board.show(&part.partition, state, Some(part.mark));
     }
-    let ended = match put(&work, &mut part, bytes).await {
+    let ended = match put(&work, &mut part, ready).await {
         Ok(ended) => ended,
         Err(error) => Ended::Failed(error),
     };
@@ -134,7 +137,7 @@ async fn one(work: Arc<Work>, part: Part) -> (Part, Ended) {
     (part, ended)
 }
 
-fn add_up(work: &Work, mut part: Part) -> (Part, Result<Bytes, SinkError>) {
+fn add_up(work: &Work, mut part: Part) -> (Part, Result<Ready, SinkError>) {
     if let Some(ready) = &part.ready {
         let ready = ready.clone();
         return (part, Ok(ready));
@@ -147,11 +150,12 @@ fn add_up(work: &Work, mut part: Part) -> (Part, Result<Bytes, SinkError>) {
     let forget = FORGET_LEVELS.max(work.settings.stale_after);
     tally.forget_levels(forget.as_micros() as i64);
     let bytes = checkpoint::encode(&part.partition, (part.mark, part.id), &tally.state);
-    part.ready = bytes.as_ref().ok().cloned();
-    (part, bytes)
+    let ready = bytes.map(|bytes| (bytes, Arc::new(tally.state.clone())));
+    part.ready = ready.as_ref().ok().cloned();
+    (part, ready)
 }
 
-async fn put(work: &Work, part: &mut Part, bytes: Bytes) -> Result<Ended, SinkError> {
+async fn put(work: &Work, part: &mut Part, (bytes, state): Ready) -> Result<Ended, SinkError> {
     let (checkpoints, clock) = (&work.checkpoints, work.clock());
     if clock.now().since(part.book.looked) > KEPT / 2 {
         let looked = clock.now();
@@ -178,7 +182,7 @@ async fn put(work: &Work, part: &mut Part, bytes: Bytes) -> Result<Ended, SinkEr
     }
     part.book.number = number;
     part.book.looked = began;
-    part.book.state = Arc::new(part.book.tally.state.clone());
+    part.book.state = state;
     Ok(Ended::Durable)
 }
 
