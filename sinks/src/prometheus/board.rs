@@ -72,3 +72,65 @@ impl Board {
 fn place(partition: &Partition) -> Place {
     (Arc::clone(&partition.stream.topic), partition.number)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread};
+
+    use aion_schemas::log::Stream;
+
+    use super::*;
+    use crate::prometheus::{
+        Kind,
+        state::{Family, Series, Value},
+    };
+
+    /// A page of so many takes long enough to be looked at while it is made.
+    const SERIES: usize = 200_000;
+    const PAGES: usize = 20;
+
+    /// Their jobs show what they have checkpointed by the same lock.
+    #[test]
+    fn a_page_under_way_keeps_no_job_waiting() {
+        let stream = Stream { topic: "metrics".into(), id: Uuid::from_u128(1) };
+        let partition = Partition { stream, number: 0 };
+        let board = Board::default();
+        board.show(&partition, Arc::new(many()), None);
+        let looks: Vec<bool> = (0..PAGES).filter_map(|_| is_free_meanwhile(&board)).collect();
+        let free = looks.iter().filter(|is_free| **is_free).count();
+        assert!(2 * free > looks.len(), "the lock was free at {free} of {} looks", looks.len());
+    }
+
+    /// Whether the lock is free while a page is made; nothing, where the page was there before.
+    fn is_free_meanwhile(board: &Board) -> Option<bool> {
+        let begun = Barrier::new(2);
+        thread::scope(|scope| {
+            let page = scope.spawn(|| {
+                begun.wait();
+                board.page(Timestamp(0), Duration::MAX)
+            });
+            begun.wait();
+            thread::sleep(Duration::from_millis(3));
+            let is_free = board.shown.try_lock().is_ok();
+            (!page.is_finished()).then_some(is_free)
+        })
+    }
+
+    fn many() -> State {
+        let series = (0..SERIES).map(|number| Series {
+            labels: format!("user=\"{number}\"").into(),
+            value: Value::Counter(1.0),
+        });
+        let family = Family {
+            name: "requests_total".into(),
+            kind: Kind::Counter,
+            help: "Requests.".into(),
+            bounds: Arc::default(),
+            written: Vec::new(),
+            series: series.collect(),
+            overflow: None,
+            folded: 0,
+        };
+        State { families: vec![family], ..State::default() }
+    }
+}
