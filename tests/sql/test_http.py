@@ -14,7 +14,7 @@ import urllib.request
 import polars
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from processes import sql
+from processes import Dev, sql
 
 LARGE = "select a.value from range(0, 3000000) a"
 TOPICS = {
@@ -28,13 +28,12 @@ MEMORY_MIB = 256
 ENDLESS = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
 
 
-@pytest.fixture
-def live(dev):
-    dev.start("--rate", "500")
-    # Each partition has its first rows: what lies below this offset changes no more.
+@pytest.fixture(scope="module")
+def live(live: Dev) -> Dev:
+    """Each partition has its first rows: what lies below this offset changes no more."""
     ask = "select count(*) as n from (select _partition from decisions group by 1 having max(_offset) > 20)"
-    dev.wait(lambda: rows(dev, ask)[0]["n"] == 4, "rows can be seen")
-    return dev
+    live.wait(lambda: rows(live, ask)[0]["n"] == 4, "rows can be seen")
+    return live
 
 
 def post(
