@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
 import threading
 import time
 import urllib.request
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -104,7 +106,7 @@ class Counting:
             self.kill(seat)
             point = self.rng.choice(POINTS)
             self.launch(seat, crash_at=f"{point}:{self.rng.choice((1, 2, 5, 9))}")
-            self.rest(1.5, 3)
+            self.await_death(seat, self.rng.uniform(1.5, 3))
         else:
             self.rest(0.3, 2)
         has_died = seat.process.poll() is not None
@@ -116,6 +118,12 @@ class Counting:
         code = seat.process.poll()
         assert code in (None, -6), f"ended with {code}\n{seat.output()[-3000:]}"
         seat.kill()
+
+    def await_death(self, seat: Process, most_s: float) -> None:
+        """Until it has met its point, or that has become unlikely."""
+        assert not self.errors, self.errors
+        with suppress(subprocess.TimeoutExpired):
+            seat.process.wait(most_s)
 
     def rest(self, least_s: float, most_s: float) -> None:
         assert not self.errors, self.errors
