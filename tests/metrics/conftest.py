@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from everything import Everything
 from monitoring import Prometheus, scrape_config
@@ -44,7 +42,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory, begun: Trial):
 
 @pytest.fixture(scope="module")
 def watched(everything: Everything):
-    """Whom its panels ask, once all of them have had something for a while."""
+    """Whom its panels ask, once what happens last has happened."""
     prometheus = Prometheus(everything.folder / "prometheus")
     try:
         paths = ("/metrics", "/metrics/platform")
@@ -57,7 +55,6 @@ def watched(everything: Everything):
             "webhooks are delivered",
             60,
         )
-        time.sleep(12)  # rates want a few scrapes
         yield Sources(prometheus, everything.engine, everything.postgres_client())
     finally:
         prometheus.stop()

@@ -20,6 +20,10 @@ from events import decision, text
 from processes import Process, binary, free_port
 from receivers import SECRET, Receiver, policy
 
+# Each topic's flush is a file of the lake, a part of a table: work that the questions would have to wait for.
+FLUSH_AGE_S = 3
+# The first audit is so far away; those that follow say the same of ever more rows.
+AUDIT_S = 10
 # Series of a metric that a partition keeps apart: far more than the believable events have.
 SERIES = 200
 
@@ -46,11 +50,11 @@ class Everything(Process):
         config = self.folder / "aion.toml"
         config.write_text(
             f'[kafka]\nbrokers = "{self.broker.brokers()}"\n'
-            f'[lake]\nurl = "{self.folder / "lake"}"\nflush_age_s = 1\n'
-            f'[clickhouse]\nurl = "{self.engine.url}"\nflush_age_s = 1\n'
+            f'[lake]\nurl = "{self.folder / "lake"}"\nflush_age_s = {FLUSH_AGE_S}\n'
+            f'[clickhouse]\nurl = "{self.engine.url}"\nflush_age_s = {FLUSH_AGE_S}\n'
             f'[sql.postgres]\nlisten = "{self.postgres}"\n{self.certificate()}'
             f'[http]\nlisten = "{self.http}"\n'
-            f"[metrics]\nflush_age_s = 1\nmax_series_per_metric = {SERIES}\n[audit]\nevery_s = 4\n"
+            f"[metrics]\nflush_age_s = 2\nmax_series_per_metric = {SERIES}\n[audit]\nevery_s = {AUDIT_S}\n"
             f'[webhooks]\npolicy = "{hooks}"\nflush_ms = 200\n' + self.inbound()
         )
         subprocess.run(
@@ -64,7 +68,7 @@ class Everything(Process):
         self.produce_oddities()
         self.events = subprocess.Popen(
             [binary(), "generate", "--to", self.broker.brokers()]
-            + ["--rate", "400", "--count", "1000000", "--bad-share", "0.02"],
+            + ["--rate", "200", "--count", "1000000", "--bad-share", "0.04"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

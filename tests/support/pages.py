@@ -29,14 +29,17 @@ def names(text: str) -> set[str]:
     return set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
 
 
-def checked(http: str) -> set[str]:
-    """The names on both pages, which are clean, and apart from the events' own all documented."""
-    shown: set[str] = set()
+def shown(http: str) -> set[str]:
+    """The names on both pages."""
+    return {name for path in PATHS for name in names(compressed_page(http, path))}
+
+
+def checked(http: str) -> None:
+    """Both pages are clean, and all that is on them, apart from what events name, is documented."""
     for path in PATHS:
         text = compressed_page(http, path)
+        assert text.startswith("# HELP"), text[:200]
         tried = promtool("check", "metrics", text=text)
         assert tried.returncode == 0, tried.stdout + tried.stderr
-        shown |= names(text)
-    own = {name for name in shown if not name.startswith("aion_runtime_")}
-    assert own <= DOCUMENTED, own - DOCUMENTED
-    return shown
+        own = {name for name in names(text) if not name.startswith("aion_runtime_")}
+        assert own <= DOCUMENTED, own - DOCUMENTED

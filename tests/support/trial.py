@@ -31,10 +31,9 @@ class Trial(Dev):
         policy = self.folder / "webhooks.yaml"
         address = f"127.0.0.1:{self.receiver.port}"
         policy.write_text(POLICY.read_text().replace(RECEIVER, address))
-        # More events, and more that are broken, than it makes by itself: all kinds are soon there.
-        more = ("--rate", "400", "--bad-share", "0.02")
+        # More that are broken than it makes by itself: all kinds are soon there.
         given = ("--webhooks", str(policy), "--clickhouse", self.engine.url)
-        self.begin(*given, *more)
+        self.begin(*given, "--bad-share", "0.04")
         self.prometheus.start(self.scrape_config())
 
     def scrape_config(self) -> str:
