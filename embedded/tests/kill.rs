@@ -50,6 +50,17 @@ struct Process {
 impl Process {
     /// Starts the broker; `limit_kib` makes the disk look full for files of that size.
     fn start(data: &Path, listen: &str, limit_kib: Option<u64>) -> Process {
+        // Somebody's connection may have the port of one that was killed, for a moment.
+        for _ in 0..100 {
+            if let Some(process) = Process::try_start(data, listen, limit_kib) {
+                return process;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        panic!("the broker did not start on {listen}");
+    }
+
+    fn try_start(data: &Path, listen: &str, limit_kib: Option<u64>) -> Option<Process> {
         let binary = std::env::current_exe().unwrap();
         let limit =
             limit_kib.map_or_else(String::new, |kib| format!("trap '' XFSZ; ulimit -f {kib}; "));
@@ -69,8 +80,11 @@ impl Process {
         let mut addresses = lines.filter_map(|line| {
             line.unwrap().split_once("listens on ").map(|(_, address)| address.to_owned())
         });
-        let address = addresses.next().expect("the broker did not start");
-        Process { child, address }
+        let address = addresses.next();
+        if address.is_none() {
+            child.wait().unwrap();
+        }
+        address.map(|address| Process { child, address })
     }
 
     fn kill(&mut self) {
