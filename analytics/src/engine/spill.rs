@@ -3,7 +3,7 @@
 //! passes over locked ones.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, TryLockError},
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -13,6 +13,9 @@ use std::{
 
 /// What every such folder's name begins with.
 const PREFIX: &str = "aion-spill-";
+
+/// Others that begin at the same time take a new folder so often at most.
+const TRIES: usize = 16;
 
 static FOLDER: Mutex<Option<Folder>> = Mutex::new(None);
 
@@ -41,19 +44,37 @@ struct Folder {
 
 impl Folder {
     fn new(base: &Path) -> io::Result<Folder> {
-        loop {
+        for _ in 0..TRIES {
             let since = SystemTime::UNIX_EPOCH.elapsed().map_err(io::Error::other)?;
             let name = format!("{PREFIX}{}-{}", std::process::id(), since.as_nanos());
             let path = base.join(name);
             DirBuilder::new().mode(0o700).create(&path)?;
-            // Whoever begins at the same time may have taken it for forsaken before the lock.
-            if let Ok(lock) = File::open(&path)
-                && lock.try_lock().is_ok()
-                && path.exists()
-            {
-                return Ok(Folder { path, _lock: lock });
+            match locked(&path) {
+                Ok(None) => {}
+                Ok(Some(lock)) => return Ok(Folder { path, _lock: lock }),
+                Err(cause) => {
+                    // Empty, and the next process removes what can't be removed now.
+                    drop(fs::remove_dir(&path));
+                    return Err(cause);
+                }
             }
         }
+        Err(io::Error::other("others take each new folder for forsaken"))
+    }
+}
+
+/// A new folder's lock. `None` where whoever begins at the same time has taken it for forsaken before.
+fn locked(path: &Path) -> io::Result<Option<File>> {
+    let lock = match File::open(path) {
+        Ok(lock) => lock,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(cause),
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(path.exists().then_some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        // No more locks are to be had, or this file system has none.
+        Err(TryLockError::Error(cause)) => Err(cause),
     }
 }
 
@@ -105,6 +126,21 @@ mod tests {
         let path = running.path.clone();
         drop(running);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_another_has_taken_before_the_lock_is_made_anew_and_all_else_is_an_error() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("aion-spill-3-1");
+        assert!(locked(&path).unwrap().is_none(), "removed");
+        fs::create_dir(&path).unwrap();
+        let held = locked(&path).unwrap();
+        assert!(held.is_some());
+        assert!(locked(&path).unwrap().is_none(), "another is about to remove it");
+        let file = base.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let cause = locked(&file.join("no-folder")).unwrap_err();
+        assert_eq!(cause.kind(), io::ErrorKind::NotADirectory);
     }
 
     #[test]
