@@ -249,9 +249,10 @@ impl Sink for Tailed {
 
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
         self.owned.extend(partitions.iter().cloned());
-        let marks = self.sink.assign(partitions).await?;
-        self.tail.keep(&self.table, partitions, &marks);
-        Ok(marks)
+        let assigned = self.sink.assign(partitions).await;
+        // A sink that can't say its marks has forgotten what it held all the same.
+        self.tail.keep(&self.table, partitions, assigned.as_ref().unwrap_or(&Marks::new()));
+        assigned
     }
 
     fn log_ends(&mut self, partition: &Partition, end: Offset) {

@@ -228,23 +228,38 @@ fn offsets(batches: &[Batch]) -> Vec<i64> {
     batches.iter().flat_map(of).collect()
 }
 
+/// Reads eight offsets of partition 0, of which each two take a fifth of the budget.
+async fn read_within(world: &mut World, budget: &Budget) {
+    for first in [0, 2, 4, 6] {
+        let memory = budget.take(budget.limit() / 5);
+        world.sink.write(Batch { memory, ..world.log.batch(0, first, first + 2) }).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_is_to_be_read_again_leaves_half_of_the_budget() {
     let mut world = World::new(Order::Right).await;
     let budget = Budget::new(1000);
-    for first in [0, 2, 4, 6] {
-        let memory = budget.take(200);
-        world.sink.write(Batch { memory, ..world.log.batch(0, first, first + 2) }).await.unwrap();
-    }
+    read_within(&mut world, &budget).await;
     assert_eq!(budget.held(), 800);
     world.sink.assign(&[world.log.partition(0)]).await.unwrap();
     assert_eq!(budget.held(), 400);
     assert_eq!(offsets(&world.tail.batches("orders")), [0, 1, 2, 3]);
-    for first in [0, 2, 4, 6] {
-        let memory = budget.take(200);
-        world.sink.write(Batch { memory, ..world.log.batch(0, first, first + 2) }).await.unwrap();
-    }
+    read_within(&mut world, &budget).await;
     assert_eq!((budget.held(), world.tail.batches("orders").len()), (800, 4));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_holds_half_of_the_budget_at_most() {
+    let mut world = World::new(Order::Right).await;
+    let budget = Budget::new(1000);
+    read_within(&mut world, &budget).await;
+    for _ in 0..2 {
+        world.store.script(Fault::RetryAssign);
+        world.sink.assign(&[world.log.partition(0)]).await.unwrap_err();
+        assert_eq!(budget.held(), 400);
+        assert_eq!(offsets(&world.tail.batches("orders")), [0, 1, 2, 3]);
+    }
 }
 
 #[tokio::test]
