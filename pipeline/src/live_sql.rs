@@ -15,7 +15,8 @@ use crate::{
     config::{Config, LakeConfig, PostgresConfig, SqlConfig},
     exit::{Exit, Failure},
     exports, log_ends,
-    registry::{self, Registry},
+    platform::open_registry,
+    registry,
 };
 
 /// Upper bounds of freshness, in seconds.
@@ -45,19 +46,18 @@ impl LiveSql {
     }
 
     /// The engine that answers in this process.
-    pub(crate) fn engine(
-        &self,
-        config: &Config,
-        registry: Option<&Arc<Registry>>,
-    ) -> Result<Arc<Engine>, Failure> {
+    pub(crate) fn engine(&self, config: &Config) -> Result<Arc<Engine>, Failure> {
         let tail = self.tail.clone();
+        // Not the jobs' own: a connection is driven by the runtime that made it, and that of queries may have no
+        // processor to drive it while a job waits for a schema.
+        let registry = config.registry.as_ref().map(|one| open_registry(&one.settings));
         let told = |registry| registry::told::of(registry, &config.catalog);
         open(Settings {
             // Jobs come first: a query has what they leave of the processors.
             on_thread: Some(aion_kafka::give_way),
             ends: Some(log_ends::of(config.kafka.clone())),
             exports: exports_of(config.exports.as_ref())?,
-            registered: registry.cloned().map(told),
+            registered: registry.transpose()?.map(told),
             ..settings(&config.lake, &config.catalog, &config.sql, tail)
         })
     }

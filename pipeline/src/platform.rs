@@ -117,7 +117,7 @@ impl Platform {
         let health = Arc::new(Health::new(statuses, told, gateway.clone()));
         let tls = config.http_tls.clone();
         let (catalog, connection) = (config.catalog.clone(), config.kafka.clone());
-        let engine = live.engine(&config, registry.as_ref())?;
+        let engine = live.engine(&config)?;
         let api = Arc::new(Api::new(catalog, connection, registry));
         let max_rows = config.sql.max_rows;
         let postgres = match config.sql.postgres.clone() {
