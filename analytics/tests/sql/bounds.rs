@@ -314,6 +314,20 @@ async fn a_pattern_that_looks_again_gives_its_turn_back() {
     assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
 }
 
+/// One call looks at it, which nothing can end.
+#[tokio::test]
+async fn the_longest_text_that_a_pattern_looks_at_again_is_read_in_time() {
+    let mut settings = TestLake::new().settings();
+    settings.deadline = Duration::from_secs(30);
+    let engine = Engine::open(settings).unwrap();
+    let of_length = |length: u32| {
+        format!("select regexp_count(repeat('a', {length} + value), '.*[^a]|a') from range(0, 1)")
+    };
+    assert_eq!(number(&engine, &of_length(31_622)).await, 31_622);
+    let error = ask(&engine, &of_length(31_623)).await.unwrap_err();
+    assert!(error.to_string().contains("regexp_count takes 1000014129 steps"), "{error}");
+}
+
 #[tokio::test]
 async fn what_is_called_in_parts_comes_to_the_same() {
     let engine = TestLake::new().engine();
