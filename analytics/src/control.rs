@@ -32,7 +32,10 @@ use datafusion::{
         streaming::{PartitionStream, StreamingTableExec},
     },
 };
-use futures::{StreamExt, stream::BoxStream};
+use futures::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 
 use self::{exports::Export, schemas::SchemaText};
 use crate::{
@@ -148,12 +151,25 @@ impl<R: Send + 'static> PartitionStream for Source<R> {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (schema, arrays) = (Arc::clone(&self.schema), self.arrays);
-        let batches = (self.rows)().chunks(ROWS).map(move |rows| -> Result<RecordBatch> {
-            let rows = rows.into_iter().collect::<Result<Vec<R>>>()?;
-            Ok(RecordBatch::try_new(Arc::clone(&schema), arrays(&rows))?)
+        let batches = batched((self.rows)()).map(move |rows| -> Result<RecordBatch> {
+            Ok(RecordBatch::try_new(Arc::clone(&schema), arrays(&rows?))?)
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
     }
+}
+
+/// The rows of each batch. An error ends them at once: what would be read behind it takes its time to fail, too.
+fn batched<R: Send + 'static>(
+    rows: BoxStream<'static, Result<R>>,
+) -> impl Stream<Item = Result<Vec<R>>> + Send {
+    stream::try_unfold(rows.fuse(), |mut rows| async move {
+        let mut batch = Vec::new();
+        while batch.len() < ROWS {
+            let Some(row) = rows.try_next().await? else { break };
+            batch.push(row);
+        }
+        Ok::<_, DataFusionError>((!batch.is_empty()).then_some((batch, rows)))
+    })
 }
 
 #[async_trait]
@@ -177,5 +193,35 @@ impl TableProvider for Streamed {
         let plan =
             StreamingTableExec::try_new(self.schema(), parts, projection, None, false, limit)?;
         Ok(Arc::new(plan))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_come_in_batches_of_some() {
+        let rows = stream::iter((0..=2 * ROWS).map(Ok)).boxed();
+        let batches: Vec<Vec<usize>> = batched(rows).try_collect().await.unwrap();
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [ROWS, ROWS, 1]);
+        assert!(batches.concat().into_iter().eq(0..=2 * ROWS));
+    }
+
+    #[tokio::test]
+    async fn an_error_ends_them_and_nothing_is_read_beyond() {
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let rows = stream::repeat_with(move || match counted.fetch_add(1, Ordering::Relaxed) {
+            2 => Err(DataFusionError::Execution("gone".to_owned())),
+            number => Ok(number),
+        });
+        let batches: Vec<_> = batched(rows.boxed()).collect().await;
+        assert!(matches!(batches[..], [Err(_)]), "{batches:?}");
+        assert_eq!(read.load(Ordering::Relaxed), 3);
     }
 }
