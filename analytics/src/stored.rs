@@ -9,7 +9,7 @@
 //! **Invariant:** tail and version are taken once, in that order, at the first look, and serve the whole query.
 
 mod live;
-mod prune;
+pub(crate) mod prune;
 
 use std::sync::Arc;
 

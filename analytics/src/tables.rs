@@ -23,7 +23,9 @@ use datafusion::{
 
 use crate::{
     control::{
-        Outside, batches, exports,
+        Outside,
+        batches::{self, Batches},
+        exports,
         schemas::{self, SchemaText},
     },
     derived,
@@ -168,7 +170,7 @@ impl Tables {
                 named.insert(name, raw);
             }
         }
-        named.insert(batches::TABLE.into(), Arc::new(batches::table(stored.clone())));
+        named.insert(batches::TABLE.into(), Arc::new(Batches::new(stored.clone())));
         named.insert(lag::TABLE.into(), Arc::new(Lag::new(stored, outside.ends.clone())));
         let texts = schemas::table(self.contract.clone(), outside.registered.clone());
         named.insert(schemas::TABLE.into(), Arc::new(texts));

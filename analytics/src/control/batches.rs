@@ -1,6 +1,7 @@
 //! `batches`: what each commit of the lake covered of each partition.
 //!
-//! Rows come from the logs of the tables, up to the version that the query sees of each.
+//! Rows come from the logs of the tables, up to the version that the query sees of each. Logs of tables that a filter
+//! leaves out aren't read.
 
 use std::sync::Arc;
 
@@ -8,9 +9,15 @@ use aion_schemas::{log::Offset, schema::time_type};
 use aion_sinks::lake::history::{Commit, Move};
 use arrow::{
     array::{ArrayRef, Int32Array, Int64Array, StringViewArray},
-    datatypes::DataType,
+    datatypes::{DataType, Field, SchemaRef},
 };
-use datafusion::error::{DataFusionError, Result};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    error::{DataFusionError, Result},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
+    physical_plan::ExecutionPlan,
+};
 use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
@@ -18,17 +25,20 @@ use futures::{
 
 use super::{Column, Streamed, times};
 use crate::{
-    stored::Stored,
+    stored::{Stored, prune},
     tables::{Definition, TableInfo},
 };
 
 /// The table's name.
 pub(crate) const TABLE: &str = "batches";
 
+/// The column that filters are looked at for.
+const TABLE_NAME: &str = "table_name";
+
 fn columns() -> [Column; 13] {
     use DataType::{Int32, Int64, Utf8View};
     [
-        ("table_name", Utf8View, false, "Table of the lake."),
+        (TABLE_NAME, Utf8View, false, "Table of the lake."),
         ("version", Int64, false, "Version of the table that the commit made."),
         ("committed_at", time_type(), true, "When it was put, by its writer's clock."),
         (
@@ -75,10 +85,66 @@ pub(crate) fn info() -> TableInfo {
     super::info(TABLE, doc, &columns())
 }
 
-/// The batches of these tables.
-pub(crate) fn table(stored: Vec<Arc<Stored>>) -> Streamed {
-    let rows = move || stream::iter(stored.clone()).then(rows_of).try_flatten().boxed();
-    Streamed::new(&columns(), rows, arrays)
+/// The batches of tables.
+#[derive(Debug)]
+pub(crate) struct Batches(Vec<Arc<Stored>>);
+
+impl Batches {
+    /// The batches of these tables.
+    pub(crate) fn new(stored: Vec<Arc<Stored>>) -> Batches {
+        Batches(stored)
+    }
+
+    /// The tables that the filters leave.
+    fn kept(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Arc<Stored>>> {
+        let mut kept = self.0.clone();
+        let by_name = filters.iter().filter(|filter| prune::is_by(TABLE_NAME, filter)).cloned();
+        let Some(filter) = conjunction(by_name) else { return Ok(kept) };
+        let names = kept.iter().map(|one| one.definition().table.as_str());
+        let names = Arc::new(StringViewArray::from_iter_values(names));
+        let column = Field::new(TABLE_NAME, DataType::Utf8View, false);
+        let mask = prune::by_values(state, column, names, filter)?;
+        let mut passed = mask.iter();
+        kept.retain(|_| passed.next() == Some(Some(true)));
+        Ok(kept)
+    }
+}
+
+#[async_trait]
+impl TableProvider for Batches {
+    fn schema(&self) -> SchemaRef {
+        super::schema(&columns())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let looked_at = |filter: &&Expr| {
+            if prune::is_by(TABLE_NAME, filter) {
+                TableProviderFilterPushDown::Inexact
+            } else {
+                TableProviderFilterPushDown::Unsupported
+            }
+        };
+        Ok(filters.iter().map(looked_at).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let stored = self.kept(state, filters)?;
+        let rows = move || stream::iter(stored.clone()).then(rows_of).try_flatten().boxed();
+        Streamed::new(&columns(), rows, arrays).scan(state, projection, &[], limit).await
+    }
 }
 
 /// What one commit covered of one partition.

@@ -23,7 +23,12 @@ use crate::tables::DATE_COLUMN;
 /// Whether a filter speaks of the date alone: the file list then settles it, row by row of the
 /// answer.
 pub(super) fn is_by_date(filter: &Expr) -> bool {
-    !filter.column_refs().is_empty() && expr_applicable_for_cols(&[DATE_COLUMN], filter)
+    is_by(DATE_COLUMN, filter)
+}
+
+/// Whether a filter speaks of that column alone.
+pub(crate) fn is_by(column: &str, filter: &Expr) -> bool {
+    !filter.column_refs().is_empty() && expr_applicable_for_cols(&[column], filter)
 }
 
 /// The files that may hold rows which pass all filters; for filters by date, exactly those that do.
@@ -66,9 +71,19 @@ pub(super) fn by_dates(
     dates: Date32Array,
 ) -> Result<BooleanArray> {
     let date = schema.field_with_name(DATE_COLUMN)?.clone();
-    let schema = Arc::new(Schema::new(vec![date]));
+    by_values(state, date, Arc::new(dates), filter)
+}
+
+/// Evaluates a filter that speaks of one column alone.
+pub(crate) fn by_values(
+    state: &dyn Session,
+    column: Field,
+    values: ArrayRef,
+    filter: Expr,
+) -> Result<BooleanArray> {
+    let schema = Arc::new(Schema::new(vec![column]));
     let physical = state.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(&schema))?)?;
-    let batch = RecordBatch::try_new(schema, vec![Arc::new(dates)])?;
+    let batch = RecordBatch::try_new(schema, vec![values])?;
     let answer = physical.evaluate(&batch)?.into_array(batch.num_rows())?;
     Ok(answer.as_boolean().clone())
 }

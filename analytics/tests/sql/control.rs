@@ -134,13 +134,25 @@ async fn a_log_that_is_damaged_is_an_error() {
     let lake = TestLake::new();
     lake.append("decisions", 0, &[decision("a", "small", "10:00:00")]).await;
     lake.append("decisions", 1, &[decision("a", "small", "10:00:00")]).await;
+    lake.append("dead_letters", 0, &[dead_letter("a", 5, "first")]).await;
     let engine = lake.engine();
-    assert_eq!(number(&engine, "select count(*) from batches").await, 2);
+    assert_eq!(number(&engine, "select count(*) from batches").await, 3);
     let log = lake.open().table("decisions").unwrap().root().join("_delta_log/").unwrap();
     let entry = log.to_file_path().unwrap().join(format!("{:020}.json", 1));
     std::fs::write(entry, "{\"commitInfo\":").unwrap();
     let refused = ask(&engine, "select * from batches").await.unwrap_err().to_string();
     assert!(refused.contains("the log of table decisions"), "{refused}");
+    // And is read by who asks for it only.
+    for others in [
+        "table_name = 'dead_letters'",
+        "table_name in ('gaps', 'dead_letters') and version > 0",
+        "table_name <> 'decisions' and next_offset = 1",
+    ] {
+        let sql = format!("select count(*) from batches where {others}");
+        assert_eq!(number(&engine, &sql).await, 1, "{others}");
+    }
+    let either = "select count(*) from batches where table_name = 'dead_letters' or version = 1";
+    assert!(ask(&engine, either).await.is_err());
 }
 
 fn export(number: u32, state: &'static str) -> Export {

@@ -21,8 +21,10 @@ use super::{
 };
 use crate::{sink::SinkError, store::Store};
 
-/// So many entries are fetched ahead.
+/// So many entries are fetched ahead from a disk.
 const AHEAD: usize = 8;
+/// And from an object store, which takes its time for each.
+const AHEAD_OF_OBJECTS: usize = 64;
 
 /// The digits of a version in the name of its entry.
 const VERSION_DIGITS: usize = 20;
@@ -106,7 +108,8 @@ fn entries(
     store: Store,
     versions: RangeInclusive<i64>,
 ) -> impl Stream<Item = Result<Entry, SinkError>> {
-    stream::iter(versions).map(move |version| entry(store.clone(), version)).buffered(AHEAD)
+    let ahead = if store.root().scheme() == "file" { AHEAD } else { AHEAD_OF_OBJECTS };
+    stream::iter(versions).map(move |version| entry(store.clone(), version)).buffered(ahead)
 }
 
 async fn entry(store: Store, version: i64) -> Result<Entry, SinkError> {
