@@ -45,6 +45,8 @@ use crate::{
 
 /// Rows in a batch.
 const ROWS: usize = 1024;
+/// Of a batch's rows; the last may go beyond.
+const BYTES: usize = 1 << 20;
 
 /// Rows that somebody else has, read anew by each query; an error says why they can't be had.
 pub struct Told<R>(Arc<Tell<R>>);
@@ -124,17 +126,21 @@ type Make<R> = dyn Fn() -> BoxStream<'static, Result<R>> + Send + Sync;
 struct Source<R> {
     schema: SchemaRef,
     rows: Box<Make<R>>,
+    bytes: fn(&R) -> usize,
     arrays: fn(&[R]) -> Vec<ArrayRef>,
 }
 
 impl Streamed {
-    /// A table of these columns, which `arrays` makes of rows, in their order.
+    /// A table of these columns, which `arrays` makes of rows, in their order. `bytes` says how much of a row isn't
+    /// bounded by its columns' types.
     pub(crate) fn new<R: Send + 'static>(
         columns: &[Column],
         rows: impl Fn() -> BoxStream<'static, Result<R>> + Send + Sync + 'static,
+        bytes: fn(&R) -> usize,
         arrays: fn(&[R]) -> Vec<ArrayRef>,
     ) -> Streamed {
-        Streamed(Arc::new(Source { schema: schema(columns), rows: Box::new(rows), arrays }))
+        let rows = Box::new(rows);
+        Streamed(Arc::new(Source { schema: schema(columns), rows, bytes, arrays }))
     }
 }
 
@@ -151,7 +157,7 @@ impl<R: Send + 'static> PartitionStream for Source<R> {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (schema, arrays) = (Arc::clone(&self.schema), self.arrays);
-        let batches = batched((self.rows)()).map(move |rows| -> Result<RecordBatch> {
+        let batches = batched((self.rows)(), self.bytes).map(move |rows| -> Result<RecordBatch> {
             Ok(RecordBatch::try_new(Arc::clone(&schema), arrays(&rows?))?)
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
@@ -161,11 +167,13 @@ impl<R: Send + 'static> PartitionStream for Source<R> {
 /// The rows of each batch. An error ends them at once: what would be read behind it takes its time to fail, too.
 fn batched<R: Send + 'static>(
     rows: BoxStream<'static, Result<R>>,
+    bytes: fn(&R) -> usize,
 ) -> impl Stream<Item = Result<Vec<R>>> + Send {
-    stream::try_unfold(rows.fuse(), |mut rows| async move {
-        let mut batch = Vec::new();
-        while batch.len() < ROWS {
+    stream::try_unfold(rows.fuse(), move |mut rows| async move {
+        let (mut batch, mut held) = (Vec::new(), 0);
+        while batch.len() < ROWS && held < BYTES {
             let Some(row) = rows.try_next().await? else { break };
+            held += bytes(&row);
             batch.push(row);
         }
         Ok::<_, DataFusionError>((!batch.is_empty()).then_some((batch, rows)))
@@ -206,10 +214,11 @@ mod tests {
 
     #[tokio::test]
     async fn rows_come_in_batches_of_some() {
-        let rows = stream::iter((0..=2 * ROWS).map(Ok)).boxed();
-        let batches: Vec<Vec<usize>> = batched(rows).try_collect().await.unwrap();
-        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [ROWS, ROWS, 1]);
-        assert!(batches.concat().into_iter().eq(0..=2 * ROWS));
+        for (bytes, lengths) in [(0, vec![ROWS, ROWS, 1]), (BYTES / 800, vec![801, 801, 447])] {
+            let rows = stream::iter((0..=2 * ROWS).map(move |_| Ok(bytes))).boxed();
+            let batches: Vec<_> = batched(rows, |bytes| *bytes).try_collect().await.unwrap();
+            assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), lengths, "{bytes}");
+        }
     }
 
     #[tokio::test]
@@ -220,7 +229,7 @@ mod tests {
             2 => Err(DataFusionError::Execution("gone".to_owned())),
             number => Ok(number),
         });
-        let batches: Vec<_> = batched(rows.boxed()).collect().await;
+        let batches: Vec<_> = batched(rows.boxed(), |_| 0).collect().await;
         assert!(matches!(batches[..], [Err(_)]), "{batches:?}");
         assert_eq!(read.load(Ordering::Relaxed), 3);
     }

@@ -143,7 +143,7 @@ impl TableProvider for Batches {
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let stored = self.kept(state, filters)?;
         let rows = move || stream::iter(stored.clone()).then(rows_of).try_flatten().boxed();
-        Streamed::new(&columns(), rows, arrays).scan(state, projection, &[], limit).await
+        Streamed::new(&columns(), rows, |_| 0, arrays).scan(state, projection, &[], limit).await
     }
 }
 

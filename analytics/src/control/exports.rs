@@ -103,7 +103,11 @@ pub(crate) fn info() -> TableInfo {
 pub(crate) fn table(told: Told<Export>) -> Streamed {
     let failed =
         |cause| DataFusionError::from(Error::Read { what: "the exports".to_owned(), cause });
-    Streamed::new(&columns(), move || told.rows().map_err(failed).boxed(), arrays)
+    Streamed::new(&columns(), move || told.rows().map_err(failed).boxed(), bytes, arrays)
+}
+
+fn bytes(row: &Export) -> usize {
+    row.request.len() + row.error.as_ref().map_or(0, |(_, message)| message.len())
 }
 
 fn arrays(rows: &[Export]) -> Vec<ArrayRef> {

@@ -121,7 +121,7 @@ pub(crate) fn table(contract: Vec<SchemaText>, told: Option<Told<SchemaText>>) -
             Some(told) => ours.chain(told.rows().map_err(failed)).boxed(),
         }
     };
-    Streamed::new(&columns(), rows, arrays)
+    Streamed::new(&columns(), rows, |row| row.text.len(), arrays)
 }
 
 fn arrays(rows: &[SchemaText]) -> Vec<ArrayRef> {

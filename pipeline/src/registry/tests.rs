@@ -255,19 +255,21 @@ fn certificates_that_cannot_be_used_are_named() {
     assert!(error.contains("ca.pem can't be used"), "{error}");
 }
 
+const VERSIONS: &str = "/subjects/aion.router.decisions-value/versions";
+
+fn version(number: u32, id: u32, text: &str) -> Answer {
+    let subject = "aion.router.decisions-value";
+    let version = serde_json::json!({
+        "subject": subject, "version": number, "id": id, "schema": text
+    });
+    json(200, version.to_string())
+}
+
 /// A registry with one subject: version 1 is deleted, version 2 is there, version 3 goes for good while it is asked.
 async fn of_one_subject() -> Server {
-    const SUBJECT: &str = "/subjects/aion.router.decisions-value/versions";
     Server::start(|request| {
         let path = request.split_whitespace().nth(1).unwrap();
-        let version = |number: u32, id: u32, text: &str| {
-            let subject = "aion.router.decisions-value";
-            let version = serde_json::json!({
-                "subject": subject, "version": number, "id": id, "schema": text
-            });
-            json(200, version.to_string())
-        };
-        match path.strip_prefix(SUBJECT) {
+        match path.strip_prefix(VERSIONS) {
             Some("?deleted=true") => json(200, "[1,2,3]"),
             Some("") => json(200, "[2]"),
             Some("/1?deleted=true") => version(1, 7, "\"int\""),
@@ -292,6 +294,26 @@ async fn each_version_of_each_subject_is_told_deleted_ones_too() {
         assert_eq!(shown, [(Some(old), "\"int\""), (Some(new), "\"long\"")]);
         assert!(texts.iter().all(|one| (&*one.table, one.format) == ("decisions", "avro")));
     }
+}
+
+/// A subject may have more of them than memory has room for.
+#[tokio::test]
+async fn versions_are_asked_for_as_they_are_read() {
+    let server = Server::start(|request| {
+        let path = request.split_whitespace().nth(1).unwrap();
+        match path.strip_prefix(VERSIONS) {
+            Some("" | "?deleted=true") => json(200, format!("{:?}", Vec::from_iter(1..=200))),
+            Some(_) => version(1, 7, "\"int\""),
+            None => no(404, 40401, "Subject not found"),
+        }
+    })
+    .await;
+    let told = told::of(Arc::new(registry(&[&server])), &Catalog::builtin());
+    let mut rows = told.rows();
+    rows.try_next().await.unwrap().unwrap();
+    let asked = server.requests();
+    let asked = asked.iter().filter(|request| request.contains("-value/versions/")).count();
+    assert!(asked < 20, "{asked} of 200");
 }
 
 #[tokio::test]

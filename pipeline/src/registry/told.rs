@@ -1,6 +1,6 @@
 //! Registered schemas for table `schemas` of SQL: asked for anew by each query.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use aion_analytics::control::{
     Told,
@@ -11,45 +11,60 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Error, Registry, SchemaKind, found};
 
-/// So many topics are asked about at a time.
+/// So many questions of a kind are asked at a time.
 const AT_A_TIME: usize = 4;
 
+/// A version that is asked for.
+struct Wanted {
+    topic: Arc<Topic>,
+    version: u32,
+    is_deleted: bool,
+}
+
 /// Every version of the subject of each topic that producers write, deleted ones too: events that were written with them
-/// may still be in the log.
+/// may still be in the log. Texts come one by one: a subject may have many versions, of a megabyte each.
 pub(crate) fn of(registry: Arc<Registry>, catalog: &Catalog) -> Told<SchemaText> {
-    let topics: Vec<Topic> =
-        catalog.topics.iter().filter(|topic| !topic.internal).cloned().collect();
+    let topics = catalog.topics.iter().filter(|topic| !topic.internal);
+    let topics: Vec<Arc<Topic>> = topics.cloned().map(Arc::new).collect();
     Told::new(move || {
-        let registry = Arc::clone(&registry);
+        let (lists, texts) = (Arc::clone(&registry), Arc::clone(&registry));
         stream::iter(topics.clone())
-            .map(move |topic| of_topic(Arc::clone(&registry), topic))
+            .map(move |topic| wanted(Arc::clone(&lists), topic))
             .buffered(AT_A_TIME)
-            .map_ok(|texts| stream::iter(texts.into_iter().map(Ok::<_, Error>)))
+            .map_ok(|wanted| stream::iter(wanted.into_iter().map(Ok::<_, Error>)))
             .try_flatten()
+            .map_ok(move |wanted| text(Arc::clone(&texts), wanted))
+            .try_buffered(AT_A_TIME)
+            // It may have been deleted for good meanwhile.
+            .try_filter_map(|text| ready(Ok(text)))
             .map_err(|cause| cause.to_string())
             .boxed()
     })
 }
 
-async fn of_topic(registry: Arc<Registry>, topic: Topic) -> Result<Vec<SchemaText>, Error> {
+async fn wanted(registry: Arc<Registry>, topic: Arc<Topic>) -> Result<Vec<Wanted>, Error> {
     let subject = topic.subject();
     let all = found(registry.versions(&subject, true).await)?.unwrap_or_default();
     let present = found(registry.versions(&subject, false).await)?.unwrap_or_default();
-    let mut texts = Vec::with_capacity(all.len());
-    for version in all {
-        // It may have been deleted for good meanwhile.
-        let Some(one) = found(registry.any_version(&subject, version).await)? else { continue };
+    let wanted = |version| {
         let is_deleted = !present.contains(&version);
-        texts.push(SchemaText {
-            topic: Arc::clone(&topic.name),
-            table: Arc::clone(&topic.table),
-            subject: Some(subject.clone()),
-            format: format(one.schema.kind),
-            registered: Some(Registered { version, id: one.id, is_deleted }),
-            text: one.schema.text.into(),
-        });
-    }
-    Ok(texts)
+        Wanted { topic: Arc::clone(&topic), version, is_deleted }
+    };
+    Ok(all.into_iter().map(wanted).collect())
+}
+
+async fn text(registry: Arc<Registry>, wanted: Wanted) -> Result<Option<SchemaText>, Error> {
+    let Wanted { topic, version, is_deleted } = wanted;
+    let subject = topic.subject();
+    let found = found(registry.any_version(&subject, version).await)?;
+    Ok(found.map(|one| SchemaText {
+        topic: Arc::clone(&topic.name),
+        table: Arc::clone(&topic.table),
+        subject: Some(subject),
+        format: format(one.schema.kind),
+        registered: Some(Registered { version, id: one.id, is_deleted }),
+        text: one.schema.text.into(),
+    }))
 }
 
 const fn format(kind: SchemaKind) -> &'static str {
