@@ -13,6 +13,7 @@ mod local;
 use std::{collections::HashMap, fmt, fs, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use object_store::{
     ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path as ObjectPath,
 };
@@ -239,9 +240,18 @@ impl Store {
     /// Everything under a folder, in no order.
     pub async fn list(&self, folder: &str) -> Result<Vec<ObjectMeta>, SinkError> {
         use futures::TryStreamExt;
+        self.listed(folder)?.try_collect().await
+    }
+
+    /// The same one by one, for folders that may have more than is to be held.
+    pub(crate) fn listed(
+        &self,
+        folder: &str,
+    ) -> Result<BoxStream<'static, Result<ObjectMeta, SinkError>>, SinkError> {
+        use futures::{StreamExt, TryStreamExt};
         let folder = self.locate(folder)?;
-        let listed = self.objects.list(Some(&folder)).try_collect().await;
-        listed.map_err(|e| failed(format!("list {folder}"), &io_error(e)))
+        let listed = self.objects.list(Some(&folder));
+        Ok(listed.map_err(move |e| failed(format!("list {folder}"), &io_error(e))).boxed())
     }
 
     /// Removes a file; one that is gone already is as good.

@@ -13,6 +13,7 @@ use futures::{
     Stream, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
+use object_store::ObjectMeta;
 use uuid::Uuid;
 
 use super::{
@@ -90,11 +91,14 @@ pub(super) fn commits(store: Store, last: i64) -> BoxStream<'static, Result<Comm
         .boxed()
 }
 
-/// The oldest version whose entry is still there; the one after `last` where none is.
+/// The oldest version whose entry is still there, the one after `last` at most.
 async fn oldest(store: &Store, last: i64) -> Result<i64, SinkError> {
-    let files = store.list("_delta_log").await?;
-    let versions = files.iter().filter_map(|file| version_of(file.location.filename()?));
-    Ok(versions.min().unwrap_or(last.saturating_add(1)))
+    let files = store.listed("_delta_log")?;
+    let least = |least: i64, file: ObjectMeta| {
+        let version = file.location.filename().and_then(version_of);
+        ready(Ok(version.map_or(least, |version| version.min(least))))
+    };
+    files.try_fold(last.saturating_add(1), least).await
 }
 
 /// The version whose entry has that name; checkpoints and what else lies in a log have none.
