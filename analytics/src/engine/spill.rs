@@ -1,6 +1,9 @@
 //! Where temporary files go: a folder of the process in that of the system, locked as long as it runs. What a killed
 //! process left in its own is removed by the next, so that kills don't fill a disk; and who tidies the system's folder by age
 //! passes over locked ones.
+//!
+//! **Invariant:** only folders of this host are removed. On a network's file system a lock may hold on its host alone, and
+//! another host's process would look as if it didn't run.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -11,8 +14,11 @@ use std::{
     time::SystemTime,
 };
 
-/// What every such folder's name begins with.
+/// What every such folder's name begins with; the host, the process and the time follow.
 const PREFIX: &str = "aion-spill-";
+
+/// Where Linux tells the host's name; containers have names of their own.
+const HOST: &str = "/proc/sys/kernel/hostname";
 
 /// Others that begin at the same time take a new folder so often at most.
 const TRIES: usize = 16;
@@ -46,7 +52,7 @@ impl Folder {
     fn new(base: &Path) -> io::Result<Folder> {
         for _ in 0..TRIES {
             let since = SystemTime::UNIX_EPOCH.elapsed().map_err(io::Error::other)?;
-            let name = format!("{PREFIX}{}-{}", std::process::id(), since.as_nanos());
+            let name = format!("{}-{}-{}", of_host(), std::process::id(), since.as_nanos());
             let path = base.join(name);
             DirBuilder::new().mode(0o700).create(&path)?;
             match locked(&path) {
@@ -85,12 +91,23 @@ impl Drop for Folder {
     }
 }
 
-/// Removes the folders of processes that don't run any more.
+/// What names of this host's folders begin with, up to the process.
+fn of_host() -> String {
+    let host = fs::read_to_string(HOST).unwrap_or_default();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let host: String = host.trim().chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    format!("{PREFIX}{}", if host.is_empty() { "local" } else { &host })
+}
+
+/// Removes the folders of this host's processes that don't run any more.
 fn remove_forsaken(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
+    let ours = of_host();
     for entry in entries.flatten() {
-        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        if is_ours
+        let name = entry.file_name();
+        // A host's name may have the sign that stands between the parts.
+        let host = name.to_str().and_then(|name| name.rsplitn(3, '-').nth(2));
+        if host == Some(ours.as_str())
             && entry.file_type().is_ok_and(|kind| kind.is_dir())
             && let Ok(folder) = File::open(entry.path())
             && folder.try_lock().is_ok()
@@ -116,12 +133,17 @@ mod tests {
             fs::write(path.join("datafusion-1").join("file"), b"rows").unwrap();
             path
         };
-        let forsaken = folder("aion-spill-1-1");
-        let foreign = folder("datafusion-2");
+        let forsaken = folder(&format!("{}-1-1", of_host()));
+        let others = [
+            format!("{}-2-1-1", of_host()),
+            "aion-spill-1-1".to_owned(),
+            "datafusion-2".to_owned(),
+        ];
+        let others = others.map(|name| folder(&name));
         let running = Folder::new(base.path()).unwrap();
         remove_forsaken(base.path());
         assert!(!forsaken.exists());
-        assert!(foreign.join("datafusion-1").join("file").exists());
+        assert!(others.iter().all(|path| path.join("datafusion-1").join("file").exists()));
         assert!(running.path.exists());
         let path = running.path.clone();
         drop(running);
