@@ -103,12 +103,13 @@ impl Tail {
                 }
             }
         }
-        let mut all: usize =
-            tables.values().flat_map(BTreeMap::values).map(Shown::kept_bytes).sum();
+        let kept = || tables.values().flat_map(BTreeMap::values).flat_map(|shown| &shown.kept);
+        let mut all: usize = kept().map(Batch::bytes).sum();
+        let Some(limit) = kept().find_map(|batch| batch.memory.limit()) else { return };
         let Some(partitions) = tables.get_mut(table) else { return };
         for partition in assigned {
             if let Some(shown) = partitions.get_mut(partition) {
-                shown.make_room(&mut all);
+                shown.make_room(&mut all, limit / 2);
             }
         }
     }
@@ -182,18 +183,13 @@ impl Shown {
         since(&mut self.kept, mark);
     }
 
-    fn kept_bytes(&self) -> usize {
-        self.kept.iter().map(Batch::bytes).sum()
-    }
-
-    /// Drops what was kept from its end on, while `all` that is kept takes more than half of the budget.
-    fn make_room(&mut self, all: &mut usize) {
-        while let Some(last) = self.kept.last() {
-            if last.memory.limit().is_none_or(|limit| *all <= limit / 2) {
-                return;
-            }
+    /// Drops what was kept from its end on, while `all` that is kept takes more than `room`. A batch that takes nothing,
+    /// such as one without rows, goes with those before it.
+    fn make_room(&mut self, all: &mut usize, room: usize) {
+        while *all > room
+            && let Some(last) = self.kept.pop()
+        {
             *all -= last.bytes();
-            self.kept.pop();
         }
     }
 

@@ -249,6 +249,18 @@ async fn what_is_to_be_read_again_leaves_half_of_the_budget() {
     assert_eq!((budget.held(), world.tail.batches("orders").len()), (800, 4));
 }
 
+/// Which is what a job writes where the log itself has a gap.
+#[tokio::test]
+async fn a_batch_that_takes_nothing_is_in_nobodys_way() {
+    let mut world = World::new(Order::Right).await;
+    let budget = Budget::new(1000);
+    read_within(&mut world, &budget).await;
+    let memory = Reservation::none();
+    world.sink.write(Batch { memory, ..world.log.hollow(0, 8, 9) }).await.unwrap();
+    world.sink.assign(&[world.log.partition(0)]).await.unwrap();
+    assert_eq!((budget.held(), world.tail.batches("orders").len()), (400, 2));
+}
+
 #[tokio::test]
 async fn a_store_that_is_away_holds_half_of_the_budget_at_most() {
     let mut world = World::new(Order::Right).await;
