@@ -4,7 +4,7 @@
 //! Entries that move no mark cover nothing: what compaction and retention do to files changes no batch.
 //!
 //! **Invariant:** where a range begins is what its writer said, or the mark that the entries before it left; after an
-//! entry that is missing no mark counts as known.
+//! entry that was cleaned up no mark counts as known. One that is missing above older ones is an error.
 
 use std::{collections::BTreeMap, future::ready, ops::RangeInclusive};
 
@@ -118,9 +118,18 @@ fn entries(
 
 async fn entry(store: Store, version: i64) -> Result<Entry, SinkError> {
     let path = entry_path(version);
-    let bytes = store.get(&path).await?;
-    let lines = bytes.map(|bytes| actions::parse(&path, &bytes)).transpose()?;
-    Ok((version, lines))
+    if let Some(bytes) = store.get(&path).await? {
+        return Ok((version, Some(actions::parse(&path, &bytes)?)));
+    }
+    // Clean-up goes from the oldest, so it hasn't taken one that older ones stand below.
+    if oldest(&store, version).await? < version {
+        return Err(SinkError::Fatal {
+            doing: format!("read log entry {path}"),
+            cause: "it isn't there, but older ones are".to_owned(),
+            hint: "the log is damaged: restore the entry, or the table from a copy".to_owned(),
+        });
+    }
+    Ok((version, None))
 }
 
 /// What an entry covers; `None` where it moves no mark.
