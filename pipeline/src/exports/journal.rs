@@ -224,7 +224,7 @@ impl Journal {
         Ok(Some(Job { id: id.to_owned(), order, entries }))
     }
 
-    /// What is written down of an export.
+    /// What is written down of an export; `None` also of one that is being removed.
     async fn written(&self, id: &str) -> Result<Option<(Order, Vec<Entry>)>, SinkError> {
         if !is_id(id) {
             return Ok(None);
@@ -235,7 +235,8 @@ impl Journal {
         while let Some(entry) = self.read::<Entry>(&entry_path(id, entries.len() + 1)).await? {
             entries.push(entry);
         }
-        Ok(Some((order, entries)))
+        // A removal takes what was asked for first, and then the last state: what was read may be short of that.
+        Ok(self.store.exists(&path).await?.then_some((order, entries)))
     }
 
     /// Writes down what is asked for, queued; that it was asked for before is as good.

@@ -157,6 +157,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_export_that_is_being_removed_is_whole_or_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::at(url::Url::from_directory_path(folder.path()).unwrap());
+        let journal = Journal::new(Store::open(&settings.url, &settings.options).unwrap());
+        for _ in 0..20 {
+            journal.order(ID, &order()).await.unwrap();
+            for (number, state) in [(2, State::Running), (3, State::Succeeded)] {
+                let at = "2026-11-23T07:01:00Z".to_owned();
+                assert!(journal.put(ID, number, &entry(state, 1, at)).await.unwrap());
+            }
+            let looking = async {
+                while let Some(job) = journal.seen(ID).await.unwrap() {
+                    assert_eq!(job.last().state, State::Succeeded);
+                }
+            };
+            let (removed, ()) = tokio::join!(journal.forget(ID), looking);
+            removed.unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn a_state_that_cannot_be_read_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::at(url::Url::from_directory_path(folder.path()).unwrap());
