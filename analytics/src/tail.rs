@@ -150,6 +150,8 @@ struct Shown {
     held: Vec<Batch>,
     /// What its sink held before it was assigned anew, and the job has not read again so far. It follows `held`.
     kept: Vec<Batch>,
+    /// How far it was ever shown; what had to make room is no news when it is read again.
+    seen: Option<Offset>,
 }
 
 impl Shown {
@@ -160,7 +162,8 @@ impl Shown {
     /// Adds what the sink took, in place of what was kept of it; whether it wasn't all shown before.
     fn add(&mut self, batch: Batch) -> bool {
         let end = batch.range.end;
-        let is_news = self.kept.last().is_none_or(|last| last.range.end < end);
+        let is_news = self.seen < Some(end);
+        self.seen = self.seen.max(Some(end));
         since(&mut self.kept, end);
         self.held.push(batch);
         is_news
@@ -179,6 +182,7 @@ impl Shown {
         let Some(mark) = mark else { return };
         if self.kept.first().is_some_and(|first| first.range.start > mark) {
             self.kept.clear();
+            self.seen = Some(mark);
         }
         since(&mut self.kept, mark);
     }
@@ -195,6 +199,7 @@ impl Shown {
 
     /// Drops what was kept at `end` of the log or beyond.
     fn cut(&mut self, end: Offset) {
+        self.seen = self.seen.min(Some(end));
         self.kept.retain(|batch| batch.range.start < end);
         if let Some(last) = self.kept.pop() {
             self.kept.push(last.before(end));

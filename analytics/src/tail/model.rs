@@ -294,6 +294,7 @@ fn a_mark_that_was_put_back_leaves_no_hole() {
     assert_eq!(shown.batches().count(), 1);
     shown.assigned(Some(Offset(3)));
     assert_eq!(shown.batches().count(), 0);
+    assert!(shown.add(Log::new().batch(0, 3, 5)), "it is to be seen anew");
 }
 
 #[tokio::test]
@@ -309,6 +310,20 @@ async fn rows_are_news_once() {
         sink.write(log.batch(0, 0, end)).await.unwrap();
         assert_eq!(*news.lock().unwrap(), known, "up to {end}");
     }
+}
+
+#[test]
+fn what_had_to_make_room_is_no_news_and_what_a_cut_log_has_instead_is() {
+    let (mut shown, log) = (Shown::default(), Log::new());
+    assert!(shown.add(log.batch(0, 0, 2)) && shown.add(log.batch(0, 2, 4)));
+    shown.assigned(None);
+    shown.make_room(&mut log.held(), log.held() / 2);
+    assert_eq!(offsets(&shown.kept), [0, 1]);
+    assert!(!shown.add(log.batch(0, 0, 2)) && !shown.add(log.batch(0, 2, 4)));
+    assert!(shown.add(log.batch(0, 4, 6)));
+    shown.assigned(None);
+    shown.cut(Offset(3));
+    assert!(!shown.add(log.batch(0, 0, 3)) && shown.add(log.batch(0, 3, 5)));
 }
 
 #[tokio::test]
