@@ -205,41 +205,61 @@ pub(crate) fn is_about_nothing(sql: &str) -> bool {
     words(sql).iter().any(|token| EMPTY.iter().any(|relation| is_named(token, relation.name)))
 }
 
+/// How far the select of a parenthesis is.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// There is none, as in a call.
+    Outside,
+    Columns,
+    Relations,
+    Conditions,
+}
+
 /// Whether what is selected in it comes from relations and functions of the catalog alone.
 pub(super) fn is_of_catalog(sql: &str) -> bool {
-    // For each parenthesis that is open, whether relations are named in it now.
-    let mut naming = vec![false];
-    let (mut is_relation, mut any) = (false, false);
+    // For each parenthesis that is open.
+    let mut parts = vec![Part::Outside];
+    let (mut is_relation, mut any, mut before) = (false, false, Token::EOF);
     for token in words(sql) {
-        let keyword = keyword(&token);
-        if is_relation && token != Token::LParen && keyword != Keyword::SELECT {
+        let (keyword, keyword_before) = (keyword(&token), keyword(&before));
+        let is_more = matches!(keyword, Keyword::ONLY | Keyword::LATERAL);
+        if is_relation && token != Token::LParen && keyword != Keyword::SELECT && !is_more {
             if !matches!(&token, Token::Word(word) if word.value.to_lowercase().starts_with("pg_"))
             {
                 return false;
             }
             any = true;
         }
+        match token {
+            Token::LParen => parts.push(Part::Outside),
+            Token::RParen => {
+                parts.pop();
+            }
+            _ => {}
+        }
+        let Some(part) = parts.last_mut() else { return false };
+        let names_relations = match keyword {
+            Keyword::JOIN => true,
+            // Others are words of calls, as in `substring(a FROM 1)`, and of `IS DISTINCT FROM`.
+            Keyword::FROM => {
+                before == Token::LParen
+                    || (*part == Part::Columns && keyword_before != Keyword::DISTINCT)
+            }
+            _ => false,
+        };
         // A parenthesis in place of a relation is a select, or begins with one.
         is_relation = match token {
             Token::LParen => is_relation,
-            Token::Comma => naming.last() == Some(&true),
-            _ => matches!(keyword, Keyword::FROM | Keyword::JOIN),
+            Token::Comma => *part == Part::Relations,
+            _ => names_relations || (is_relation && is_more),
         };
-        match token {
-            Token::LParen => naming.push(false),
-            Token::RParen => {
-                naming.pop();
-            }
-            _ => {}
-        }
-        let Some(are_named) = naming.last_mut() else { return false };
-        match keyword {
-            Keyword::FROM | Keyword::JOIN => *are_named = true,
-            Keyword::SELECT | Keyword::WHERE | Keyword::GROUP | Keyword::ORDER => {
-                *are_named = false;
-            }
-            _ => {}
-        }
+        *part = match keyword {
+            _ if names_relations => Part::Relations,
+            Keyword::SELECT => Part::Columns,
+            Keyword::WHERE | Keyword::GROUP | Keyword::ORDER => Part::Conditions,
+            _ => *part,
+        };
+        before = token;
     }
     any
 }
@@ -454,6 +474,20 @@ mod tests {
             ("(SELECT a FROM pg_class WHERE b IN (SELECT c FROM decisions))", false),
             ("(SELECT a FROM (decisions CROSS JOIN pg_class))", false),
             ("(SELECT a FROM (SELECT b FROM decisions) t)", false),
+            (
+                "(SELECT substring(a FROM 1), extract(epoch FROM b), trim(both FROM c) FROM pg_class)",
+                true,
+            ),
+            ("(SELECT trim(both FROM a) FROM decisions)", false),
+            ("(SELECT a IS DISTINCT FROM b FROM pg_class WHERE c IS NOT DISTINCT FROM d)", true),
+            ("(SELECT a FROM pg_class c JOIN pg_type t ON c.a IS DISTINCT FROM t.b, pg_am)", true),
+            ("(SELECT a IS DISTINCT FROM b FROM decisions, pg_class)", false),
+            ("(SELECT a FROM ONLY pg_class c, LATERAL pg_f(c.a))", true),
+            ("(SELECT a FROM pg_class CROSS JOIN LATERAL (SELECT b FROM pg_type) t)", true),
+            ("(SELECT a FROM pg_class, LATERAL (SELECT b FROM decisions) t)", false),
+            ("(SELECT a FROM ONLY decisions, pg_class)", false),
+            ("(SELECT a FROM pg_class UNION SELECT b FROM decisions)", false),
+            ("(SELECT a FROM pg_class WHERE b IN (FROM decisions SELECT c))", false),
         ] {
             assert_eq!(is_of_catalog(sql), is_so, "{sql}");
         }
