@@ -183,8 +183,8 @@ fn arrays(rows: &[Row]) -> Vec<ArrayRef> {
     let committed = commits().map(|one| one.committed_ms.map(|ms| ms.saturating_mul(1000)));
     let operations = commits().map(|one| one.operation.as_deref());
     let ids = covered().map(|one| one.topic_id.to_string());
-    let rows_of_partition = covered().map(|one| one.rows.map(|count| count as i64));
-    let rows_of_commit = commits().map(|one| one.rows.map(|count| count as i64));
+    let rows_of_partition = covered().map(|one| one.rows.map(number));
+    let rows_of_commit = commits().map(|one| one.rows.map(number));
     vec![
         Arc::new(StringViewArray::from_iter_values(tables)),
         Arc::new(Int64Array::from_iter_values(commits().map(|one| one.version))),
@@ -197,7 +197,12 @@ fn arrays(rows: &[Row]) -> Vec<ArrayRef> {
         Arc::new(Int64Array::from_iter_values(covered().map(|one| one.next.get()))),
         Arc::new(rows_of_partition.collect::<Int64Array>()),
         Arc::new(rows_of_commit.collect::<Int64Array>()),
-        Arc::new(Int64Array::from_iter_values(commits().map(|one| one.files as i64))),
-        Arc::new(Int64Array::from_iter_values(commits().map(|one| one.bytes as i64))),
+        Arc::new(Int64Array::from_iter_values(commits().map(|one| number(one.files)))),
+        Arc::new(Int64Array::from_iter_values(commits().map(|one| number(one.bytes)))),
     ]
+}
+
+/// What an entry says may be beyond any number of SQL's.
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

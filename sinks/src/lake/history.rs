@@ -154,7 +154,7 @@ fn commit(known: &mut Known, version: i64, lines: &[Line]) -> Option<Commit> {
         return None;
     }
     let adds = || lines.iter().filter_map(|line| line.add.as_ref());
-    let rows = adds().map(|add| {
+    let mut rows = adds().map(|add| {
         let stats = add.stats.as_deref().and_then(|text| serde_json::from_str::<Stats>(text).ok());
         stats.unwrap_or_default().num_records
     });
@@ -163,8 +163,9 @@ fn commit(known: &mut Known, version: i64, lines: &[Line]) -> Option<Commit> {
         committed_ms: Some(info.timestamp).filter(|ms| *ms > 0),
         operation: Some(info.operation.clone()).filter(|word| !word.is_empty()),
         files: adds().count() as u64,
-        bytes: adds().map(|add| add.size.max(0) as u64).sum(),
-        rows: rows.sum(),
+        // Whoever wrote the entry may have said anything.
+        bytes: adds().map(|add| add.size.max(0) as u64).fold(0, u64::saturating_add),
+        rows: rows.try_fold(0_u64, |all, rows| Some(all.saturating_add(rows?))),
         moves,
     })
 }
@@ -202,6 +203,24 @@ mod tests {
         assert_eq!(read(&mut known, 6, swap), None, "a compaction covers nothing");
         let expired = r#"{"txn":{"appId":"aion/expired","version":20000}}"#;
         assert_eq!(read(&mut known, 7, expired), None);
+    }
+
+    #[test]
+    fn counts_of_an_entry_that_says_anything_end_at_the_greatest() {
+        let txn = format!(r#"{{"txn":{{"appId":"{ID}/0","version":40}}}}"#);
+        let add = |stats: &str| {
+            let add = serde_json::json!({"add": {
+                "path": "a", "partitionValues": {}, "size": i64::MAX, "modificationTime": 0,
+                "dataChange": true, "stats": stats
+            }});
+            format!("\n{add}")
+        };
+        let most = format!(r#"{{"numRecords":{}}}"#, u64::MAX);
+        let entry = txn + &add(&most).repeat(3);
+        let told = read(&mut Known::new(), 3, &entry).expect("a commit");
+        assert_eq!((told.files, told.bytes, told.rows), (3, u64::MAX, Some(u64::MAX)));
+        let told = read(&mut Known::new(), 3, &(entry + &add("{}"))).expect("a commit");
+        assert_eq!((told.files, told.rows), (4, None));
     }
 
     #[test]
