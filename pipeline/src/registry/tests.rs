@@ -302,7 +302,7 @@ async fn versions_are_asked_for_as_they_are_read() {
     let server = Server::start(|request| {
         let path = request.split_whitespace().nth(1).unwrap();
         match path.strip_prefix(VERSIONS) {
-            Some("" | "?deleted=true") => json(200, format!("{:?}", Vec::from_iter(1..=200))),
+            Some("" | "?deleted=true") => json(200, format!("{:?}", (1..=200).collect::<Vec<_>>())),
             Some(_) => version(1, 7, "\"int\""),
             None => no(404, 40401, "Subject not found"),
         }

@@ -94,11 +94,11 @@ pub(super) fn commits(store: Store, last: i64) -> BoxStream<'static, Result<Comm
 /// The oldest version whose entry is still there, the one after `last` at most.
 async fn oldest(store: &Store, last: i64) -> Result<i64, SinkError> {
     let files = store.listed("_delta_log")?;
-    let least = |least: i64, file: ObjectMeta| {
+    let older = |oldest: i64, file: ObjectMeta| {
         let version = file.location.filename().and_then(version_of);
-        ready(Ok(version.map_or(least, |version| version.min(least))))
+        ready(Ok(version.map_or(oldest, |version| version.min(oldest))))
     };
-    files.try_fold(last.saturating_add(1), least).await
+    files.try_fold(last.saturating_add(1), older).await
 }
 
 /// The version whose entry has that name; checkpoints and what else lies in a log have none.

@@ -129,6 +129,7 @@ mod tests {
             written: Vec::new(),
             series: series.collect(),
             overflow: None,
+            labels: std::collections::BTreeMap::new(),
             folded: 0,
         };
         State { families: vec![family], ..State::default() }
