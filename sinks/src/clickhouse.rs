@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `sink` | [`ClickHouseSink`]: buffers, one INSERT on its way for each Kafka partition |
 //! | `lane` | one partition: where its chain is, what goes next |
+//! | `pace` | how fast it sends: by what the table remembers, and by how the server keeps up |
 //! | `landing` | a batch on its way into the table, until it is known what became of it |
 //! | `survey` | from what a table has to where a writer goes on |
 //! | `retries` | rows that would store a record twice are left out |
@@ -70,6 +71,7 @@ mod insert;
 mod landing;
 mod lane;
 mod ledger;
+mod pace;
 pub mod plan;
 mod repair;
 mod retries;

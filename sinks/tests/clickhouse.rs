@@ -16,6 +16,8 @@ mod guarantee;
 mod hosts;
 #[path = "clickhouse/lost_parts.rs"]
 mod lost_parts;
+#[path = "clickhouse/pace.rs"]
+mod pace;
 #[path = "shared/python.rs"]
 mod python;
 #[path = "clickhouse/refused.rs"]

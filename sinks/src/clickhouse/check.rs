@@ -83,7 +83,7 @@ impl ClickHouse {
 }
 
 /// Refuses a table that can't give the guarantee; learns how long it keeps rows, and where its tokens live.
-pub(super) async fn table(table: &Table) -> Result<(), SinkError> {
+pub(super) async fn table(table: &Table) -> Result<Live, SinkError> {
     let (live, findings) = look(table).await?;
     for Finding { weight, what, hint } in &findings {
         let gives = match weight {
@@ -94,7 +94,7 @@ pub(super) async fn table(table: &Table) -> Result<(), SinkError> {
     }
     table.kept_days.store(live.deleted_after_days().unwrap_or(0), Relaxed);
     table.is_replicated.store(live.is_replicated(), Relaxed);
-    Ok(())
+    Ok(live)
 }
 
 /// A table that can give the guarantee, and what there is to say of it.

@@ -57,6 +57,8 @@ pub(super) struct Landing {
     last_lease: u32,
     /// Whether the server said last that it has too many parts.
     pub(super) is_crowded: bool,
+    /// How long the server took for the last INSERT.
+    pub(super) took: Duration,
     /// Where it goes, until rows were left out that the table has already.
     unlooked: Option<Goes>,
 }
@@ -128,6 +130,7 @@ impl Landing {
             suffix: 0,
             last_lease: 0,
             is_crowded: false,
+            took: Duration::ZERO,
         }
     }
 
@@ -235,7 +238,9 @@ impl Landing {
         let what =
             Insert { table: &table.spec.name, token: &token, query_id: &query_id, within, blocks };
         let turn = table.turn().await;
+        let began = Instant::now();
         let sent = table.ledger.client.insert(what, &rows).await;
+        self.took = began.elapsed();
         drop(turn);
         fault::point("clickhouse.after_insert");
         #[cfg(feature = "testing")]

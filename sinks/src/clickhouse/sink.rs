@@ -3,6 +3,8 @@
 //! **Invariant:** an INSERT runs on its own task, so nothing here waits for it, except [`Flush::Now`] (to its
 //! deadline) and `assign` (to the configured patience).
 //! **Invariant:** a batch that failed is kept whole and tried again before anything newer of its partition.
+//! **Invariant:** no INSERT is sent that the table's window has no room for (`pace`), also when partitions are about to
+//! leave: what isn't sent is read again.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +22,7 @@ use super::{
     Settings, check,
     landing::{Chain, Goes, Landing, Outcome, Unfit},
     lane::{Done, Lane, Narrow, Next, Work},
+    pace::Pace,
     retries,
     table::{Table, off},
 };
@@ -29,9 +32,6 @@ use crate::{
     sink::{Accepted, Flush, Flushed, Refused, Sink, SinkError},
 };
 
-/// A server with too many parts is given this many times fewer at most.
-const MAX_SLOWER: u32 = 8;
-
 /// Writes batches into one ClickHouse table.
 #[derive(Debug)]
 pub struct ClickHouseSink {
@@ -40,8 +40,8 @@ pub struct ClickHouseSink {
     lanes: BTreeMap<Partition, Lane>,
     /// Whether the table was found to give the guarantee.
     is_checked: bool,
-    /// How many times longer than configured rows wait, because the server has too many parts.
-    slower: u32,
+    /// How fast it sends.
+    pace: Pace,
     /// Whether a batch was handed back since the last regular flush.
     is_full: bool,
     /// Became known during a call that then failed; told by the next one.
@@ -52,12 +52,13 @@ pub struct ClickHouseSink {
 
 impl ClickHouseSink {
     pub(super) fn new(table: Arc<Table>) -> ClickHouseSink {
+        let Table { spec, settings, .. } = &*table;
         ClickHouseSink {
+            pace: Pace::new(&spec.name, spec.partitions, settings),
             table,
             buffers: Buffers::default(),
             lanes: BTreeMap::new(),
             is_checked: false,
-            slower: 1,
             is_full: false,
             untold: Flushed::default(),
             lost: Vec::new(),
@@ -74,10 +75,14 @@ impl ClickHouseSink {
         self.buffers.bytes() + self.lanes.values().map(|lane| lane.flying_bytes).sum::<usize>()
     }
 
-    /// Starts what is due of an idle partition, or again what failed of it.
-    fn start(&mut self, partition: &Partition, now: Option<Instant>) {
+    /// Starts what is due of an idle partition, or whatever waits of it; or again what failed of it.
+    fn start(&mut self, partition: &Partition, now: Instant, is_due_only: bool) {
+        let owned = self.lanes.len();
         let Some(lane) = self.lanes.get_mut(partition) else { return };
         if let Work::Failed(_) = lane.work {
+            if !self.pace.send(now, owned) {
+                return;
+            }
             let Work::Failed(landing) = std::mem::replace(&mut lane.work, Work::Lost) else {
                 return;
             };
@@ -96,14 +101,19 @@ impl ClickHouseSink {
             return;
         };
         let Next::Write { until } = lane.next(first.range.start) else { return };
-        if let Some(now) = now {
+        if is_due_only {
             let since = *lane.since.get_or_insert(now);
             let is_narrow = lane.narrow.is_some();
             let waited = now.saturating_duration_since(since);
-            let due = Due { until, slower: self.slower, is_full: self.is_full, waited };
+            let rows_wait = self.pace.rows_wait();
+            let due = Due { until, rows_wait, is_full: self.is_full, waited };
             if !is_narrow && !due.is_due(&self.table.settings, waiting) {
                 return;
             }
+        }
+        let has_rows = waiting.iter().any(|batch| batch.rows.num_rows() > 0);
+        if has_rows && !off!(self.table, Pace) && !self.pace.send(now, owned) {
+            return;
         }
         let goes = if until.is_some() { Goes::IntoBreak } else { Goes::Behind };
         let until = until.filter(|_| !off!(self.table, Cut));
@@ -133,11 +143,7 @@ impl ClickHouseSink {
                 return Err(lost(&error.to_string()));
             }
         };
-        self.slower = if landing.is_crowded {
-            (self.slower * 2).min(MAX_SLOWER)
-        } else {
-            (self.slower / 2).max(1)
-        };
+        self.pace.ended(landing.took, landing.is_crowded);
         match outcome {
             Ok(Outcome::Stored(mark)) => {
                 lane.work = Work::Idle(landing.chain);
@@ -233,12 +239,12 @@ impl ClickHouseSink {
     async fn flush_now(&mut self, deadline: Instant) -> Result<Flushed, SinkError> {
         let all: Vec<Partition> = self.lanes.keys().cloned().collect();
         for partition in &all {
-            self.start(partition, None);
+            self.start(partition, Instant::now(), false);
         }
         let mut failed = None;
         while let Some((partition, joined)) = self.one_ended(&all, deadline).await {
             match self.absorb(&partition, joined) {
-                Ok(()) => self.start(&partition, None),
+                Ok(()) => self.start(&partition, Instant::now(), false),
                 // Its next try is the next call's: the job pauses before it.
                 Err(error) => drop(failed.get_or_insert(error)),
             }
@@ -249,7 +255,7 @@ impl ClickHouseSink {
     fn flush_due(&mut self, now: Instant) -> Flushed {
         let all: Vec<Partition> = self.lanes.keys().cloned().collect();
         for partition in &all {
-            self.start(partition, Some(now));
+            self.start(partition, now, true);
         }
         self.is_full = false;
         self.told()
@@ -342,7 +348,8 @@ fn launch(table: &Arc<Table>, lane: &mut Lane, mut landing: Landing) {
 struct Due {
     /// Where stored batches follow, in a break.
     until: Option<Offset>,
-    slower: u32,
+    /// How long rows wait.
+    rows_wait: Duration,
     /// Whether there is no room for more, of whatever partition.
     is_full: bool,
     waited: Duration,
@@ -362,7 +369,7 @@ impl Due {
         }
         let has_rows = waiting.iter().any(|batch| batch.rows.num_rows() > 0);
         // Offsets without rows can wait: each note is a part of the table of marks.
-        self.waited >= if has_rows { settings.flush_age * self.slower } else { settings.note_every }
+        self.waited >= if has_rows { self.rows_wait } else { settings.note_every }
     }
 }
 
@@ -381,7 +388,8 @@ impl Sink for ClickHouseSink {
         self.rest(partitions).await?;
         self.forget(partitions);
         if !self.is_checked {
-            check::table(&self.table).await?;
+            let live = check::table(&self.table).await?;
+            self.pace.remembers(live.window());
             self.is_checked = true;
         }
         let mut streams = BTreeMap::<Stream, Vec<i32>>::new();

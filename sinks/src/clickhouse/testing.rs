@@ -41,6 +41,8 @@ pub enum Protection {
     OneBlock,
     /// Several addresses are replicas of one table.
     Replicas,
+    /// No more is sent than the table remembers for long enough.
+    Pace,
 }
 
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;

@@ -161,7 +161,7 @@ fn wanted(kind: &DataType) -> Option<&'static str> {
 
 /// So many tokens a table must remember: four times the parts that come by their age while an INSERT may still be on
 /// its way, and never fewer than the contract's tables do. Parts that go for their size, or in halves, come faster than
-/// can be told beforehand.
+/// can be told beforehand: `pace` holds them to that.
 pub fn least_window(partitions: usize, settings: &Settings) -> u64 {
     let on_its_way = settings.lease + settings.max_execution;
     let every = settings.flush_age.max(Duration::from_secs(1));

@@ -1,0 +1,68 @@
+//! A writer sends no more INSERTs than the table remembers for long enough: what fills faster goes in larger batches.
+
+use std::time::{Duration, Instant};
+
+use aion_sinks::{
+    clickhouse::{ClickHouseSink, TableSpec, testing::Protection},
+    conformance::{Log, take},
+    sink::Sink,
+};
+
+use crate::shared::{Place, once, range, settings, spec};
+
+/// So many batches come.
+const BATCHES: i64 = 10;
+/// Of 500 partitions each has five of a quarter of the window's 10,000 while an INSERT may be on its way, so for five
+/// seconds: one at once, and then four.
+const EVERY: Duration = Duration::from_millis(1250);
+
+async fn one_of_many(place: &Place, log: &Log) -> ClickHouseSink {
+    let many = TableSpec { partitions: 500, ..spec() };
+    let mut sink = place.house.sink(many, settings());
+    sink.assign(&[log.partition(0)]).await.unwrap();
+    sink
+}
+
+/// Has each batch written as it comes; since when.
+async fn hurry(sink: &mut ClickHouseSink, log: &Log) -> Instant {
+    let since = Instant::now();
+    for first in (0..BATCHES).map(|n| 10 * n) {
+        take(sink, log.batch(0, first, first + 10)).await;
+        once(sink).await.unwrap();
+    }
+    since
+}
+
+/// How many INSERTs may have been sent by now.
+fn most(since: Instant) -> usize {
+    1 + (since.elapsed().as_millis() / EVERY.as_millis()) as usize
+}
+
+#[tokio::test]
+async fn what_fills_faster_than_the_window_allows_goes_in_larger_batches() {
+    let (place, log) = (Place::new().await, Log::new());
+    let mut sink = one_of_many(&place, &log).await;
+    let since = hurry(&mut sink, &log).await;
+    let p0 = log.partition(0);
+    while place.offsets(&p0).await.len() < 10 * BATCHES as usize {
+        assert!(since.elapsed() < Duration::from_mins(1), "the rest waits, and goes");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        once(&mut sink).await.unwrap();
+    }
+    let batches = place.batches().await;
+    assert!(batches.len() <= most(since), "{batches:?} after {:?}", since.elapsed());
+    assert!(batches.len() > 1 && batches.len() < BATCHES as usize, "{batches:?}");
+    assert_eq!(place.offsets(&p0).await, range(0, 10 * BATCHES));
+}
+
+/// Negative control.
+#[tokio::test]
+async fn without_the_pace_each_batch_goes_as_it_fills() {
+    let (place, log) = (Place::new().await, Log::new());
+    let mut sink = one_of_many(&place, &log).await;
+    sink.rig().turn_off(Protection::Pace);
+    let since = hurry(&mut sink, &log).await;
+    let batches = place.batches().await;
+    assert_eq!(batches.len(), BATCHES as usize);
+    assert!(batches.len() > most(since), "more than may be, after {:?}", since.elapsed());
+}
