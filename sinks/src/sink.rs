@@ -41,6 +41,12 @@ pub trait Sink: Send {
         Vec::new()
     }
 
+    /// What the last [`assign`](Sink::assign) found stored beyond the partition's mark, in order: a sink that fills breaks
+    /// begins at the first of them. What lies between the mark and the last of these was stored once.
+    fn stored_ahead(&self, _: &Partition) -> Vec<Range<Offset>> {
+        Vec::new()
+    }
+
     /// Takes a batch that starts at this sink's next wanted offset of its partition, or hands it back
     /// when its buffers are full; the job then pauses the partition and tries again after a flush.
     /// Never waits for the outside. A batch without rows moves the mark only.

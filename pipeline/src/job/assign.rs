@@ -68,7 +68,8 @@ impl<S: Source, J: Journal> Job<S, J> {
                 Ok(marks) => {
                     for partition in &partitions {
                         if let Some(reader) = self.readers.get_mut(&partition.number) {
-                            reader.sinks[at].assigned(marks.get(partition).copied());
+                            let ahead = place.sink.stored_ahead(partition);
+                            reader.sinks[at].assigned(marks.get(partition).copied(), ahead);
                             reader.lost.retain(|(sink, _)| *sink != place.name);
                         }
                     }
@@ -167,7 +168,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             }
             reader.waiting.push_back(Item::of_entries(lost.iter().map(entry).collect()));
         }
-        if let Some(item) = gap_item(reader, &gaps, &self.plan.columns) {
+        if let Some(item) = gap_item(reader, &gaps, located.bounds.start, &self.plan.columns) {
             let entry = |gap: &Gap| gap.entry(&self.plan.job, &reader.partition, noted_at);
             let entries = gaps.iter().map(entry).collect();
             for gap in &gaps {
@@ -316,7 +317,8 @@ fn tell_settled(reader: &mut Reader, names: &[&'static str], job: &str, noted_at
 }
 
 /// The offsets that sinks still want and the log doesn't have any more. A sink that never had a mark
-/// misses nothing: it starts with what there is.
+/// misses nothing: it starts with what there is. One that fills breaks lacks what was in them, and has what is
+/// stored behind them.
 fn missed(
     reader: &Reader,
     names: &[&'static str],
@@ -329,9 +331,32 @@ fn missed(
             None if first_start_has_none => return None,
             None => Offset::ZERO,
         };
-        (wanted < start).then_some((*name, wanted..start))
+        Some((*name, not_stored(wanted..start, &sink.ahead)))
     });
-    Gap::gather(GapKind::Retention, below)
+    let (mut lost, mut unread) = (Vec::new(), Vec::new());
+    for (name, (breaks, behind)) in below {
+        lost.extend(breaks.into_iter().map(|range| (name, range)));
+        unread.extend(behind.map(|range| (name, range)));
+    }
+    let mut gaps = Gap::gather(GapKind::SinkLost, lost);
+    gaps.extend(Gap::gather(GapKind::Retention, unread));
+    gaps
+}
+
+/// What of a range is in breaks of what is stored, and what comes behind all that is.
+fn not_stored(
+    range: Range<Offset>,
+    stored: &[Range<Offset>],
+) -> (Vec<Range<Offset>>, Option<Range<Offset>>) {
+    let (mut breaks, mut from) = (Vec::new(), range.start);
+    for stored in stored {
+        let until = stored.start.min(range.end);
+        if from < until {
+            breaks.push(from..until);
+        }
+        from = from.max(stored.end);
+    }
+    (breaks, (from < range.end).then_some(from..range.end))
 }
 
 fn begin_empty_stores(reader: &mut Reader, start: Offset, at_log_start: bool) {
@@ -342,11 +367,10 @@ fn begin_empty_stores(reader: &mut Reader, start: Offset, at_log_start: bool) {
     }
 }
 
-/// A batch without rows over all that was missed: it takes each sink's mark across its gap.
-fn gap_item(reader: &Reader, gaps: &[Gap], columns: &SchemaRef) -> Option<Item> {
-    let start = gaps.iter().map(|gap| gap.range.start).min()?;
-    let end = gaps.iter().map(|gap| gap.range.end).max()?;
-    let range: Range<Offset> = start..end;
+/// A batch without rows from the first offset that was missed to the log's start: it takes each sink's mark there, over
+/// what is stored between.
+fn gap_item(reader: &Reader, gaps: &[Gap], start: Offset, columns: &SchemaRef) -> Option<Item> {
+    let range = gaps.iter().map(|gap| gap.range.start).min()?..start;
     let batch = Batch {
         partition: reader.partition.clone(),
         range,
@@ -356,4 +380,34 @@ fn gap_item(reader: &Reader, gaps: &[Gap], columns: &SchemaRef) -> Option<Item> 
         memory: Reservation::none(),
     };
     Some(Item { batch: Some(batch), ..Item::of_entries(Vec::new()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: i64, end: i64) -> Range<Offset> {
+        Offset(first)..Offset(end)
+    }
+
+    #[test]
+    fn what_is_stored_behind_a_break_is_not_missed() {
+        let none = (Vec::new(), None);
+        assert_eq!(not_stored(range(20, 20), &[]), none);
+        assert_eq!(not_stored(range(30, 20), &[]), none, "the log still has what is wanted");
+        assert_eq!(not_stored(range(20, 50), &[]), (Vec::new(), Some(range(20, 50))));
+        let ahead = [range(30, 60), range(70, 100)];
+        for start in [30, 45, 60] {
+            assert_eq!(not_stored(range(20, start), &ahead), (vec![range(20, 30)], None));
+        }
+        assert_eq!(not_stored(range(20, 25), &ahead), (vec![range(20, 25)], None));
+        let breaks = vec![range(20, 30), range(60, 65)];
+        assert_eq!(not_stored(range(20, 65), &ahead), (breaks, None));
+        let breaks = vec![range(20, 30), range(60, 70)];
+        assert_eq!(not_stored(range(20, 130), &ahead), (breaks, Some(range(100, 130))));
+        // An empty range is where a break at the end of all is over.
+        let ahead = [range(100, 100)];
+        let breaks = vec![range(20, 100)];
+        assert_eq!(not_stored(range(20, 130), &ahead), (breaks, Some(range(100, 130))));
+    }
 }

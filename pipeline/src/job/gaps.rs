@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `retention` | the log dropped them before they were read | writes the gap down, goes on behind it |
 //! | `topic_deleted` | the topic went with offsets that were not read, as far as it was known to reach | writes it down, reads the topic that is there now |
-//! | `sink_lost` | a sink had them and has them no more: erased, or lost with a disk | writes it down; the mark is past them already |
+//! | `sink_lost` | a sink had them and has them no more: erased, or lost with a disk | writes it down; the mark is past them already, or the log has none left to fill the break with |
 //! | `diverged` | the log was cut below a mark: what is stored there isn't what the log says now | writes it down, stops the partition until a person chooses |
 //! | `diverged_kept` | a person keeps what is stored of a log that was cut | writes it down, reads on from the mark |
 //! | `diverged_replaced` | a person took it back | writes it down, reads the log's records in its place: nothing is missing |
@@ -76,7 +76,7 @@ impl Gap {
         );
     }
 
-    /// Gathers the sinks that miss the same offsets; `missing` has one range for each sink at most.
+    /// Gathers the sinks that miss the same offsets; `missing` has no range of a sink twice.
     pub(super) fn gather(
         kind: GapKind,
         missing: impl IntoIterator<Item = (&'static str, Range<Offset>)>,

@@ -17,6 +17,8 @@ pub(super) struct Progress {
     pub(super) stored: Option<Mark>,
     /// The next offset to hand to it; `None` until the log's bounds are known, for an empty store.
     pub(super) wanted: Option<Offset>,
+    /// What its store has beyond the mark, in order, where it fills breaks.
+    pub(super) ahead: Vec<Range<Offset>>,
     /// Where reading began for an empty store.
     began: Option<Offset>,
     /// The stored mark, until the log was seen to have the records that it follows.
@@ -28,9 +30,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Starts from what the sink's store has.
-    pub(super) fn assigned(&mut self, stored: Option<Mark>) {
-        self.stored = stored;
+    /// Starts from what the sink's store has, at its mark and beyond.
+    pub(super) fn assigned(&mut self, stored: Option<Mark>, ahead: Vec<Range<Offset>>) {
+        (self.stored, self.ahead) = (stored, ahead);
         self.wanted = stored.map(|mark| mark.offset);
         self.began = None;
         self.unproven = stored.filter(|mark| mark.epoch >= 0);
@@ -135,7 +137,7 @@ mod tests {
 
     fn at(offset: i64, epoch: i32) -> Progress {
         let mut progress = Progress::default();
-        progress.assigned(Some(Mark { offset: Offset(offset), epoch }));
+        progress.assigned(Some(Mark { offset: Offset(offset), epoch }), Vec::new());
         progress
     }
 

@@ -48,6 +48,8 @@ struct Script {
     events: Arc<Mutex<VecDeque<Event>>>,
     said: Arc<Mutex<Vec<Command>>>,
     news: Arc<Notify>,
+    /// Where the logs begin, if not at 0.
+    begin: Arc<Mutex<i64>>,
     /// Where the logs end, if not at 100.
     end: Arc<Mutex<Option<i64>>>,
 }
@@ -98,7 +100,8 @@ impl Source for Script {
         let mut events = self.events.lock().unwrap();
         match &command {
             Command::Locate { partition, run } if *partition < 9 => {
-                let bounds = Offset(0)..Offset(self.end.lock().unwrap().unwrap_or(100));
+                let end = self.end.lock().unwrap().unwrap_or(100);
+                let bounds = Offset(*self.begin.lock().unwrap())..Offset(end);
                 let topic_id = Some(TOPIC_ID);
                 let located = Located { partition: *partition, run: *run, topic_id, bounds };
                 events.push_front(Event::Located(located));

@@ -408,6 +408,11 @@ impl Sink for ClickHouseSink {
         std::mem::take(&mut self.lost)
     }
 
+    fn stored_ahead(&self, partition: &Partition) -> Vec<Range<Offset>> {
+        let ahead = self.lanes.get(partition).map(|lane| &lane.ahead);
+        ahead.into_iter().flatten().map(|segment| segment.range.clone()).collect()
+    }
+
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
         let held = self.held();
         if held > 0 && held + batch.bytes() > self.table.settings.hold_bytes {

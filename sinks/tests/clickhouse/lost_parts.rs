@@ -196,6 +196,32 @@ async fn an_old_break_is_filled_when_somebody_asks_for_just_that_one() {
     assert_eq!(place.offsets(&p0).await, [range(0, 30), range(40, 50)].concat());
 }
 
+/// What retention took before somebody asked for it: the job hands over what the log has no more without rows, over what
+/// is stored between.
+#[tokio::test]
+async fn a_break_that_the_log_has_no_more_is_passed_over_and_nothing_behind_it_is_missed() {
+    let (place, log, p0) = four_batches().await;
+    lose(&place, "0, 20").await;
+    for one in place.house.breaks(spec()).await.unwrap() {
+        place.house.request_repair(spec(), &one).await.unwrap();
+    }
+    let (mut sink, first) = writer(&place, &p0, HOUR).await;
+    let ahead = [10..20, 30..40].map(|at: std::ops::Range<i64>| Offset(at.start)..Offset(at.end));
+    assert_eq!((first, sink.stored_ahead(&p0)), (0, ahead.to_vec()));
+    // The log begins at 26.
+    take(&mut sink, log.hollow(0, 0, 26)).await;
+    take(&mut sink, log.batch(0, 26, 50)).await;
+    assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 50)]));
+    let stored = [range(10, 20), range(26, 50)].concat();
+    assert_eq!(place.offsets(&p0).await, stored);
+    assert_eq!(place.batches().await, [(10, 19), (20, 29), (30, 39), (40, 49)]);
+    let (mut sink, first) = writer(&place, &p0, HOUR).await;
+    assert_eq!((first, sink.take_lost()), (0, vec![]), "what was asked for is tried for a day");
+    take(&mut sink, log.hollow(0, 0, 60)).await;
+    assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 60)]));
+    assert_eq!(place.offsets(&p0).await, stored);
+}
+
 /// Reads six partitions on from 10 to 80, ten offsets at a time, as a job does: a batch that has no room is written
 /// again after the next flush.
 async fn read_on(sink: &mut ClickHouseSink, log: &Log) {

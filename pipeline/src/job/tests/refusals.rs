@@ -1,4 +1,4 @@
-//! A sink that refuses a row, and one that has lost what it had.
+//! A sink that refuses a row, one that has lost what it had, and one that fills breaks.
 
 use std::{
     ops::Range,
@@ -16,11 +16,15 @@ use async_trait::async_trait;
 use super::{Balking, Open, PATIENCE, partition, start};
 use crate::job::source::Command;
 
-/// Refuses the row at offset 3 once it was handed rows; says that 10..20 were stored once.
+/// Refuses the row at offset 3 once it was handed rows; says what was stored once, and what is stored beyond its mark.
 #[derive(Default)]
 struct Choosy {
+    mark: i64,
     refuses: bool,
     lost: Vec<(Partition, Range<Offset>)>,
+    ahead: Vec<Range<Offset>>,
+    /// The offsets that it was handed.
+    handed: Arc<Mutex<Vec<Range<Offset>>>>,
     /// Where logs end, and what was handed over.
     told: Arc<Mutex<Vec<String>>>,
 }
@@ -36,7 +40,7 @@ impl Sink for Choosy {
     }
 
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
-        let mark = Mark { offset: Offset(if self.refuses { 0 } else { 20 }), epoch: -1 };
+        let mark = Mark { offset: Offset(self.mark), epoch: -1 };
         Ok(partitions.iter().map(|partition| (partition.clone(), mark)).collect())
     }
 
@@ -48,8 +52,13 @@ impl Sink for Choosy {
         std::mem::take(&mut self.lost)
     }
 
+    fn stored_ahead(&self, _: &Partition) -> Vec<Range<Offset>> {
+        self.ahead.clone()
+    }
+
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
         self.told.lock().unwrap().push(format!("rows {}", batch.range.start));
+        self.handed.lock().unwrap().push(batch.range);
         Ok(Accepted::Taken)
     }
 
@@ -110,12 +119,43 @@ async fn what_a_sink_has_lost_is_written_down_as_a_gap() {
     let journal = Balking::default();
     let calls: Arc<Mutex<Vec<Vec<String>>>> = Arc::clone(&journal.calls);
     let lost = vec![(partition(0), Offset(10)..Offset(20))];
-    let mut job = start(Box::new(Choosy { lost, ..Choosy::default() }), journal);
+    let mut job = start(Box::new(Choosy { mark: 20, lost, ..Choosy::default() }), journal);
     job.script.give(&[0], 0);
     let counted = tokio::time::timeout(PATIENCE, job.status.wait_for(|status| status.gaps == 1));
     assert!(matches!(counted.await, Ok(Some(_))), "{:#?}", job.status.now());
     let key = format!("test:{}:0:10:sink_lost", partition(0).stream.id);
     assert!(calls.lock().unwrap().concat().contains(&key), "{:?}", calls.lock().unwrap());
+    job.script.stop(Duration::from_secs(5));
+    drop(job.end().await);
+}
+
+#[tokio::test]
+async fn a_break_below_the_log_is_what_the_sink_lost_and_not_all_that_lies_behind_it() {
+    let journal = Balking::default();
+    let calls: Arc<Mutex<Vec<Vec<String>>>> = Arc::clone(&journal.calls);
+    let ahead = vec![Offset(20)..Offset(40), Offset(50)..Offset(60)];
+    let sink = Choosy { mark: 10, ahead, ..Choosy::default() };
+    let handed = Arc::clone(&sink.handed);
+    let mut job = start(Box::new(sink), journal);
+    *job.script.begin.lock().unwrap() = 80;
+    job.script.give(&[0], 0);
+    let counted = tokio::time::timeout(PATIENCE, job.status.wait_for(|status| status.gaps == 3));
+    assert!(matches!(counted.await, Ok(Some(_))), "{:#?}", job.status.now());
+    let id = partition(0).stream.id;
+    let keys = ["10:sink_lost", "40:sink_lost", "60:retention"];
+    let keys = keys.map(|end| format!("test:{id}:0:{end}"));
+    assert_eq!(calls.lock().unwrap()[0], keys);
+    // Its mark goes over all of it, and it is read on where the log begins.
+    let deadline = Instant::now() + PATIENCE;
+    while handed.lock().unwrap().is_empty() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(handed.lock().unwrap()[0], Offset(10)..Offset(80));
+    let said = Arc::clone(&job.script.said);
+    let reads_on =
+        |one: &Command| matches!(one, Command::Start { at, .. } if at.offset == Offset(80));
+    assert!(said.lock().unwrap().iter().any(reads_on), "{:?}", said.lock().unwrap());
     job.script.stop(Duration::from_secs(5));
     drop(job.end().await);
 }
