@@ -9,7 +9,7 @@
 //! | `survey` | from what a table has to where a writer goes on |
 //! | `retries` | rows that would store a record twice are left out |
 //! | `ledger` | the questions put to a table, and the notes beside it |
-//! | `repair` | breaks that are left alone, until somebody wants them filled |
+//! | `repair` | breaks that are left alone, until somebody wants them filled; offsets that are there more than once |
 //! | `insert` | rows with their ledger, as an Arrow stream |
 //! | `client`, `failure` | HTTP, and who can act on what went wrong |
 //! | [`guarantee`] | what is asked of a table, and what keeps it from giving it |
@@ -82,7 +82,7 @@ mod table;
 pub mod testing;
 
 pub use client::Server;
-pub use repair::Break;
+pub use repair::{Break, Double};
 pub use sink::ClickHouseSink;
 
 /// What the sink has to know of a table.

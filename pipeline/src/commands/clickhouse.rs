@@ -1,19 +1,20 @@
 //! `aion clickhouse`: the tables of a ClickHouse database, as the contract wants them.
 
+mod repair;
+
 use std::path::PathBuf;
 
 use aion_schemas::{
     catalog::{Catalog, Environment},
     clickhouse::{Statement, Table, of_topic},
-    log::show,
 };
-use aion_sinks::clickhouse::{Break, ClickHouse, plan::Change};
+use aion_sinks::clickhouse::{ClickHouse, plan::Change};
 use anyhow::Context;
 
 use crate::{
-    config::{ClickHouseConfig, Config, SinkKind},
+    config::{ClickHouseConfig, Config},
     exit::{Exit, Failure},
-    platform::{house_spec, sink_failure},
+    platform::sink_failure,
 };
 
 /// The arguments of `aion clickhouse`.
@@ -31,21 +32,9 @@ enum Task {
     /// change stored rows is explained, and left to you.
     Apply(Where),
     /// Say which offsets tables had once and have no more, and with --yes have them written again: rows
-    /// that a disk lost, and rows that somebody erased.
-    Repair(RepairArgs),
-}
-
-/// What is written again.
-#[derive(Debug, clap::Args)]
-struct RepairArgs {
-    #[command(flatten)]
-    place: Where,
-    /// Only of these tables; may be repeated [default: all]
-    #[arg(long = "table", value_name = "TABLE")]
-    tables: Vec<String>,
-    /// Have them written again: the jobs do it when they are next started, as far as the logs still go.
-    #[arg(long)]
-    yes: bool,
+    /// that a disk lost, and rows that somebody erased. Say which they have more than once, and with --yes
+    /// delete the copies.
+    Repair(repair::RepairArgs),
 }
 
 /// Which database.
@@ -58,14 +47,16 @@ struct Where {
 
 /// Runs `aion clickhouse`.
 pub fn run(command: &ClickHouseCommand) -> anyhow::Result<()> {
-    let (Task::Plan(given) | Task::Apply(given) | Task::Repair(RepairArgs { place: given, .. })) =
-        &command.task;
+    let given = match &command.task {
+        Task::Plan(given) | Task::Apply(given) => given,
+        Task::Repair(args) => &args.place,
+    };
     let config = Config::load(&given.config)?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     match &command.task {
         Task::Plan(_) => runtime.block_on(work(&config, false)),
         Task::Apply(_) => runtime.block_on(work(&config, true)),
-        Task::Repair(args) => runtime.block_on(repair(&config, args)),
+        Task::Repair(args) => runtime.block_on(repair::run(&config, args)),
     }
 }
 
@@ -77,42 +68,6 @@ fn database(config: &Config) -> anyhow::Result<(ClickHouse, &ClickHouseConfig)> 
     };
     let house = ClickHouse::new(clickhouse.server.clone()).map_err(|cause| sink_failure(&cause))?;
     Ok((house, clickhouse))
-}
-
-async fn repair(config: &Config, args: &RepairArgs) -> anyhow::Result<()> {
-    let (house, _) = database(config)?;
-    if let Some(unknown) = args.tables.iter().find(|name| config.catalog.table(name).is_none()) {
-        let what = format!("there is no table {unknown} in the catalog");
-        return Err(Failure::new(Exit::Usage, what).into());
-    }
-    let jobs = config.jobs.iter().filter(|job| job.sinks.contains(&SinkKind::ClickHouse));
-    let is_asked = |table: &str| args.tables.is_empty() || args.tables.iter().any(|t| t == table);
-    let mut count = 0_u64;
-    for topic in jobs.map(|job| &job.topic).filter(|topic| is_asked(&topic.table)) {
-        let spec = || house_spec(topic, None);
-        for one in house.breaks(spec()).await.map_err(|cause| sink_failure(&cause))? {
-            let Break { topic_id, partition, range } = &one;
-            let offsets = show(range);
-            println!("{}: {offsets} of partition {partition}, topic id {topic_id}", topic.table);
-            count += 1;
-            if args.yes {
-                let asked = house.request_repair(spec(), &one).await;
-                asked.map_err(|cause| sink_failure(&cause))?;
-            }
-        }
-    }
-    match (count, args.yes) {
-        (0, _) => println!("No table has a break that nobody has asked to be filled."),
-        (_, true) => println!(
-            "\nAsked for. Restart `aion run` within a day: a job fills its table's breaks when it begins, as far \
-             as the topic's log still goes."
-        ),
-        (_, false) => println!(
-            "\nThese were stored once: erased, or lost with a disk. `aion clickhouse repair --yes` has them \
-             written again."
-        ),
-    }
-    Ok(())
 }
 
 /// Adds what the tables of a configuration lack, if it has any.

@@ -268,6 +268,25 @@ impl Ledger {
         Ok(found.map(|origin| origin.offset).filter(|offset| range.contains(offset)).collect())
     }
 
+    /// The statement that deletes a batch.
+    pub(super) fn without(&self, partition: &Partition, batch: &Range<Offset>) -> String {
+        format!("DELETE FROM {} WHERE {}", self.table, is_of(partition, batch))
+    }
+
+    /// The statement that deletes of a batch what there is of each offset beyond the first. It names the rows that go, and
+    /// none that stay: where parts are merged meanwhile it names rows that aren't there, and deletes nothing.
+    pub(super) fn without_copies(&self, partition: &Partition, batch: &Range<Offset>) -> String {
+        let (table, is_of) = (&self.table, is_of(partition, batch));
+        format!(
+            "DELETE FROM {table} WHERE {is_of} AND (_part, _part_offset) IN (
+                SELECT part, row FROM (
+                    SELECT _part AS part, _part_offset AS row,
+                        row_number() OVER (PARTITION BY _offset ORDER BY _lease, _part, _part_offset) AS number
+                    FROM {table} WHERE {is_of})
+                WHERE number > 1)"
+        )
+    }
+
     /// The partitions that have rows, or had some, by the ids of their topics.
     pub(super) async fn partitions(&self) -> Result<BTreeMap<Uuid, Vec<i32>>, Failure> {
         let sql = format!(
@@ -321,6 +340,18 @@ impl Ledger {
 type NoteRow = (i32, String, (i64, i64, i32, i32));
 type LinkRow = (i32, i64, i64, i32, i64, u32, i64, u8, u8, u8, i64, i64, u32);
 type StoredRow = (i64, i64, u32, u8);
+
+/// Whether a row is of the batch.
+fn is_of(partition: &Partition, batch: &Range<Offset>) -> String {
+    format!(
+        "_topic_id = '{}' AND _partition = {} AND _batch_first = {first} AND _batch_last = {last}
+            AND _offset BETWEEN {first} AND {last}",
+        partition.stream.id,
+        partition.number,
+        first = batch.start,
+        last = batch.end.get() - 1
+    )
+}
 
 fn list(numbers: &[i32]) -> String {
     let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();

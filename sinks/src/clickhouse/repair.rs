@@ -1,13 +1,19 @@
-//! Old breaks, and lost heads: offsets that a table had once and has no more. They are left alone, since somebody may have erased
-//! them, until somebody asks that they be filled: by a note, which the job that writes the table finds when it is next
-//! given the partition.
+//! What is done about a table by hand: offsets that it had once and has no more, and offsets that it has more than once.
+//!
+//! Old breaks and lost heads are left alone, since somebody may have erased them, until somebody asks that they be filled:
+//! by a note, which the job that writes the table finds when it is next given the partition.
+//!
+//! Batches that have offsets in common stop the job that writes the table. Of copies of one batch all but one row of each
+//! offset can go; which of two other batches is right a person has to say.
 
 use std::{ops::Range, time::Duration};
 
 use aion_schemas::log::{Offset, Partition, Stream, show};
 use uuid::Uuid;
 
-use super::{ClickHouse, Settings, TableSpec, ledger::NoteKind, survey::Note};
+use super::{
+    ClickHouse, Settings, TableSpec, failure::Failure, ledger::NoteKind, survey::Note, table::Table,
+};
 use crate::sink::SinkError;
 
 /// Offsets that a table had once and has no more.
@@ -21,9 +27,24 @@ pub struct Break {
     pub range: Range<Offset>,
 }
 
+/// A batch of which a table has offsets more than once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Double {
+    /// The topic's id.
+    pub topic_id: Uuid,
+    /// The Kafka partition.
+    pub partition: i32,
+    /// The offsets that the batch covers.
+    pub range: Range<Offset>,
+    /// Whether it is the batch itself that is there again; else it has offsets in common with one before it.
+    pub is_copy: bool,
+    /// The statement that deletes it, with all copies: what it covers is a break then.
+    pub delete: String,
+}
+
 impl ClickHouse {
     /// The breaks of a table, of whatever age, and heads that its TTL can't have taken, that nobody has asked to be
-    /// filled.
+    /// filled. An error where it has [`doubles`](ClickHouse::doubles).
     pub async fn breaks(&self, spec: TableSpec) -> Result<Vec<Break>, SinkError> {
         let settings = Settings { repair_window: Duration::ZERO, ..Settings::default() };
         let name = spec.name.clone();
@@ -42,10 +63,8 @@ impl ClickHouse {
 
     /// Asks the job that writes the table to fill a break when it is next given the partition.
     pub async fn request_repair(&self, spec: TableSpec, one: &Break) -> Result<(), SinkError> {
-        let name = spec.name.clone();
         let table = self.table(spec, Settings::default());
-        let stream = Stream { topic: name.as_str().into(), id: one.topic_id };
-        let partition = Partition { stream, number: one.partition };
+        let partition = partition(&table, one.topic_id, one.partition);
         let (first, next) = (one.range.start, one.range.end);
         let note = Note { chain_end: first, next, epoch: -1, day: None };
         let noted = table.ledger.note(&partition, NoteKind::Repair(first), note, None).await;
@@ -53,4 +72,62 @@ impl ClickHouse {
             failure.error(&format!("ask for offsets {} of {partition}", show(&one.range)))
         })
     }
+
+    /// The batches of a table that are there again, or have offsets in common with one before them.
+    pub async fn doubles(&self, spec: TableSpec) -> Result<Vec<Double>, SinkError> {
+        let table = self.table(spec, Settings::default());
+        let doing = format!("look what {} has more than once", table.spec.name);
+        let failed = |failure: Failure| failure.error(&doing);
+        let mut doubles = Vec::new();
+        for (topic_id, numbers) in table.ledger.partitions().await.map_err(failed)? {
+            let links = table.ledger.links(topic_id, &numbers).await.map_err(failed)?.found;
+            for (number, link) in
+                links.iter().flat_map(|(n, all)| all.iter().map(move |one| (n, one)))
+            {
+                let is_over = link.previous.is_some_and(|previous| previous.end > link.first);
+                if !link.is_doubled && !is_over {
+                    continue;
+                }
+                let range = link.first..link.end;
+                let delete = table.ledger.without(&partition(&table, topic_id, *number), &range);
+                let is_copy = link.is_doubled;
+                doubles.push(Double { topic_id, partition: *number, range, is_copy, delete });
+            }
+        }
+        Ok(doubles)
+    }
+
+    /// Deletes the copies of a batch: one row of each offset stays. An error where it is there more than once still.
+    pub async fn delete_copies(&self, spec: TableSpec, one: &Double) -> Result<(), SinkError> {
+        let table = self.table(spec, Settings::default());
+        let partition = partition(&table, one.topic_id, one.partition);
+        let doing = format!("delete copies of offsets {} of {partition}", show(&one.range));
+        let sql = table.ledger.without_copies(&partition, &one.range);
+        table.ledger.client.execute(&sql).await.map_err(|failure| match failure.error(&doing) {
+            SinkError::Fatal { doing, cause, .. } => {
+                let hint = format!("an account that may delete rows runs this: {sql}");
+                SinkError::Fatal { doing, cause, hint }
+            }
+            passes @ SinkError::Retry { .. } => passes,
+        })?;
+        let look = table.ledger.overlapping(&partition, (one.range.start, one.range.end)).await;
+        let found = look.map_err(|failure| failure.error(&doing))?.found;
+        let is_left =
+            found.iter().any(|batch| batch.is_doubled && (batch.first..batch.end) == one.range);
+        if !is_left {
+            return Ok(());
+        }
+        let hint = format!(
+            "parts may have been merged meanwhile: try again; where the copies differ, delete them all, and have the \
+             break filled that they leave: {}",
+            one.delete
+        );
+        let cause = "it is there more than once still".to_owned();
+        Err(SinkError::Fatal { doing, cause, hint })
+    }
+}
+
+fn partition(table: &Table, topic_id: Uuid, number: i32) -> Partition {
+    let stream = Stream { topic: table.spec.name.as_str().into(), id: topic_id };
+    Partition { stream, number }
 }

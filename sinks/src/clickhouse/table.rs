@@ -174,9 +174,9 @@ pub(super) fn overlap(partition: &str, table: &str, range: std::ops::Range<Offse
     SinkError::Fatal {
         doing: format!("look what {table} has of {partition}"),
         cause: format!("offsets {} are there more than once", show(&range)),
-        hint: "a protection of the table was taken out while it was written: run `aion clickhouse plan`, \
-               then delete the rows of one of the batches (_batch_first, _batch_last; where they are the same, \
-               _batch_day or _lease may tell them apart)"
+        hint: "a protection of the table was taken out while it was written, or rows were loaded again: run \
+               `aion clickhouse plan`, then `aion clickhouse repair`, which names the batches, deletes copies (--yes), \
+               and says how to delete what isn't one"
             .to_owned(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use aion_schemas::log::Offset;
 use aion_sinks::{
     clickhouse::{Settings, testing::Protection},
     conformance::{Log, marks, settle, take},
@@ -86,9 +87,64 @@ async fn the_same_batch_twice_is_seen_until_one_of_them_is_erased() {
     let seen = place.open().assign(std::slice::from_ref(&p0)).await.unwrap_err();
     assert!(matches!(seen, SinkError::Fatal { .. }), "{seen:?}");
     assert!(seen.to_string().contains("offsets 10..20 are there more than once"), "{seen}");
+    assert!(seen.to_string().contains("aion clickhouse repair"), "{seen}");
     let one = format!("DELETE FROM {table} WHERE _batch_first = 10 AND _lease > now() + 60");
     place.engine.run(&one).await;
     assert_eq!(place.found(&p0).await, marks([(&p0, 30)]));
+    assert_eq!(place.house.doubles(spec()).await.unwrap(), []);
+}
+
+/// Also of copies that nothing tells apart, and that a merge has put into one part; once some of their rows are erased.
+#[tokio::test]
+async fn copies_of_a_batch_are_deleted_and_each_offset_stays_once() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    for first in [0, 10, 20] {
+        take(&mut writer, log.batch(0, first, first + 10)).await;
+        settle(&mut writer).await;
+    }
+    let table = place.table();
+    let again = format!(
+        "INSERT INTO {table} SELECT * REPLACE (toDateTime('2100-01-01 00:00:00') AS _lease) FROM {table} \
+         WHERE _batch_first = 10 AND _lease < '2099-01-01 00:00:00' SETTINGS insert_deduplicate = 0"
+    );
+    for is_merged in [true, false] {
+        for _ in 0..2 {
+            place.engine.run(&again).await;
+        }
+        if is_merged {
+            place.engine.run(&format!("OPTIMIZE TABLE {table} FINAL")).await;
+        }
+        let doubles = place.house.doubles(spec()).await.unwrap();
+        let told: Vec<_> = doubles.iter().map(|one| (one.range.clone(), one.is_copy)).collect();
+        assert_eq!(told, [(Offset(10)..Offset(20), true)]);
+        assert!(place.house.breaks(spec()).await.is_err(), "not before copies are gone");
+        place.house.delete_copies(spec(), &doubles[0]).await.unwrap();
+        assert_eq!(place.house.doubles(spec()).await.unwrap(), []);
+        assert_eq!(place.offsets(&p0).await, range(0, 30));
+        assert_eq!(place.house.breaks(spec()).await.unwrap(), []);
+    }
+    assert_eq!(place.found(&p0).await, marks([(&p0, 30)]));
+}
+
+/// Which of them is right nobody but a person can say; what was deleted is filled as any break is.
+#[tokio::test]
+async fn of_batches_that_overlap_one_is_deleted_by_hand_and_filled_again() {
+    let (place, log) = sleeper_and_owner(&[Protection::Token]).await;
+    let p0 = log.partition(0);
+    let doubles = place.house.doubles(spec()).await.unwrap();
+    let told: Vec<_> = doubles.iter().map(|one| (one.range.clone(), one.is_copy)).collect();
+    assert_eq!(told, [(Offset(5)..Offset(15), false)]);
+    let untouched = place.house.delete_copies(spec(), &doubles[0]).await;
+    assert!(untouched.is_ok() && place.house.doubles(spec()).await.unwrap() == doubles);
+    place.engine.run(&doubles[0].delete).await;
+    assert_eq!(place.house.doubles(spec()).await.unwrap(), []);
+    assert_eq!(place.offsets(&p0).await, range(0, 9));
+    let mut owner = place.owner(&p0).await;
+    take(&mut owner, log.batch(0, 9, 15)).await;
+    settle(&mut owner).await;
+    assert_eq!(place.offsets(&p0).await, range(0, 15));
 }
 
 /// Negative control: who believes the acknowledgement takes rows for stored that aren't.

@@ -1,0 +1,194 @@
+//! `aion clickhouse repair`: what tables had once and have no more, and what they have more than once.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aion_kafka::{Admin, Isolation, Purpose, Spot, TopicPartition};
+use aion_schemas::{
+    catalog::Topic,
+    log::{Offset, show},
+};
+use aion_sinks::clickhouse::{Break, ClickHouse, Double};
+use anyhow::anyhow;
+use uuid::Uuid;
+
+use super::{Where, database};
+use crate::{
+    config::{Config, JobConfig},
+    exit::{Exit, Failure},
+    platform::{house_spec, sink_failure},
+};
+
+/// How long the cluster may take to answer.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// What is repaired.
+#[derive(Debug, clap::Args)]
+pub(super) struct RepairArgs {
+    #[command(flatten)]
+    pub(super) place: Where,
+    /// Only these tables; may be repeated [default: all]
+    #[arg(long = "table", value_name = "TABLE")]
+    tables: Vec<String>,
+    /// Delete the copies, and have what is missing written again: the jobs do it when they are next started,
+    /// as far as the logs still go.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What was found of all tables.
+#[derive(Default)]
+struct Found {
+    /// Offsets that are missing, and can be had back.
+    missing: u64,
+    /// Offsets that are missing, of which the logs have none.
+    gone: u64,
+    /// Breaks of topics that are no more.
+    unread: u64,
+    /// Copies of batches.
+    copies: u64,
+    /// Batches that overlap.
+    overlaps: u64,
+}
+
+/// Runs `aion clickhouse repair`.
+pub(super) async fn run(config: &Config, args: &RepairArgs) -> anyhow::Result<()> {
+    let (house, _) = database(config)?;
+    if let Some(unknown) = args.tables.iter().find(|name| config.catalog.table(name).is_none()) {
+        let what = format!("there is no table {unknown} in the catalog");
+        return Err(Failure::new(Exit::Usage, what).into());
+    }
+    let jobs = config.jobs.iter().filter(|job| job.is_in_clickhouse());
+    let is_asked = |table: &str| args.tables.is_empty() || args.tables.iter().any(|t| t == table);
+    let mut found = Found::default();
+    for job in jobs.filter(|job| is_asked(&job.topic.table)) {
+        if doubles(&house, &job.topic, args.yes, &mut found).await? {
+            breaks(&house, config, job, args.yes, &mut found).await?;
+        }
+    }
+    found.conclude(args.yes);
+    Ok(())
+}
+
+/// Tells of batches that a table has more than once, and deletes copies if it may; whether none are left.
+async fn doubles(
+    house: &ClickHouse,
+    topic: &Topic,
+    may_delete: bool,
+    found: &mut Found,
+) -> anyhow::Result<bool> {
+    let spec = || house_spec(topic, None);
+    let mut are_gone = true;
+    for one in house.doubles(spec()).await.map_err(|cause| sink_failure(&cause))? {
+        let Double { topic_id, partition, range, is_copy, delete } = &one;
+        let place = format!("of partition {partition}, topic id {topic_id}");
+        let (table, offsets) = (&topic.table, show(range));
+        if *is_copy {
+            found.copies += 1;
+            println!("{table}: the batch {offsets} {place} is there more than once");
+        } else {
+            found.overlaps += 1;
+            println!(
+                "{table}: the batch {offsets} {place} has offsets in common with one before it: {delete}"
+            );
+        }
+        if *is_copy && may_delete {
+            let deleted = house.delete_copies(spec(), &one).await;
+            deleted.map_err(|cause| sink_failure(&cause))?;
+        } else {
+            are_gone = false;
+        }
+    }
+    Ok(are_gone)
+}
+
+/// Tells of breaks, and asks for those that the log can fill if it may.
+async fn breaks(
+    house: &ClickHouse,
+    config: &Config,
+    job: &JobConfig,
+    may_ask: bool,
+    found: &mut Found,
+) -> anyhow::Result<()> {
+    let topic = &job.topic;
+    let spec = || house_spec(topic, None);
+    let breaks = house.breaks(spec()).await.map_err(|cause| sink_failure(&cause))?;
+    if breaks.is_empty() {
+        return Ok(());
+    }
+    let begins = begins(config, job)?;
+    for one in breaks {
+        let Break { topic_id, partition, range } = &one;
+        let Some(begin) = begins.get(&(*topic_id, *partition)) else {
+            found.unread += 1;
+            continue;
+        };
+        let what = match begin {
+            begin if *begin >= range.end => "; the log has none of them",
+            begin if *begin > range.start => "; the log has only the last of them",
+            _ => "",
+        };
+        let (table, offsets) = (&topic.table, show(range));
+        println!("{table}: {offsets} of partition {partition}, topic id {topic_id}{what}");
+        if *begin >= range.end {
+            found.gone += 1;
+            continue;
+        }
+        found.missing += 1;
+        if may_ask {
+            let asked = house.request_repair(spec(), &one).await;
+            asked.map_err(|cause| sink_failure(&cause))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the logs begin that a job reads, by topic id and partition. A table may have rows of other ids, of topics that were
+/// deleted: nobody reads them.
+fn begins(config: &Config, job: &JobConfig) -> anyhow::Result<BTreeMap<(Uuid, i32), Offset>> {
+    let explain = |error| anyhow!(config.kafka.explain(&error, Purpose::Administer));
+    let admin = Admin::open(&config.kafka, WAIT).map_err(explain)?;
+    admin.reach().map_err(explain)?;
+    let names: Vec<&str> = job.topics().map(|topic| &*topic.name).collect();
+    let mut begins = BTreeMap::new();
+    for topic in admin.topic_ids(&names).map_err(explain)? {
+        let Some(id) = topic.id else { continue };
+        let numbers = 0..topic.partitions as i32;
+        let at = |number| (TopicPartition::new(&topic.topic, number), Spot::First);
+        let spots: Vec<_> = numbers.clone().map(at).collect();
+        let firsts = admin.offsets(&spots, Isolation::Committed).map_err(explain)?;
+        begins.extend(numbers.zip(firsts).map(|(number, first)| ((id, number), first)));
+    }
+    Ok(begins)
+}
+
+impl Found {
+    /// Says what to do, or what was done.
+    fn conclude(&self, yes: bool) {
+        let Found { missing, gone, unread, copies, overlaps } = self;
+        if missing + gone + copies + overlaps == 0 {
+            println!("No table has a break that nobody has asked to be filled, nor offsets twice.");
+        }
+        if *unread > 0 {
+            println!(
+                "{unread} breaks are of topics that were deleted or made anew: nobody reads them."
+            );
+        }
+        if *overlaps > 0 {
+            println!(
+                "\nOf batches that overlap one is wrong: an account that may delete rows runs its DELETE, or that of the \
+                 other. What it leaves is a break: run this again."
+            );
+        }
+        match (missing + copies, yes) {
+            (0, _) => {}
+            (_, true) => println!(
+                "\nCopies are deleted, and what is missing is asked for. Restart `aion run` within a day: a job fills \
+                 its table's breaks when it begins, as far as the topic's log still goes."
+            ),
+            (_, false) => println!(
+                "\nWhat is missing was stored once: erased, or lost with a disk. `aion clickhouse repair --yes` has it \
+                 written again, and deletes copies."
+            ),
+        }
+    }
+}
