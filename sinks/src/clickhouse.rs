@@ -171,13 +171,16 @@ impl ClickHouse {
         Ok(answer.map_err(error).boxed())
     }
 
-    /// The question how far a table has each partition: topic id, partition, next offset.
+    /// The question how far a table has each partition: topic id, partition, next offset. Batch by batch, for that is what
+    /// the projection `chain` has: of the greatest offset alone the server would read every row.
     pub fn marks(&self, table: &str) -> String {
         let database = self.database();
         format!(
             "select id, number, max(mark) from (
-                select toString(_topic_id) as id, _partition as number, max(_batch_last) + 1 as mark
-                from {database}.{table} group by id, number
+                select toString(topic) as id, number, max(last) + 1 as mark from (
+                    select _topic_id as topic, _partition as number, _batch_last as last
+                    from {database}.{table} group by _topic_id, _partition, _batch_last)
+                group by id, number
                 union all
                 select topic_id as id, partition as number, toInt64(max(next)) as mark
                 from {database}.{} where table_name = '{table}' and kind in ('reached', 'opened')

@@ -107,13 +107,7 @@ impl Ledger {
         partition: &Partition,
         range: (Offset, Offset),
     ) -> Result<Look<Vec<Stored>>, Failure> {
-        let sql = format!(
-            "SELECT toUnixTimestamp(now()), groupArray((f, e, n, c > n)) FROM (
-                SELECT _batch_first AS f, _batch_last + 1 AS e, max(_batch_rows) AS n, count() AS c FROM {}
-                WHERE _topic_id = '{}' AND _partition = {} AND _batch_first < {} AND _batch_last >= {}
-                GROUP BY _batch_first, _batch_last ORDER BY f, e)",
-            self.table, partition.stream.id, partition.number, range.1, range.0
-        );
+        let sql = self.overlapping_sql(partition, range);
         let (now, batches): (u32, Vec<StoredRow>) = one(self.client.ask(&sql).await?)?;
         let stored = |(first, end, rows, doubled): StoredRow| Stored {
             first: Offset(first),
@@ -124,6 +118,17 @@ impl Ledger {
         Ok(Look { now, found: batches.into_iter().map(stored).collect() })
     }
 
+    /// The question of [`overlapping`](Ledger::overlapping).
+    pub(super) fn overlapping_sql(&self, partition: &Partition, range: (Offset, Offset)) -> String {
+        format!(
+            "SELECT toUnixTimestamp(now()), groupArray((f, e, n, c > n)) FROM (
+                SELECT _batch_first AS f, _batch_last + 1 AS e, max(_batch_rows) AS n, count() AS c FROM {}
+                WHERE _topic_id = '{}' AND _partition = {} AND _batch_first < {} AND _batch_last >= {}
+                GROUP BY _batch_first, _batch_last ORDER BY f, e)",
+            self.table, partition.stream.id, partition.number, range.1, range.0
+        )
+    }
+
     /// The last batch of each partition, with where the first begins, and every batch that doesn't follow on the one before it, or has more rows
     /// than it was written with.
     pub(super) async fn links(
@@ -131,33 +136,7 @@ impl Ledger {
         topic_id: Uuid,
         partitions: &[i32],
     ) -> Result<Look<BTreeMap<i32, Vec<Link>>>, Failure> {
-        let sql = format!(
-            "SELECT toUnixTimestamp(now()),
-                groupArray((p, f, e, epoch, newest, lease, head, i = total, c > n, i > 1, before, newest_before, lease_before))
-            FROM (
-                SELECT p, f, e, epoch, newest, lease, n, c,
-                    row_number() OVER (PARTITION BY p ORDER BY f, e) AS i,
-                    count() OVER (PARTITION BY p) AS total,
-                    min(f) OVER (PARTITION BY p) AS head,
-                    max(e) OVER earlier AS before,
-                    any(newest) OVER previous AS newest_before,
-                    any(lease) OVER previous AS lease_before
-                FROM (
-                    SELECT _partition AS p, _batch_first AS f, _batch_last + 1 AS e,
-                        max(_leader_epoch) AS epoch,
-                        toUnixTimestamp64Micro(max(_append_time)) AS newest,
-                        toUnixTimestamp(max(_lease)) AS lease,
-                        max(_batch_rows) AS n, count() AS c
-                    FROM {} WHERE _topic_id = '{topic_id}' AND _partition IN ({})
-                    GROUP BY _partition, _batch_first, _batch_last)
-                WINDOW
-                    earlier AS (PARTITION BY p ORDER BY f, e ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
-                    previous AS (PARTITION BY p ORDER BY f, e ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING)
-                ORDER BY p, f, e)
-            WHERE i = total OR c > n OR (i > 1 AND f != before)",
-            self.table,
-            list(partitions)
-        );
+        let sql = self.links_sql(topic_id, partitions);
         let (now, rows): (u32, Vec<LinkRow>) = one(self.client.ask(&sql).await?)?;
         let mut links = BTreeMap::<i32, Vec<Link>>::new();
         for (
@@ -195,6 +174,37 @@ impl Ledger {
             links.entry(partition).or_default().push(link);
         }
         Ok(Look { now, found: links })
+    }
+
+    /// The question of [`links`](Ledger::links).
+    pub(super) fn links_sql(&self, topic_id: Uuid, partitions: &[i32]) -> String {
+        format!(
+            "SELECT toUnixTimestamp(now()),
+                groupArray((p, f, e, epoch, newest, lease, head, i = total, c > n, i > 1, before, newest_before, lease_before))
+            FROM (
+                SELECT p, f, e, epoch, newest, lease, n, c,
+                    row_number() OVER (PARTITION BY p ORDER BY f, e) AS i,
+                    count() OVER (PARTITION BY p) AS total,
+                    min(f) OVER (PARTITION BY p) AS head,
+                    max(e) OVER earlier AS before,
+                    any(newest) OVER previous AS newest_before,
+                    any(lease) OVER previous AS lease_before
+                FROM (
+                    SELECT _partition AS p, _batch_first AS f, _batch_last + 1 AS e,
+                        max(_leader_epoch) AS epoch,
+                        toUnixTimestamp64Micro(max(_append_time)) AS newest,
+                        toUnixTimestamp(max(_lease)) AS lease,
+                        max(_batch_rows) AS n, count() AS c
+                    FROM {} WHERE _topic_id = '{topic_id}' AND _partition IN ({})
+                    GROUP BY _partition, _batch_first, _batch_last)
+                WINDOW
+                    earlier AS (PARTITION BY p ORDER BY f, e ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
+                    previous AS (PARTITION BY p ORDER BY f, e ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING)
+                ORDER BY p, f, e)
+            WHERE i = total OR c > n OR (i > 1 AND f != before)",
+            self.table,
+            list(partitions)
+        )
     }
 
     /// The notes of partitions.

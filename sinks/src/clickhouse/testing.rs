@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
+use aion_schemas::log::{Offset, Partition};
 use futures::future::BoxFuture;
+
+use super::{ClickHouse, Settings, TableSpec};
 
 /// A protection that a negative control takes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,5 +109,18 @@ async fn run_once(hook: &Mutex<Option<Hook>>) {
 impl fmt::Debug for Rig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Rig")
+    }
+}
+
+impl ClickHouse {
+    /// What is asked of all of a table, each with a word for it.
+    pub fn questions(&self, spec: TableSpec, of: &Partition) -> [(&'static str, String); 3] {
+        let marks = self.marks(&spec.name);
+        let ledger = self.table(spec, Settings::default()).ledger;
+        [
+            ("the chain", ledger.links_sql(of.stream.id, &[of.number])),
+            ("a batch", ledger.overlapping_sql(of, (Offset(0), Offset(10)))),
+            ("the marks", marks),
+        ]
     }
 }

@@ -123,6 +123,22 @@ async fn old_rows_read_as_null_in_a_new_column() {
     assert_eq!(rows, [serde_json::json!(["third"]), serde_json::json!([null])]);
 }
 
+/// What is asked of a whole table at a start, after each INSERT, and by audit and exports reads batches, and not rows.
+#[tokio::test]
+async fn what_a_table_has_is_told_by_its_projection() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    settle(&mut writer).await;
+    for (what, sql) in place.house.questions(spec(), &p0) {
+        let plan = place.engine.run(&format!("EXPLAIN {sql}")).await;
+        assert!(plan.contains("ReadFromMergeTree (chain)"), "{what}: {plan}");
+        let rows = format!("ReadFromMergeTree ({})", place.table());
+        assert!(!plan.contains(&rows), "{what} reads rows: {plan}");
+    }
+}
+
 /// A table altered in one way is refused, and the error says which.
 async fn refused(alter: &str, says: &str) {
     let place = Place::new().await;
