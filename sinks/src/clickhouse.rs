@@ -113,6 +113,8 @@ pub struct Settings {
     pub lease: Duration,
     /// How long the server may work on one INSERT.
     pub max_execution: Duration,
+    /// How long an INSERT's answer is waited for beyond that.
+    pub answer_within: Duration,
     /// How long after it was seen stored a batch that is gone is written again.
     pub repair_window: Duration,
     /// How often it is noted how far a partition is; offsets without rows are noted as often at most.
@@ -130,6 +132,7 @@ impl Default for Settings {
             max_rows: 500_000,
             lease: Duration::from_mins(1),
             max_execution: Duration::from_mins(1),
+            answer_within: Duration::from_secs(30),
             repair_window: Duration::from_hours(1),
             note_every: Duration::from_mins(1),
             patience: Duration::from_mins(2),

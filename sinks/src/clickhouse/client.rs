@@ -74,7 +74,7 @@ impl Server {
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long a connection is kept that nobody uses; below what servers keep theirs, which is 3 seconds in old ones.
 const IDLE: Duration = Duration::from_secs(2);
-/// How long is waited for an answer beyond what the server may take for a query.
+/// How long is waited for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// What makes a look at one replica see what another was sent; a table that isn't replicated doesn't heed them.
@@ -107,6 +107,8 @@ pub(crate) struct Insert<'a> {
     pub(crate) query_id: &'a str,
     /// How long the server may work on it.
     pub(crate) within: Duration,
+    /// How long its answer is waited for beyond that.
+    pub(crate) answer_within: Duration,
     /// In how many record batches the rows go; one, but in a test.
     pub(crate) blocks: usize,
 }
@@ -244,7 +246,7 @@ impl Client {
         ];
         let body =
             insert::body(rows, what.blocks).map_err(|cause| Failure::Unread(cause.to_string()))?;
-        self.post(&settings, body, what.within + ANSWER_WITHIN).await.map(drop)
+        self.post(&settings, body, what.within + what.answer_within).await.map(drop)
     }
 
     async fn post(

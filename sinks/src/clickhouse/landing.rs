@@ -193,11 +193,12 @@ impl Landing {
                 Sent::Acknowledged => None,
                 Sent::Unfit(why, cause) => Some((why, cause)),
             };
+            let is_believed = off!(table, Verify);
             match self.look(table).await? {
-                _ if off!(table, Verify) => return Ok(self.stored(table).await),
-                Seen::Ours => return Ok(self.stored(table).await),
-                Seen::Others => return Ok(Outcome::Moved),
-                Seen::Nothing => {}
+                _ if is_believed && unfit.is_none() => return Ok(self.stored(table).await),
+                Seen::Ours if !is_believed => return Ok(self.stored(table).await),
+                Seen::Others if !is_believed => return Ok(Outcome::Moved),
+                Seen::Ours | Seen::Others | Seen::Nothing => {}
             }
             if let Some((why, cause)) = unfit {
                 // A table whose columns were changed meanwhile refuses every row: that is for a person.
@@ -235,8 +236,14 @@ impl Landing {
         let query_id = format!("aion/{database}.{}/{base}", table.spec.name);
         let within = table.settings.max_execution;
         let blocks = if off!(table, OneBlock) { 2 } else { 1 };
-        let what =
-            Insert { table: &table.spec.name, token: &token, query_id: &query_id, within, blocks };
+        let what = Insert {
+            table: &table.spec.name,
+            token: &token,
+            query_id: &query_id,
+            within,
+            answer_within: table.settings.answer_within,
+            blocks,
+        };
         let turn = table.turn().await;
         let began = Instant::now();
         let sent = table.ledger.client.insert(what, &rows).await;

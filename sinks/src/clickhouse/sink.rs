@@ -175,7 +175,7 @@ impl ClickHouseSink {
         let Some(lane) = self.lanes.get_mut(partition) else { return Ok(()) };
         let (rows, end) = (landing.rows(), landing.mark().offset);
         let narrow = Narrow::after(lane.narrow, rows, end);
-        if why == Unfit::Row && narrow.is_none() {
+        if why == Unfit::Row && (narrow.is_none() || off!(self.table, Halves)) {
             let mut offsets = landing.batches.iter().filter_map(|batch| batch.offset_of(0));
             let Some(offset) = offsets.next() else { return Ok(()) };
             self.lanes.remove(partition);

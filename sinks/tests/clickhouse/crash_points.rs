@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use aion_schemas::log::Partition;
 use aion_sinks::{
+    clickhouse::{ClickHouseSink, Settings},
     conformance::{Log, marks, settle, take},
     sink::{Sink, SinkError},
 };
 use serde_json::json;
 
-use crate::shared::{Of, Place, once, orders, range, settle_slowly};
+use crate::shared::{Of, Place, once, orders, range, settings, settle_slowly, spec};
 
 #[tokio::test]
 async fn killed_before_the_insert_the_successor_reads_on_from_the_chain() {
@@ -48,6 +50,45 @@ async fn a_lost_answer_is_looked_for_and_the_batch_found() {
     assert!(matches!(failed, Err(SinkError::Retry { .. })), "{failed:?}");
     assert_eq!(settle(&mut writer).await.marks, marks([(&p0, 10)]));
     assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
+/// A writer that waits three seconds for an answer, and a batch whose INSERT meets a fault.
+async fn hasty(fault: serde_json::Value) -> (Place, Partition, ClickHouseSink) {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let hasty = Settings {
+        answer_within: Duration::from_secs(2),
+        lease: Duration::from_mins(1),
+        ..settings()
+    };
+    let mut writer = place.house.sink(spec(), hasty);
+    writer.assign(std::slice::from_ref(&p0)).await.unwrap();
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
+    let failed = once(&mut writer).await;
+    assert!(matches!(failed, Err(SinkError::Retry { .. })), "{failed:?}");
+    (place, p0, writer)
+}
+
+/// It is applied, and the writer has given up waiting for the answer; the server still has the query.
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_looked_for_and_the_batch_found() {
+    let (place, p0, mut writer) = hasty(json!({"kind": "sleep_after", "seconds": 6})).await;
+    assert_eq!(settle_slowly(&mut writer).await.marks, marks([(&p0, 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
+/// The same before it is applied: it is sent again, and refused while the first may yet land.
+#[tokio::test]
+async fn while_an_insert_runs_another_of_its_token_is_refused() {
+    let (place, p0, mut writer) = hasty(json!({"kind": "sleep_before", "seconds": 8})).await;
+    let running = once(&mut writer).await.unwrap_err();
+    assert!(matches!(running, SinkError::Retry { .. }), "{running:?}");
+    assert!(running.to_string().contains("is already running"), "{running}");
+    assert_eq!(place.offsets(&p0).await.len(), 0, "neither has landed");
+    assert_eq!(settle_slowly(&mut writer).await.marks, marks([(&p0, 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+    assert_eq!(place.batches().await, [(0, 9)]);
 }
 
 #[tokio::test]

@@ -39,6 +39,22 @@ async fn what_passes_is_tried_again() {
     }
 }
 
+/// An answer of which half comes says nothing, whether of an INSERT or of the look after it.
+#[tokio::test]
+async fn half_an_answer_is_none() {
+    fails_once(json!({"kind": "halve"})).await;
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    let look = format!(r"groupArray\(\(f, e, n, .* FROM {}", place.table());
+    place.engine.fault(&look, json!({"kind": "halve"})).await;
+    let failed = once(&mut writer).await;
+    assert!(matches!(failed, Err(SinkError::Retry { .. })), "{failed:?}");
+    assert_eq!(settle(&mut writer).await.marks, marks([(&p0, 10)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
 /// What a person has to act upon, and the word that the hint has for it.
 async fn stops(fault: Value, hinted: &str) {
     let (place, log) = (Place::new().await, Log::new());

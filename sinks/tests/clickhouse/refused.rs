@@ -2,6 +2,7 @@
 
 use aion_schemas::log::{Offset, Partition};
 use aion_sinks::{
+    clickhouse::testing::Protection,
     conformance::{Log, marks, settle, take},
     sink::{Flushed, Refused, Sink, SinkError},
 };
@@ -81,6 +82,30 @@ async fn a_refusal_is_not_believed_of_rows_that_are_there() {
     place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
     assert_eq!(once(&mut sink).await.unwrap().marks, marks([(&p0, 10)]));
     assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
+/// Negative control: without halves it is the batch's first row that is told, which nothing is wrong with.
+#[tokio::test]
+async fn without_halves_a_neighbour_is_told_in_its_place() {
+    let (place, log, p0) = picky("value != 5.25").await; // offset 21
+    let mut sink = place.owner(&p0).await;
+    sink.rig().turn_off(Protection::Halves);
+    take(&mut sink, log.batch(0, 0, 30)).await;
+    assert_eq!(refused(&settle(&mut sink).await), [(&p0, 0)]);
+    assert!(place.offsets(&p0).await.is_empty());
+}
+
+/// Negative control: what is believed of rows that have landed makes one of them a dead letter too.
+#[tokio::test]
+async fn without_the_look_a_row_that_is_there_is_told() {
+    let (place, log, p0) = picky("1").await;
+    let mut sink = place.owner(&p0).await;
+    sink.rig().turn_off(Protection::Verify);
+    take(&mut sink, log.batch(0, 0, 1)).await;
+    let fault = json!({"kind": "refuse_after", "code": 395, "status": 500, "text": "a view"});
+    place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
+    assert_eq!(refused(&once(&mut sink).await.unwrap()), [(&p0, 0)]);
+    assert_eq!(place.offsets(&p0).await, [0], "and a row");
 }
 
 /// A column that was changed refuses every row: none of them is rejected for that.

@@ -343,6 +343,48 @@ async fn a_missing_table_says_what_makes_it() {
     assert!(failed.to_string().contains("aion clickhouse apply"), "{failed}");
 }
 
+/// What a member of a free object is as text: a text itself, nothing of null, else its JSON.
+fn as_text(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn the_map_of_an_object_has_its_members_as_text() {
+    let place = Place::empty(shared());
+    for statement in statements(&Catalog::builtin(), &place.database, Environment::Prod, None) {
+        place.engine.run(&statement.sql).await;
+    }
+    let objects = [
+        serde_json::json!({
+            "bool": true, "deep": {"a": null, "b": [1, 2.5, "x"]}, "int": -7, "list": [1, "a"], "none": null,
+            "number": 0.25, "text": "say \"ä\"\n", "": "no name", "big": 9_007_199_254_740_993_i64
+        }),
+        serde_json::json!({}),
+    ];
+    let tasks = format!("{}.tasks", place.database);
+    let insert = format!(
+        "INSERT INTO {tasks} (task_id, status, metadata, timestamp, _append_time, _lease) SELECT 'a', 'done'"
+    );
+    let times = "now64(6), now64(6), now() + 60";
+    for object in &objects {
+        let text = object.to_string().replace('\\', "\\\\");
+        place.engine.run(&format!("{insert}, '{text}', {times}")).await;
+        let sql = format!("SELECT metadata, metadata_map FROM {tasks} WHERE metadata = '{text}'");
+        let rows = place.engine.rows(&sql).await;
+        let members = object.as_object().unwrap().iter();
+        let map: serde_json::Map<_, _> =
+            members.map(|(name, value)| (name.clone(), as_text(value).into())).collect();
+        assert_eq!(rows, [serde_json::json!([object.to_string(), map])]);
+    }
+    place.engine.run(&format!("{insert}, NULL, {times}")).await;
+    let sql = format!("SELECT metadata_map FROM {tasks} WHERE metadata IS NULL");
+    assert_eq!(place.engine.rows(&sql).await, [serde_json::json!([{}])]);
+}
+
 #[tokio::test]
 async fn latencies_are_seen_through_the_view() {
     let place = Place::empty(shared());
@@ -370,6 +412,16 @@ async fn latencies_are_seen_through_the_view() {
             serde_json::json!(["2026-11-28 10:01:00", 54.5, 10, 10]),
         ]
     );
+    let sql = format!("SELECT latency_p95_ms FROM {database}.task_latency ORDER BY window_start");
+    let told = place.engine.rows(&sql).await;
+    // Of n events in order the least that 95 % of them don't exceed; the server's digest may be a neighbour off.
+    let least =
+        |window: std::ops::Range<usize>| window.start + (window.len() * 95).div_ceil(100) - 1;
+    let least = [0..20, 0..50, 20..60, 50..60].map(least);
+    for (told, least) in told.iter().zip(least) {
+        let told = told[0].as_f64().unwrap();
+        assert!((told - least as f64).abs() <= 1.0, "{told}, where it is {least}");
+    }
     let explain = format!(
         "EXPLAIN SELECT status, toStartOfInterval(timestamp, toIntervalSecond(30)) AS slot, countState()
         FROM {database}.tasks GROUP BY status, slot"

@@ -52,6 +52,14 @@ class Dropped(Exception):
     """The connection ends without an answer."""
 
 
+class Halved(Exception):
+    """The connection ends in the middle of the answer."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class Front(ThreadingHTTPServer):
     """One engine, the queries that run in it, and the faults that a test has asked for."""
 
@@ -105,6 +113,8 @@ class Front(ThreadingHTTPServer):
             time.sleep(fault["seconds"])
         if fault["kind"] == "drop_after":
             raise Dropped
+        if fault["kind"] == "halve":
+            raise Halved(answer)
         if fault["kind"] == "refuse_after":
             raise Refused(fault["code"], "SCRIPTED", fault["text"], fault["status"])
         return answer
@@ -171,6 +181,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, self.server.run(settings, own, query, spooled))
         except (Dropped, ConnectionError):
             self.close_connection = True
+        except Halved as halved:
+            self.halve(halved.answer)
         except Refused as error:
             self.refuse(error.code, error.status, str(error))
         except RuntimeError as error:  # what the engine says
@@ -232,6 +244,14 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         except ConnectionError:  # the client was killed meanwhile
             self.close_connection = True
+
+    def halve(self, answer: bytes) -> None:
+        """Promises a byte more than there is, and ends half way."""
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer) + 1))
+        self.end_headers()
+        self.wfile.write(answer[: len(answer) // 2])
 
     def refuse(self, code: int, status: int, text: str) -> None:
         self.close_connection = True
