@@ -1,10 +1,14 @@
 //! CPU time of client and server for the contract's decisions into their ClickHouse table: by the sink (one Arrow record
 //! batch an INSERT), and beside it the usual ways, typed rows as `RowBinary` and `JSONEachRow`, into tables of the same
 //! form. Each also into a table that keeps nothing: what a format costs, without the work that the table is for all of them
-//! (sorting, indexes, the projection, compression, files).
+//! (sorting, indexes, the projection, compression, files). And by the sink to a server that counts rows and keeps none: what
+//! the client takes where nobody else is at work for it.
 //!
 //! `cargo bench --workspace --bench clickhouse -- [ROWS] [ROWS_AN_INSERT]`; the server is the tests' engine
 //! (`scripts/setup test`), so its share includes what the front in Python does with the body.
+
+#[path = "clickhouse/counter.rs"]
+mod counter;
 
 use std::{
     io::{BufRead, BufReader},
@@ -39,7 +43,12 @@ use arrow::{
     temporal_conversions::timestamp_us_to_datetime,
 };
 
+use counter::Counter;
+
 fn main() -> anyhow::Result<()> {
+    if let Some(engine) = counter::engine_port() {
+        return counter::serve(engine);
+    }
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<i64>().ok());
     let rows = numbers.next().unwrap_or(1_000_000);
     let each = numbers.next().unwrap_or(100_000);
@@ -48,7 +57,7 @@ fn main() -> anyhow::Result<()> {
         let engine = Engine::start()?;
         let topic = Catalog::builtin().table("decisions").context("no such table")?.clone();
         let mut costs = Vec::new();
-        for way in [Way::Sink, Way::Arrow, Way::RowBinary, Way::JsonEachRow] {
+        for way in [Way::Sink, Way::Counted, Way::Arrow, Way::RowBinary, Way::JsonEachRow] {
             costs.push((way, run(&engine, &topic, way, rows, each).await?));
         }
         let json = costs.last().map_or(Cost::default(), |(_, cost)| *cost);
@@ -80,6 +89,8 @@ fn main() -> anyhow::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Sink,
+    /// The sink, to a server that counts.
+    Counted,
     /// What the sink sends, without what makes it exact.
     Arrow,
     RowBinary,
@@ -111,7 +122,9 @@ async fn run(
         engine.post(&[("query", &sql)], Vec::new()).await?;
     }
     let partition = Log::new().partition(0);
-    let url = format!("http://127.0.0.1:{}", engine.port).parse()?;
+    let counter = (way == Way::Counted).then(|| Counter::start(engine.port)).transpose()?;
+    let port = counter.as_ref().map_or(engine.port, |counter| counter.port);
+    let url = format!("http://127.0.0.1:{port}").parse()?;
     let server = Server {
         urls: vec![url],
         database: name.clone(),
@@ -139,7 +152,7 @@ async fn run(
         let batch = batch(&mut decoder, &partition, next, end)?;
         let before = (cpu_seconds("self")?, cpu_seconds(&engine.pid())?);
         let mut body = None;
-        if way == Way::Sink {
+        if matches!(way, Way::Sink | Way::Counted) {
             take(&mut sink, batch).await;
             settle(&mut sink).await;
         } else {
@@ -149,13 +162,20 @@ async fn run(
             body = Some(made);
         }
         cost.client_s += cpu_seconds("self")? - before.0;
-        cost.server_s += cpu_seconds(&engine.pid())? - before.1;
+        if counter.is_none() {
+            cost.server_s += cpu_seconds(&engine.pid())? - before.1;
+        }
         if let Some(body) = body {
             let before = cpu_seconds(&engine.pid())?;
             engine.insert(&format!("{name}.nothing"), &body).await?;
             cost.format_s += cpu_seconds(&engine.pid())? - before;
         }
         next = end;
+    }
+    if let Some(counter) = counter {
+        let (counted, bytes) = counter.counted()?;
+        ensure!(counted as i64 == rows, "{way:?}: {counted} rows came");
+        return Ok(Cost { bytes, ..cost });
     }
     let sql = format!("SELECT count() FROM {name}.decisions");
     let count = engine.post(&[("query", &sql)], Vec::new()).await?;
@@ -179,7 +199,7 @@ impl Body {
         let (format, bytes) = match way {
             Way::RowBinary => ("RowBinary", row_binary(&rows)?),
             Way::JsonEachRow => ("JSONEachRow", json(&rows)?),
-            Way::Arrow | Way::Sink => ("ArrowStream", arrow_stream(&rows, few)?),
+            Way::Arrow | Way::Sink | Way::Counted => ("ArrowStream", arrow_stream(&rows, few)?),
         };
         Ok(Body { format, columns, bytes })
     }
