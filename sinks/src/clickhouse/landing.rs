@@ -57,8 +57,8 @@ pub(super) struct Landing {
     last_lease: u32,
     /// Whether the server said last that it has too many parts.
     pub(super) is_crowded: bool,
-    /// How long the server took for the last INSERT.
-    pub(super) took: Duration,
+    /// How long the server took for the last INSERT of this try; `None` before one was sent.
+    pub(super) took: Option<Duration>,
     /// Where it goes, until rows were left out that the table has already.
     unlooked: Option<Goes>,
 }
@@ -130,7 +130,7 @@ impl Landing {
             suffix: 0,
             last_lease: 0,
             is_crowded: false,
-            took: Duration::ZERO,
+            took: None,
         }
     }
 
@@ -168,6 +168,7 @@ impl Landing {
 
     /// Goes on until it is known what became of the batch, or until something fails.
     pub(super) async fn run(&mut self, table: &Table) -> Result<Outcome, SinkError> {
+        self.took = None;
         #[cfg(feature = "testing")]
         table.rig.pass().await;
         if let Some(goes) = self.unlooked {
@@ -247,7 +248,7 @@ impl Landing {
         let turn = table.turn().await;
         let began = Instant::now();
         let sent = table.ledger.client.insert(what, &rows).await;
-        self.took = began.elapsed();
+        self.took = Some(began.elapsed());
         drop(turn);
         fault::point("clickhouse.after_insert");
         #[cfg(feature = "testing")]

@@ -143,7 +143,9 @@ impl ClickHouseSink {
                 return Err(lost(&error.to_string()));
             }
         };
-        self.pace.ended(landing.took, landing.is_crowded);
+        if let Some(took) = landing.took {
+            self.pace.ended(took, landing.is_crowded);
+        }
         match outcome {
             Ok(Outcome::Stored(mark)) => {
                 lane.work = Work::Idle(landing.chain);
