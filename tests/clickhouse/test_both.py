@@ -209,3 +209,45 @@ def test_a_row_that_the_table_refuses_is_a_dead_letter_and_its_retry_lands_once(
     told = both.tell(*retry)
     assert "Nothing to send" in told, told
     both.audit()
+
+
+def test_what_a_disk_lost_is_written_again_and_copies_go(both: Both):
+    both.start()
+    for count in (100, 200):
+        both.send(["done"] * 100)
+        both.wait(count, count)
+    assert both.run.stop() == 0
+    firsts = both.engine.rows(
+        "SELECT _partition, min(_batch_first), any(_topic_id) FROM aion.tasks GROUP BY _partition"
+    )
+    lost = " OR ".join(
+        f"_partition = {partition} AND _batch_first = {first}"
+        for partition, first, _ in firsts
+    )
+    left = 200 - both.in_house(lost)
+    both.engine.query(f"DELETE FROM aion.tasks WHERE {lost}")
+    told = both.tell("clickhouse", "repair")
+    for partition, _, topic_id in firsts:
+        assert f"of partition {partition}, topic id {topic_id}" in told, told
+    both.start()
+    both.send(["done"])
+    both.wait(201, left + 1)  # a table that somebody emptied looks the same
+    assert both.run.stop() == 0
+    told = both.tell("clickhouse", "repair", "--yes")
+    assert "Restart `aion run` within a day" in told, told
+    assert "No table has a break" in both.tell("clickhouse", "repair")
+    both.start()
+    both.wait(201, 201)
+    again = (
+        "INSERT INTO aion.tasks SELECT * REPLACE (now() + 600 AS _lease)"
+        f" FROM aion.tasks WHERE {lost}"
+    )
+    both.engine.query(again, insert_deduplicate=0)
+    assert both.in_house() > 201
+    told = both.tell("clickhouse", "repair")
+    assert told.count("is there more than once") == len(firsts), told
+    told = both.tell("clickhouse", "repair", "--yes")
+    assert "Copies are deleted" in told, told
+    report = both.audit()
+    verdicts = {(topic["sink"], topic["verdict"]) for topic in report["topics"]}
+    assert verdicts == {("lake", "exact"), ("clickhouse", "exact")}
