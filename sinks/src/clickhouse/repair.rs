@@ -44,7 +44,7 @@ pub struct Double {
 
 impl ClickHouse {
     /// The breaks of a table, of whatever age, and heads that its TTL can't have taken, that nobody has asked to be
-    /// filled. An error where it has [`doubles`](ClickHouse::doubles).
+    /// filled. An error where it has [`doubles`](ClickHouse::doubles), unless at least once is asked for.
     pub async fn breaks(&self, spec: TableSpec) -> Result<Vec<Break>, SinkError> {
         let settings = Settings { repair_window: Duration::ZERO, ..Settings::default() };
         let name = spec.name.clone();

@@ -7,7 +7,7 @@ use aion_schemas::{
     catalog::Topic,
     log::{Offset, show},
 };
-use aion_sinks::clickhouse::{Break, ClickHouse, Double};
+use aion_sinks::clickhouse::{Break, ClickHouse, Double, guarantee::Guarantee};
 use anyhow::anyhow;
 use uuid::Uuid;
 
@@ -61,7 +61,9 @@ pub(super) async fn run(config: &Config, args: &RepairArgs) -> anyhow::Result<()
     let is_asked = |table: &str| args.tables.is_empty() || args.tables.iter().any(|t| t == table);
     let mut found = Found::default();
     for job in jobs.filter(|job| is_asked(&job.topic.table)) {
-        if doubles(&house, &job.topic, args.yes, &mut found).await? {
+        let are_gone = doubles(&house, &job.topic, args.yes, &mut found).await?;
+        // Breaks can be told from doubles only where those stop nobody.
+        if are_gone || house.guarantee() == Guarantee::AtLeastOnce {
             breaks(&house, config, job, args.yes, &mut found).await?;
         }
     }
