@@ -186,7 +186,12 @@ pub(super) fn without_overlaps(links: &mut [Link]) -> Option<Range<Offset>> {
             && previous.end > link.first
         {
             twice = Some(link.first..previous.end.min(link.end));
-            link.end = link.end.max(previous.end);
+            if previous.end >= link.end {
+                // The last record is another batch's: this one's epoch says nothing of it, and it may be the newer one.
+                link.end = previous.end;
+                link.epoch = -1;
+                link.newest_us = link.newest_us.max(previous.newest_us);
+            }
             previous.end = link.first;
         }
         first = first.or(twice);

@@ -265,8 +265,24 @@ fn what_is_there_twice_stops_nobody_where_that_is_allowed_and_breaks_still_show(
     assert!(survey(&links, &Notes::default(), YOUTH, Kept::Forever).is_err());
     assert_eq!(without_overlaps(&mut links), Some(range(30, 40)));
     let found = found(&links, &Notes::default());
-    assert_eq!(found.mark, Some(mark(100, 3)), "behind the furthest");
+    assert_eq!(found.mark, Some(mark(100, -1)), "behind the furthest");
     assert_eq!(found.chain_end, Some(Offset(100)));
     assert_eq!(found.lost, [range(20, 30)]);
     assert_eq!(without_overlaps(&mut links), None, "nothing is left of it");
+}
+
+/// A zombie of epoch 3 lands within what a later epoch has stored: by its epoch the log would seem to have been cut there.
+#[test]
+fn what_lies_within_another_batch_says_nothing_of_the_last_record() {
+    let over = |before: i64, newest_us: i64| {
+        let previous = Previous { end: Offset(before), newest_us, lease: YOUNG };
+        let mut links = [Link { previous: Some(previous), ..last(20, YOUNG) }];
+        without_overlaps(&mut links);
+        let found = found(&links, &Notes::default());
+        (found.mark, found.day)
+    };
+    assert_eq!(over(100, 6 * DAY_US), (Some(mark(100, -1)), Some(6)));
+    assert_eq!(over(20, 4 * DAY_US), (Some(mark(20, -1)), Some(5)), "either may be the last");
+    // Where it goes beyond, the last record is its own.
+    assert_eq!(over(19, 6 * DAY_US), (Some(mark(20, 3)), Some(5)));
 }
