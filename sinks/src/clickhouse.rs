@@ -12,6 +12,7 @@
 //! | `repair` | breaks that are left alone, until somebody wants them filled; offsets that are there more than once |
 //! | `insert` | rows with their ledger, as an Arrow stream |
 //! | `client`, `failure` | HTTP, and who can act on what went wrong |
+//! | `replicas` | several addresses: are they replicas of one table? |
 //! | [`guarantee`] | what is asked of a table, and what keeps it from giving it |
 //! | [`check`] | can this table give the guarantee? |
 //! | [`plan`] | what a database lacks of the contract's tables |
@@ -74,6 +75,7 @@ mod ledger;
 mod pace;
 pub mod plan;
 mod repair;
+mod replicas;
 mod retries;
 mod sink;
 mod survey;
@@ -213,7 +215,7 @@ impl ClickHouse {
     }
 
     fn table(&self, spec: TableSpec, settings: Settings) -> table::Table {
-        let ledger = ledger::Ledger::new(self.client.clone(), &spec.name);
+        let ledger = ledger::Ledger::new(self.client.of_table(&spec.name), &spec.name);
         table::Table::new(ledger, spec, settings)
     }
 }

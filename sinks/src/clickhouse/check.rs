@@ -17,7 +17,6 @@
 //!
 //! What is refused then, and what is only told, is said by `guarantee`.
 
-mod hosts;
 mod rules;
 mod views;
 
@@ -35,6 +34,7 @@ use super::{
     failure::Failure,
     guarantee::{Finding, Guarantee, HINT, Weight, refuse},
     plan::{self, Live, quoted},
+    replicas,
     table::{Table, off},
 };
 use crate::sink::SinkError;
@@ -66,7 +66,7 @@ impl ClickHouse {
     /// Whether a table can give the guarantee: how, or as an error what to change.
     pub async fn fit(&self, spec: TableSpec, settings: Settings) -> Result<Fit, SinkError> {
         let table = self.table(spec, settings);
-        let (live, findings) = look(&table).await?;
+        let (live, findings) = whole(&table).await?;
         let doing = format!("look at {}", table.spec.name);
         let asked = self.client.ask("SELECT version(), toUnixTimestamp(now())").await;
         let rows: Vec<(String, i64)> = asked.map_err(|failure| failure.error(&doing))?;
@@ -84,7 +84,7 @@ impl ClickHouse {
 
 /// Refuses a table that can't give the guarantee; learns how long it keeps rows, and where its tokens live.
 pub(super) async fn table(table: &Table) -> Result<Live, SinkError> {
-    let (live, findings) = look(table).await?;
+    let (live, findings) = whole(table).await?;
     for Finding { weight, what, hint } in &findings {
         let gives = match weight {
             Weight::Word => table.guarantee(),
@@ -97,12 +97,33 @@ pub(super) async fn table(table: &Table) -> Result<Live, SinkError> {
     Ok(live)
 }
 
-/// A table that can give the guarantee, and what there is to say of it.
+/// Refuses a table that was looked at before, if it is another by now; what was told then isn't told again.
+pub(super) async fn again(table: &Table) -> Result<(), SinkError> {
+    let (_, findings) = look(table).await?;
+    refuse(table.guarantee(), &doing(table), &findings)
+}
+
+/// A table that can give the guarantee, at each of its addresses, and what there is to say of it.
+async fn whole(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
+    let (live, mut findings) = look(table).await?;
+    if !off!(table, Replicas) {
+        let found = replicas::look(&table.ledger.client).await;
+        findings.extend(found.map_err(|failure| failure.error(&doing(table)))?);
+    }
+    refuse(table.guarantee(), &doing(table), &findings)?;
+    Ok((live, findings))
+}
+
+fn doing(table: &Table) -> String {
+    format!("look at {}.{}", table.ledger.client.server().database, table.spec.name)
+}
+
+/// A table, and what there is to say of it.
 async fn look(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
     let client = &table.ledger.client;
     let name = &table.spec.name;
     let database = &client.server().database;
-    let doing = format!("look at {database}.{name}");
+    let doing = doing(table);
     let failed = |failure: Failure| failure.error(&doing);
     let missing =
         |cause: String| SinkError::Fatal { doing: doing.clone(), cause, hint: HINT.to_owned() };
@@ -125,10 +146,6 @@ async fn look(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
         .extend([rules::fragile(&live, name), rules::fragile(&marks, MARKS)].into_iter().flatten());
     findings.extend(rules::piecemeal(&live));
     findings.extend(views::look(client, &live, least).await.map_err(failed)?);
-    if client.server().urls.len() > 1 && !off!(table, Replicas) {
-        findings.extend(hosts::look(client, name).await);
-    }
-    refuse(table.guarantee(), &doing, &findings)?;
     Ok((live, findings))
 }
 
@@ -136,6 +153,9 @@ async fn look(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
 async fn shards(client: &Client, cluster: &str) -> Result<u64, Failure> {
     let cluster = quoted(cluster);
     let sql = format!("SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster}");
-    let rows: Vec<(u64,)> = client.ask(&sql).await?;
+    let rows: Vec<(u64,)> = match client.ask(&sql).await {
+        Err(Failure::Refused { code: 497, .. }) => return Ok(0),
+        answer => answer?,
+    };
     Ok(rows.into_iter().next().map_or(0, |(count,)| count))
 }

@@ -11,12 +11,13 @@
 //!
 //! Of several addresses one is asked until it fails in a way that passes; then the next is. They are replicas, so what
 //! one was sent the next may not have yet: of tables that may be replicated, every request asks for the order that all of
-//! them agree on (`OF_REPLICAS`).
+//! them agree on (`OF_REPLICAS`). Whether they are replicas is looked at before one is asked (`replicas`).
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -27,12 +28,14 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use reqwest::{Certificate, Response, StatusCode, redirect};
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::{
     failure::{Class, Failure},
     guarantee::Guarantee,
     insert,
+    replicas::{Replica, Replicas},
 };
 use crate::sink::SinkError;
 
@@ -89,6 +92,13 @@ const OF_REPLICAS: [(&str, &str); 4] = [
     ("select_sequential_consistency", "1"),
 ];
 
+/// An answer's rows are JSON arrays.
+const AS_ROWS: [(&str, &str); 3] = [
+    ("default_format", "JSONCompactEachRow"),
+    ("output_format_json_quote_64bit_integers", "0"),
+    ("output_format_json_named_tuples_as_objects", "0"),
+];
+
 /// A client of one server; clones share its connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -96,6 +106,10 @@ pub(crate) struct Client {
     server: Arc<Server>,
     /// Which of the addresses is asked first.
     first: Arc<AtomicUsize>,
+    /// By table: who may insert into it, where one at a time may.
+    turns: Arc<Mutex<BTreeMap<String, Arc<Semaphore>>>>,
+    /// What the addresses have of the table that this is a client for; `None` where there is one address, or no one table.
+    replicas: Option<Arc<Replicas>>,
 }
 
 /// What an INSERT says beside its rows.
@@ -135,21 +149,44 @@ impl Client {
             }
         }
         let http = http.build().map_err(|cause| unusable("make a client", &cause))?;
-        Ok(Client { http, server: Arc::new(server), first: Arc::default() })
+        let (first, turns) = (Arc::default(), Arc::default());
+        Ok(Client { http, server: Arc::new(server), first, turns, replicas: None })
+    }
+
+    /// The same for the rows of one table: once it was looked at, only its replicas are asked.
+    pub(crate) fn of_table(&self, table: &str) -> Client {
+        let is_many = self.server.urls.len() > 1;
+        let replicas = is_many.then(|| Arc::new(Replicas::new(&self.server.database, table)));
+        Client { replicas, ..self.clone() }
     }
 
     /// A client for each of the addresses, which asks no other.
     pub(crate) fn each(&self) -> impl Iterator<Item = (String, Client)> {
         self.server.urls.iter().map(move |url| {
             let server = Server { urls: vec![url.clone()], ..Server::clone(&self.server) };
-            let (http, first) = (self.http.clone(), Arc::default());
-            (url.to_string(), Client { http, server: Arc::new(server), first })
+            let (server, first) = (Arc::new(server), Arc::default());
+            (url.to_string(), Client { server, first, replicas: None, ..self.clone() })
         })
     }
 
     /// The server, as it was given.
     pub(crate) fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// What the addresses have of the table, where there are several.
+    pub(super) fn replicas(&self) -> Option<&Replicas> {
+        self.replicas.as_deref()
+    }
+
+    /// Waits until an INSERT into that table may be sent; it is over when this is dropped.
+    pub(super) async fn turn(&self, table: &str) -> Option<OwnedSemaphorePermit> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = turns.entry(table.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1)));
+            Arc::clone(turn)
+        };
+        turn.acquire_owned().await.ok()
     }
 
     /// Runs a statement.
@@ -165,17 +202,23 @@ impl Client {
 
     /// Asks a question; each row of the answer is read from a JSON array.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Failure> {
-        let settings = [
-            ("default_format", "JSONCompactEachRow"),
-            ("output_format_json_quote_64bit_integers", "0"),
-            ("output_format_json_named_tuples_as_objects", "0"),
-        ];
         let body = Bytes::from(sql.to_owned());
-        let text = self.post(&settings, body, ANSWER_WITHIN).await?;
-        let rows = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        rows.map(|line| serde_json::from_slice(line))
-            .collect::<Result<_, _>>()
-            .map_err(|cause| Failure::Unread(format!("its answer can't be read: {cause}")))
+        rows(&self.post(&AS_ROWS, body, ANSWER_WITHIN).await?)
+    }
+
+    /// What the server at an address says of replicas; one that has lost Keeper doesn't know.
+    pub(super) async fn replicas_at(
+        &self,
+        at: usize,
+        question: &str,
+    ) -> Result<Vec<Replica>, Failure> {
+        let body = Bytes::from(question.to_owned());
+        let answer = self.send_to(&self.server.urls[at], &AS_ROWS, body, CONNECT_WITHIN).await?;
+        let has: Vec<Replica> = rows(&answer.bytes().await.map_err(Failure::unanswered)?)?;
+        if has.iter().any(|(.., total, _)| *total == 0) {
+            return Err(Failure::Unanswered("its Keeper doesn't answer".to_owned()));
+        }
+        Ok(has)
     }
 
     /// Asks a question; the answer's rows as columns, texts as text and nothing numbered.
@@ -270,10 +313,15 @@ impl Client {
         let first = self.first.load(Relaxed);
         let mut unreached = Failure::Unreached("it has no address".to_owned());
         for at in (first..first + count).map(|at| at % count) {
+            if let Err(failure) = self.look_at(at).await {
+                unreached = failure;
+                continue;
+            }
             match self.send_to(&self.server.urls[at], settings, body.clone(), within).await {
                 Err(failure @ Failure::Unreached(_)) => unreached = failure,
+                Err(failure) if failure.is_of_the_table() => return Err(failure),
                 Err(failure) if failure.class() == Class::Retry => {
-                    self.ask_first(first, (at + 1) % count);
+                    self.pass_on(first, at).await;
                     return Err(failure);
                 }
                 answer => {
@@ -283,6 +331,28 @@ impl Client {
             }
         }
         Err(unreached)
+    }
+
+    /// Looks at an address before it is asked for the first time; an error where it may not be asked.
+    async fn look_at(&self, at: usize) -> Result<(), Failure> {
+        let unknown = self.replicas().filter(|replicas| !replicas.knows(at));
+        let Some(replicas) = unknown else { return Ok(()) };
+        let url = self.server.urls[at].as_str();
+        let looked = self.replicas_at(at, replicas.question()).await;
+        let has = looked.map_err(|failure| {
+            Failure::Unreached(format!("{url} was not looked at: {}", failure.text()))
+        })?;
+        replicas.take(at, url, has)
+    }
+
+    /// Has the next address asked first that may be.
+    async fn pass_on(&self, before: usize, failed: usize) {
+        let count = self.server.urls.len();
+        for now in (failed + 1..failed + count).map(|at| at % count) {
+            if self.look_at(now).await.is_ok() {
+                return self.ask_first(before, now);
+            }
+        }
     }
 
     /// From now on that address is asked first; of several requests that found so at once, one decides.
@@ -327,6 +397,15 @@ impl Client {
         let body = answer.bytes().await.map_err(Failure::unanswered)?;
         Err(Failure::refused(status, code, &body))
     }
+}
+
+/// The rows of an answer.
+fn rows<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, Failure> {
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines
+        .map(|line| serde_json::from_slice(line))
+        .collect::<Result<_, _>>()
+        .map_err(|cause| Failure::Unread(format!("its answer can't be read: {cause}")))
 }
 
 const LOOK_AT: &str = "look at [clickhouse] in the configuration";

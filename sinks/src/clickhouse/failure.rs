@@ -114,6 +114,11 @@ impl Failure {
         }
     }
 
+    /// Whether each replica would say so: too many parts, a quorum that waits for the INSERT before.
+    pub(super) fn is_of_the_table(&self) -> bool {
+        self.class() == Class::Retry && matches!(self, Failure::Refused { code: 252 | 286, .. })
+    }
+
     /// What the failure is to the job.
     pub(super) fn error(self, doing: &str) -> SinkError {
         let doing = doing.to_owned();
@@ -186,6 +191,15 @@ mod tests {
         assert_eq!(refused(252, "Too many parts (3000)"), Class::Retry);
         let partitions = "Too many partitions for single INSERT block";
         assert!(matches!(refused(252, partitions), Class::Fatal(_)));
+    }
+
+    #[test]
+    fn only_what_is_the_servers_own_has_another_asked() {
+        let of_the_table =
+            |code| Failure::Refused { code, text: "busy".into(), status: 500 }.is_of_the_table();
+        assert!(of_the_table(252) && of_the_table(286));
+        assert!(![0, 202, 242, 285, 289, 319, 425].into_iter().any(of_the_table));
+        assert!(!Failure::Unreached("refused".into()).is_of_the_table());
     }
 
     #[test]

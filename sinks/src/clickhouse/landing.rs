@@ -182,6 +182,8 @@ impl Landing {
             return Ok(Outcome::Moved);
         }
         for _ in 0..MAX_LEASES {
+            // Before the look: where many wait, its lease would be over by the time that it is sent.
+            let turn = table.turn().await;
             if self.is_unsure || self.is_lease_old(table) {
                 match self.look(table).await? {
                     Seen::Ours => return Ok(self.stored(table).await),
@@ -189,7 +191,9 @@ impl Landing {
                     Seen::Nothing => self.wait_for_suffix(table)?,
                 }
             }
-            let unfit = match self.send(table).await? {
+            let sent = self.send(table).await;
+            drop(turn);
+            let unfit = match sent? {
                 Sent::StaleLease => continue,
                 Sent::Acknowledged => None,
                 Sent::Unfit(why, cause) => Some((why, cause)),
@@ -204,7 +208,7 @@ impl Landing {
             if let Some((why, cause)) = unfit {
                 // A table whose columns were changed meanwhile refuses every row: that is for a person.
                 if why == Unfit::Row {
-                    check::table(table).await?;
+                    check::again(table).await?;
                 }
                 return Ok(Outcome::Unfit { why, cause });
             }
@@ -245,11 +249,9 @@ impl Landing {
             answer_within: table.settings.answer_within,
             blocks,
         };
-        let turn = table.turn().await;
         let began = Instant::now();
         let sent = table.ledger.client.insert(what, &rows).await;
         self.took = Some(began.elapsed());
-        drop(turn);
         fault::point("clickhouse.after_insert");
         #[cfg(feature = "testing")]
         table.rig.inserted().await;
@@ -322,7 +324,12 @@ impl Landing {
             if is_ours && !is_enough && !off!(table, Verify) {
                 return Err(self.overlap(table, other));
             }
-            return Ok(if is_enough { Seen::Ours } else { Seen::Others });
+            if !is_enough {
+                return Ok(Seen::Others);
+            }
+            // Somebody writes here beside this writer: what follows isn't sent before another look.
+            self.chain.lease = None;
+            return Ok(Seen::Ours);
         }
         if is_ours && !off!(table, LeaseOfNothing) {
             return Ok(Seen::Ours);

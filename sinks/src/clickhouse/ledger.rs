@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{
     client::Client,
     failure::Failure,
+    guarantee::Guarantee,
     survey::{Link, Note, Notes, Previous},
 };
 
@@ -343,7 +344,14 @@ impl Ledger {
             kind.word(),
             day.unwrap_or(0)
         );
-        self.client.execute(&sql).await
+        // A quorum that waits for another INSERT is refused, and the notes of all tables go into one.
+        let turn = match self.client.server().guarantee {
+            Guarantee::AtLeastOnce => self.client.turn(MARKS).await,
+            Guarantee::ExactlyOnce => None,
+        };
+        let sent = self.client.execute(&sql).await;
+        drop(turn);
+        sent
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use aion_schemas::log::{Offset, show};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 #[cfg(feature = "testing")]
@@ -34,8 +34,6 @@ pub(super) struct Table {
     pub(super) kept_days: AtomicU32,
     /// Whether its parts and tokens are kept by Keeper, as it was found.
     pub(super) is_replicated: AtomicBool,
-    /// Of a replicated table one INSERT is on its way at a time: a quorum that waits for another is refused.
-    turn: Semaphore,
     #[cfg(feature = "testing")]
     pub(super) rig: Arc<Rig>,
 }
@@ -56,18 +54,18 @@ impl Table {
             settings,
             kept_days: 0.into(),
             is_replicated: false.into(),
-            turn: Semaphore::new(1),
             #[cfg(feature = "testing")]
             rig: Arc::default(),
         }
     }
 
-    /// Waits until an INSERT may be sent; it is over when this is dropped.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits until an INSERT may be sent; it is over when this is dropped. Of a replicated table one is on its way at a time,
+    /// also where retries have a writer of their own: a quorum that waits for another is refused.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         if !self.is_replicated.load(Relaxed) {
             return None;
         }
-        self.turn.acquire().await.ok()
+        self.ledger.client.turn(&self.spec.name).await
     }
 
     #[cfg(feature = "testing")]
