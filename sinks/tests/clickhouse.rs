@@ -22,6 +22,10 @@ mod pace;
 mod python;
 #[path = "clickhouse/refused.rs"]
 mod refused;
+#[path = "clickhouse/relay.rs"]
+mod relay;
+#[path = "clickhouse/replicated.rs"]
+mod replicated;
 #[path = "clickhouse/retries.rs"]
 mod retries;
 #[path = "clickhouse/rivals.rs"]

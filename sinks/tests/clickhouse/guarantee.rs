@@ -123,3 +123,30 @@ async fn a_batch_that_lands_twice_is_stored_where_that_is_allowed() {
         assert_eq!(place.offsets(&p0).await.len(), 20);
     }
 }
+
+/// A zombie's batch that lies over one's own, and goes beyond: nothing is written behind one's own end.
+#[tokio::test]
+async fn who_finds_anothers_batch_over_its_own_looks_before_the_next() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut sink = open(&place, Guarantee::AtLeastOnce);
+    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    let table = place.table();
+    let beyond = format!(
+        "INSERT INTO {table} SELECT * REPLACE (toInt64(14) AS _batch_last,
+            toDateTime('2100-01-01 00:00:00') AS _lease) FROM {table} SETTINGS insert_deduplicate = 0"
+    );
+    sink.rig().after_insert(Box::new(move || {
+        Box::pin(async move {
+            engine::shared().run(&beyond).await;
+        })
+    }));
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    assert_eq!(once(&mut sink).await.unwrap().marks, marks([(&p0, 10)]));
+    take(&mut sink, log.batch(0, 10, 20)).await;
+    let flushed = once(&mut sink).await.unwrap();
+    assert_eq!((flushed.marks, flushed.moved), (marks([]), vec![p0.clone()]));
+    assert_eq!(place.batches().await, [(0, 9), (0, 14)]);
+    let found = sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    assert_eq!(found, marks([(&p0, 15)]), "behind the furthest");
+}

@@ -4,7 +4,7 @@
 use aion_schemas::clickhouse::{database, marks as table_of_marks};
 use aion_sinks::{
     clickhouse::{ClickHouse, Server, guarantee::Guarantee, testing::Protection},
-    conformance::{Log, marks, settle, take},
+    conformance::{Log, settle, take},
     sink::{Sink, SinkError},
 };
 use serde_json::json;
@@ -53,27 +53,6 @@ async fn a_dead_address_is_passed_over_and_tables_are_not_made_on_one_server() {
     let none = Server { urls: vec![DEAD.parse().unwrap(); 2], ..server(&place.engine, "d") };
     let failed = ClickHouse::new(none).unwrap().query("SELECT 1", WITHIN).await.unwrap_err();
     assert!(matches!(failed, SinkError::Retry { .. }), "none is left: {failed:?}");
-}
-
-#[tokio::test]
-async fn an_insert_whose_answer_is_lost_is_looked_for_at_the_next_address() {
-    let (place, log) = (Place::new().await, Log::new());
-    let p0 = log.partition(0);
-    let mut sink = behind(&place, &[DEAD]).sink(spec(), settings());
-    sink.rig().turn_off(Protection::Replicas);
-    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
-    for (first, kind) in [(0, "drop_after"), (10, "drop_before"), (20, "none")] {
-        take(&mut sink, log.batch(0, first, first + 10)).await;
-        if kind != "none" {
-            let insert = format!("INSERT INTO {}", place.table());
-            place.engine.fault(&insert, json!({ "kind": kind })).await;
-            let failed = once(&mut sink).await.unwrap_err();
-            assert!(matches!(failed, SinkError::Retry { .. }), "{kind}: {failed:?}");
-        }
-        assert_eq!(settle(&mut sink).await.marks, marks([(&p0, first + 10)]), "{kind}");
-    }
-    assert_eq!(place.offsets(&p0).await, range(0, 30));
-    assert_eq!(place.batches().await, [(0, 9), (10, 19), (20, 29)], "each once");
 }
 
 /// What the look at addresses keeps out: rows that are at one of them, and are looked for at another.

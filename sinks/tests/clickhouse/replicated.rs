@@ -1,0 +1,135 @@
+//! A replicated table at several addresses, of which each is a relay before the one engine: who is asked what, and when.
+
+use std::sync::{Arc, atomic::Ordering::SeqCst};
+
+use aion_sinks::{
+    clickhouse::{ClickHouse, Server, guarantee::Guarantee},
+    conformance::{Log, marks, settle, take},
+    sink::{Sink, SinkError},
+};
+use serde_json::json;
+
+use crate::{
+    relay::Relay,
+    shared::{Place, once, range, server, settings, settle_slowly, spec},
+};
+
+/// The place's database by these addresses alone.
+fn by(place: &Place, relays: &[&Arc<Relay>]) -> ClickHouse {
+    let urls = relays.iter().map(|relay| relay.address.parse().unwrap()).collect();
+    let guarantee = Guarantee::AtLeastOnce;
+    ClickHouse::new(Server { urls, guarantee, ..server(&place.engine, &place.database) }).unwrap()
+}
+
+async fn pair(place: &Place) -> (Arc<Relay>, Arc<Relay>) {
+    (Relay::start(&place.engine, "r1").await, Relay::start(&place.engine, "r2").await)
+}
+
+#[tokio::test]
+async fn an_insert_whose_answer_is_lost_is_looked_for_at_the_next_address() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (one, two) = pair(&place).await;
+    let mut sink = by(&place, &[&one, &two]).sink(spec(), settings());
+    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    let sent = || [one.inserts("orders").len(), two.inserts("orders").len()];
+    for (first, kind, expected) in
+        [(0, "drop_after", [1, 0]), (10, "drop_before", [2, 1]), (20, "none", [3, 1])]
+    {
+        take(&mut sink, log.batch(0, first, first + 10)).await;
+        if kind != "none" {
+            let insert = format!("INSERT INTO {}", place.table());
+            place.engine.fault(&insert, json!({ "kind": kind })).await;
+            let failed = once(&mut sink).await.unwrap_err();
+            assert!(matches!(failed, SinkError::Retry { .. }), "{kind}: {failed:?}");
+        }
+        assert_eq!(settle(&mut sink).await.marks, marks([(&p0, first + 10)]), "{kind}");
+        assert_eq!(sent(), expected, "found at the other address, or sent there: {kind}");
+    }
+    assert_eq!(place.offsets(&p0).await, range(0, 30));
+    assert_eq!(place.batches().await, [(0, 9), (10, 19), (20, 29)], "each once");
+}
+
+/// Who was silent at the start is looked at before it is asked: it may have come up as another server.
+#[tokio::test]
+async fn an_address_that_was_silent_is_asked_once_it_has_the_same_table() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (one, two) = pair(&place).await;
+    two.is_down.store(true, SeqCst);
+    let mut sink = by(&place, &[&one, &two]).sink(spec(), settings());
+    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    two.is_plain.store(true, SeqCst);
+    two.is_down.store(false, SeqCst);
+    one.is_down.store(true, SeqCst);
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    for _ in 0..3 {
+        let failed = once(&mut sink).await.unwrap_err();
+        assert!(matches!(failed, SinkError::Retry { .. }), "{failed:?}");
+    }
+    let sent = || [two.inserts("orders"), two.inserts("marks")].concat();
+    assert!(sent().is_empty(), "{:?}", sent());
+    two.is_plain.store(false, SeqCst);
+    assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 10)]));
+    assert_eq!(two.inserts("orders").len(), 1);
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
+/// A quorum that waits for one INSERT is refused another: of rows, also those of retries, and of notes, those of all tables.
+#[tokio::test]
+async fn into_a_replicated_table_one_insert_is_sent_at_a_time() {
+    let (place, log) = (Place::new().await, Log::new());
+    let relay = Relay::start(&place.engine, "r1").await;
+    let house = by(&place, &[&relay]);
+    let mut sinks = [house.sink(spec(), settings()), house.sink(spec(), settings())];
+    for (sink, numbers) in sinks.iter_mut().zip([[0, 1], [2, 3]]) {
+        sink.assign(&numbers.map(|number| log.partition(number))).await.unwrap();
+        for number in numbers {
+            take(sink, log.batch(number, 0, 10)).await;
+        }
+    }
+    relay.pause_ms.store(100, SeqCst);
+    let [first, second] = &mut sinks;
+    let (first, second) = tokio::join!(once(first), once(second));
+    assert_eq!(first.unwrap().marks.len() + second.unwrap().marks.len(), 4);
+    assert_eq!(relay.inserts("orders").len(), 4);
+    assert_eq!(relay.most_at_once("orders"), 1);
+    assert_eq!(relay.inserts("marks").len(), 8, "opened and reached");
+    assert_eq!(relay.most_at_once("marks"), 1);
+}
+
+/// Who waited long for its turn has a lease from before: it looks again when its turn has come.
+#[tokio::test]
+async fn who_waits_for_its_turn_sends_no_lease_that_is_over() {
+    let (place, log) = (Place::new().await, Log::new());
+    let relay = Relay::start(&place.engine, "r1").await;
+    let mut sink = by(&place, &[&relay]).sink(spec(), settings());
+    let partitions: Vec<_> = (0..9).map(|number| log.partition(number)).collect();
+    sink.assign(&partitions).await.unwrap();
+    // Nine of half a second are longer than a lease, which is four.
+    for (first, pause_ms) in [(0, 0), (10, 500)] {
+        for partition in &partitions {
+            take(&mut sink, log.batch(partition.number, first, first + 10)).await;
+        }
+        relay.pause_ms.store(pause_ms, SeqCst);
+        assert_eq!(settle(&mut sink).await.marks.len(), 9);
+    }
+    assert_eq!(relay.inserts("orders").len(), 18, "none was refused for its lease");
+}
+
+/// A note that doesn't show yet is sent again as it was: Keeper takes token and part in one step.
+#[tokio::test]
+async fn of_a_replicated_table_the_first_note_keeps_its_token() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let relay = Relay::start(&place.engine, "r1").await;
+    let mut sink = by(&place, &[&relay]).sink(spec(), settings());
+    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    relay.loses_notes.store(1, SeqCst);
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    assert_eq!(settle(&mut sink).await.marks, marks([(&p0, 10)]));
+    let notes = relay.inserts("marks");
+    let opened: Vec<&String> = notes.iter().filter(|sql| sql.contains("'open/")).collect();
+    assert_eq!(opened.len(), 2, "{notes:?}");
+    assert_eq!(opened[0], opened[1]);
+}
