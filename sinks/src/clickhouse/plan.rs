@@ -93,6 +93,16 @@ impl Live {
         self.setting(self.window_setting()).unwrap_or(0)
     }
 
+    /// The same for people.
+    pub(super) fn window_words(&self) -> String {
+        let setting = self.window_setting();
+        let given = self.setting(setting);
+        given.map_or_else(
+            || format!("{setting} isn't set"),
+            |window| format!("{setting} is {window}"),
+        )
+    }
+
     pub(super) fn has_lease(&self) -> bool {
         self.create.contains(&format!("CONSTRAINT {LEASE} CHECK _lease > now()"))
     }
@@ -325,12 +335,11 @@ fn off(
 
 /// A window that remembers too few tokens.
 fn window(live: &Live, change: impl Fn(String, Option<String>, bool) -> Change) -> Option<Change> {
-    let (setting, window) = (live.window_setting(), live.window());
-    if window >= u64::from(DEDUPLICATION_WINDOW) {
+    if live.window() >= u64::from(DEDUPLICATION_WINDOW) {
         return None;
     }
-    let sql = format!("MODIFY SETTING {setting} = {DEDUPLICATION_WINDOW}");
-    Some(change(format!("{setting} is {window}"), Some(sql), true))
+    let sql = format!("MODIFY SETTING {} = {DEDUPLICATION_WINDOW}", live.window_setting());
+    Some(change(live.window_words(), Some(sql), true))
 }
 
 fn columns(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aion_schemas::clickhouse::{DEDUPLICATION_WINDOW, LEASE, LEDGER_COLUMNS, MARKS};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 
 use crate::clickhouse::{
     Settings, TableSpec,
@@ -29,11 +29,10 @@ pub(super) fn unfit(live: &Live, least_window: u64) -> Vec<Finding> {
         let what = format!("its partition key is {partition_key:?}, where it must be _batch_day");
         find(Weight::Loses, what);
     }
-    let (setting, window) = (live.window_setting(), live.window());
-    if window < least_window {
+    if live.window() < least_window {
         let what = format!(
-            "{setting} is {window}, and it must be {least_window} at least with this many partitions and this \
-             flush_age_s"
+            "{}, and it must be {least_window} at least with this many partitions and this flush_age_s",
+            live.window_words()
         );
         find(Weight::Doubles, what);
     }
@@ -48,14 +47,14 @@ pub(super) fn unfit_marks(live: &Live, database: &str) -> Option<Finding> {
     let found = |weight: Weight, cause: String| {
         Some(Finding::new(weight, format!("the table {database}.{MARKS} beside it: {cause}")))
     };
-    let (engine, setting) = (&live.engine, live.window_setting());
+    let engine = &live.engine;
     if !live.has_engine_of_marks() {
         let cause = format!("its engine is {engine}, where it must be {MARKS_ENGINE}");
         return found(Weight::Loses, cause);
     }
-    let (window, least) = (live.window(), u64::from(DEDUPLICATION_WINDOW));
-    if window < least {
-        let cause = format!("{setting} is {window}, and must be {least} at least");
+    let least = u64::from(DEDUPLICATION_WINDOW);
+    if live.window() < least {
+        let cause = format!("{}, and must be {least} at least", live.window_words());
         return found(Weight::Loses, cause);
     }
     if live.is_replicated() {
@@ -118,32 +117,30 @@ pub(super) fn distributed(live: &Live) -> Option<(String, String)> {
 }
 
 /// What keeps rows from being stored as they are.
-pub(super) fn unlike(live: &Live, spec: &TableSpec) -> Option<Finding> {
-    other_column(live, spec).map(|what| Finding::new(Weight::Loses, what))
+pub(super) fn unlike(live: &Live, spec: &TableSpec) -> Vec<Finding> {
+    let fields = spec.schema.fields();
+    let names = fields.iter().map(|field| field.name().as_str()).chain(LEDGER_COLUMNS);
+    let missing = names.filter(|name| !live.columns.contains_key(*name));
+    let missing = missing.map(|name| format!("it has no column {name}"));
+    let others = fields.iter().filter_map(|field| other_column(live, field));
+    missing.chain(others).map(|what| Finding::new(Weight::Loses, what)).collect()
 }
 
-fn other_column(live: &Live, spec: &TableSpec) -> Option<String> {
-    let fields = spec.schema.fields();
-    let names = fields.iter().map(|field| field.name().as_str());
-    let mut missing = names.chain(LEDGER_COLUMNS).filter(|name| !live.columns.contains_key(*name));
-    if let Some(column) = missing.next() {
-        return Some(format!("it has no column {column}"));
+/// A column that would store something else.
+fn other_column(live: &Live, field: &Field) -> Option<String> {
+    let theirs = live.columns.get(field.name())?;
+    let wanted = wanted(field.data_type())?;
+    let plain = theirs.strip_prefix("LowCardinality(").unwrap_or(theirs);
+    let (plain, takes_null) = match plain.strip_prefix("Nullable(") {
+        Some(inner) => (inner, true),
+        None => (plain, false),
+    };
+    if !plain.starts_with(wanted) {
+        return Some(format!("column {} is {theirs}, and takes no {wanted}", field.name()));
     }
-    fields.iter().find_map(|field| {
-        let theirs = live.columns.get(field.name())?;
-        let wanted = wanted(field.data_type())?;
-        let plain = theirs.strip_prefix("LowCardinality(").unwrap_or(theirs);
-        let (plain, takes_null) = match plain.strip_prefix("Nullable(") {
-            Some(inner) => (inner, true),
-            None => (plain, false),
-        };
-        if !plain.starts_with(wanted) {
-            return Some(format!("column {} is {theirs}, and takes no {wanted}", field.name()));
-        }
-        // The server would store an empty text or a zero in its place.
-        let loses_null = field.is_nullable() && !takes_null;
-        loses_null.then(|| format!("column {} is {theirs}, and has to take nulls", field.name()))
-    })
+    // The server would store an empty text or a zero in its place.
+    let loses_null = field.is_nullable() && !takes_null;
+    loses_null.then(|| format!("column {} is {theirs}, and has to take nulls", field.name()))
 }
 
 /// How the type of a column begins that holds such values as they are.
@@ -177,7 +174,7 @@ mod tests {
     fn a_column_that_would_store_something_else_is_named() {
         use std::sync::Arc;
 
-        use arrow::datatypes::{Field, Schema};
+        use arrow::datatypes::Schema;
         let schema = Schema::new(vec![
             Field::new("id", DataType::Utf8, false),
             Field::new("note", DataType::Utf8, true),
@@ -196,7 +193,10 @@ mod tests {
             Live { columns, ..Live::default() }
         };
         let note = "LowCardinality(Nullable(String))";
-        let told = |columns| other_column(&live(columns), &spec).unwrap_or_default();
+        let told = |columns| {
+            let found = unlike(&live(columns), &spec);
+            found.into_iter().map(|one| one.what).collect::<Vec<_>>().join("; ")
+        };
         assert_eq!(told([("id", "String"), ("note", note), ("value", "Float64")]), "");
         let told_of = told([("id", "String"), ("note", "String"), ("value", "Float64")]);
         assert_eq!(told_of, "column note is String, and has to take nulls");
@@ -204,6 +204,10 @@ mod tests {
         assert_eq!(told_of, "column id is UUID, and takes no String");
         let told_of = told([("id", "String"), ("note", note), ("x", "Float64")]);
         assert_eq!(told_of, "it has no column value");
+        let told_of = told([("id", "UUID"), ("note", "String"), ("x", "Float64")]);
+        let all = "it has no column value; column id is UUID, and takes no String; \
+                   column note is String, and has to take nulls";
+        assert_eq!(told_of, all, "all of them at once");
     }
 
     fn live(engine: &str, settings: &str) -> Live {
@@ -231,7 +235,7 @@ mod tests {
         assert_eq!(words(&unfit(&wide, 10_000)), [(Weight::Doubles, engine)]);
         let others = "non_replicated_deduplication_window = 10000";
         let found = unfit(&live(path, others), 10_000);
-        let narrow = "replicated_deduplication_window is 0, and it must be 10000";
+        let narrow = "replicated_deduplication_window isn't set, and it must be 10000";
         assert!(found[1].what.starts_with(narrow), "{found:?}");
         let both = format!("{others}, replicated_deduplication_window = 7");
         assert_eq!(live(path, &both).window(), 7, "the other's name ends in its name");
