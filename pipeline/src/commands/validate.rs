@@ -65,6 +65,8 @@ struct Line {
     table: Arc<str>,
     place: &'static str,
     known: Known,
+    /// The best that a table of ClickHouse can give as it is, where it was looked at.
+    best: Option<Guarantee>,
 }
 
 /// Runs it.
@@ -82,6 +84,11 @@ pub fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
         promised(&config)
     };
     print(&lines);
+    if is_too_little(asked(&config, SinkKind::ClickHouse), &lines) {
+        println!(
+            "\nEach table of ClickHouse can give exactly once: `guarantee` in [clickhouse] can go."
+        );
+    }
     if !args.connect {
         println!("\n{} can be used; --connect asks whether it holds.", args.config.display());
     }
@@ -109,10 +116,19 @@ fn exit(lines: &[Line]) -> ExitCode {
     if lines.iter().any(is_unknown) { Exit::Failed.into() } else { ExitCode::SUCCESS }
 }
 
+/// Whether less is asked of ClickHouse than each of its tables can give.
+fn is_too_little(asked: Guarantee, lines: &[Line]) -> bool {
+    let of_house = |line: &&Line| line.place == name(SinkKind::ClickHouse);
+    let gives_more = |line: &Line| line.best.is_some_and(|best| best != asked);
+    asked == Guarantee::AtLeastOnce
+        && lines.iter().any(|line| line.best.is_some())
+        && lines.iter().filter(of_house).all(gives_more)
+}
+
 fn print(lines: &[Line]) {
     let width = |of: fn(&Line) -> usize| lines.iter().map(of).max().unwrap_or(0);
     let (jobs, tables) = (width(|line| line.job.len()), width(|line| line.table.len()));
-    for Line { job, table, place, known } in lines {
+    for Line { job, table, place, known, .. } in lines {
         let (word, text) = match known {
             Known::Holds(guarantee, text) => (guarantee.words(), text),
             Known::Broken(text) => ("NOT GIVEN", text),
@@ -157,6 +173,7 @@ fn each(config: &Config, known: impl Fn(SinkKind, &JobConfig) -> Known) -> Vec<L
             table: Arc::clone(&job.topic.table),
             place: name(*kind),
             known: known(*kind, job),
+            best: None,
         };
         job.sinks.iter().map(line).collect::<Vec<_>>()
     };
@@ -188,7 +205,9 @@ async fn looked(config: &Config) -> anyhow::Result<Vec<Line>> {
     for (line, (job, kind)) in lines.iter_mut().zip(config.jobs.iter().flat_map(kinds)) {
         let place = match (kind, house.zip(opened.as_ref())) {
             (SinkKind::ClickHouse, Some((settings, house))) => {
-                in_house(config, job, settings, house).await
+                let (known, best) = in_house(config, job, settings, house).await;
+                line.best = best;
+                known
             }
             _ => match &lake {
                 Ok(()) => {
@@ -213,18 +232,18 @@ fn kinds(job: &JobConfig) -> impl Iterator<Item = (&JobConfig, SinkKind)> {
     job.sinks.iter().map(move |kind| (job, *kind))
 }
 
-/// Whether a table of ClickHouse can give it.
+/// Whether a table of ClickHouse can give it, and the best that it can.
 async fn in_house(
     config: &Config,
     job: &JobConfig,
     settings: &ClickHouseConfig,
     house: &ClickHouse,
-) -> Known {
+) -> (Known, Option<Guarantee>) {
     let asked = settings.server.guarantee;
     let settings = house_settings(settings, part_bytes(config));
     match house.fit(house_spec(&job.topic, None), settings).await {
-        Ok(fit) => Known::Holds(asked, describe(&fit, asked)),
-        Err(cause) => known(&cause),
+        Ok(fit) => (Known::Holds(asked, describe(&fit, asked)), Some(fit.best())),
+        Err(cause) => (known(&cause), None),
     }
 }
 
@@ -234,7 +253,7 @@ fn describe(fit: &Fit, asked: Guarantee) -> String {
         vec![format!("server {version}, window {window} of at least {needed}, rows kept {kept}")];
     told.extend(findings.iter().map(|one| format!("{} ({})", one.what, one.hint)));
     if asked != fit.best() {
-        told.push(format!("as it is it gives {}: `guarantee` can go", fit.best().words()));
+        told.push(format!("as it is it gives {}", fit.best().words()));
     }
     if clock_ahead_s.abs() > CLOCK_S {
         told.push(format!("its clock is {clock_ahead_s} s ahead of this machine's"));
@@ -287,4 +306,31 @@ fn producers_times(admin: &Admin, topic: &Topic) -> Option<String> {
     let settings = admin.describe_configs(&topic.name).ok()?;
     let (.., value, _) = settings.into_iter().find(|(name, ..)| name == TIMES)?;
     value.filter(|value| value != "LogAppendTime" && !topic.internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_less_need_not_be_asked_for_is_said_of_all_tables_or_not_at_all() {
+        use Guarantee::{AtLeastOnce, ExactlyOnce};
+        let line = |kind: SinkKind, best: Option<Guarantee>| Line {
+            job: "job".to_owned(),
+            table: "table".into(),
+            place: name(kind),
+            known: Known::Unknown(String::new()),
+            best,
+        };
+        let is_said = |asked, best: &[Option<Guarantee>]| {
+            let house = best.iter().map(|best| line(SinkKind::ClickHouse, *best));
+            let lines: Vec<Line> = house.chain([line(SinkKind::Lake, None)]).collect();
+            is_too_little(asked, &lines)
+        };
+        assert!(is_said(AtLeastOnce, &[Some(ExactlyOnce); 2]));
+        assert!(!is_said(AtLeastOnce, &[Some(ExactlyOnce), Some(AtLeastOnce)]));
+        assert!(!is_said(AtLeastOnce, &[Some(ExactlyOnce), None]), "who knows");
+        assert!(!is_said(AtLeastOnce, &[]));
+        assert!(!is_said(ExactlyOnce, &[Some(ExactlyOnce)]));
+    }
 }
