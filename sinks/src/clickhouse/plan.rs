@@ -10,7 +10,13 @@ use aion_schemas::clickhouse::{
     Column, DEDUPLICATION_WINDOW, LEASE, MARKS, Statement, Table, WIDE_PART_BYTES, database,
 };
 
-use super::{ClickHouse, client::Client, failure::Failure, guarantee::Guarantee, survey::Kept};
+use super::{
+    ClickHouse,
+    client::Client,
+    failure::{Class, Failure},
+    guarantee::Guarantee,
+    survey::Kept,
+};
 use crate::sink::SinkError;
 
 /// The engine of the table of marks: of several notes the one that is furthest on stays.
@@ -32,6 +38,13 @@ pub struct Change {
     pub sql: Option<String>,
     /// Whether it only adds, so that [`ClickHouse::apply`] does it.
     pub adds: bool,
+}
+
+impl Change {
+    /// Whether it is of settings: they are each replica's own, and Keeper brings none to another.
+    fn is_of_settings(&self) -> bool {
+        self.sql.as_deref().is_some_and(|sql| sql.contains(" MODIFY SETTING "))
+    }
 }
 
 /// A database, and a table or view in it.
@@ -216,10 +229,30 @@ impl ClickHouse {
                 changes.push(missing(view.clone(), "view"));
             }
         }
+        if is_many {
+            for change in self.settings(tables).await.map_err(failed)? {
+                if changes.iter().all(|one| one.sql != change.sql) {
+                    changes.push(change);
+                }
+            }
+        }
         Ok(changes)
     }
 
-    /// Makes a change that adds; any other is refused.
+    /// The settings that tables have otherwise than the contract, at whichever address; those that don't answer are left out.
+    async fn settings(&self, tables: &[Table]) -> Result<Vec<Change>, Failure> {
+        let mut changes = Vec::new();
+        for (_, client) in self.client.each() {
+            match differences_at(&client, tables).await {
+                Ok(found) => changes.extend(found.into_iter().filter(Change::is_of_settings)),
+                Err(failure) if failure.class() == Class::Retry => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Makes a change that adds; any other is refused. Settings it changes at every address.
     pub async fn apply(&self, change: &Change) -> Result<(), SinkError> {
         let doing = format!("change {}: {}", change.object, change.what);
         let Some(sql) = change.sql.as_ref().filter(|_| change.adds) else {
@@ -229,8 +262,33 @@ impl ClickHouse {
                 hint: "do it by hand".to_owned(),
             });
         };
-        self.client.execute_anywhere(sql).await.map_err(|failure| failure.error(&doing))
+        if !change.is_of_settings() {
+            let made = self.client.execute_anywhere(sql).await;
+            return made.map_err(|failure| failure.error(&doing));
+        }
+        let mut failed = None;
+        for (address, client) in self.client.each() {
+            if let Err(failure) = client.execute_anywhere(sql).await {
+                let doing = format!("{doing} at {address}");
+                failed.get_or_insert_with(|| failure.error(&doing));
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
+}
+
+/// What the tables of one address have otherwise than the contract.
+async fn differences_at(client: &Client, tables: &[Table]) -> Result<Vec<Change>, Failure> {
+    let database = &client.server().database;
+    let marks = live(client, MARKS).await?;
+    let mut changes: Vec<Change> =
+        marks.iter().flat_map(|live| differences_of_marks(database, live)).collect();
+    for table in tables {
+        if let Some(live) = live(client, &table.name).await? {
+            changes.extend(differences(database, table, &live));
+        }
+    }
+    Ok(changes)
 }
 
 /// What isn't there, with the statement that makes it on one server; of several it would be the wrong one.

@@ -55,17 +55,41 @@ async fn a_dead_address_is_passed_over_and_tables_are_not_made_on_one_server() {
     assert!(matches!(failed, SinkError::Retry { .. }), "none is left: {failed:?}");
 }
 
-/// What the look at addresses keeps out: rows that are at one of them, and are looked for at another.
-#[tokio::test]
-async fn without_the_look_at_addresses_rows_are_scattered() {
-    let (place, log, other) = (Place::new().await, Log::new(), Engine::own());
-    let (name, p0) = (&place.database, log.partition(0));
+/// Another engine with the place's tables, and its address.
+async fn like(place: &Place) -> (Engine, String) {
+    let (name, other) = (&place.database, Engine::own());
     let tables = [table_of_marks(name, None), orders(None).create(name, None)];
     for made in [database(name, None)].into_iter().chain(tables) {
         other.run(&made.sql).await;
     }
-    let mut sink =
-        behind(&place, &[&format!("http://127.0.0.1:{}", other.port)]).sink(spec(), settings());
+    let address = format!("http://127.0.0.1:{}", other.port);
+    (other, address)
+}
+
+#[tokio::test]
+async fn settings_are_looked_at_and_set_at_each_address() {
+    let place = Place::new().await;
+    let (_other, address) = like(&place).await;
+    let house = behind(&place, &[&address]);
+    let plan = || async { house.plan(&[orders(None)], &[]).await.unwrap() };
+    assert_eq!(plan().await, []);
+    // The other is asked first, and has it as it should be.
+    let small = "MODIFY SETTING non_replicated_deduplication_window = 5";
+    place.engine.run(&format!("ALTER TABLE {} {small}", place.table())).await;
+    let changes = plan().await;
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(changes[0].what, "non_replicated_deduplication_window is 5");
+    house.apply(&changes[0]).await.unwrap();
+    assert_eq!(plan().await, []);
+}
+
+/// What the look at addresses keeps out: rows that are at one of them, and are looked for at another.
+#[tokio::test]
+async fn without_the_look_at_addresses_rows_are_scattered() {
+    let (place, log) = (Place::new().await, Log::new());
+    let (other, address) = like(&place).await;
+    let p0 = log.partition(0);
+    let mut sink = behind(&place, &[&address]).sink(spec(), settings());
     sink.rig().turn_off(Protection::Replicas);
     sink.assign(std::slice::from_ref(&p0)).await.unwrap();
     take(&mut sink, log.batch(0, 0, 10)).await;
