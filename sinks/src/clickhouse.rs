@@ -49,7 +49,8 @@
 //!
 //! **Invariant:** every write is followed by a look; an acknowledgement alone proves nothing.
 //! **Invariant:** one INSERT on its way for each Kafka partition, many partitions at once.
-//! **Invariant:** the only clock is the server's. What a process measures itself only makes it look earlier.
+//! **Invariant:** the only clock is the server's. What a process measures itself only makes it look earlier. Of several
+//! servers it is that of the one that was asked: a lease from one is held against the clock of another.
 //!
 //! Where at least once is asked for ([`guarantee`]), all of this is done as well, and what it can't keep out is put up
 //! with: batches that are there twice stop nobody, the chain goes on behind the furthest. Into a replicated table there is

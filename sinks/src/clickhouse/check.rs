@@ -10,7 +10,7 @@
 //! | constraint `lease` | missing | rows twice | a writer that slept would not be refused |
 //! | the table `marks` beside it | not ReplacingMergeTree(next), or a window below the contract's | rows lost | of two writers that open a table each would decide where its first batch begins |
 //! | columns | one missing, of another type, or without nulls where there may be some | rows lost | rows would be stored otherwise than they are |
-//! | several addresses | one where the table isn't replicated, or is another | rows lost | what lands at one would be looked for at another |
+//! | several addresses | one where the table isn't replicated, or is another, or where that may not be asked | rows lost | what lands at one would be looked for at another |
 //! | `fsync_after_insert`, `fsync_part_directory` | not on, here or at `marks` | a word | a power failure takes what the system had not written yet |
 //! | `ttl_only_drop_parts` | not on, with a TTL | a word | the server writes parts anew to take out rows |
 //! | materialized views that read from it | any | a word | `views` says what is behind them |
