@@ -151,9 +151,9 @@ fn strange(table: &str, all: &[Found]) -> Option<String> {
                 "{table} has {total} replicas by {address}, and {their_total} by {other}: they have a Keeper each"
             ));
         }
-        let (same, where_else) =
+        let (known_server, where_else) =
             *servers.entry(name.as_str()).or_insert((server.as_str(), address.as_str()));
-        if same != server {
+        if known_server != server {
             return Some(format!(
                 "{table} is the replica {name} at {address} and at {where_else}, which are two servers: they have a Keeper \
                  each"
