@@ -265,6 +265,10 @@ impl Sink for Tailed {
         self.sink.take_lost()
     }
 
+    fn stored_ahead(&self, partition: &Partition) -> Vec<Range<Offset>> {
+        self.sink.stored_ahead(partition)
+    }
+
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
         let shown = batch.clone();
         let accepted = self.sink.write(batch).await?;

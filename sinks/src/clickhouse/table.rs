@@ -62,7 +62,7 @@ impl Table {
     /// Waits until an INSERT may be sent; it is over when this is dropped. Of a replicated table one is on its way at a time,
     /// also where retries have a writer of their own: a quorum that waits for another is refused.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        if !self.is_replicated.load(Relaxed) {
+        if !self.is_replicated.load(Relaxed) || off!(self, Turn) {
             return None;
         }
         self.ledger.client.turn(&self.spec.name).await

@@ -44,6 +44,8 @@ pub enum Protection {
     OneBlock,
     /// Several addresses are replicas of one table.
     Replicas,
+    /// Into a replicated table one INSERT is sent at a time.
+    Turn,
     /// What is refused of a batch is looked for by halves.
     Halves,
     /// No more is sent than the table remembers for long enough.

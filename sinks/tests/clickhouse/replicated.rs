@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use aion_sinks::{
-    clickhouse::{ClickHouse, Server, guarantee::Guarantee},
+    clickhouse::{ClickHouse, Server, guarantee::Guarantee, testing::Protection},
     conformance::{Log, marks, settle, take},
     sink::{Sink, SinkError},
 };
@@ -75,27 +75,50 @@ async fn an_address_that_was_silent_is_asked_once_it_has_the_same_table() {
     assert_eq!(place.offsets(&p0).await, range(0, 10));
 }
 
-/// A quorum that waits for one INSERT is refused another: of rows, also those of retries, and of notes, those of all tables.
-#[tokio::test]
-async fn into_a_replicated_table_one_insert_is_sent_at_a_time() {
+/// Four partitions are written at once, two of them by another writer, as that of retries is.
+async fn crowd(off: Option<Protection>) -> Arc<Relay> {
     let (place, log) = (Place::new().await, Log::new());
     let relay = Relay::start(&place.engine, "r1").await;
     let house = by(&place, &[&relay]);
     let mut sinks = [house.sink(spec(), settings()), house.sink(spec(), settings())];
-    for (sink, numbers) in sinks.iter_mut().zip([[0, 1], [2, 3]]) {
-        sink.assign(&numbers.map(|number| log.partition(number))).await.unwrap();
-        for number in numbers {
-            take(sink, log.batch(number, 0, 10)).await;
+    for sink in &sinks {
+        if let Some(protection) = off {
+            sink.rig().turn_off(protection);
         }
     }
+    let numbers = [[0, 1], [2, 3]];
+    for (sink, numbers) in sinks.iter_mut().zip(numbers) {
+        sink.assign(&numbers.map(|number| log.partition(number))).await.unwrap();
+    }
     relay.pause_ms.store(100, SeqCst);
-    let [first, second] = &mut sinks;
-    let (first, second) = tokio::join!(once(first), once(second));
-    assert_eq!(first.unwrap().marks.len() + second.unwrap().marks.len(), 4);
-    assert_eq!(relay.inserts("orders").len(), 4);
-    assert_eq!(relay.most_at_once("orders"), 1);
+    // Notes come with the first batches only, so the second go all at once.
+    for first in [0, 10] {
+        for (sink, numbers) in sinks.iter_mut().zip(numbers) {
+            for number in numbers {
+                take(sink, log.batch(number, first, first + 10)).await;
+            }
+        }
+        let [one, two] = &mut sinks;
+        let (one, two) = tokio::join!(once(one), once(two));
+        assert_eq!(one.unwrap().marks.len() + two.unwrap().marks.len(), 4);
+    }
+    assert_eq!(relay.inserts("orders").len(), 8);
     assert_eq!(relay.inserts("marks").len(), 8, "opened and reached");
+    relay
+}
+
+/// A quorum that waits for one INSERT is refused another, of rows as of notes, which are those of all tables.
+#[tokio::test]
+async fn into_a_replicated_table_one_insert_is_sent_at_a_time() {
+    let relay = crowd(None).await;
+    assert_eq!(relay.most_at_once("orders"), 1);
     assert_eq!(relay.most_at_once("marks"), 1);
+}
+
+/// Negative control.
+#[tokio::test]
+async fn without_turns_inserts_meet() {
+    assert!(crowd(Some(Protection::Turn)).await.most_at_once("orders") > 1);
 }
 
 /// Who waited long for its turn has a lease from before: it looks again when its turn has come.
