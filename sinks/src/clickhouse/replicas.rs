@@ -72,13 +72,11 @@ impl Replicas {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<Found> = found.values().cloned().collect();
         all.push((address.to_owned(), has.clone()));
-        match self.tables.iter().find_map(|table| strange(table, &all)) {
-            Some(what) => Err(Failure::Unreached(what)),
-            None => {
-                found.insert(at, (address.to_owned(), has));
-                Ok(())
-            }
+        if let Some(what) = self.tables.iter().find_map(|table| strange(table, &all)) {
+            return Err(Failure::Unreached(what));
         }
+        found.insert(at, (address.to_owned(), has));
+        Ok(())
     }
 }
 
