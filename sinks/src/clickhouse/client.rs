@@ -32,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::{
-    failure::{Class, Failure},
+    failure::Failure,
     guarantee::Guarantee,
     insert,
     replicas::{Replica, Replicas},
@@ -319,8 +319,7 @@ impl Client {
             }
             match self.send_to(&self.server.urls[at], settings, body.clone(), within).await {
                 Err(failure @ Failure::Unreached(_)) => unreached = failure,
-                Err(failure) if failure.is_of_the_table() => return Err(failure),
-                Err(failure) if failure.class() == Class::Retry => {
+                Err(failure) if failure.is_of_the_server() => {
                     self.pass_on(first, at).await;
                     return Err(failure);
                 }
