@@ -173,8 +173,8 @@ async fn run(
         next = end;
     }
     if let Some(counter) = counter {
-        let (counted, bytes) = counter.counted()?;
-        ensure!(counted as i64 == rows, "{way:?}: {counted} rows came");
+        let (came, bytes) = counter.counted()?;
+        ensure!(came as i64 == rows, "{way:?}: {came} rows came");
         return Ok(Cost { bytes, ..cost });
     }
     let sql = format!("SELECT count() FROM {name}.decisions");

@@ -177,8 +177,8 @@ mod tests {
         ("tasks".to_owned(), path.to_owned(), name.to_owned(), total, server.to_owned())
     }
 
-    fn at(address: &str, has: &[Replica]) -> Found {
-        (address.to_owned(), has.to_vec())
+    fn at(address: &str, has: &[&Replica]) -> Found {
+        (address.to_owned(), has.iter().map(|one| (*one).clone()).collect())
     }
 
     fn said(all: &[Found]) -> String {
@@ -188,15 +188,15 @@ mod tests {
     #[test]
     fn addresses_have_to_be_replicas_of_one_table() {
         let (one, two) = (replica("/t/1", "r1", 2, "s1"), replica("/t/1", "r2", 2, "s2"));
-        assert_eq!(said(&[at("a", &[one.clone()]), at("b", &[two.clone()])]), "");
-        assert_eq!(said(&[at("a", &[one.clone()]), at("c", &[one.clone()])]), "", "by two ways");
+        assert_eq!(said(&[at("a", &[&one]), at("b", &[&two])]), "");
+        assert_eq!(said(&[at("a", &[&one]), at("c", &[&one])]), "", "by two ways");
         assert_eq!(said(&[]), "");
         let shard = replica("/t/2", "r1", 2, "s3");
-        let shards = said(&[at("a", &[one.clone()]), at("b", &[shard])]);
+        let shards = said(&[at("a", &[&one]), at("b", &[&shard])]);
         assert_eq!(shards, "tasks at b (/t/2) is another table than at a (/t/1)");
-        let plain = said(&[at("a", &[one.clone()]), at("b", &[])]);
+        let plain = said(&[at("a", &[&one]), at("b", &[])]);
         assert!(plain.starts_with("tasks is not replicated at b"), "{plain}");
-        assert!(said(&[at("a", &[]), at("b", &[one])]).starts_with("tasks is not replicated at a"));
+        assert!(said(&[at("a", &[]), at("b", &[&one])]).starts_with("tasks is not replicated at a"));
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
             (alone("r1", 2, "s1"), alone("r2", 3, "s2"), "3 replicas by b, and 2 by a"),
             (alone("r1", 1, "s1"), alone("r1", 1, "s2"), "replica r1 at b and at a, which are two"),
         ] {
-            let told = said(&[at("a", &[first]), at("b", &[second])]);
+            let told = said(&[at("a", &[&first]), at("b", &[&second])]);
             assert!(told.contains(says), "{told}");
         }
     }
