@@ -157,18 +157,60 @@ pub(crate) fn sync_data(file: &File, path: &Path, bytes: u64) -> io::Result<()> 
 }
 
 /// Makes a folder, and those above it that are missing, and their names durable. One that is there may have been made
-/// by a start that died before its name was durable, so that one is synced too.
+/// by a start that died before its name was durable, so that one is synced too, where that can be done.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    if !path.is_dir() {
-        make_folder(parent)?;
+    let is_new = !path.is_dir();
+    if is_new {
+        // Nothing stands above `.`, which isn't there once somebody removed the working directory.
+        if parent != path {
+            make_folder(parent)?;
+        }
         fs::create_dir_all(path)?;
         steps::did(|| Step::Made(path.to_owned()));
     }
     match sync_folder(parent) {
         // We may read what we have made: somebody else made this one.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) if may_be_unsynced(error.kind(), is_new) => {
+            tracing::warn!(
+                path = %parent.display(),
+                %error,
+                "cannot sync a folder: a name that was made in it lately may be lost when the power fails"
+            );
+            Ok(())
+        }
         synced => synced,
+    }
+}
+
+/// Whether a folder may lie in one that can't be synced: a mount that is read-only or knows no such thing had it before
+/// us, as a rule, and what we have just made there would have to last.
+fn may_be_unsynced(error: io::ErrorKind, is_new: bool) -> bool {
+    use io::ErrorKind::{InvalidInput, ReadOnlyFilesystem, Unsupported};
+    !is_new && matches!(error, InvalidInput | ReadOnlyFilesystem | Unsupported)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `/proc` syncs no folder, as some mounts don't.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_folder_that_is_there_may_lie_in_one_that_cannot_be_synced() {
+        let kind = |done: io::Result<()>| done.map_err(|error| error.kind());
+        assert_eq!(kind(sync_folder(Path::new("/proc"))), Err(io::ErrorKind::InvalidInput));
+        assert_eq!(kind(make_folder(Path::new("/proc/self"))), Ok(()));
+    }
+
+    #[test]
+    fn what_was_just_made_has_to_be_synced() {
+        use io::ErrorKind::{InvalidInput, ReadOnlyFilesystem, StorageFull, Unsupported};
+        for kind in [InvalidInput, ReadOnlyFilesystem, Unsupported] {
+            assert!(may_be_unsynced(kind, false) && !may_be_unsynced(kind, true), "{kind}");
+        }
+        assert!(!may_be_unsynced(StorageFull, false), "the disk's own failures are told");
     }
 }
