@@ -116,9 +116,25 @@ impl Compared {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::prometheus::state::Family;
+
+    /// A state of one metric without series.
+    pub(crate) fn state(name: &str, kind: Kind, bounds: &[f64]) -> State {
+        let family = Family {
+            name: name.into(),
+            kind,
+            help: Arc::default(),
+            bounds: bounds.into(),
+            written: Vec::new(),
+            labels: BTreeMap::new(),
+            series: Vec::new(),
+            overflow: None,
+            folded: 0,
+        };
+        State { families: vec![family], ..State::default() }
+    }
 
     #[test]
     fn a_value_is_in_the_bucket_whose_bound_it_does_not_pass() {
@@ -136,20 +152,6 @@ mod tests {
 
     #[test]
     fn a_histogram_whose_bounds_differ_among_partitions_is_told_once() {
-        let state = |name: &str, kind, bounds: &[f64]| {
-            let family = Family {
-                name: name.into(),
-                kind,
-                help: Arc::default(),
-                bounds: bounds.into(),
-                written: Vec::new(),
-                labels: BTreeMap::new(),
-                series: Vec::new(),
-                overflow: None,
-                folded: 0,
-            };
-            State { families: vec![family], ..State::default() }
-        };
         let mut compared = Compared::default();
         let mut told = |name, kind, bounds: &[f64]| -> Vec<String> {
             let differing = compared.differing(&state(name, kind, bounds));

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
-use aion_schemas::{catalog::RETRIES, log::Timestamp};
+use aion_schemas::{
+    catalog::RETRIES,
+    log::{Mark, Timestamp},
+};
 
 use super::{
     Described, Kind,
@@ -27,7 +30,7 @@ pub(super) fn write(shown: &All, now: Timestamp, stale_after: Duration) -> Strin
     };
     let mut families = Families::new();
     for ((topic, partition), one) in shown {
-        let Some(partition) = label(topic, *partition, one) else { continue };
+        let Some(partition) = label(topic, *partition, one.mark) else { continue };
         for family in &one.state.families {
             let key = (&*family.name, family.kind == Kind::Gauge);
             families.entry(key).or_default().push((partition.clone(), family));
@@ -52,13 +55,17 @@ fn is_taken(families: &Families<'_>, name: &str, end: &str) -> bool {
         || (!end.is_empty() && families.contains_key(&(&*name, true)))
 }
 
-/// What stands for a partition. Retries make the same series as the topic that they are of, so theirs are told apart;
-/// nothing is shown of them before there are any.
-fn label(topic: &str, partition: i32, one: &Shown) -> Option<String> {
-    if topic.starts_with(RETRIES) {
-        return one.mark.map(|_| format!("retries-{partition}"));
-    }
-    Some(partition.to_string())
+/// Whether the series of a partition are on the page: not those of retries before there are any.
+pub(super) fn is_shown(topic: &str, mark: Option<Mark>) -> bool {
+    mark.is_some() || !topic.starts_with(RETRIES)
+}
+
+/// What stands for a partition. Retries make the same series as the topic that they are of, so theirs are told apart.
+fn label(topic: &str, partition: i32, mark: Option<Mark>) -> Option<String> {
+    is_shown(topic, mark).then(|| {
+        let before = if topic.starts_with(RETRIES) { "retries-" } else { "" };
+        format!("{before}{partition}")
+    })
 }
 
 struct Page {
@@ -248,7 +255,7 @@ impl Page {
         });
     }
 
-    /// A number of each metric that isn't 0.
+    /// A number of each metric whose series are shown, where it isn't 0.
     fn of_families(
         &mut self,
         shown: &All,
@@ -257,6 +264,9 @@ impl Page {
     ) {
         let mut is_headed = false;
         for ((topic, partition), one) in shown {
+            if !is_shown(topic, one.mark) {
+                continue;
+            }
             for family in one.state.families.iter().filter(|family| count(family) > 0) {
                 if !std::mem::replace(&mut is_headed, true) {
                     self.head(name, "", kind, help);

@@ -281,6 +281,44 @@ async fn retries_are_told_apart_from_their_topic() {
     assert_eq!(["0", "retries-0"].map(series), [Some(1.0); 2]);
 }
 
+/// The buckets changed since the topic was read, and retries there are none: of what is shown no buckets differ.
+#[tokio::test]
+async fn buckets_of_retries_are_told_when_there_are_some() {
+    let with = |bounds: &[f64]| Settings {
+        buckets: BTreeMap::from([("wait".to_owned(), bounds.to_vec())]),
+        preset: vec![Preset {
+            component: "gateway".into(),
+            metric: "wait".into(),
+            kind: Kind::Histogram,
+            unit: None,
+            labels: BTreeMap::new(),
+        }],
+        ..settings()
+    };
+    let (place, stream) = (Place::new(), topic());
+    let p0 = partition(&stream, 0);
+    let retries = partition(&Stream { topic: "aion.retries.metrics".into(), ..topic() }, 0);
+    let events = [Event::new("wait", "histogram", 0.5)];
+    let mut before = place.owner(&p0, with(&[1.0])).await;
+    take(&mut before.sink, batch(&p0, 0, &events)).await;
+    settle(&mut before.sink).await;
+    drop(before);
+    let process = place.owner(&p0, with(&[2.0])).await;
+    let (source, board) = (Source::Runtime, &process.board);
+    let mut beside = place.open(&retries.stream.topic, source, with(&[2.0]), board).await;
+    beside.assign(std::slice::from_ref(&retries)).await.unwrap();
+    let told = |page: &Page| {
+        let all = page.of("aion_metrics_bucket_bounds").map(|(_, sum)| sum.to_bits());
+        all.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&process.page()).len(), 1);
+    let events = [Event { origin: Some("a/0/1"), ..events[0].clone() }];
+    take(&mut beside, batch(&retries, 0, &events)).await;
+    settle(&mut beside).await;
+    let [one, other] = told(&process.page())[..] else { panic!("{}", process.page().text) };
+    assert_ne!(one, other);
+}
+
 #[tokio::test]
 async fn a_record_that_is_retried_again_counts_once() {
     let retry = |origin| Event { origin: Some(origin), ..Event::new("requests", "counter", 1.0) };
