@@ -13,6 +13,9 @@ const SILENT =
   `max by (topic) (delta(aion_partition_end{instance=~"$instance",${OTHERS}}[1h])) == 0` +
   ` and max by (topic) (delta(aion_partition_end${ON}[1d] offset 1h)) > 0`;
 
+// Whose buckets are summed: as in AionBucketsDiffer, not those of several deployments.
+const ALIKE = 'without (instance, partition, topic)';
+
 export const processes = () => number({
   title: 'Processes',
   description: 'Processes that Prometheus scrapes.',
@@ -245,7 +248,7 @@ const series = {
         [`sum(rate(aion_metrics_folded_values_total${ON}[$__rate_interval])) or vector(0)`, 'folded'],
         [`sum(aion_metrics_name_collisions${ON}) or vector(0)`, 'colliding'],
         [
-          `sum(max by (metric) (aion_metrics_bucket_bounds${ON}) != bool min by (metric) (aion_metrics_bucket_bounds${ON}))`,
+          `sum(max ${ALIKE} (aion_metrics_bucket_bounds${ON}) != bool min ${ALIKE} (aion_metrics_bucket_bounds${ON}))`,
           'other buckets',
         ],
       ],
