@@ -97,19 +97,41 @@ pub(super) fn encode(
     out.finish().map(Bytes::from).map_err(|e| failed(e.to_string()))
 }
 
-fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
+/// Why a checkpoint can't be used, and what to do.
+#[derive(Debug)]
+struct Unusable {
+    cause: String,
+    hint: &'static str,
+}
+
+impl Unusable {
+    /// What is no checkpoint any more, whoever wrote it.
+    fn damaged(error: &impl ToString) -> Unusable {
+        let hint = "move it away: the series then go on from the one before it";
+        Unusable { cause: error.to_string(), hint }
+    }
+
+    /// What is whole and of a release that isn't this one. The ones before it are of the same, as a rule: who moves
+    /// them away until none is left counts from the log's start, and what retention took is counted by nobody.
+    fn of_version(v: u32) -> Unusable {
+        let cause = format!("it has version {v}, and this program knows {OLDEST} to {VERSION}");
+        Unusable { cause, hint: "start the release that wrote it" }
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<Checkpoint, Unusable> {
     #[derive(Deserialize)]
     struct Versioned {
         v: u32,
     }
     let mut text = Vec::new();
-    GzDecoder::new(bytes).read_to_end(&mut text).map_err(|e| e.to_string())?;
+    GzDecoder::new(bytes).read_to_end(&mut text).map_err(|e| Unusable::damaged(&e))?;
     // By itself: what else a later form has is unknown, and its version is what is to be told.
-    let Versioned { v } = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let Versioned { v } = serde_json::from_slice(&text).map_err(|e| Unusable::damaged(&e))?;
     if !(OLDEST..=VERSION).contains(&v) {
-        return Err(format!("it has version {v}, and this program knows {OLDEST} to {VERSION}"));
+        return Err(Unusable::of_version(v));
     }
-    serde_json::from_slice(&text).map_err(|e| e.to_string())
+    serde_json::from_slice(&text).map_err(|e| Unusable::damaged(&e))
 }
 
 /// The checkpoints of one topic.
@@ -156,11 +178,10 @@ impl Checkpoints {
     ) -> Result<Option<Checkpoint>, SinkError> {
         let path = path(partition, number);
         let Some(bytes) = self.store.get(&path).await? else { return Ok(None) };
-        decode(&bytes).map(Some).map_err(|cause| SinkError::Fatal {
+        decode(&bytes).map(Some).map_err(|Unusable { cause, hint }| SinkError::Fatal {
             doing: format!("read {path} of {}", self.store.root()),
             cause,
-            hint: "start the release that wrote it, or move it away: the series then go on from the one before it"
-                .to_owned(),
+            hint: hint.to_owned(),
         })
     }
 
@@ -242,8 +263,21 @@ mod tests {
     fn a_version_that_is_not_known_is_refused_by_its_number() {
         for v in [0, 3] {
             let other = compressed(&format!(r#"{{"v":{v},"what it has":"nobody knows"}}"#));
+            let refused = decode(&other).unwrap_err();
             let wanted = format!("it has version {v}, and this program knows 1 to 2");
-            assert_eq!(decode(&other).unwrap_err(), wanted);
+            assert_eq!(
+                (&*refused.cause, refused.hint),
+                (&*wanted, "start the release that wrote it")
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_is_damaged_is_to_be_moved_away() {
+        let whole = compressed(FIRST);
+        let cut = &whole[..whole.len() / 2];
+        for damaged in [cut, &compressed("{}"), &compressed(r#"{"v":2}"#)] {
+            assert!(decode(damaged).unwrap_err().hint.starts_with("move it away"));
         }
     }
 
