@@ -17,7 +17,7 @@ use super::{
 pub enum Encoder {
     /// JSON text.
     Json,
-    /// Avro in the registry's framing, for each topic whose schema has an id; JSON text for the others.
+    /// Avro in the registry's framing, by one encoder for each topic of the life.
     Avro(BTreeMap<Topic, avro::Encoder>),
 }
 
@@ -39,10 +39,13 @@ impl Encoder {
     fn push(&self, out: &mut Vec<u8>, event: &Event) {
         match self {
             Encoder::Json => json::push_event(out, event),
-            Encoder::Avro(encoders) => match encoders.get(&event.topic) {
-                Some(encoder) => encoder.push_event(out, event),
-                None => json::push_event(out, event),
-            },
+            Encoder::Avro(encoders) => {
+                // Another encoding among them would hide whose mistake it is.
+                let Some(encoder) = encoders.get(&event.topic) else {
+                    panic!("no Avro encoder of {}", event.topic.name());
+                };
+                encoder.push_event(out, event);
+            }
         }
     }
 }
@@ -92,6 +95,10 @@ impl Messages {
     }
 
     /// Makes the next message; `None` only where the life has no topics.
+    ///
+    /// # Panics
+    ///
+    /// If the encoder is of Avro and lacks a topic of the life.
     pub fn make(&mut self) -> Option<Message<'_>> {
         let mut event = self.life.next()?;
         let breakage = self.share.breakage(self.number, self.encoder.breakages());

@@ -114,6 +114,18 @@ fn avro_says_what_json_says_to_an_independent_reader() {
     }
 }
 
+#[test]
+#[should_panic(expected = "no Avro encoder of aion.")]
+fn a_topic_without_an_encoder_is_not_written_as_json() {
+    let catalog = Catalog::builtin();
+    let schema = &*catalog.topic(Topic::Decisions.name()).unwrap().schema;
+    let encoder = Encoder::avro([(Topic::Decisions, schema, SchemaId(7))]);
+    let mut messages = messages(&Topic::ALL, encoder, "0");
+    for _ in 0..1_000 {
+        messages.make().unwrap();
+    }
+}
+
 /// What the consumer says of each message, with the way in which the message was broken, if it was.
 fn verdicts(topic: Topic, avro: bool, count: usize) -> Vec<(Option<Breakage>, Outcome)> {
     let catalog = Catalog::builtin();
