@@ -1,7 +1,9 @@
-//! What the fuzz targets hold against the oracles: the checks of the decoder's own tests, compiled a second time.
+//! What the fuzz targets hold against the oracles: the checks of the decoder's own tests, compiled a second time; and,
+//! as an example of `aion-schemas`, a third time wherever that is built.
 
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "the tests use more of these files")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "../../tests/decode/checks.rs"]
 mod checks;
