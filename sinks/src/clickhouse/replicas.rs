@@ -196,7 +196,9 @@ mod tests {
         assert_eq!(shards, "tasks at b (/t/2) is another table than at a (/t/1)");
         let plain = said(&[at("a", &[&one]), at("b", &[])]);
         assert!(plain.starts_with("tasks is not replicated at b"), "{plain}");
-        assert!(said(&[at("a", &[]), at("b", &[&one])]).starts_with("tasks is not replicated at a"));
+        assert!(
+            said(&[at("a", &[]), at("b", &[&one])]).starts_with("tasks is not replicated at a")
+        );
     }
 
     #[test]
