@@ -265,12 +265,13 @@ fn agreed_end(reader: &Reader, high: Offset) -> Offset {
     reader.agreed.map_or(high, |agreed| agreed.min(high))
 }
 
-/// The offsets that sinks have stored and the log doesn't have any more, or has otherwise.
+/// The offsets that sinks have stored and the log doesn't have any more, or has otherwise. What is stored behind a break
+/// counts: new records at such an offset would be left out as stored.
 fn diverged(reader: &Reader, names: &[&'static str], high: Offset) -> Vec<Gap> {
     let agreed = agreed_end(reader, high);
     let above = reader.sinks.iter().zip(names).filter_map(|(sink, name)| {
-        let mark = sink.stored?.offset;
-        (mark > agreed).then_some((*name, agreed..mark))
+        let end = sink.reaches()?;
+        (end > agreed).then_some((*name, agreed..end))
     });
     Gap::gather(GapKind::Diverged, above)
 }
@@ -388,6 +389,41 @@ mod tests {
 
     fn range(first: i64, end: i64) -> Range<Offset> {
         Offset(first)..Offset(end)
+    }
+
+    /// Of one sink, with its mark at 20.
+    fn with_ahead(ahead: &[Range<Offset>]) -> Reader {
+        let stream = Stream { topic: "t".into(), id: Uuid::nil() };
+        let mut reader = Reader::new(Partition { stream, number: 0 }, 1);
+        reader.sinks[0].assigned(Some(Mark::at(Offset(20))), ahead.to_vec());
+        reader
+    }
+
+    #[test]
+    fn what_is_stored_behind_a_break_and_not_in_the_log_has_diverged() {
+        let found = |ahead: &[Range<Offset>], high: i64| -> Vec<Range<Offset>> {
+            let gaps = diverged(&with_ahead(ahead), &["clickhouse"], Offset(high));
+            gaps.into_iter().map(|gap| gap.range).collect()
+        };
+        let behind = [range(30, 100)];
+        assert_eq!(found(&behind, 60), vec![range(60, 100)]);
+        assert_eq!(found(&behind, 15), vec![range(15, 100)]);
+        assert_eq!(found(&behind, 100), Vec::new());
+        assert_eq!(found(&[], 20), Vec::new());
+        assert_eq!(found(&[], 15), vec![range(15, 20)]);
+        // What was in a break at the end of all is stored nowhere.
+        let tail = range(120, 120);
+        assert_eq!(found(&[range(30, 50), tail.clone()], 60), Vec::new());
+        assert_eq!(found(&[range(30, 50), tail], 40), vec![range(40, 50)]);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_cut_log_does_not_cover_what_is_stored_beyond() {
+        for (end, is_kept) in [(100, true), (150, false)] {
+            let mut reader = with_ahead(&[range(30, end)]);
+            reader.settled = Some(Settled::Kept(range(60, 100)));
+            assert_eq!(reader.trust_kept(), is_kept, "{end}");
+        }
     }
 
     #[test]

@@ -49,6 +49,15 @@ impl Progress {
         self.stored.map(|mark| mark.offset).or(self.began)
     }
 
+    /// Everything that its store has is below this, also what lies behind breaks; `None` when it has never seen the
+    /// partition.
+    pub(super) fn reaches(&self) -> Option<Offset> {
+        let mark = self.stored?.offset;
+        // An empty range is where a break at the end of all is over: nothing is stored there.
+        let last = self.ahead.iter().rfind(|range| !range.is_empty());
+        Some(last.map_or(mark, |range| range.end.max(mark)))
+    }
+
     /// Notes that the sink took the batch.
     pub(super) fn took(&mut self, end: Offset, rows: u64, newest: Option<Timestamp>) {
         self.wanted = Some(end);

@@ -283,13 +283,13 @@ impl Reader {
         matches!(&self.settled, Some(Settled::Kept(kept)) if mark <= kept.end)
     }
 
-    /// Takes the marks below which everything is kept for proven; whether these are all.
+    /// Takes the marks of sinks for proven of which everything is kept; whether these are all.
     pub(super) fn trust_kept(&mut self) -> bool {
         let Some(Settled::Kept(kept)) = &self.settled else { return false };
         let mut all = true;
         for sink in &mut self.sinks {
-            match sink.stored {
-                Some(mark) if mark.offset <= kept.end => sink.unproven = None,
+            match sink.reaches() {
+                Some(end) if end <= kept.end => sink.unproven = None,
                 Some(_) => all = false,
                 None => {}
             }
