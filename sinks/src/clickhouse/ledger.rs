@@ -23,6 +23,7 @@ use super::{
     client::Client,
     failure::Failure,
     guarantee::Guarantee,
+    plan::quoted,
     survey::{Link, Note, Notes, Previous},
 };
 
@@ -284,8 +285,21 @@ impl Ledger {
         format!("DELETE FROM {} WHERE {}", self.table, is_of(partition, batch))
     }
 
-    /// The statement that deletes of a batch what there is of each offset beyond the first. It names the rows that go, and
-    /// none that stay: where parts are merged meanwhile it names rows that aren't there, and deletes nothing.
+    /// How many mutations of the table are under way, or wait to be.
+    pub(super) async fn mutations(&self) -> Result<u64, Failure> {
+        let sql = format!(
+            "SELECT count() FROM system.mutations WHERE database = {} AND table = {} AND NOT is_done",
+            quoted(&self.client.server().database),
+            quoted(&self.name)
+        );
+        let (count,): (u64,) = one(self.client.ask(&sql).await?)?;
+        Ok(count)
+    }
+
+    /// The statement that deletes of a batch what there is of each offset beyond the first. It names the rows that go by
+    /// where they are: where parts are merged meanwhile it names rows that aren't there, and deletes nothing. Of two such
+    /// statements at a time each may name the row that the other leaves: none may be sent while there are
+    /// [`mutations`](Ledger::mutations).
     pub(super) fn without_copies(&self, partition: &Partition, batch: &Range<Offset>) -> String {
         let (table, is_of) = (&self.table, is_of(partition, batch));
         format!(

@@ -97,11 +97,13 @@ impl ClickHouse {
         Ok(doubles)
     }
 
-    /// Deletes the copies of a batch: one row of each offset stays. An error where it is there more than once still.
+    /// Deletes the copies of a batch: one row of each offset stays. An error where it is there more than once still, or
+    /// where another mutation of the table is under way.
     pub async fn delete_copies(&self, spec: TableSpec, one: &Double) -> Result<(), SinkError> {
         let table = self.table(spec, Settings::default());
         let partition = partition(&table, one.topic_id, one.partition);
         let doing = format!("delete copies of offsets {} of {partition}", show(&one.range));
+        refuse_beside_others(&table, &doing).await?;
         let sql = table.ledger.without_copies(&partition, &one.range);
         table.ledger.client.execute(&sql).await.map_err(|failure| match failure.error(&doing) {
             SinkError::Fatal { doing, cause, .. } => {
@@ -125,6 +127,33 @@ impl ClickHouse {
         let cause = "it is there more than once still".to_owned();
         Err(SinkError::Fatal { doing, cause, hint })
     }
+}
+
+/// An error while other mutations of the table are under way. One that was sent by somebody who waits no longer is one of
+/// them.
+async fn refuse_beside_others(table: &Table, doing: &str) -> Result<(), SinkError> {
+    let refused = |cause: String, hint: String| {
+        Err(SinkError::Fatal { doing: doing.to_owned(), cause, hint })
+    };
+    let name = &table.spec.name;
+    let count = match table.ledger.mutations().await {
+        Err(failure @ Failure::Refused { code: 497, .. }) => {
+            let hint = "GRANT SELECT ON system.mutations TO the account of [clickhouse]".to_owned();
+            return refused(failure.text(), hint);
+        }
+        asked => asked.map_err(|failure| failure.error(doing))?,
+    };
+    if count == 0 {
+        return Ok(());
+    }
+    let cause = format!(
+        "mutations of {name} are under way ({count}), and may change which rows are copies"
+    );
+    let hint = format!(
+        "run it again once none is left of SELECT * FROM system.mutations WHERE table = '{name}' AND NOT is_done; one \
+         that fails there stays until KILL MUTATION"
+    );
+    refused(cause, hint)
 }
 
 fn partition(table: &Table, topic_id: Uuid, number: i32) -> Partition {

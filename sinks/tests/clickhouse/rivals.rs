@@ -128,6 +128,36 @@ async fn copies_of_a_batch_are_deleted_and_each_offset_stays_once() {
     assert_eq!(place.found(&p0).await, marks([(&p0, 30)]));
 }
 
+/// Of two mutations at a time each may name the row that the other leaves.
+#[tokio::test]
+async fn copies_are_not_deleted_while_another_mutation_is_under_way() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    settle(&mut writer).await;
+    let table = place.table();
+    place.engine.run(&format!("SYSTEM STOP MERGES {table}")).await;
+    place
+        .engine
+        .run(&format!(
+            "INSERT INTO {table} SELECT * REPLACE (toDateTime('2100-01-01 00:00:00') AS _lease) FROM {table} \
+             SETTINGS insert_deduplicate = 0"
+        ))
+        .await;
+    let other = format!("ALTER TABLE {table} DELETE WHERE _offset < 0 SETTINGS mutations_sync");
+    place.engine.run(&format!("{other} = 0")).await;
+    let doubles = place.house.doubles(spec()).await.unwrap();
+    assert_eq!(doubles.len(), 1);
+    let refused = place.house.delete_copies(spec(), &doubles[0]).await.unwrap_err();
+    assert!(refused.to_string().contains("FROM system.mutations"), "{refused}");
+    place.engine.run(&format!("SYSTEM START MERGES {table}")).await;
+    // One that is waited for is over when those before it are.
+    place.engine.run(&format!("{other} = 2")).await;
+    place.house.delete_copies(spec(), &doubles[0]).await.unwrap();
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
+}
+
 /// Which of them is right nobody but a person can say; what was deleted is filled as any break is.
 #[tokio::test]
 async fn of_batches_that_overlap_one_is_deleted_by_hand_and_filled_again() {
