@@ -79,28 +79,36 @@ async fn doubles(
     found: &mut Found,
 ) -> anyhow::Result<bool> {
     let spec = || house_spec(topic, None);
-    let mut are_gone = true;
-    for one in house.doubles(spec()).await.map_err(|cause| sink_failure(&cause))? {
-        let Double { topic_id, partition, range, is_copy, delete } = &one;
-        let place = format!("of partition {partition}, topic id {topic_id}");
-        let (table, offsets) = (&topic.table, show(range));
-        if *is_copy {
-            found.copies += 1;
-            println!("{table}: the batch {offsets} {place} is there more than once");
-        } else {
-            found.overlaps += 1;
-            println!(
-                "{table}: the batch {offsets} {place} has offsets in common with one before it: {delete}"
-            );
-        }
-        if *is_copy && may_delete {
-            let deleted = house.delete_copies(spec(), &one).await;
+    let mut left = house.doubles(spec()).await.map_err(|cause| sink_failure(&cause))?;
+    let copies: Vec<Double> = left.iter().filter(|one| one.is_copy).cloned().collect();
+    for one in &copies {
+        found.copies += 1;
+        println!("{}: the batch {} is there more than once", topic.table, place(one));
+        if may_delete {
+            let deleted = house.delete_copies(spec(), one).await;
             deleted.map_err(|cause| sink_failure(&cause))?;
-        } else {
-            are_gone = false;
         }
     }
-    Ok(are_gone)
+    if may_delete && !copies.is_empty() {
+        // One that was there again may overlap another one too.
+        left = house.doubles(spec()).await.map_err(|cause| sink_failure(&cause))?;
+    }
+    for one in left.iter().filter(|one| !one.is_copy) {
+        found.overlaps += 1;
+        println!(
+            "{}: the batch {} has offsets in common with one before it: {}",
+            topic.table,
+            place(one),
+            one.delete
+        );
+    }
+    Ok(left.is_empty())
+}
+
+/// Which batch.
+fn place(one: &Double) -> String {
+    let Double { topic_id, partition, range, .. } = one;
+    format!("{} of partition {partition}, topic id {topic_id}", show(range))
 }
 
 /// Tells of breaks, and asks for those that the log can fill if it may.
