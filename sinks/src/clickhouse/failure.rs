@@ -7,7 +7,7 @@
 //! | row | a constraint other than the lease, text that can't be converted | verify, then half the batch, until it is one row: a dead letter |
 //! | lease | 469 that names the lease | verify, a new lease, the same token again; never a reject |
 //! | running | 216 | an earlier INSERT of the token still runs: wait for it |
-//! | fatal | 401, 403, a redirect, unknown table or column, a setting that may not be set | stop, and say what to change |
+//! | fatal | 401, 403, a redirect, unknown table or column, a bad argument, a setting that may not be set | stop, and say what to change |
 //!
 //! Whatever the class, an INSERT that was not acknowledged may have landed: only the table tells.
 
@@ -89,6 +89,10 @@ impl Failure {
             192..=194 | 516 => Class::Fatal("look at user and password of [clickhouse]"),
             497 => Class::Fatal("grant the account SELECT and INSERT on the tables"),
             16 | 47 | 60 | 81 => Class::Fatal("run `aion clickhouse plan`, then `apply`"),
+            36 => Class::Fatal(
+                "no such statement is taken of this table, or an expression of yours, in a column, a constraint or a \
+                 view, takes no such value",
+            ),
             115 | 164 | 452 => Class::Fatal(
                 "the account may not change a setting that the guarantee rests on: allow it, with no readonly \
                  profile",
@@ -164,7 +168,7 @@ mod tests {
         for code in [0, 202, 209, 210, 242, 243, 252, 319, 425, 999] {
             assert_eq!(refused(code, "busy"), Class::Retry, "{code}");
         }
-        for code in [47, 60, 81, 164, 497, 516] {
+        for code in [36, 47, 60, 81, 164, 497, 516] {
             assert!(matches!(refused(code, "no"), Class::Fatal(_)), "{code}");
         }
         assert_eq!(refused(216, "already running"), Class::Running);

@@ -12,7 +12,8 @@ use aion_schemas::log::{Offset, Partition, Stream, show};
 use uuid::Uuid;
 
 use super::{
-    ClickHouse, Settings, TableSpec, failure::Failure, ledger::NoteKind, survey::Note, table::Table,
+    ClickHouse, Settings, TableSpec, failure::Failure, ledger::NoteKind, plan, survey::Note,
+    table::Table,
 };
 use crate::sink::SinkError;
 
@@ -98,11 +99,13 @@ impl ClickHouse {
     }
 
     /// Deletes the copies of a batch: one row of each offset stays. An error where it is there more than once still, or
-    /// where another mutation of the table is under way.
+    /// where another mutation of the table is under way. Of a replicated table none are: it takes no statement that asks
+    /// the table itself which rows go.
     pub async fn delete_copies(&self, spec: TableSpec, one: &Double) -> Result<(), SinkError> {
         let table = self.table(spec, Settings::default());
         let partition = partition(&table, one.topic_id, one.partition);
         let doing = format!("delete copies of offsets {} of {partition}", show(&one.range));
+        refuse_replicated(&table, &doing, &one.delete).await?;
         refuse_beside_others(&table, &doing).await?;
         let sql = table.ledger.without_copies(&partition, &one.range);
         table.ledger.client.execute(&sql).await.map_err(|failure| match failure.error(&doing) {
@@ -127,6 +130,24 @@ impl ClickHouse {
         let cause = "it is there more than once still".to_owned();
         Err(SinkError::Fatal { doing, cause, hint })
     }
+}
+
+/// An error where replicas would each ask for themselves which rows go. `delete` takes all copies out by their offsets.
+async fn refuse_replicated(table: &Table, doing: &str, delete: &str) -> Result<(), SinkError> {
+    let live = plan::live(&table.ledger.client, &table.spec.name).await;
+    let live = live.map_err(|failure| failure.error(doing))?;
+    let is_replicated = live.is_some_and(|live| live.is_replicated());
+    if !is_replicated {
+        return Ok(());
+    }
+    Err(SinkError::Fatal {
+        doing: doing.to_owned(),
+        cause: "a replicated table takes no statement that tells one copy from the other"
+            .to_owned(),
+        hint: format!(
+            "an account that may delete rows deletes them all, and has the break filled that they leave: {delete}"
+        ),
+    })
 }
 
 /// An error while other mutations of the table are under way. One that was sent by somebody who waits no longer is one of

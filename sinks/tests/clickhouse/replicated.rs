@@ -50,6 +50,29 @@ async fn an_insert_whose_answer_is_lost_is_looked_for_at_the_next_address() {
     assert_eq!(place.batches().await, [(0, 9), (10, 19), (20, 29)], "each once");
 }
 
+/// A replicated table takes no mutation that asks itself which rows go.
+#[tokio::test]
+async fn copies_in_a_replicated_table_are_left_to_a_person() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    settle(&mut writer).await;
+    let table = place.table();
+    let again = format!(
+        "INSERT INTO {table} SELECT * REPLACE (toDateTime('2100-01-01 00:00:00') AS _lease) FROM {table} \
+         SETTINGS insert_deduplicate = 0"
+    );
+    place.engine.run(&again).await;
+    let (one, two) = pair(&place).await;
+    let house = by(&place, &[&one, &two]);
+    let doubles = house.doubles(spec()).await.unwrap();
+    assert_eq!(doubles.len(), 1);
+    let refused = house.delete_copies(spec(), &doubles[0]).await.unwrap_err().to_string();
+    assert!(refused.contains("replicated") && refused.contains(&doubles[0].delete), "{refused}");
+    assert_eq!(place.house.doubles(spec()).await.unwrap(), doubles, "nothing is deleted");
+}
+
 /// Who was silent at the start is looked at before it is asked: it may have come up as another server.
 #[tokio::test]
 async fn an_address_that_was_silent_is_asked_once_it_has_the_same_table() {

@@ -48,6 +48,8 @@ struct Found {
     copies: u64,
     /// Batches that overlap.
     overlaps: u64,
+    /// Batches whose copies could not be deleted.
+    undeleted: u64,
 }
 
 /// Runs `aion clickhouse repair`.
@@ -68,7 +70,11 @@ pub(super) async fn run(config: &Config, args: &RepairArgs) -> anyhow::Result<()
         }
     }
     found.conclude(args.yes);
-    Ok(())
+    if found.undeleted == 0 {
+        return Ok(());
+    }
+    let what = format!("of {} batches copies could not be deleted, see above", found.undeleted);
+    Err(Failure::new(Exit::Guarantee, what).into())
 }
 
 /// Tells of batches that a table has more than once, and deletes copies if it may; whether none are left.
@@ -84,9 +90,10 @@ async fn doubles(
     for one in &copies {
         found.copies += 1;
         println!("{}: the batch {} is there more than once", topic.table, place(one));
-        if may_delete {
-            let deleted = house.delete_copies(spec(), one).await;
-            deleted.map_err(|cause| sink_failure(&cause))?;
+        // Breaks, and the other tables, are looked at all the same.
+        if may_delete && let Err(cause) = house.delete_copies(spec(), one).await {
+            found.undeleted += 1;
+            println!("{}: not deleted: {cause}", topic.table);
         }
     }
     if may_delete && !copies.is_empty() {
@@ -174,7 +181,7 @@ fn begins(config: &Config, job: &JobConfig) -> anyhow::Result<BTreeMap<(Uuid, i3
 impl Found {
     /// Says what to do, or what was done.
     fn conclude(&self, yes: bool) {
-        let Found { missing, gone, unread, copies, overlaps } = self;
+        let Found { missing, gone, unread, copies, overlaps, undeleted } = self;
         if missing + gone + copies + overlaps == 0 {
             println!("No table has a break that nobody has asked to be filled, nor offsets twice.");
         }
@@ -189,10 +196,11 @@ impl Found {
                  other. What it leaves is a break: run this again."
             );
         }
-        match (missing + copies, yes) {
+        let done = if *undeleted == 0 { "Copies are deleted, and what" } else { "What" };
+        match (missing + copies - undeleted, yes) {
             (0, _) => {}
             (_, true) => println!(
-                "\nCopies are deleted, and what is missing is asked for. Restart `aion run` within a day: a job fills \
+                "\n{done} is missing is asked for. Restart `aion run` within a day: a job fills \
                  its table's breaks when it begins, as far as the topic's log still goes."
             ),
             (_, false) => println!(
