@@ -191,8 +191,13 @@ impl Client {
 
     /// Runs a statement.
     pub(crate) async fn execute(&self, sql: &str) -> Result<(), Failure> {
+        self.execute_within(sql, ANSWER_WITHIN).await
+    }
+
+    /// Runs a statement that may take so long.
+    pub(super) async fn execute_within(&self, sql: &str, within: Duration) -> Result<(), Failure> {
         let body = Bytes::from(sql.to_owned());
-        self.post(&[("database", &self.server.database)], body, ANSWER_WITHIN).await.map(drop)
+        self.post(&[("database", &self.server.database)], body, within).await.map(drop)
     }
 
     /// Runs a statement that doesn't need the database to be there.

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::sink::SinkError;
 
+/// A `DELETE` is answered once its mutation is done, which begins when the server has a thread for it, and rewrites parts.
+const DELETES_WITHIN: Duration = Duration::from_hours(1);
+
 /// Offsets that a table had once and has no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Break {
@@ -108,7 +111,8 @@ impl ClickHouse {
         refuse_replicated(&table, &doing, &one.delete).await?;
         refuse_beside_others(&table, &doing).await?;
         let sql = table.ledger.without_copies(&partition, &one.range);
-        table.ledger.client.execute(&sql).await.map_err(|failure| match failure.error(&doing) {
+        let sent = table.ledger.client.execute_within(&sql, DELETES_WITHIN).await;
+        sent.map_err(|failure| match failure.error(&doing) {
             SinkError::Fatal { doing, cause, .. } => {
                 let hint = format!("an account that may delete rows runs this: {sql}");
                 SinkError::Fatal { doing, cause, hint }
