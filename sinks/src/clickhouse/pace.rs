@@ -5,6 +5,8 @@
 //! the parts that come meanwhile. The contract's window holds that for parts that go by their age
 //! ([`least_window`]); those that go for their size, in halves, or as retries come faster.
 //! So a writer sends a quarter of the window at most in that time, of which it takes the share of its own partitions.
+//! How many there are is what was found at the start, or the greatest number that it was given since: after a topic has
+//! grown, a writer with none of the new partitions takes the share of before until it is started again.
 //! What it doesn't send waits, goes in fewer and larger batches, and where there is no room is handed back to the job.
 //!
 //! **Invariant:** nothing here is about an INSERT's outcome: what is sent again counts again.
@@ -24,7 +26,7 @@ const MAX_SLOWER: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Pace {
     table: String,
-    /// How many Kafka partitions fill the table.
+    /// How many Kafka partitions fill the table, as far as this writer has seen.
     partitions: u64,
     /// How long an INSERT may be on its way.
     on_its_way: Duration,
@@ -57,6 +59,13 @@ impl Pace {
     /// allows, and waiting would not help.
     pub(super) fn remembers(&mut self, window: u64) {
         self.window = self.window.max(window);
+    }
+
+    /// The partition of that number fills the table: its topic may have grown since the start, and then every writer's
+    /// share is less.
+    pub(super) fn fills(&mut self, number: i32) {
+        let least = u64::try_from(number).unwrap_or(0) + 1;
+        self.partitions = self.partitions.max(least);
     }
 
     /// Whether another INSERT may be sent by a writer of so many partitions; if so it counts as sent.
@@ -160,6 +169,18 @@ mod tests {
             // And it isn't idle.
             assert!(most >= share * 3 / 4, "{most} of {share}, {owned} of {partitions}");
         }
+    }
+
+    #[test]
+    fn a_topic_that_has_grown_makes_a_share_smaller() {
+        let settings = Settings::default();
+        let mut pace = pace(4, &settings);
+        let (before, _) = pace.share(4);
+        pace.fills(2);
+        assert_eq!(pace.share(4).0, before);
+        pace.fills(7);
+        assert_eq!(pace.share(4).0, before / 2);
+        assert_eq!(pace.share(8).0, before);
     }
 
     #[test]

@@ -397,6 +397,7 @@ impl Sink for ClickHouseSink {
         let mut streams = BTreeMap::<Stream, Vec<i32>>::new();
         for partition in partitions {
             streams.entry(partition.stream.clone()).or_default().push(partition.number);
+            self.pace.fills(partition.number);
         }
         let mut marks = Marks::new();
         for (stream, numbers) in &streams {
