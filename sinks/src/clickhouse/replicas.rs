@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | the same table, in the same Keeper | it is asked | the same |
 //! | another table, or a plain one | the job is refused | it isn't asked |
+//! | the same, with a replica that was made since the others were looked at | | it isn't asked: those that know would have to say it again, and they are what fails |
 //! | no right to be asked that | the job is refused | it isn't asked |
 //! | no answer | told, and not asked | it isn't asked |
 //!
