@@ -21,8 +21,13 @@ fn cluster(partitions: i32) -> Cluster {
 }
 
 fn open(cluster: &Cluster, group: &str) -> Consumer {
+    open_within(cluster, group, "3000")
+}
+
+/// A member that the cluster, while others join, waits for so many milliseconds less a second.
+fn open_within(cluster: &Cluster, group: &str, session_ms: &str) -> Consumer {
     let mut connection = cluster.connection();
-    let fast = [("heartbeat.interval.ms", "100"), ("session.timeout.ms", "3000")];
+    let fast = [("heartbeat.interval.ms", "100"), ("session.timeout.ms", session_ms)];
     connection.properties.extend(fast.map(|(name, value)| (name.into(), value.into())));
     Consumer::open(&connection, group, &[TOPIC], Limits::default()).unwrap()
 }
@@ -81,7 +86,10 @@ fn assigned(event: &Event) -> Option<Vec<TopicPartition>> {
 
 /// A consumer that has started all partitions at the given offset.
 fn started(cluster: &Cluster, group: &str, at: i64) -> Consumer {
-    let mut consumer = open(cluster, group);
+    start(open(cluster, group), at)
+}
+
+fn start(mut consumer: Consumer, at: i64) -> Consumer {
     for partition in event(&mut consumer, assigned) {
         consumer.start(&partition, Offset(at), -1).unwrap();
     }
@@ -266,9 +274,10 @@ fn commits_of_a_former_member_are_told_apart() {
 fn a_second_member_gets_what_was_released_and_nothing_is_read_twice() {
     let cluster = cluster(4);
     (0..4).for_each(|number| write(&cluster, number, 0..100));
-    let mut first = started(&cluster, "g", 0);
+    // Who is slow to answer is still waited for.
+    let mut first = start(open_within(&cluster, "g", "8000"), 0);
     let mut all = read(&mut first, 150); // in mid run
-    let mut second = open(&cluster, "g");
+    let mut second = open_within(&cluster, "g", "8000");
     let (mut given, mut moved) = (None, Vec::new());
     let deadline = Instant::now() + PATIENCE;
     while moved.is_empty() {

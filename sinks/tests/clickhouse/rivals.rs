@@ -106,8 +106,9 @@ async fn copies_of_a_batch_are_deleted_and_each_offset_stays_once() {
     }
     let table = place.table();
     let again = format!(
-        "INSERT INTO {table} SELECT * REPLACE (toDateTime('2100-01-01 00:00:00') AS _lease) FROM {table} \
-         WHERE _batch_first = 10 AND _lease < '2099-01-01 00:00:00' SETTINGS insert_deduplicate = 0"
+        "INSERT INTO {table} SELECT * REPLACE (toDateTime('2100-01-01 00:00:00') AS _lease) FROM \
+         (SELECT * FROM {table} WHERE _batch_first = 10 AND _lease < '2099-01-01 00:00:00') \
+         SETTINGS insert_deduplicate = 0"
     );
     for is_merged in [true, false] {
         for _ in 0..2 {
