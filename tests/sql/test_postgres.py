@@ -96,6 +96,7 @@ def test_every_type_of_our_tables_round_trips(live, binary):
         "bytea": ("x'00ff'", b"\x00\xff"),
         "null": ("cast(null as bigint)", None),
     }
+    live.wait(lambda: ask(live, "select 1 from batches limit 1"), "a commit")
     with connect(live) as connection:
         for name, (text, wanted) in values.items():
             (row,) = connection.execute(f"select {text} as v", binary=binary).fetchall()
