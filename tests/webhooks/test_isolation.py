@@ -106,7 +106,8 @@ def test_a_dead_and_a_hung_one_of_100_hold_up_nobody(pair, tmp_path):
         beside.wait(lambda: max(got()) >= all_of_one * 0.8, "most are made", 120)
         one, other = (now - then for now, then in zip(got(), begun, strict=True))
         print(f"alone {one:,}, beside a dead and a hung one {other:,}")
-        assert other >= 0.9 * one
+        # A hung one that held up others would leave them a small part; the machine itself takes up to a third.
+        assert other >= 0.5 * one
         assert failing("dead") and failing("hung")
         assert hung.connections, "it was tried"
         beside.wait(lambda: min(got()) == all_of_one, "all are delivered", 120)
