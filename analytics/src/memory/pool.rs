@@ -2,14 +2,18 @@
 //!
 //! | who | of all |
 //! |---|---|
-//! | those who can go to temporary files, such as sorts | five eighths together, each an equal share |
+//! | those who can go to temporary files, such as sorts and groups | five eighths together, each an equal share; where nobody sorts also beyond it, as much as is left free then, and half of a share for each other |
 //! | those who merge the files of a sort, and open as many at once as they get memory for | five eighths together, each an equal share, or what each sort keeps back if that is more |
 //! | those who can't go to files, such as whoever merges the sorted rows of several sorts | what is left |
+//!
+//! Of the groups of a question half are those that go to files last and have most (the others give on what they have), so
+//! equal shares alone would send them to files with half of the memory unused.
 //!
 //! An eighth is kept for the last ones, who can neither wait nor go to files, as long as they don't have it: else they would
 //! find nothing left, and the query would fail though it is one that spills.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -55,25 +59,28 @@ pub(crate) struct Pool {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// How many there are that can spill.
-    spillers: usize,
+    /// What each one has that can spill, by the consumer's id.
+    spillers: HashMap<usize, usize>,
     file_merges: usize,
-    by_spillers: usize,
     by_file_merges: usize,
     by_others: usize,
 }
 
 impl Taken {
-    fn by(&mut self, kind: Kind) -> &mut usize {
-        match kind {
-            Kind::Spiller => &mut self.by_spillers,
+    fn by(&mut self, consumer: &MemoryConsumer) -> &mut usize {
+        match Kind::of(consumer) {
+            Kind::Spiller => self.spillers.entry(consumer.id()).or_default(),
             Kind::FileMerge => &mut self.by_file_merges,
             Kind::Other => &mut self.by_others,
         }
     }
 
+    fn by_spillers(&self) -> usize {
+        self.spillers.values().sum()
+    }
+
     fn all(&self) -> usize {
-        self.by_spillers + self.by_file_merges + self.by_others
+        self.by_spillers() + self.by_file_merges + self.by_others
     }
 }
 
@@ -87,26 +94,41 @@ impl Pool {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is left to one who has so much.
-    fn left(&self, taken: &Taken, kind: Kind, held: usize) -> usize {
+    /// What is left to the holder of a reservation.
+    fn left(&self, taken: &Taken, reservation: &MemoryReservation) -> usize {
         let left = self.bytes.saturating_sub(taken.all());
         let eighth = self.bytes / 8;
-        match kind {
-            Kind::Spiller => {
-                let kept_back = (taken.file_merges * self.merge_bytes).min(eighth * 2);
-                let by_rest = taken.by_file_merges.max(kept_back) + taken.by_others.max(eighth);
-                let together = (eighth * 5).min(self.bytes.saturating_sub(by_rest));
-                // A sort that has gone over to its files leaves its share to them.
-                let sharers = taken.spillers.max(taken.file_merges).max(1);
-                (together / sharers).saturating_sub(held)
-            }
+        match Kind::of(reservation.consumer()) {
+            Kind::Spiller => self.left_to_spiller(taken, reservation.consumer().id()),
             Kind::FileMerge => {
                 let share = (eighth * 5 / taken.file_merges.max(1)).max(self.merge_bytes);
                 let for_others = eighth.saturating_sub(taken.by_others);
-                left.saturating_sub(for_others).min(share.saturating_sub(held))
+                left.saturating_sub(for_others).min(share.saturating_sub(reservation.size()))
             }
             Kind::Other => left,
         }
+    }
+
+    fn left_to_spiller(&self, taken: &Taken, id: usize) -> usize {
+        let eighth = self.bytes / 8;
+        let kept_back = (taken.file_merges * self.merge_bytes).min(eighth * 2);
+        let by_rest = taken.by_file_merges.max(kept_back) + taken.by_others.max(eighth);
+        let together = (eighth * 5).min(self.bytes.saturating_sub(by_rest));
+        // A sort that has gone over to its files leaves its share to them.
+        let sharers = taken.spillers.len().max(taken.file_merges).max(1);
+        let share = together / sharers;
+        let held = taken.spillers.get(&id).copied().unwrap_or_default();
+        if taken.file_merges > 0 {
+            return share.saturating_sub(held);
+        }
+        let free = together.saturating_sub(taken.by_spillers());
+        let others = taken.spillers.iter().filter(|(other, _)| **other != id);
+        let promised: usize = others.map(|(_, held)| (share / 2).saturating_sub(*held)).sum();
+        let until_half = (share / 2).saturating_sub(held).min(free);
+        let until_share = share.saturating_sub(held);
+        let until_as_much_is_free = free.saturating_sub(held) / 2;
+        let beyond_half = until_share.max(until_as_much_is_free);
+        until_half.max(beyond_half.min(free.saturating_sub(promised)))
     }
 }
 
@@ -118,7 +140,7 @@ impl MemoryPool for Pool {
     fn register(&self, consumer: &MemoryConsumer) {
         let mut taken = self.taken();
         match Kind::of(consumer) {
-            Kind::Spiller => taken.spillers += 1,
+            Kind::Spiller => _ = taken.spillers.insert(consumer.id(), 0),
             Kind::FileMerge => taken.file_merges += 1,
             Kind::Other => (),
         }
@@ -127,25 +149,24 @@ impl MemoryPool for Pool {
     fn unregister(&self, consumer: &MemoryConsumer) {
         let mut taken = self.taken();
         match Kind::of(consumer) {
-            Kind::Spiller => taken.spillers -= 1,
+            Kind::Spiller => _ = taken.spillers.remove(&consumer.id()),
             Kind::FileMerge => taken.file_merges -= 1,
             Kind::Other => (),
         }
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        *self.taken().by(Kind::of(reservation.consumer())) += additional;
+        *self.taken().by(reservation.consumer()) += additional;
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        *self.taken().by(Kind::of(reservation.consumer())) -= shrink;
+        *self.taken().by(reservation.consumer()) -= shrink;
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let mut taken = self.taken();
         let consumer = reservation.consumer();
-        let kind = Kind::of(consumer);
-        let left = self.left(&taken, kind, reservation.size());
+        let left = self.left(&taken, reservation);
         if additional > left {
             return Err(DataFusionError::ResourcesExhausted(format!(
                 "{} has {} bytes and wants {additional} more, of {left} that are left to it",
@@ -153,7 +174,7 @@ impl MemoryPool for Pool {
                 reservation.size(),
             )));
         }
-        *taken.by(kind) += additional;
+        *taken.by(consumer) += additional;
         Ok(())
     }
 
@@ -218,6 +239,31 @@ mod tests {
         // The eighth is for those, not beside what they have.
         assert!(in_memory.try_grow(1).is_err());
         assert!(rows.try_grow(40).is_ok() && rows.try_grow(1).is_err());
+    }
+
+    /// A question that groups has a spiller of each kind for each thread, and only the last ones fill up.
+    #[test]
+    fn groups_take_what_others_leave_and_leave_half_a_share() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800, 20));
+        let group = || MemoryConsumer::new("groups").with_can_spill(true).register(&pool);
+        let groups = [(); 4].map(|()| group());
+        let fill = |at: usize| {
+            while groups[at].try_grow(1).is_ok() {}
+            groups[at].size()
+        };
+        // A share is 125. As much is free as each of the two has.
+        assert_eq!([fill(0), fill(1)], [250, 125]);
+        assert_eq!([fill(2), fill(3)], [63, 62]);
+        groups[0].free();
+        assert_eq!([fill(1), fill(2), fill(3)], [187, 125, 125]);
+        drop(groups);
+        assert_eq!(pool.reserved(), 0);
+        // Where somebody sorts nobody has more than a share.
+        let sort = MemoryConsumer::new(FILE_MERGE).register(&pool);
+        let three = [(); 3].map(|()| group());
+        while three[0].try_grow(1).is_ok() {}
+        assert_eq!(three[0].size(), 166);
+        drop(sort);
     }
 
     /// Whoever comes later finds what each sort keeps back, and something to sort in.
