@@ -269,6 +269,10 @@ impl Sink for Tailed {
         self.sink.stored_ahead(partition)
     }
 
+    fn last_ahead(&self, partition: &Partition) -> Option<Mark> {
+        self.sink.last_ahead(partition)
+    }
+
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
         let shown = batch.clone();
         let accepted = self.sink.write(batch).await?;

@@ -10,7 +10,7 @@
 
 use std::{ops::Range, time::Instant};
 
-use aion_schemas::log::{Marks, Offset, Partition};
+use aion_schemas::log::{Mark, Marks, Offset, Partition};
 use async_trait::async_trait;
 
 use crate::batch::Batch;
@@ -45,6 +45,13 @@ pub trait Sink: Send {
     /// begins at the first of them. What lies between the mark and the last of these was stored once.
     fn stored_ahead(&self, _: &Partition) -> Vec<Range<Offset>> {
         Vec::new()
+    }
+
+    /// Where what [`stored_ahead`](Sink::stored_ahead) tells ends, with the leader epoch of the last record that is stored
+    /// there. A log that was cut behind the partition's mark, and has grown past this again, shows by nothing else: its
+    /// records would be left out as stored. `None` where nothing is stored beyond the mark.
+    fn last_ahead(&self, _: &Partition) -> Option<Mark> {
+        None
     }
 
     /// Takes a batch that starts at this sink's next wanted offset of its partition, or hands it back

@@ -69,7 +69,9 @@ impl<S: Source, J: Journal> Job<S, J> {
                     for partition in &partitions {
                         if let Some(reader) = self.readers.get_mut(&partition.number) {
                             let ahead = place.sink.stored_ahead(partition);
-                            reader.sinks[at].assigned(marks.get(partition).copied(), ahead);
+                            let last_ahead = place.sink.last_ahead(partition);
+                            let mark = marks.get(partition).copied();
+                            reader.sinks[at].assigned(mark, ahead, last_ahead);
                             reader.lost.retain(|(sink, _)| *sink != place.name);
                         }
                     }
@@ -395,7 +397,7 @@ mod tests {
     fn with_ahead(ahead: &[Range<Offset>]) -> Reader {
         let stream = Stream { topic: "t".into(), id: Uuid::nil() };
         let mut reader = Reader::new(Partition { stream, number: 0 }, 1);
-        reader.sinks[0].assigned(Some(Mark::at(Offset(20))), ahead.to_vec());
+        reader.sinks[0].assigned(Some(Mark::at(Offset(20))), ahead.to_vec(), None);
         reader
     }
 

@@ -21,7 +21,7 @@ pub(super) struct Progress {
     pub(super) ahead: Vec<Range<Offset>>,
     /// Where reading began for an empty store.
     began: Option<Offset>,
-    /// The stored mark, until the log was seen to have the records that it follows.
+    /// The end of what is stored, until the log was seen to have the records that it follows.
     pub(super) unproven: Option<Mark>,
     /// Ends, row counts and newest append times of what was handed over and isn't durable so far.
     handed: VecDeque<(Offset, u64, Option<Timestamp>)>,
@@ -30,12 +30,19 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Starts from what the sink's store has, at its mark and beyond.
-    pub(super) fn assigned(&mut self, stored: Option<Mark>, ahead: Vec<Range<Offset>>) {
+    /// Starts from what the sink's store has, at its mark and beyond, up to `last_ahead`.
+    pub(super) fn assigned(
+        &mut self,
+        stored: Option<Mark>,
+        ahead: Vec<Range<Offset>>,
+        last_ahead: Option<Mark>,
+    ) {
         (self.stored, self.ahead) = (stored, ahead);
         self.wanted = stored.map(|mark| mark.offset);
         self.began = None;
-        self.unproven = stored.filter(|mark| mark.epoch >= 0);
+        // A cut has epochs above all that were stored before, so one that passes the last has no need of those between.
+        let mut ends = [last_ahead, stored].into_iter().flatten();
+        self.unproven = ends.find(|mark| mark.epoch >= 0);
         self.handed.clear();
     }
 
@@ -93,13 +100,13 @@ impl Progress {
         batch.clone().since(self.wanted.unwrap_or(batch.range.start))
     }
 
-    /// Compares the stored mark with the log's epochs; answers where the stored rows may begin to differ,
+    /// Compares the end of what is stored with the log's epochs; answers where the stored rows may begin to differ,
     /// if they do.
     ///
-    /// The last record below the mark has the epoch that the sink stored with it. Another one stands there
+    /// The last record below that end has the epoch that the sink stored with it. Another one stands there
     /// when the log was cut and has grown again; only in a compacted topic an earlier one may, because
-    /// compaction took the last. The source checks the mark that it starts at; this checks those of the
-    /// other sinks, further up.
+    /// compaction took the last. The source checks the mark that it starts at; this checks what lies further
+    /// up: the marks of other sinks, and what is stored behind breaks.
     pub(super) fn differs_from(
         &mut self,
         end: Offset,
@@ -146,7 +153,7 @@ mod tests {
 
     fn at(offset: i64, epoch: i32) -> Progress {
         let mut progress = Progress::default();
-        progress.assigned(Some(Mark { offset: Offset(offset), epoch }), Vec::new());
+        progress.assigned(Some(Mark { offset: Offset(offset), epoch }), Vec::new(), None);
         progress
     }
 
@@ -174,6 +181,26 @@ mod tests {
         assert_eq!(differs((7, 3), false), None);
         assert_eq!(differs((5, 2), false), Some(Offset(1)));
         assert_eq!(differs((5, 2), true), None, "compaction may have taken the record of epoch 2");
+    }
+
+    #[test]
+    fn another_epoch_below_what_is_stored_behind_a_break_tells_it_too() {
+        // The log of epoch 1 was cut at 60, and has records of epoch 3 from there on.
+        let grown_again = [(Offset(20), 1), (Offset(60), 3)];
+        let differs = |last_ahead: Option<(i64, i32)>, mark_epoch: i32| {
+            let mark = |(offset, epoch)| Mark { offset: Offset(offset), epoch };
+            let mut progress = Progress::default();
+            let (stored, ahead) = (mark((20, mark_epoch)), vec![Offset(30)..Offset(100)]);
+            progress.assigned(Some(stored), ahead, last_ahead.map(mark));
+            progress.differs_from(Offset(120), &grown_again, false)
+        };
+        for mark_epoch in [-1, 1] {
+            assert_eq!(differs(Some((100, 1)), mark_epoch), Some(Offset(60)));
+            assert_eq!(differs(Some((60, 1)), mark_epoch), None, "it ends where the log was cut");
+            assert_eq!(differs(Some((100, 3)), mark_epoch), None, "the log's own");
+            assert_eq!(differs(Some((100, -1)), mark_epoch), None, "nothing is known of it");
+        }
+        assert_eq!(differs(Some((100, -1)), 0), None, "the source has compared the mark itself");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use super::{
     appeal::Decision,
     event_loop::{Job, Plan},
     journal::{Entry, Journal, NotAcknowledged, Recorded},
-    rules::Rules,
+    rules::{Rule, Rules},
     source::{Chunk, Command, Event, Located, Lookup, Rejected, Source},
     status::{JobState, PartitionState, StatusReader},
 };
@@ -198,9 +198,26 @@ fn start(sink: Box<dyn Sink>, journal: impl Journal + 'static) -> Started {
     start_within(1.0, sink, journal)
 }
 
+/// A job without a protection.
+fn start_without(
+    rule: Option<Rule>,
+    sink: Box<dyn Sink>,
+    journal: impl Journal + 'static,
+) -> Started {
+    start_by((Rules { without: rule }, 1.0), sink, journal)
+}
+
 /// A job that stops a partition of which more than this share is rejected.
 fn start_within(
     max_reject_share: f64,
+    sink: Box<dyn Sink>,
+    journal: impl Journal + 'static,
+) -> Started {
+    start_by((Rules::default(), max_reject_share), sink, journal)
+}
+
+fn start_by(
+    (rules, max_reject_share): (Rules, f64),
     sink: Box<dyn Sink>,
     journal: impl Journal + 'static,
 ) -> Started {
@@ -212,7 +229,7 @@ fn start_within(
         compacted: false,
         max_reject_share,
         revoke_flush: Duration::from_secs(1),
-        rules: Rules::default(),
+        rules,
     };
     let parts: (Box<dyn super::event_loop::Clock>, Budget) =
         (Box::new(SystemClock), Budget::new(1 << 20));

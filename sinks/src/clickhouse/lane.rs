@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use aion_schemas::log::{Offset, Partition};
+use aion_schemas::log::{Mark, Offset, Partition};
 use tokio::task::JoinHandle;
 
 use super::{
@@ -20,6 +20,8 @@ pub(super) struct Lane {
     pub(super) work: Work,
     /// What is stored further on, so isn't written again.
     pub(super) ahead: VecDeque<Segment>,
+    /// Where that ended when the partition was assigned.
+    pub(super) last_ahead: Option<Mark>,
     /// Since when rows wait.
     pub(super) since: Option<Instant>,
     /// The bytes of what is on its way.
@@ -71,9 +73,10 @@ pub(super) enum Next {
 }
 
 impl Lane {
-    /// A partition that was just assigned.
-    pub(super) fn new(chain: Chain, ahead: VecDeque<Segment>) -> Lane {
-        Lane { work: Work::Idle(chain), ahead, since: None, flying_bytes: 0, narrow: None }
+    /// A partition that was just assigned, with what is stored further on and where that ends.
+    pub(super) fn new(chain: Chain, ahead: VecDeque<Segment>, last_ahead: Option<Mark>) -> Lane {
+        let work = Work::Idle(chain);
+        Lane { work, ahead, last_ahead, since: None, flying_bytes: 0, narrow: None }
     }
 
     /// What goes next, from an offset on.

@@ -155,10 +155,12 @@ impl Ledger {
             before,
             newest,
             old,
+            old_epoch,
         ) in rows
         {
             let previous = (follows != 0).then_some(Previous {
                 end: Offset(before),
+                epoch: old_epoch,
                 newest_us: newest,
                 lease: old,
             });
@@ -182,13 +184,15 @@ impl Ledger {
     pub(super) fn links_sql(&self, topic_id: Uuid, partitions: &[i32]) -> String {
         format!(
             "SELECT toUnixTimestamp(now()),
-                groupArray((p, f, e, epoch, newest, lease, head, i = total, c > n, i > 1, before, newest_before, lease_before))
+                groupArray((p, f, e, epoch, newest, lease, head, i = total, c > n, i > 1, before, newest_before, lease_before,
+                    epoch_before))
             FROM (
                 SELECT p, f, e, epoch, newest, lease, n, c,
                     row_number() OVER (PARTITION BY p ORDER BY f, e) AS i,
                     count() OVER (PARTITION BY p) AS total,
                     min(f) OVER (PARTITION BY p) AS head,
                     max(e) OVER earlier AS before,
+                    max(epoch) OVER earlier AS epoch_before,
                     any(newest) OVER previous AS newest_before,
                     any(lease) OVER previous AS lease_before
                 FROM (
@@ -370,7 +374,7 @@ impl Ledger {
 }
 
 type NoteRow = (i32, String, (i64, i64, i32, i32));
-type LinkRow = (i32, i64, i64, i32, i64, u32, i64, u8, u8, u8, i64, i64, u32);
+type LinkRow = (i32, i64, i64, i32, i64, u32, i64, u8, u8, u8, i64, i64, u32, i32);
 type StoredRow = (i64, i64, u32, u8);
 
 /// Whether a row is of the batch.

@@ -330,7 +330,8 @@ impl ClickHouseSink {
                 lease: Some(survey.lease),
                 noted: None,
             };
-            self.lanes.insert(partition.clone(), Lane::new(chain, found.ahead));
+            let lane = Lane::new(chain, found.ahead, found.last_ahead);
+            self.lanes.insert(partition.clone(), lane);
             marks.extend(found.mark.map(|mark: Mark| (partition, mark)));
         }
         Ok(marks)
@@ -414,6 +415,10 @@ impl Sink for ClickHouseSink {
     fn stored_ahead(&self, partition: &Partition) -> Vec<Range<Offset>> {
         let ahead = self.lanes.get(partition).map(|lane| &lane.ahead);
         ahead.into_iter().flatten().map(|segment| segment.range.clone()).collect()
+    }
+
+    fn last_ahead(&self, partition: &Partition) -> Option<Mark> {
+        self.lanes.get(partition)?.last_ahead
     }
 
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {

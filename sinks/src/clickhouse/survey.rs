@@ -18,6 +18,9 @@
 //! | a break or a tail, old, or a head, and a note `repair` over just that | | as a young break |
 //! | two batches that overlap, or a batch with more rows than it was written with | | stop: rows are doubled |
 //!
+//! While a break is filled, what is stored behind it is left out by offset alone. Whether the log still has just that is told
+//! by leader epochs: the mark has that of the last record before the break, `last_ahead` that of the last one behind it.
+//!
 //! *Young* is a batch that was verified less than the repair window ago: its lease tells. A part that a disk lost is
 //! missed at the next start, at once; an old break is far more likely to be rows that somebody erased, which must not
 //! come back by themselves. Nor must a head, of whatever age: a table that somebody emptied looks the same.
@@ -53,6 +56,8 @@ pub(super) struct Link {
 pub(super) struct Previous {
     /// The greatest end of all earlier batches.
     pub(super) end: Offset,
+    /// Their greatest leader epoch: along a log epochs never fall, so it is that of the last record before `end`.
+    pub(super) epoch: i32,
     /// Greatest append time of the batch before.
     pub(super) newest_us: i64,
     /// Its lease.
@@ -139,6 +144,9 @@ pub(super) struct Found {
     pub(super) is_open: bool,
     /// What is stored further on, in order.
     pub(super) ahead: VecDeque<Segment>,
+    /// Where that ends: by its epoch it is found that the log was cut there, and has other records than those that are
+    /// left out as stored. `None` where nothing is.
+    pub(super) last_ahead: Option<Mark>,
     /// Breaks that are left alone.
     pub(super) lost: Vec<Range<Offset>>,
     /// What the table had before its first row, or altogether, and its TTL can't have taken. A table that somebody emptied
@@ -150,9 +158,10 @@ pub(super) struct Found {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Overlap(pub(super) Range<Offset>);
 
-/// A break, and the day of what fills it.
+/// A break, with the epoch of what lies before it and the day of what fills it.
 struct Hole {
     range: Range<Offset>,
+    epoch: i32,
     day: Option<i32>,
 }
 
@@ -221,7 +230,8 @@ pub(super) fn survey(
         return Err(Overlap(double.first..double.end));
     }
     let day = notes.opened.and_then(|note| note.day);
-    let mut holes: Vec<Hole> = wanted.into_iter().map(|range| Hole { range, day }).collect();
+    let before_all = |range| Hole { range, epoch: -1, day };
+    let mut holes: Vec<Hole> = wanted.into_iter().map(before_all).collect();
     let mut gone: Vec<Range<Offset>> = Vec::new();
     let mut end = last.end;
     for link in links {
@@ -234,7 +244,8 @@ pub(super) fn survey(
         end = end.max(previous.end);
         let range = previous.end..link.first;
         if is_filled(&range, previous.lease) {
-            holes.push(Hole { range, day: Some(day_of(previous.newest_us)) });
+            let day = Some(day_of(previous.newest_us));
+            holes.push(Hole { range, epoch: previous.epoch, day });
         } else {
             gone.push(range);
         }
@@ -245,6 +256,7 @@ pub(super) fn survey(
         day: Some(day_of(last.newest_us)),
         is_open: true,
         ahead: VecDeque::new(),
+        last_ahead: None,
         lost: gone,
         missed,
     };
@@ -252,7 +264,7 @@ pub(super) fn survey(
     match notes.reached {
         Some(note) if note.chain_end > end && is_filled(&(end..note.chain_end), last.lease) => {
             tail = Some(Segment { range: note.chain_end..note.chain_end, day: None });
-            holes.push(Hole { range: end..note.chain_end, day: at.day });
+            holes.push(Hole { range: end..note.chain_end, epoch: last.epoch, day: at.day });
         }
         Some(note) if note.chain_end > end => {
             at.lost.push(end..note.chain_end);
@@ -265,11 +277,14 @@ pub(super) fn survey(
         }
         _ => {}
     }
-    Ok(with_holes(at, &holes, tail))
+    // A note behind a transaction's marker has no epoch; the rows have theirs.
+    let by_rows = Mark { offset: end, epoch: last.epoch };
+    let stored = at.mark.filter(|mark| mark.epoch >= 0).unwrap_or(by_rows);
+    Ok(with_holes(at, &holes, tail, stored))
 }
 
-/// A writer that fills breaks begins at the first, and leaves out what is stored between them.
-fn with_holes(mut at: Found, holes: &[Hole], tail: Option<Segment>) -> Found {
+/// A writer that fills breaks begins at the first, and leaves out what is stored between them, up to the mark `stored`.
+fn with_holes(mut at: Found, holes: &[Hole], tail: Option<Segment>, stored: Mark) -> Found {
     let Some(first) = holes.first() else { return at };
     let ends = holes.iter().skip(1).map(|hole| (hole.range.start, hole.day));
     let ends = ends.chain(at.chain_end.map(|end| (end, at.day)));
@@ -283,7 +298,8 @@ fn with_holes(mut at: Found, holes: &[Hole], tail: Option<Segment>) -> Found {
         ahead.pop_back();
         ahead.push_back(tail);
     }
-    at.mark = Some(Mark::at(first.range.start));
+    at.last_ahead = ahead.iter().any(|segment| !segment.range.is_empty()).then_some(stored);
+    at.mark = Some(Mark { offset: first.range.start, epoch: first.epoch });
     at.chain_end = Some(first.range.start);
     at.day = first.day;
     at.ahead = ahead;

@@ -1,13 +1,18 @@
 //! What the server had acknowledged and its disk lost: filled while it is young, reported when it is old.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use aion_schemas::log::{Marks, Offset, Partition};
+use aion_schemas::log::{Mark, Marks, Offset, Partition};
 use aion_sinks::{
+    batch::Batch,
     clickhouse::{ClickHouseSink, Settings, testing::Protection},
     conformance::{Log, ROW_BYTES, marks, settle, take},
     sink::{Accepted, Flush, Sink, SinkError},
 };
+use arrow::{array::Int32Array, record_batch::RecordBatch};
 
 use crate::{
     engine,
@@ -268,4 +273,42 @@ async fn breaks_of_many_partitions_are_filled_although_the_room_is_small() {
     for partition in &all {
         assert_eq!(place.offsets(partition).await, range(0, 80), "{partition}");
     }
+}
+
+/// The same rows as another leader epoch has them.
+fn of_epoch(mut batch: Batch, epoch: i32) -> Batch {
+    let schema = batch.rows.schema();
+    let mut columns = batch.rows.columns().to_vec();
+    columns[schema.index_of("_leader_epoch").unwrap()] =
+        Arc::new(Int32Array::from(vec![epoch; batch.rows.num_rows()]));
+    batch.rows = RecordBatch::try_new(schema, columns).unwrap();
+    batch.epoch = epoch;
+    batch
+}
+
+/// By these a job finds that the log was cut, before the break or behind it. What a job that doesn't look would lose is shown
+/// too: the records of a log that was cut at 15 and has grown again, at offsets where others are stored.
+#[tokio::test]
+async fn a_break_is_told_with_the_epochs_before_it_and_behind_it() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut sink = place.owner(&p0).await;
+    for (first, epoch) in [(0, 3), (10, 4), (20, 5), (30, 7)] {
+        take(&mut sink, of_epoch(log.batch(0, first, first + 10), epoch)).await;
+        settle(&mut sink).await;
+    }
+    let at = |offset: i64, epoch: i32| Some(Mark { offset: Offset(offset), epoch });
+    assert_eq!(sink.last_ahead(&p0), None);
+    lose(&place, "10").await;
+    let mut sink = place.open();
+    let found = sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    assert_eq!((found.get(&p0).copied(), sink.last_ahead(&p0)), (at(10, 3), at(40, 7)));
+
+    take(&mut sink, log.batch(0, 10, 15)).await;
+    take(&mut sink, of_epoch(log.batch(0, 15, 50), 8)).await;
+    settle_slowly(&mut sink).await;
+    let sql = format!("SELECT _offset FROM {} WHERE _leader_epoch = 8 ORDER BY ALL", place.table());
+    let rows = place.engine.rows(&sql).await;
+    let landed: Vec<i64> = rows.iter().map(|row| row[0].as_i64().unwrap()).collect();
+    assert_eq!(landed, [range(15, 20), range(40, 50)].concat());
 }

@@ -13,8 +13,11 @@ use aion_sinks::{
 };
 use async_trait::async_trait;
 
-use super::{Balking, Open, PATIENCE, partition, start};
-use crate::job::source::Command;
+use super::{Balking, Open, PATIENCE, TOPIC_ID, chunk, partition, start, start_without, stream};
+use crate::job::{
+    rules::Rule,
+    source::{Command, Event},
+};
 
 /// Refuses the row at offset 3 once it was handed rows; says what was stored once, and what is stored beyond its mark.
 #[derive(Default)]
@@ -23,6 +26,7 @@ struct Choosy {
     refuses: bool,
     lost: Vec<(Partition, Range<Offset>)>,
     ahead: Vec<Range<Offset>>,
+    last_ahead: Option<Mark>,
     /// The offsets that it was handed.
     handed: Arc<Mutex<Vec<Range<Offset>>>>,
     /// Where logs end, and what was handed over.
@@ -54,6 +58,10 @@ impl Sink for Choosy {
 
     fn stored_ahead(&self, _: &Partition) -> Vec<Range<Offset>> {
         self.ahead.clone()
+    }
+
+    fn last_ahead(&self, _: &Partition) -> Option<Mark> {
+        self.last_ahead
     }
 
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
@@ -158,4 +166,50 @@ async fn a_break_below_the_log_is_what_the_sink_lost_and_not_all_that_lies_behin
     assert!(said.lock().unwrap().iter().any(reads_on), "{:?}", said.lock().unwrap());
     job.script.stop(Duration::from_secs(5));
     drop(job.end().await);
+}
+
+/// A sink that fills the break 20..30, and has 30..100 of epoch 0: of a log that was cut at 60 meanwhile, and has grown to
+/// 120 in epoch 1. What it is handed, and what is written down.
+async fn of_a_log_that_was_cut_behind_a_break(
+    without: Option<Rule>,
+) -> (Vec<Range<Offset>>, Vec<String>) {
+    let journal = Balking::default();
+    let calls: Arc<Mutex<Vec<Vec<String>>>> = Arc::clone(&journal.calls);
+    let (ahead, last) = (vec![Offset(30)..Offset(100)], Mark { offset: Offset(100), epoch: 0 });
+    let sink = Choosy { mark: 20, ahead, last_ahead: Some(last), ..Choosy::default() };
+    let handed = Arc::clone(&sink.handed);
+    let job = start_without(without, Box::new(sink), journal);
+    *job.script.end.lock().unwrap() = Some(120);
+    job.script.tell(Event::Assigned { stream: stream(), partitions: vec![0] });
+    for (range, epoch) in [(20..60, 0), (60..120, 1)] {
+        let mut read = chunk(0, 1, range);
+        read.batch.epoch = epoch;
+        read.epochs = vec![(read.batch.range.start, epoch)];
+        job.script.tell(Event::Chunk(read));
+    }
+    let is_over = || !calls.lock().unwrap().is_empty() || handed.lock().unwrap().len() == 2;
+    let deadline = Instant::now() + PATIENCE;
+    while !is_over() {
+        assert!(Instant::now() < deadline, "{:#?}", job.status.now());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    job.script.stop(Duration::from_secs(5));
+    drop(job.end().await);
+    (handed.lock().unwrap().clone(), calls.lock().unwrap().concat())
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_behind_a_break_stops_before_what_would_be_left_out_as_stored() {
+    let (handed, keys) = of_a_log_that_was_cut_behind_a_break(None).await;
+    assert_eq!(handed, [Offset(20)..Offset(60)], "what it still has fills the break");
+    assert_eq!(keys, [format!("test:{TOPIC_ID}:0:60:diverged")]);
+}
+
+/// Negative control: the records from 60 to 100 are handed over, where the sink has others and leaves them out.
+#[tokio::test]
+async fn without_the_epoch_behind_a_break_records_are_left_out_as_stored() {
+    let without = Some(Rule::EveryMarkChecked);
+    let (handed, keys) = of_a_log_that_was_cut_behind_a_break(without).await;
+    assert_eq!(handed, [Offset(20)..Offset(60), Offset(60)..Offset(120)]);
+    assert_eq!(keys, Vec::<String>::new(), "and nobody is told");
 }

@@ -27,7 +27,7 @@ fn last(end: i64, lease: u32) -> Link {
 
 /// A batch at `first` that follows on a break from `before` on.
 fn broken(before: i64, first: i64, lease: u32) -> Link {
-    let previous = Previous { end: Offset(before), newest_us: 4 * DAY_US, lease };
+    let previous = Previous { end: Offset(before), epoch: 2, newest_us: 4 * DAY_US, lease };
     Link {
         first: Offset(first),
         is_last: false,
@@ -101,7 +101,7 @@ fn offsets_without_rows_after_the_chain_are_not_read_again() {
 #[test]
 fn a_young_tail_is_filled_to_where_it_was_and_no_further() {
     let at = found(&[last(60, YOUNG)], &reached(100, 110));
-    assert_eq!((at.mark, at.chain_end), (Some(mark(60, -1)), Some(Offset(60))));
+    assert_eq!((at.mark, at.chain_end), (Some(mark(60, 3)), Some(Offset(60))));
     assert_eq!(at.ahead, [Segment { range: range(100, 100), day: None }]);
 }
 
@@ -116,7 +116,7 @@ fn an_old_tail_is_left_and_reported() {
 fn young_breaks_are_filled_one_after_the_other() {
     let links = [broken(20, 30, YOUNG), broken(50, 70, YOUNG), last(100, YOUNG)];
     let at = found(&links, &Notes::default());
-    assert_eq!((at.mark, at.chain_end, at.day), (Some(mark(20, -1)), Some(Offset(20)), Some(4)));
+    assert_eq!((at.mark, at.chain_end, at.day), (Some(mark(20, 2)), Some(Offset(20)), Some(4)));
     let segments = [
         Segment { range: range(30, 50), day: Some(4) },
         Segment { range: range(70, 100), day: Some(5) },
@@ -131,7 +131,7 @@ fn a_break_and_a_tail_are_both_filled() {
         Segment { range: range(30, 60), day: Some(5) },
         Segment { range: range(100, 100), day: None },
     ];
-    assert_eq!((at.mark, at.ahead), (Some(mark(20, -1)), segments.into()));
+    assert_eq!((at.mark, at.ahead), (Some(mark(20, 2)), segments.into()));
 }
 
 #[test]
@@ -146,19 +146,47 @@ fn an_old_break_is_filled_where_somebody_wants_just_that() {
     let links = [broken(20, 30, OLD), broken(50, 70, OLD), last(100, YOUNG)];
     let notes = Notes { wanted: vec![range(50, 70), range(20, 31)], ..Notes::default() };
     let at = found(&links, &notes);
-    assert_eq!((at.mark, at.lost), (Some(mark(50, -1)), vec![range(20, 30)]));
+    assert_eq!((at.mark, at.lost), (Some(mark(50, 2)), vec![range(20, 30)]));
     assert_eq!(at.ahead, [Segment { range: range(70, 100), day: Some(5) }]);
     let tail = Notes { wanted: vec![range(60, 100)], ..reached(100, 110) };
     let at = found(&[last(60, OLD)], &tail);
-    assert_eq!((at.mark, at.lost), (Some(mark(60, -1)), vec![]));
+    assert_eq!((at.mark, at.lost), (Some(mark(60, 3)), vec![]));
 }
 
 #[test]
 fn the_last_batch_may_itself_follow_on_a_break() {
     let link = Link { is_last: true, ..broken(20, 30, YOUNG) };
     let at = found(&[link], &Notes::default());
-    assert_eq!((at.mark, at.chain_end), (Some(mark(20, -1)), Some(Offset(20))));
+    assert_eq!((at.mark, at.chain_end), (Some(mark(20, 2)), Some(Offset(20))));
     assert_eq!(at.ahead, [Segment { range: range(30, 40), day: Some(5) }]);
+}
+
+/// What lies before a break and what lies behind it are of epochs that the log must have there: 2 and 3.
+#[test]
+fn a_cut_shows_before_a_break_and_behind_it() {
+    let links = [broken(20, 30, YOUNG), last(100, YOUNG)];
+    let ends = |notes: &Notes| {
+        let at = found(&links, notes);
+        (at.mark, at.last_ahead)
+    };
+    let by_rows = (Some(mark(20, 2)), Some(mark(100, 3)));
+    assert_eq!(ends(&Notes::default()), by_rows);
+    // A note behind a transaction's marker knows no epoch, the rows do.
+    let note = |next: i64, epoch: i32| {
+        let note = Note { chain_end: Offset(100), next: Offset(next), epoch, day: None };
+        Notes { reached: Some(note), ..Notes::default() }
+    };
+    assert_eq!(ends(&note(100, -1)), by_rows);
+    assert_eq!(ends(&note(130, -1)), by_rows);
+    assert_eq!(ends(&note(130, 4)), (Some(mark(20, 2)), Some(mark(130, 4))));
+    // A break at the end of all has nothing behind it, nor has one of a partition that has nothing else.
+    assert_eq!(found(&[last(60, YOUNG)], &reached(100, 110)).last_ahead, None);
+    let head = Notes { wanted: vec![range(0, 100)], ..since_yesterday(100) };
+    assert_eq!(found(&[], &head).last_ahead, None);
+    assert_eq!(found(&[last(100, YOUNG)], &Notes::default()).last_ahead, None, "no break");
+    // What lies before a tail that is left alone is no further than the note.
+    let tail = found(&[broken(20, 30, YOUNG), last(60, OLD)], &reached(100, 110));
+    assert_eq!((tail.mark, tail.last_ahead), (Some(mark(20, 2)), Some(mark(110, 2))));
 }
 
 #[test]
@@ -170,7 +198,7 @@ fn batches_that_overlap_are_told() {
 
 #[test]
 fn a_batch_that_is_there_twice_is_told() {
-    let previous = Previous { end: Offset(30), newest_us: 4 * DAY_US, lease: YOUNG };
+    let previous = Previous { end: Offset(30), epoch: 2, newest_us: 4 * DAY_US, lease: YOUNG };
     let double = Link {
         first: Offset(30),
         is_last: false,
@@ -258,7 +286,12 @@ fn what_is_there_twice_stops_nobody_where_that_is_allowed_and_breaks_still_show(
     // 0..100 lies over the last batch, 80..90, and before it something was lost.
     let over = Link { is_doubled: true, ..broken(20, 30, OLD) };
     let at_the_end = Link {
-        previous: Some(Previous { end: Offset(100), newest_us: 4 * DAY_US, lease: YOUNG }),
+        previous: Some(Previous {
+            end: Offset(100),
+            epoch: 2,
+            newest_us: 4 * DAY_US,
+            lease: YOUNG,
+        }),
         ..last(90, YOUNG)
     };
     let mut links = [over, at_the_end];
@@ -275,7 +308,7 @@ fn what_is_there_twice_stops_nobody_where_that_is_allowed_and_breaks_still_show(
 #[test]
 fn what_lies_within_another_batch_says_nothing_of_the_last_record() {
     let over = |before: i64, newest_us: i64| {
-        let previous = Previous { end: Offset(before), newest_us, lease: YOUNG };
+        let previous = Previous { end: Offset(before), epoch: 2, newest_us, lease: YOUNG };
         let mut links = [Link { previous: Some(previous), ..last(20, YOUNG) }];
         without_overlaps(&mut links);
         let found = found(&links, &Notes::default());
