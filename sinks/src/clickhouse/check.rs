@@ -50,8 +50,17 @@ pub struct Fit {
     pub kept: String,
     /// What its owner should know, and what to do about it.
     pub findings: Vec<Finding>,
-    /// How far the server's clock is ahead of this machine's. The sink goes by the server's alone.
-    pub clock_ahead_s: i64,
+    /// The clocks at the addresses that answer. The sink goes by them alone, of each held against the others'.
+    pub clocks: Vec<Clock>,
+}
+
+/// The clock of the server at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// The address.
+    pub address: String,
+    /// How many seconds it is ahead of this machine's.
+    pub ahead_s: i64,
 }
 
 impl Fit {
@@ -68,18 +77,41 @@ impl ClickHouse {
         let table = self.table(spec, settings);
         let (live, findings) = whole(&table).await?;
         let doing = format!("look at {}", table.spec.name);
-        let asked = self.client.ask("SELECT version(), toUnixTimestamp(now())").await;
-        let rows: Vec<(String, i64)> = asked.map_err(|failure| failure.error(&doing))?;
-        let (version, there) = rows.into_iter().next().unwrap_or_default();
-        let here = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs());
+        let asked = self.client.ask("SELECT version()").await;
+        let rows: Vec<(String,)> = asked.map_err(|failure| failure.error(&doing))?;
+        let (version,) = rows.into_iter().next().unwrap_or_default();
         Ok(Fit {
             version,
             window: (live.window(), least_window(table.spec.partitions, &table.settings)),
             kept: plan::words(live.kept()),
             findings,
-            clock_ahead_s: there - here as i64,
+            clocks: clocks(&self.client).await,
         })
     }
+}
+
+/// The clocks at all addresses that answer; those that don't are told of where replicas are looked at.
+async fn clocks(client: &Client) -> Vec<Clock> {
+    let mut clocks = Vec::new();
+    for (address, client) in client.each() {
+        let before = here_s();
+        let asked = client.ask::<(i64,)>("SELECT toUnixTimestamp(now())").await;
+        let there = asked.ok().and_then(|rows| rows.into_iter().next());
+        if let Some((there,)) = there {
+            clocks.push(Clock { address, ahead_s: ahead_s(there, before, here_s()) });
+        }
+    }
+    clocks
+}
+
+/// This machine's time, in seconds since 1970.
+fn here_s() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs() as i64)
+}
+
+/// How far a clock is ahead that was read at some time between two of this machine's: a slow answer is no difference.
+fn ahead_s(there: i64, before: i64, after: i64) -> i64 {
+    there - there.clamp(before, after.max(before))
 }
 
 /// Refuses a table that can't give the guarantee; learns how long it keeps rows, and where its tokens live.
@@ -158,4 +190,18 @@ async fn shards(client: &Client, cluster: &str) -> Result<u64, Failure> {
         answer => answer?,
     };
     Ok(rows.into_iter().next().map_or(0, |(count,)| count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_answer_is_no_difference_of_clocks() {
+        assert_eq!(ahead_s(100, 100, 100), 0);
+        assert_eq!(ahead_s(100, 90, 120), 0, "it may have been read at any time between");
+        assert_eq!(ahead_s(130, 90, 120), 10);
+        assert_eq!(ahead_s(80, 90, 120), -10);
+        assert_eq!(ahead_s(100, 110, 90), -10, "this machine's clock was set back meanwhile");
+    }
 }

@@ -98,6 +98,27 @@ async fn an_address_that_was_silent_is_asked_once_it_has_the_same_table() {
     assert_eq!(place.offsets(&p0).await, range(0, 10));
 }
 
+/// A lease from one server is held against the clock of another.
+#[tokio::test]
+async fn the_clock_at_each_address_is_looked_at() {
+    let place = Place::new().await;
+    let (one, two) = pair(&place).await;
+    let house = by(&place, &[&one, &two]);
+    let clocks = || async {
+        let clocks = house.fit(spec(), settings()).await.unwrap().clocks;
+        clocks.into_iter().map(|clock| (clock.address, clock.ahead_s)).collect::<Vec<_>>()
+    };
+    let address = |relay: &Arc<Relay>| format!("{}/", relay.address);
+    assert_eq!(clocks().await, [(address(&one), 0), (address(&two), 0)]);
+    two.ahead_s.store(-60, SeqCst);
+    let found = clocks().await;
+    assert_eq!(found[0], (address(&one), 0));
+    // Its answer may take some time, in which it falls behind by less.
+    assert!(found[1].0 == address(&two) && (-60..=-50).contains(&found[1].1), "{found:?}");
+    two.is_down.store(true, SeqCst);
+    assert_eq!(clocks().await, [(address(&one), 0)], "who is silent is told of otherwise");
+}
+
 /// Four partitions are written at once, two of them by another writer, as that of retries is.
 async fn crowd(off: Option<Protection>) -> Arc<Relay> {
     let (place, log) = (Place::new().await, Log::new());
