@@ -256,6 +256,10 @@ impl Sink for Tailed {
         assigned
     }
 
+    fn topic_has(&mut self, partitions: usize) {
+        self.sink.topic_has(partitions);
+    }
+
     fn log_ends(&mut self, partition: &Partition, end: Offset) {
         self.tail.cut(&self.table, partition, end);
         self.sink.log_ends(partition, end);

@@ -31,6 +31,10 @@ pub trait Sink: Send {
     /// seen is missing from the answer.
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError>;
 
+    /// Called with each look-up of the topic, so before the batches that wait for it: how many partitions it has, also
+    /// those of other processes, which write into the same store.
+    fn topic_has(&mut self, _partitions: usize) {}
+
     /// Called after [`assign`](Sink::assign) and before the first write, once it is known how far the log goes
     /// as it was: up to `end`. What was ever handed over at or above that isn't in the log any more.
     fn log_ends(&mut self, _partition: &Partition, _end: Offset) {}

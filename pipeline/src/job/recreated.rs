@@ -76,9 +76,12 @@ impl<S: Source, J: Journal> Job<S, J> {
         self.readers.insert(number, Reader::new(partition, self.places.len()));
     }
 
-    /// Notes how many partitions the topic has. The group may leave one here that the present topic
+    /// Notes how many partitions the topic has, and tells the sinks. The group may leave one here that the present topic
     /// doesn't have; it is looked for only when a look-up tells of it.
     pub(super) async fn count_partitions(&mut self, count: usize) {
+        for place in &mut self.places {
+            place.sink.topic_has(count);
+        }
         for reader in self.readers.values_mut() {
             let number = reader.partition.number;
             let exists = usize::try_from(number).is_ok_and(|number| number < count);

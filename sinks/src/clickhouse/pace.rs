@@ -5,8 +5,9 @@
 //! the parts that come meanwhile. The contract's window holds that for parts that go by their age
 //! ([`least_window`]); those that go for their size, in halves, or as retries come faster.
 //! So a writer sends a quarter of the window at most in that time, of which it takes the share of its own partitions.
-//! How many there are is what was found at the start, or the greatest number that it was given since: after a topic has
-//! grown, a writer with none of the new partitions takes the share of before until it is started again.
+//! How many there are is what was found at the start, or what look-ups of the topic have told since. Each batch waits for a
+//! look-up, so no process goes on with the share of before once a topic has grown: of one that grew from one partition to a
+//! hundred, a hundred processes that each knew only of their own would send more than the whole window.
 //! What it doesn't send waits, goes in fewer and larger batches, and where there is no room is handed back to the job.
 //!
 //! **Invariant:** nothing here is about an INSERT's outcome: what is sent again counts again.
@@ -61,11 +62,10 @@ impl Pace {
         self.window = self.window.max(window);
     }
 
-    /// The partition of that number fills the table: its topic may have grown since the start, and then every writer's
-    /// share is less.
-    pub(super) fn fills(&mut self, number: i32) {
-        let least = u64::try_from(number).unwrap_or(0) + 1;
-        self.partitions = self.partitions.max(least);
+    /// So many partitions fill the table: their topic may have grown since the start, and then every writer's share is
+    /// less.
+    pub(super) fn filled_by(&mut self, partitions: usize) {
+        self.partitions = self.partitions.max(partitions as u64);
     }
 
     /// Whether another INSERT may be sent by a writer of so many partitions; if so it counts as sent.
@@ -176,11 +176,35 @@ mod tests {
         let settings = Settings::default();
         let mut pace = pace(4, &settings);
         let (before, _) = pace.share(4);
-        pace.fills(2);
+        pace.filled_by(3);
         assert_eq!(pace.share(4).0, before);
-        pace.fills(7);
+        pace.filled_by(8);
         assert_eq!(pace.share(4).0, before / 2);
         assert_eq!(pace.share(8).0, before);
+    }
+
+    /// What a writer sends while an INSERT may be on its way that owns one partition of a topic, and knows of so many; it
+    /// had one when the writer was started.
+    fn sent_by_one(known: usize) -> u64 {
+        let settings = Settings::default();
+        let mut pace = pace(1, &settings);
+        pace.filled_by(known);
+        sent(&mut pace, 1, (settings.lease + settings.max_execution).as_secs()).len() as u64
+    }
+
+    #[test]
+    fn a_topic_that_has_grown_is_shared_by_all_its_writers() {
+        let window = pace(1, &Settings::default()).window;
+        let all = 100 * sent_by_one(100);
+        assert!(all <= window / OF_WINDOW, "{all} of {window}");
+    }
+
+    /// Negative control: where each knows only of the partitions up to its own.
+    #[test]
+    fn without_the_count_of_look_ups_a_topic_that_has_grown_uses_the_window_up() {
+        let window = pace(1, &Settings::default()).window;
+        let all: u64 = (1..=100).map(sent_by_one).sum();
+        assert!(all > window, "{all} of {window}");
     }
 
     #[test]

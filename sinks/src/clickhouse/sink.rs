@@ -398,7 +398,6 @@ impl Sink for ClickHouseSink {
         let mut streams = BTreeMap::<Stream, Vec<i32>>::new();
         for partition in partitions {
             streams.entry(partition.stream.clone()).or_default().push(partition.number);
-            self.pace.fills(partition.number);
         }
         let mut marks = Marks::new();
         for (stream, numbers) in &streams {
@@ -406,6 +405,10 @@ impl Sink for ClickHouseSink {
         }
         self.buffers.assign(partitions, &marks);
         Ok(marks)
+    }
+
+    fn topic_has(&mut self, partitions: usize) {
+        self.pace.filled_by(partitions);
     }
 
     fn take_lost(&mut self) -> Vec<(Partition, Range<Offset>)> {

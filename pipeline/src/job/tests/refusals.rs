@@ -31,6 +31,10 @@ struct Choosy {
     handed: Arc<Mutex<Vec<Range<Offset>>>>,
     /// Where logs end, and what was handed over.
     told: Arc<Mutex<Vec<String>>>,
+    /// How many partitions the topic has, as it was told last.
+    partitions: usize,
+    /// The same, when it was handed a batch.
+    counted: Arc<Mutex<Vec<usize>>>,
 }
 
 #[async_trait]
@@ -46,6 +50,10 @@ impl Sink for Choosy {
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
         let mark = Mark { offset: Offset(self.mark), epoch: -1 };
         Ok(partitions.iter().map(|partition| (partition.clone(), mark)).collect())
+    }
+
+    fn topic_has(&mut self, partitions: usize) {
+        self.partitions = partitions;
     }
 
     fn log_ends(&mut self, partition: &Partition, end: Offset) {
@@ -67,6 +75,7 @@ impl Sink for Choosy {
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
         self.told.lock().unwrap().push(format!("rows {}", batch.range.start));
         self.handed.lock().unwrap().push(batch.range);
+        self.counted.lock().unwrap().push(self.partitions);
         Ok(Accepted::Taken)
     }
 
@@ -118,6 +127,22 @@ async fn sinks_know_where_the_log_ends_before_they_are_handed_anything_again() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(told.lock().unwrap()[..2], ["0 ends at 100", "rows 0"]);
+    job.script.stop(Duration::from_secs(5));
+    drop(job.end().await);
+}
+
+#[tokio::test]
+async fn sinks_know_how_many_partitions_there_are_before_they_are_handed_anything() {
+    let sink = Choosy::default();
+    let counted = Arc::clone(&sink.counted);
+    let job = start(Box::new(sink), Open);
+    job.script.give(&[0], 5);
+    let deadline = Instant::now() + PATIENCE;
+    while counted.lock().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "{:#?}", job.status.now());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(counted.lock().unwrap()[0], 9, "as the look-up says that its batch waited for");
     job.script.stop(Duration::from_secs(5));
     drop(job.end().await);
 }
