@@ -2,7 +2,7 @@
 //!
 //! | format | shape | null |
 //! |---|---|---|
-//! | `table` | columns as wide as the first thousand rows need, then count and time | `NULL` |
+//! | `table` | columns as wide as the first thousand rows need, then count and time; lines within a value stay in its column | `NULL` |
 //! | `csv` | RFC 4180 with a header, lines end in `\n` | empty; empty text is `""` |
 //! | `json` | JSON lines: one object for each row, keys in column order | `null` |
 //!

@@ -1,14 +1,21 @@
 //! A table of text: as wide as its first rows need, so that any number of rows can follow.
+//!
+//! **Invariant:** a value stays within its column, and what follows its line breaks can't pass for a row: a line of
+//! it that isn't the last ends with `+` where a space is otherwise, as in psql.
 
 use arrow::{datatypes::SchemaRef, error::ArrowError, record_batch::RecordBatch};
 use unicode_width::UnicodeWidthStr;
 
-use super::cell::{Cells, harmless};
+use super::cell::{Cells, harmless, harmless_lines};
 
 /// Rows that decide how wide the columns are.
 const ROWS_MEASURED: usize = 1000;
 /// The widest a value may be on a terminal, in columns of text.
 const TERMINAL_WIDTH: usize = 100;
+/// The most lines that a value may have there.
+const TERMINAL_LINES: usize = 200;
+/// Stands for what was cut.
+const CUT: char = '…';
 
 /// An answer as a table.
 pub(super) struct Table {
@@ -57,12 +64,14 @@ impl Table {
     }
 
     fn cell(&mut self, value: Option<String>) -> String {
-        let value = value.map_or_else(|| "NULL".to_owned(), |value| harmless(&value).into_owned());
-        if !self.terminal || value.width() <= TERMINAL_WIDTH {
+        let value =
+            value.map_or_else(|| "NULL".to_owned(), |value| harmless_lines(&value).into_owned());
+        if !self.terminal {
             return value;
         }
-        self.cut = true;
-        value.chars().take(TERMINAL_WIDTH - 1).chain(['…']).collect()
+        let shown = shortened(&value);
+        self.cut |= shown != value;
+        shown
     }
 
     /// Prints the header, once, and the rows that waited for it.
@@ -75,7 +84,7 @@ impl Table {
         let mut widths: Vec<usize> = names.iter().map(|name| name.width()).collect();
         for row in &self.waiting {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.width().max(*width);
+                *width = cell.split('\n').map(str::width).fold(*width, usize::max);
             }
         }
         rule(&widths, text);
@@ -87,15 +96,41 @@ impl Table {
         self.widths = Some(widths);
     }
 
+    /// One row, over as many lines as its longest value has.
     fn line(&self, cells: &[String], widths: &[usize], text: &mut String) {
-        for ((cell, width), field) in cells.iter().zip(widths).zip(self.schema.fields()) {
-            let padding = " ".repeat(width.saturating_sub(cell.width()));
-            let number = field.data_type().is_numeric();
-            let (before, after) = if number { (&*padding, "") } else { ("", &*padding) };
-            text.extend(["| ", before, cell, after, " "]);
+        let mut columns: Vec<_> = cells.iter().map(|cell| cell.split('\n').peekable()).collect();
+        loop {
+            for ((lines, width), field) in columns.iter_mut().zip(widths).zip(self.schema.fields())
+            {
+                let line = lines.next().unwrap_or_default();
+                let padding = " ".repeat(width.saturating_sub(line.width()));
+                let number = field.data_type().is_numeric();
+                let (before, after) = if number { (&*padding, "") } else { ("", &*padding) };
+                let margin = if lines.peek().is_some() { "+" } else { " " };
+                text.extend(["| ", before, line, after, margin]);
+            }
+            text.push_str("|\n");
+            if columns.iter_mut().all(|lines| lines.peek().is_none()) {
+                return;
+            }
         }
-        text.push_str("|\n");
     }
+}
+
+/// As much of a value as a terminal gets.
+fn shortened(value: &str) -> String {
+    let mut lines = value.split('\n');
+    let line = |line: &str| {
+        if line.width() <= TERMINAL_WIDTH {
+            return line.to_owned();
+        }
+        line.chars().take(TERMINAL_WIDTH - 1).chain([CUT]).collect()
+    };
+    let mut shown: Vec<String> = lines.by_ref().take(TERMINAL_LINES).map(line).collect();
+    if lines.next().is_some() {
+        shown.push(CUT.to_string());
+    }
+    shown.join("\n")
 }
 
 fn rule(widths: &[usize], text: &mut String) {

@@ -97,7 +97,7 @@ fn stored_text_can_not_command_a_terminal() {
         }
     }
     let table = printed(Format::Table, false, &[texts(&[attack])]);
-    assert!(table.contains(r"\u{1b}]0;owned\u{7}") && table.lines().count() == 5, "{table}");
+    assert!(table.contains(r"\u{1b}]0;owned\u{7}") && table.lines().count() == 6, "{table}");
 }
 
 #[test]
@@ -117,6 +117,41 @@ fn wide_characters_keep_columns_straight() {
 }
 
 #[test]
+fn lines_of_a_value_stay_within_its_column() {
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["a\n| 漢\u{1b}[2J\n", "plain"]));
+    let counts: ArrayRef = Arc::new(Int64Array::from(vec![10, 2]));
+    let notes: ArrayRef = Arc::new(StringArray::from(vec![Some("one\n  two"), None]));
+    let rows =
+        RecordBatch::try_from_iter([("text", texts), ("n", counts), ("note", notes)]).unwrap();
+    let expected = r"
++---------------+----+-------+
+| text          |  n | note  |
++---------------+----+-------+
+| a            +| 10 | one  +|
+| | 漢\u{1b}[2J+|    |   two |
+|               |    |       |
+| plain         |  2 | NULL  |
++---------------+----+-------+
+";
+    for terminal in [false, true] {
+        let shown = printed(Format::Table, terminal, slice::from_ref(&rows));
+        assert_eq!(shown, expected.trim_start(), "{terminal}");
+    }
+    let csv = printed(Format::Csv, false, &[rows]);
+    assert!(csv.starts_with("text,n,note\n\"a\n| 漢\u{1b}[2J\n\",10,\"one\n  two\"\n"), "{csv}");
+}
+
+#[test]
+fn many_lines_are_cut_on_a_terminal_only() {
+    let many = "line\n".repeat(1000) + &"x".repeat(500);
+    let shown = printed(Format::Table, true, &[texts(&[&many])]);
+    assert_eq!(shown.lines().filter(|line| line.starts_with("| line")).count(), 200);
+    assert!(shown.contains("| …    |\n") && shown.contains("long values are cut"), "{shown}");
+    let whole = printed(Format::Table, false, &[texts(&[&many])]);
+    assert_eq!(whole.lines().count(), 4 + 1001);
+}
+
+#[test]
 fn later_rows_follow_the_widths_of_the_first() {
     let many = vec!["1234"; 1500];
     let shown = printed(Format::Table, false, &[texts(&many), texts(&["longer than the others"])]);
@@ -129,6 +164,8 @@ fn long_values_are_cut_on_a_terminal_only() {
     let long = "x".repeat(500);
     let shown = printed(Format::Table, true, &[texts(&[&long])]);
     assert!(shown.contains('…') && shown.contains("long values are cut"), "{shown}");
+    let second = printed(Format::Table, true, &[texts(&[&format!("short\n{long}")])]);
+    assert!(second.contains('…') && !second.contains(&long), "{second}");
     assert!(printed(Format::Table, false, &[texts(&[&long])]).contains(&long));
     assert!(printed(Format::Csv, true, &[texts(&[&long])]).contains(&long));
 }
