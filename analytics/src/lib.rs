@@ -29,6 +29,7 @@
 //! | [`parameters`] | values for `$1` or `$name` |
 //! | [`parquet`] | an answer as a Parquet file |
 //! | [`postgres`] | the same over PostgreSQL's protocol |
+//! | [`unread`] | an end to answers that nobody takes |
 //! | `derived` | views: `task_latency`, `decision_outcomes` |
 //! | `views` | tables of at-least-once topics without their repetitions |
 //! | [`filter`] | a condition over batches that aren't stored |
@@ -64,6 +65,7 @@ pub mod statements;
 mod stored;
 pub mod tables;
 pub mod tail;
+pub mod unread;
 mod views;
 
 pub use self::{

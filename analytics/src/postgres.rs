@@ -33,7 +33,10 @@ use tokio::{net::TcpListener, sync::Semaphore};
 
 pub use self::access::{Access, Users};
 use self::{cancel::Cancels, questions::Questions, startup::Door};
-use crate::engine::Engine;
+use crate::{
+    engine::Engine,
+    unread::{self, UNREAD},
+};
 
 /// Bytes that a statement may have together with its parameters, here and over HTTP: nothing longer is looked at.
 pub const STATEMENT_BYTES: usize = 1 << 20;
@@ -54,10 +57,16 @@ pub fn serve(
     engine: Arc<Engine>,
     access: Arc<Access>,
 ) -> BoxFuture<'static, io::Result<()>> {
-    accept(listener, engine, access).boxed()
+    accept(listener, engine, access, UNREAD).boxed()
 }
 
-async fn accept(listener: TcpListener, engine: Arc<Engine>, access: Arc<Access>) -> io::Result<()> {
+/// Serves clients that may let answers wait for so long.
+async fn accept(
+    listener: TcpListener,
+    engine: Arc<Engine>,
+    access: Arc<Access>,
+    patience: Duration,
+) -> io::Result<()> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() && !access.is_for_everywhere() {
         let what =
@@ -85,11 +94,18 @@ async fn accept(listener: TcpListener, engine: Arc<Engine>, access: Arc<Access>)
         };
         let questions = Arc::new(Questions::new(Arc::clone(&engine), Arc::clone(&cancels)));
         let door = Arc::new(Door::new(Arc::clone(&access), is_full));
-        let connection = Connection { door, questions, cancels: Arc::clone(&cancels), is_full };
+        let cancels = Arc::clone(&cancels);
+        let connection = Connection { door, questions, cancels, is_full, patience };
         let tls = access.tls().cloned();
         connections.spawn(async move {
-            if let Err(cause) = connection::serve(socket, tls, connection).await {
-                tracing::debug!(%from, "a connection of PostgreSQL's protocol ended: {cause}");
+            match connection::serve(socket, tls, connection).await {
+                Ok(()) => {}
+                Err(cause) if unread::is_why(&cause) => {
+                    tracing::warn!(%from, "a connection of PostgreSQL's protocol is cut off: {cause}");
+                }
+                Err(cause) => {
+                    tracing::debug!(%from, "a connection of PostgreSQL's protocol ended: {cause}");
+                }
             }
             drop(place);
         });
@@ -103,4 +119,9 @@ struct Connection {
     cancels: Arc<Cancels>,
     /// It is one too many: it may cancel what another asked, or is told so.
     is_full: bool,
+    /// How long what it is sent may wait to be taken.
+    patience: Duration,
 }
+
+#[cfg(test)]
+mod tests;

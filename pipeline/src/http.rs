@@ -22,7 +22,6 @@ mod problem;
 mod serving;
 pub mod sql;
 pub mod tls;
-mod unread;
 pub mod v1;
 
 use std::{net::SocketAddr, sync::Arc};

@@ -4,6 +4,8 @@
 //! taken from the socket alone, and the rest stays there for the handshake.
 //! **Invariant:** no message is held that is longer than a statement may be: what a client announces beyond that is
 //! read past.
+//! **Invariant:** a client that takes nothing of an answer is cut off in the time that it is allowed, encrypted or not, and what
+//! makes the answer ends with it.
 //!
 //! While one message is answered, the socket's other handle tells when the client is gone: nobody reads from it then.
 
@@ -12,7 +14,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::{Buf, BytesMut};
 use pgwire::{
     api::{ClientInfo, DefaultClient, NoopHandler, PgWireConnectionState},
-    error::PgWireResult,
+    error::{PgWireError, PgWireResult},
     messages::{PgWireFrontendMessage, startup::SslRequest},
     tokio::server::{PgWireMessageServerCodec, process_error, process_message},
 };
@@ -28,6 +30,7 @@ use super::{
     Connection, STATEMENT_BYTES, errors,
     questions::{Extended, Prepared},
 };
+use crate::unread::{self, Unread};
 
 /// How long a client may take to come in.
 const STARTUP: Duration = Duration::from_mins(1);
@@ -66,6 +69,8 @@ pub(super) async fn serve(
     let deadline = Instant::now() + if connection.is_full { REFUSAL } else { STARTUP };
     let is_tls = timeout_at(deadline, wants_tls(&mut socket, tls.is_some())).await??;
     let (socket, watched) = twice(socket)?;
+    // Below the encryption, which takes more than the client does.
+    let socket = Unread::new(socket, connection.patience);
     let client = DefaultClient::new(from, is_tls);
     match tls {
         Some(tls) if is_tls => {
@@ -176,12 +181,17 @@ where
                 (answered, is_last, is_extended)
             }
         };
-        if let Err(cause) = answered {
-            let is_fatal = cause.is_fatal();
-            // After the last word nothing more is ready.
-            process_error(&mut client, cause, is_extended || is_fatal).await?;
-            if is_fatal {
-                return Ok(());
+        match answered {
+            Ok(()) => {}
+            // Who takes nothing isn't told of it either.
+            Err(PgWireError::IoError(cause)) if unread::is_why(&cause) => return Err(cause),
+            Err(cause) => {
+                let is_fatal = cause.is_fatal();
+                // After the last word nothing more is ready.
+                process_error(&mut client, cause, is_extended || is_fatal).await?;
+                if is_fatal {
+                    return Ok(());
+                }
             }
         }
         if is_last {

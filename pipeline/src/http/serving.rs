@@ -11,6 +11,7 @@
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use aion_analytics::unread::{UNREAD, Unread};
 use axum::{Router, extract::Request, serve::Listener};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,12 +19,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::unread::Unread;
-
 /// How long the head of a request may take, and how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(30);
-/// How long an answer may wait to be taken. A person who reads one in a pager takes nothing meanwhile.
-const UNREAD: Duration = Duration::from_mins(5);
 /// The longest head.
 const HEAD_BYTES: usize = 64 << 10;
 /// So many connections at a time.

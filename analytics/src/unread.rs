@@ -1,4 +1,6 @@
 //! A connection whose peer has to take what it is sent.
+//!
+//! Whatever makes an answer is stopped by the failed write, as by any other: nothing here knows of queries.
 
 use std::{
     io,
@@ -12,16 +14,31 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+/// How long an answer may wait to be taken. A person who reads one in a pager takes nothing meanwhile.
+pub const UNREAD: Duration = Duration::from_mins(5);
+
 /// Fails what is written once its peer has taken nothing of it for so long.
-pub(super) struct Unread<I> {
+#[derive(Debug)]
+pub struct Unread<I> {
     io: I,
     patience: Duration,
     /// Runs while something waits to be taken.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
+/// Why it fails then.
+#[derive(Debug, thiserror::Error)]
+#[error("the client took nothing for {0:?}")]
+struct TookNothing(Duration);
+
+/// Whether it was this that broke a connection, and not its peer or the network.
+pub fn is_why(cause: &io::Error) -> bool {
+    cause.get_ref().is_some_and(|inner| inner.is::<TookNothing>())
+}
+
 impl<I> Unread<I> {
-    pub(super) fn new(io: I, patience: Duration) -> Unread<I> {
+    /// Of a connection whose peer may let so much time pass.
+    pub fn new(io: I, patience: Duration) -> Unread<I> {
         Unread { io, patience, waiting: None }
     }
 
@@ -38,8 +55,7 @@ impl<I> Unread<I> {
         let patience = self.patience;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
         ready!(waiting.as_mut().poll(context));
-        let what = format!("the client took nothing for {patience:?}");
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, TookNothing(patience))))
     }
 }
 
@@ -101,7 +117,8 @@ mod tests {
         let mut ours = Unread::new(ours, Duration::from_millis(50));
         ours.write_all(&[0; 16]).await.unwrap();
         let cause = ours.write_all(&[0; 1]).await.unwrap_err();
-        assert_eq!(cause.kind(), io::ErrorKind::TimedOut);
+        assert!(is_why(&cause) && cause.kind() == io::ErrorKind::TimedOut, "{cause:?}");
+        assert!(!is_why(&io::ErrorKind::TimedOut.into()), "the network's own");
     }
 
     #[tokio::test]
