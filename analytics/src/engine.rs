@@ -10,6 +10,7 @@ mod allowed;
 mod answer;
 mod depth;
 mod query;
+mod repeated;
 mod spill;
 mod watched;
 

@@ -25,7 +25,7 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{Description, allowed::Allowed, query::Query, watched::Until};
+use super::{Description, allowed::Allowed, query::Query, repeated::searched_once, watched::Until};
 use crate::{
     error::Error,
     memory::{Limits, guarded, of_rows},
@@ -187,6 +187,7 @@ async fn begin(
     let turn = turn(query).await?;
     let explain = |cause| query.explain(cause, None);
     let (plan, context) = query.physical(until).await?;
+    let plan = searched_once(plan).map_err(explain)?;
     let plan = yielding(plan, until).map_err(explain)?;
     let plan = guarded(plan, Limits::of(query.bounds.memory_bytes)).map_err(explain)?;
     let rows = execute_stream(plan, context).map_err(explain)?;

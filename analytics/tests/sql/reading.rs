@@ -49,6 +49,34 @@ async fn columns_are_the_schemas_then_the_positions_then_the_date() {
     assert_eq!(names[names.len() - 7..], tail);
 }
 
+/// Each value is looked at once for all of its rows.
+#[tokio::test]
+async fn searches_in_text_of_few_values_find_each_row() {
+    let lake = TestLake::new();
+    let models = ["a small model", "", "a model of a good size, 70b", "70b"];
+    let row = |n: usize| {
+        let mut row = decision(&format!("t-{n}"), "local", "07:00:00");
+        let model = models[n % models.len()];
+        row["engine_model"] = if model.is_empty() { json!(null) } else { json!(model) };
+        row
+    };
+    let rows: Vec<_> = (0..4000).map(row).collect();
+    lake.append("decisions", 0, &rows).await;
+    let engine = lake.engine();
+    for (condition, count) in [
+        ("engine_model like '%70b%'", 2000),
+        ("engine_model not like '%70b%'", 1000),
+        ("engine_model like '%70b%' or engine_model is null", 3000),
+        ("engine_model ~ '^a .*l$'", 1000),
+        ("engine_model ilike '%SIZE%' and _offset < 2000", 500),
+        ("upper(engine_model) like 'A%' and engine_model <> 'a small model'", 1000),
+        ("engine_model like 'z%'", 0),
+    ] {
+        let sql = format!("select count(*) from decisions where {condition}");
+        assert_eq!(number(&engine, &sql).await, count, "{condition}");
+    }
+}
+
 #[tokio::test]
 async fn counts_read_no_file() {
     let lake = three_files().await;
