@@ -1,7 +1,11 @@
-//! What a job costs, from Kafka to the lake, beside reading the same records and doing nothing.
+//! What `aion run` costs with one job, from Kafka to the lake, beside reading the same records and doing nothing.
 //!
-//! The broker runs in a process of its own, so this process' CPU time is the pipeline's: librdkafka,
-//! decode, Parquet, commits. Rounds of both take turns over the same log, so that a machine whose
+//! The platform is started as `aion run` starts it, from a configuration that says only where things are: bounds on
+//! memory, queues, the age of a flush and all else are those of the product, and so is what runs beside a job (HTTP,
+//! what SQL sees of rows that aren't written). What starting and stopping take is in the figures.
+//!
+//! The broker and the registry run in a process of their own, so this process' CPU time is the pipeline's:
+//! librdkafka, decode, Parquet, commits. Rounds of both take turns over the same log, so that a machine whose
 //! speed drifts drifts for both. `AION_EVENTS` sets the number of events (1,000,000 by default),
 //! `AION_ROUNDS` the rounds (3). Prints nanoseconds of CPU per event, and the job's share of the raw
 //! rate: medians.
@@ -10,6 +14,8 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -20,31 +26,27 @@ use aion::{
         bootstrap,
         generate::{Encoder, Life, Messages, Share, Topic},
     },
-    job::{
-        self, JobSpec,
-        schemas::{Found, Registry, WriterSchemas},
-    },
+    config::{Config, RegistryConfig},
+    health::Health,
+    http,
+    job::status::JobStatus,
+    platform::Platform,
+    registry::{self, Schema},
 };
-use aion_embedded::{Broker, Fsync};
+use aion_embedded::{Broker, Fsync, Registry};
 use aion_kafka::{Connection, Consumer, Error, Event, Limits, Outgoing, Producer, TopicPartition};
 use aion_schemas::{
-    catalog::{Catalog, Environment},
+    catalog::{self, Catalog, Environment},
     decode::SchemaId,
     log::{Offset, Timestamp},
+    schema::NAMESPACE,
 };
-use aion_sinks::{
-    budget::Budget,
-    lake::{Lake, Settings, StoreOptions, TableSpec},
-    sink::Sink,
-};
-use async_trait::async_trait;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 const TOPIC: Topic = Topic::Decisions;
-const SCHEMA_ID: u32 = 1;
 const WAIT: Duration = Duration::from_mins(2);
-const BUDGET_BYTES: usize = 384 << 20;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 fn main() {
     aion_kafka::bound_arenas();
@@ -57,18 +59,22 @@ fn main() {
     let (events, rounds) = (setting("AION_EVENTS", 1_000_000), setting("AION_ROUNDS", 3));
     println!("encoding  bytes/event  raw ns/event  job ns/event  job/raw rate");
     let catalog = Catalog::builtin();
-    let schema = &catalog.topic(TOPIC.name()).unwrap().schema;
-    for (name, encoder) in [
-        ("json", Encoder::Json),
-        ("avro", Encoder::avro([(TOPIC, &**schema, SchemaId(SCHEMA_ID))])),
-    ] {
-        let (mut child, connection) = start_broker();
+    let topic = catalog.topic(TOPIC.name()).unwrap();
+    for name in ["json", "avro"] {
+        let (mut child, places) = start_places();
+        let connection = Connection::to(&places.kafka);
         bootstrap::create_topics(&connection, &catalog, Environment::Dev).unwrap();
+        let id = places.register(topic);
+        let encoder = if name == "avro" {
+            Encoder::avro([(TOPIC, &*topic.schema, id)])
+        } else {
+            Encoder::Json
+        };
         let bytes = fill(&connection, encoder, events);
         let (mut raw, mut full) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             raw.push(cpu_per_event(events, || read_raw(&connection, round, events)));
-            full.push(cpu_per_event(events, || run_job(&connection, &catalog, events)));
+            full.push(cpu_per_event(events, || places.run(events)));
         }
         let (raw, full) = (median(raw), median(full));
         println!(
@@ -80,30 +86,99 @@ fn main() {
         child.wait().unwrap();
     }
     println!("peak memory: {} MiB", peak_mib());
+    aion_analytics::engine::clear_temporary_files();
 }
 
-/// Runs the broker until the parent closes the pipe.
+/// Runs the broker and the registry until the parent closes the pipe.
 fn serve() {
     let data = tempfile::tempdir().unwrap();
-    let mut settings = aion_embedded::Settings::new(data.path());
+    let mut settings = aion_embedded::Settings::new(data.path().join("kafka"));
     settings.fsync = Fsync::Never;
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let runtime = Runtime::new().unwrap();
     let broker = runtime.block_on(Broker::start(settings)).unwrap();
-    println!("{}", broker.address());
+    let registry = Registry::start(any_port, data.path().join("registry"));
+    let registry = runtime.block_on(registry).unwrap();
+    println!("{}\n{}", broker.address(), registry.address());
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    runtime.block_on(registry.stop());
     runtime.block_on(broker.stop()).unwrap();
 }
 
-fn start_broker() -> (Child, Connection) {
+/// Where the other process listens.
+struct Places {
+    kafka: String,
+    registry: SocketAddr,
+}
+
+fn start_places() -> (Child, Places) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .arg("broker")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut address = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-    (child, Connection::to(address.trim()))
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut line = || lines.next().unwrap().unwrap();
+    let places = Places { kafka: line(), registry: line().parse().unwrap() };
+    (child, places)
+}
+
+impl Places {
+    /// Registers the topic's schema, as `aion bootstrap` does; answers its id.
+    fn register(&self, topic: &catalog::Topic) -> SchemaId {
+        let registry = registry::Registry::open(&RegistryConfig::at(self.registry).settings);
+        let (registry, subject) = (registry.unwrap(), topic.subject());
+        let schema = Schema::avro(topic.schema.avro_text(NAMESPACE));
+        Runtime::new().unwrap().block_on(registry.register(&subject, &schema, false)).unwrap()
+    }
+
+    /// What an operator writes who leaves all else to the product.
+    fn config(&self, lake: &Path) -> Config {
+        let (topic, lake) = (TOPIC.name(), lake.display());
+        let text = format!(
+            "[kafka]\nbrokers = '{}'\n[registry]\nurls = ['http://{}']\n[lake]\nurl = '{lake}'\n\
+             [http]\nlisten = '127.0.0.1:0'\n[[job]]\ntopic = '{topic}'\nsinks = ['lake']\n",
+            self.kafka, self.registry
+        );
+        Config::parse(&text, std::iter::empty()).unwrap()
+    }
+
+    /// `aion run` into a new lake, until every event is there.
+    fn run(&self, events: u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = self.config(folder.path());
+        Runtime::new().unwrap().block_on(async {
+            let stop = CancellationToken::new();
+            let listener = http::bind(config.http).await.unwrap();
+            let platform = Platform::start(config, listener, &stop).await.unwrap();
+            let health = Arc::clone(&platform.health);
+            tokio::time::timeout(WAIT * 5, all_taken(&health, events)).await.unwrap();
+            // What waits is written at the stop, sooner than its age would have it.
+            stop.cancel();
+            platform.ended().await.unwrap();
+            let job = status(&health);
+            assert_eq!((job.rows_stored, job.rejected), (events, 0));
+        });
+    }
+}
+
+/// How the job is doing; another one of its name reads the topic's retries.
+fn status(health: &Health) -> Arc<JobStatus> {
+    health.jobs().find(|job| &*job.topic == TOPIC.name()).unwrap()
+}
+
+/// Waits until the sink has taken all.
+async fn all_taken(health: &Health, events: u64) {
+    loop {
+        let job = status(health);
+        assert!(job.is_well(), "{job:?}");
+        let positions = job.partitions.iter().filter_map(|partition| partition.position);
+        if positions.map(Offset::get).sum::<i64>() >= events as i64 {
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Produces the events; answers how many bytes their values have.
@@ -151,53 +226,6 @@ fn read_raw(connection: &Connection, round: u64, events: u64) {
             count += consumer.fetch(partition, 4096, |_| ()).count;
         }
     }
-}
-
-/// A registry where every id is the contract's own schema, of this text.
-#[derive(Debug)]
-struct Contract(String);
-
-#[async_trait]
-impl WriterSchemas for Contract {
-    async fn look_up(&self, _: SchemaId) -> Found {
-        Found::Schema { text: self.0.clone(), references: Vec::new() }
-    }
-}
-
-fn run_job(connection: &Connection, catalog: &Catalog, events: u64) {
-    let folder = tempfile::tempdir().unwrap();
-    let lake =
-        Lake::open(&Url::from_directory_path(folder.path()).unwrap(), &StoreOptions::default());
-    let lake = lake.unwrap();
-    let topic = catalog.topic(TOPIC.name()).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let schema = &topic.schema;
-        let spec = TableSpec {
-            name: topic.table.to_string(),
-            schema: schema.arrow(),
-            event_time: schema.fields[schema.event_time].name.to_string(),
-        };
-        let settings = Settings { flush_age: Duration::from_secs(5), ..Settings::default() };
-        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(lake.sink(spec, settings).await.unwrap())];
-        let text = topic.schema.avro_text("aion.events");
-        let spec = JobSpec {
-            name: "bench".to_owned(),
-            topic: Arc::new(topic.clone()),
-            registry: Some(Registry { schemas: Arc::new(Contract(text)), grace: WAIT }),
-            max_reject_share: 0.0,
-            stop_within: WAIT,
-            limits: Limits::default(),
-        };
-        let stop = CancellationToken::new();
-        let budget = Budget::new(BUDGET_BYTES);
-        let mut handle = job::run(spec, connection, sinks, budget, stop.clone()).unwrap();
-        let all = handle.status.wait_for(|status| status.rows_stored >= events);
-        let status = tokio::time::timeout(WAIT * 5, all).await.unwrap().unwrap();
-        assert_eq!((status.rows_stored, status.rejected), (events, 0));
-        stop.cancel();
-        handle.done.await.unwrap().unwrap();
-    });
 }
 
 fn cpu_per_event(events: u64, work: impl FnOnce()) -> u64 {
