@@ -1,4 +1,4 @@
-//! What the broker did to the disk, noted for a test that asks what a loss of power would leave; nothing at all
+//! What the broker and the registry did to the disk, noted for a test that asks what a loss of power would leave; nothing at all
 //! without the feature `testing`.
 
 use std::path::PathBuf;

@@ -11,7 +11,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::schema::Schema;
-use crate::{Error, files, lines};
+use crate::{
+    Error, files, lines,
+    steps::{self, Step},
+};
 
 /// The newest layout of the log that this code reads, and the one it writes.
 const FORMAT: u32 = 1;
@@ -53,6 +56,7 @@ impl Journal {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { path, pid: None }),
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
         }
+        steps::did(|| Step::Made(path.clone()));
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(Error::io("read", &path))?;
         let mut whole = 0;
@@ -77,31 +81,47 @@ impl Journal {
         }
         let mut journal = Journal { path, file, bytes: whole as u64, failed: false };
         if whole == 0 {
-            let written = journal.append(&Change::Format(FORMAT));
+            let written = journal.write(&Change::Format(FORMAT));
             written.map_err(Error::io("write", &journal.path))?;
         }
-        let synced = journal.file.sync_all().and_then(|()| files::sync_folder(folder));
+        // A process that was killed may have left a line that is whole and not durable.
+        let synced = files::sync_data(&journal.file, &journal.path, journal.bytes)
+            .and_then(|()| files::sync_folder(folder));
         synced.map_err(Error::io("sync", &journal.path))?;
+        journal.told();
         Ok(journal)
     }
 
     /// Writes a change; it is on disk when this returns.
     pub(super) fn append(&mut self, change: &Change) -> io::Result<()> {
+        self.write(change)?;
+        self.told();
+        Ok(())
+    }
+
+    fn write(&mut self, change: &Change) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("an earlier write failed; start again"));
         }
         let text = lines::encode(change);
+        let bytes = self.bytes + text.len() as u64;
         if let Err(error) = self.file.write_all(text.as_bytes()) {
             self.failed = self.file.set_len(self.bytes).is_err();
             return Err(error);
         }
-        if let Err(error) = self.file.sync_data() {
+        steps::did(|| Step::Written { file: self.path.clone(), bytes });
+        if let Err(error) = files::sync_data(&self.file, &self.path, bytes) {
             // Nobody knows what is on disk now; a start reads it anew.
             self.failed = true;
             return Err(error);
         }
-        self.bytes += text.len() as u64;
+        self.bytes = bytes;
         Ok(())
+    }
+
+    /// Notes that what the log holds may be answered.
+    fn told(&self) {
+        steps::did(|| Step::Told { file: self.path.clone(), bytes: self.bytes });
     }
 
     /// The file, for messages.

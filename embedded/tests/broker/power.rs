@@ -1,6 +1,8 @@
 //! What a loss of power may take: everything that wasn't synced. What the broker has told, by its high watermark or an
 //! acknowledged commit, must be there for sure at the moment when it is told: the bytes, the names of the files and
-//! folders that hold them, and the list that names the topic.
+//! folders that hold them, and the list that names the topic. `registry` asks the same of the registry.
+
+mod registry;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
