@@ -32,6 +32,10 @@ pub(super) struct Options {
     pub(super) believes_group: bool,
     /// Whether marks are kept by the job's name too, which is another one once it has two sinks.
     pub(super) marks_name_job: bool,
+    /// Whether a mark right behind an offset without a record carries no epoch; else that of the last record.
+    pub(super) forgets_epochs: bool,
+    /// Whether the judgement passes over what goes unseen of a log that was cut.
+    pub(super) excuses_unseen: bool,
 }
 
 impl Default for Options {
@@ -44,6 +48,8 @@ impl Default for Options {
             counts_keys: true,
             believes_group: false,
             marks_name_job: false,
+            forgets_epochs: true,
+            excuses_unseen: true,
         }
     }
 }
@@ -122,13 +128,7 @@ impl Schedule {
     fn produce(&mut self) {
         let partition = self.rng.random_range(0..PARTITIONS);
         for _ in 0..self.rng.random_range(1..6) {
-            let what = match self.rng.random_range(0..20) {
-                0..2 => What::Poison,
-                2 => What::Tombstone,
-                3..5 => What::Hole,
-                _ => What::Row,
-            };
-            lock(&self.group.world).produce(partition, what);
+            lock(&self.group.world).produce(partition, anything(&mut self.rng));
         }
     }
 
@@ -145,9 +145,8 @@ impl Schedule {
         if process.budget.is_spent() {
             return;
         }
-        let alone = self.group.options.judges_alone;
-        let judged = (&process.budget, alone);
-        lock(&process.consumer).fetch(partition, max, &self.group.world, judged);
+        let with = (&process.budget, self.group.options);
+        lock(&process.consumer).fetch(partition, max, &self.group.world, with);
     }
 
     fn look(&mut self) {
@@ -296,20 +295,22 @@ impl Schedule {
         lock(&self.group.world).create_topic();
     }
 
-    /// Cuts a log behind some record. A mark that only offsets without records lie below carries no epoch,
-    /// so a cut below it could not be told. For the same reason the new epoch begins with a record: where
-    /// it begins with a transaction's marker, a mark right behind that says nothing certain.
+    /// Cuts a log anywhere. At once it may be as long again, so that its end doesn't tell.
     fn truncate(&mut self) {
         let partition = self.rng.random_range(0..PARTITIONS);
         let mut world = lock(&self.group.world);
         let log = world.log(partition);
-        let is_record = |at: &usize| log.slots[*at].what != What::Hole;
-        let Some(first) = (log.start..log.end()).find(is_record) else { return };
-        if first + 1 < log.end() {
-            let end = self.rng.random_range(first + 1..log.end());
-            world.truncate(partition, end);
-            world.produce(partition, What::Row);
+        let (start, end) = (log.start, log.end());
+        if start == end {
+            return;
         }
+        let at = self.rng.random_range(start..end);
+        let unseen = world.truncate(partition, at, &self.group.stores[..self.group.sinks]);
+        for _ in 0..self.rng.random_range(0..=2 * (end - at)) {
+            world.produce(partition, anything(&mut self.rng));
+        }
+        let is_past = world.log(partition).end() >= unseen.end;
+        self.seen.unseen += u64::from(!unseen.is_empty() && is_past);
     }
 
     /// A job with another configuration, and where it matters with another name.
@@ -437,5 +438,15 @@ impl Schedule {
         self.seen.rows = rows.map(|rows| rows.num_rows() as u64).sum();
         drop(world);
         Ok(self.seen)
+    }
+}
+
+/// What is produced next.
+fn anything(rng: &mut StdRng) -> What {
+    match rng.random_range(0..20) {
+        0..2 => What::Poison,
+        2 => What::Tombstone,
+        3..5 => What::Hole,
+        _ => What::Row,
     }
 }

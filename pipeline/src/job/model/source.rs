@@ -19,7 +19,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::world::{ModelClock, PARTITIONS, Shared, What, World, lock};
+use super::{
+    schedule::Options,
+    world::{ModelClock, PARTITIONS, Shared, What, World, lock},
+};
 use crate::job::{
     event_loop::Clock,
     source::{Chunk, Command, Event, Located, Lookup, Rejected, Source},
@@ -132,7 +135,7 @@ impl Consumer {
         number: i32,
         max: usize,
         world: &Shared<World>,
-        judged: (&Budget, bool),
+        with: (&Budget, Options),
     ) {
         let Some(reading) = self.readings.get_mut(&number) else { return };
         if reading.paused {
@@ -162,7 +165,10 @@ impl Consumer {
             return;
         }
         self.polled += 1;
-        let chunk = chunk(reading, end, log, self.polled, judged);
+        let chunk = chunk(reading, end, log, self.polled, with);
+        if log.slots[end - 1].what == What::Hole {
+            log.behind_holes.insert(end);
+        }
         (reading.position, reading.epoch) = (end, chunk.batch.epoch);
         self.events.push_back(Event::Chunk(chunk));
     }
@@ -173,7 +179,7 @@ fn chunk(
     end: usize,
     log: &super::world::Log,
     polled: u64,
-    (budget, judges_alone): (&Budget, bool),
+    (budget, options): (&Budget, Options),
 ) -> Chunk {
     let (mut uids, mut offsets, mut rejected) = (Vec::new(), Vec::new(), Vec::new());
     let (mut epochs, mut epoch, mut records) = (Vec::new(), reading.epoch, 0);
@@ -186,7 +192,7 @@ fn chunk(
             epochs.push((Offset(offset as i64), slot.epoch));
         }
         epoch = slot.epoch;
-        let is_tainted = slot.what == What::Row && !judges_alone && !rejected.is_empty();
+        let is_tainted = slot.what == What::Row && !options.judges_alone && !rejected.is_empty();
         match slot.what {
             What::Row if !is_tainted => {
                 uids.push(slot.uid);
@@ -205,6 +211,10 @@ fn chunk(
             }),
             What::Tombstone | What::Hole => {}
         }
+    }
+    if options.forgets_epochs && log.slots[end - 1].what == What::Hole {
+        // As the client has it: a marker, or what compaction took, may be of a later leader than the last record.
+        epoch = -1;
     }
     let bytes = uids.len() * 100;
     let columns: Vec<arrow::array::ArrayRef> =

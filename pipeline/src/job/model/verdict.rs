@@ -68,6 +68,8 @@ struct Case<'a> {
     sink: usize,
     is_present: bool,
     mark: Option<i64>,
+    /// Whether what goes unseen of a log that was cut is passed over.
+    excuses: bool,
     stored: &'a BTreeMap<i64, Vec<(Partition, i64)>>,
 }
 
@@ -95,7 +97,16 @@ pub(super) fn judge(
                 let partition = Partition { stream, number: number as i32 };
                 let mark = marks.get(&partition).map(|mark| mark.offset.get());
                 let is_present = at + 1 == world.incarnations.len();
-                let case = Case { world, partition, log, sink, is_present, mark, stored: &placed };
+                let case = Case {
+                    world,
+                    partition,
+                    log,
+                    sink,
+                    is_present,
+                    mark,
+                    excuses: options.excuses_unseen,
+                    stored: &placed,
+                };
                 case.judge(options)?;
             }
         }
@@ -219,7 +230,7 @@ impl Case<'_> {
             covers && gap.sinks.iter().any(|sink| sink == SINKS[self.sink])
         };
         // What was cut and then expired, or went with the topic, nobody could compare any more.
-        let above_cut = self.log.cut.iter().any(|(from, _)| *from <= offset);
+        let above_cut = self.log.unseen.iter().any(|cut| cut.start <= offset);
         let is_comparable = !above_cut || self.is_comparable(offset);
         (self.is_present || claimed)
             && is_comparable
@@ -228,13 +239,22 @@ impl Case<'_> {
             && !self.gaps().any(|gap| told(&gap))
     }
 
-    /// Whether the log still shows that it is another one there: by its end, or by the epoch of a record.
+    /// Whether the log still shows that it is another one there: by its end, or by the epoch of a record
+    /// that is read for certain.
     fn is_comparable(&self, offset: usize) -> bool {
         let log = self.log;
         let shows = |slot: &Slot| slot.what != What::Hole;
+        let seen_from = log.start.max(self.seen_from(offset));
         self.is_present
             && offset >= log.start
-            && (offset >= log.end() || log.slots[log.start..=offset].iter().any(shows))
+            && (offset >= log.end() || log.slots.iter().take(offset + 1).skip(seen_from).any(shows))
+    }
+
+    /// From where on what was appended since the log was cut is read for certain, of the cuts at an offset or
+    /// below. A mark behind a hole carries no epoch: if the log has grown past it since, reading goes on there.
+    fn seen_from(&self, offset: usize) -> usize {
+        let cuts = self.log.unseen.iter().filter(|cut| cut.start <= offset);
+        cuts.map(|cut| if self.excuses { cut.end } else { cut.start }).max().unwrap_or(0)
     }
 
     fn gaps(&self) -> impl Iterator<Item = &ToldGap> {

@@ -1,7 +1,8 @@
 //! What all processes share: the logs with everything that happens to them, and what the journal holds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -46,6 +47,10 @@ pub(super) struct Log {
     pub(super) epoch: i32,
     /// What truncation took, with its offset.
     pub(super) cut: Vec<(usize, Slot)>,
+    /// Where reading ended right behind a hole: a mark there carries no epoch.
+    pub(super) behind_holes: BTreeSet<usize>,
+    /// For each cut, from where to where what was appended since may go unseen.
+    pub(super) unseen: Vec<Range<usize>>,
     /// By sink: retention passed here before the store had any mark.
     pub(super) excused: [usize; 2],
 }
@@ -143,10 +148,9 @@ impl World {
         log.slots.push(Slot { what, epoch: log.epoch, uid });
     }
 
-    /// Another leader takes over and nothing is lost; its epoch begins with a record.
+    /// Another leader takes over and nothing is lost; its epoch begins with what is produced next.
     pub(super) fn elect(&mut self, partition: i32) {
         self.log(partition).epoch += 1;
-        self.produce(partition, What::Row);
     }
 
     /// Whether the log still has what stood at the offset. Where it was cut nobody can say.
@@ -175,12 +179,26 @@ impl World {
         }
     }
 
-    /// An unclean election: the log is cut at `end`, and goes on under a later epoch.
-    pub(super) fn truncate(&mut self, partition: i32, end: usize) {
+    /// An unclean election: the log is cut at `end`, and goes on under a later epoch. Answers what may go unseen of
+    /// that: once the log has grown again, a mark without an epoch looks right, wherever one may stand of these
+    /// stores or of what is on its way to them.
+    pub(super) fn truncate(
+        &mut self,
+        partition: i32,
+        end: usize,
+        stores: &[Store],
+    ) -> Range<usize> {
+        let key = Partition { stream: self.stream(), number: partition };
+        let mark = |store: &Store| store.marks().get(&key).map(|mark| mark.offset.get() as usize);
+        let least = stores.iter().map(mark).min().flatten().unwrap_or(0);
         let log = self.log(partition);
+        let furthest = log.behind_holes.range(end.max(least)..).next_back();
+        let unseen = end..furthest.copied().unwrap_or(end);
+        log.unseen.push(unseen.clone());
         let taken: Vec<Slot> = log.slots.drain(end..).collect();
         log.cut.extend((end..).zip(taken));
         log.epoch += 1;
+        unseen
     }
 }
 
