@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use aion_schemas::log::{Marks, Offset, Partition, Timestamp};
+use aion_schemas::log::{Mark, Marks, Offset, Partition, Timestamp};
 use aion_sinks::{
     batch::Batch,
     budget::Reservation,

@@ -33,7 +33,7 @@ struct TookNothing(Duration);
 
 /// Whether it was this that broke a connection, and not its peer or the network.
 pub fn is_why(cause: &io::Error) -> bool {
-    cause.get_ref().is_some_and(|inner| inner.is::<TookNothing>())
+    matches!(cause.get_ref(), Some(inner) if inner.is::<TookNothing>())
 }
 
 impl<I> Unread<I> {

@@ -25,7 +25,7 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     datasource::{
-        physical_plan::{FileScanConfigBuilder, ParquetSource},
+        physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource},
         source::DataSourceExec,
     },
     logical_expr::{ColumnarValue, Operator},
@@ -48,10 +48,10 @@ pub(super) fn searched_once(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Exec
     let replaced = plan.transform_up(|node| {
         if let Some(scan) = node.downcast_ref::<DataSourceExec>()
             && let Some((config, parquet)) = scan.downcast_to_file_source::<ParquetSource>()
-            && let Some(condition) = parquet.predicate()
+            && let Some(condition) = parquet.filter()
         {
-            let replaced = replaced(condition, config.file_schema())?;
-            if !Arc::ptr_eq(&replaced, condition) {
+            let replaced = replaced(&condition, config.file_schema())?;
+            if !Arc::ptr_eq(&replaced, &condition) {
                 let source = Arc::new(parquet.with_predicate(replaced));
                 let config = FileScanConfigBuilder::from(config.clone()).with_source(source);
                 let scan = DataSourceExec::from_data_source(config.build());
@@ -315,7 +315,7 @@ mod tests {
         let replaced = searched_once(Arc::clone(&plain)).unwrap();
         let scan = replaced.downcast_ref::<DataSourceExec>().unwrap();
         let (_, source) = scan.downcast_to_file_source::<ParquetSource>().unwrap();
-        assert!(format!("{:?}", source.predicate()).contains("SearchedOnce"));
+        assert!(format!("{:?}", source.filter()).contains("SearchedOnce"));
         // The bounds by which they are left out are shown beside what they come from.
         let [plain, replaced] =
             [plain, replaced].map(|plan| displayable(plan.as_ref()).indent(false).to_string());
