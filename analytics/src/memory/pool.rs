@@ -2,12 +2,14 @@
 //!
 //! | who | of all |
 //! |---|---|
-//! | those who can go to temporary files, such as sorts and groups | five eighths together, each an equal share; where nobody sorts also beyond it, as much as is left free then, and half of a share for each other |
+//! | those who can go to temporary files, such as sorts and groups | five eighths together, each an equal share; where nobody sorts also beyond it, as much as is left free then, of which a quarter stays free |
 //! | those who merge the files of a sort, and open as many at once as they get memory for | five eighths together, each an equal share, or what each sort keeps back if that is more |
 //! | those who can't go to files, such as whoever merges the sorted rows of several sorts | what is left |
 //!
 //! Of the groups of a question half are those that go to files last and have most (the others give on what they have), so
-//! equal shares alone would send them to files with half of the memory unused.
+//! equal shares alone would send them to files with half of the memory unused. What some have beyond their share others find
+//! missing, but for half of a share, which each reservation gets in any case: whoever reads its files again has one for
+//! the files and one for what it makes of them, and can't do without either.
 //!
 //! An eighth is kept for the last ones, who can neither wait nor go to files, as long as they don't have it: else they would
 //! find nothing left, and the query would fail though it is one that spills.
@@ -99,7 +101,7 @@ impl Pool {
         let left = self.bytes.saturating_sub(taken.all());
         let eighth = self.bytes / 8;
         match Kind::of(reservation.consumer()) {
-            Kind::Spiller => self.left_to_spiller(taken, reservation.consumer().id()),
+            Kind::Spiller => self.left_to_spiller(taken, reservation),
             Kind::FileMerge => {
                 let share = (eighth * 5 / taken.file_merges.max(1)).max(self.merge_bytes);
                 let for_others = eighth.saturating_sub(taken.by_others);
@@ -109,7 +111,7 @@ impl Pool {
         }
     }
 
-    fn left_to_spiller(&self, taken: &Taken, id: usize) -> usize {
+    fn left_to_spiller(&self, taken: &Taken, reservation: &MemoryReservation) -> usize {
         let eighth = self.bytes / 8;
         let kept_back = (taken.file_merges * self.merge_bytes).min(eighth * 2);
         let by_rest = taken.by_file_merges.max(kept_back) + taken.by_others.max(eighth);
@@ -117,18 +119,16 @@ impl Pool {
         // A sort that has gone over to its files leaves its share to them.
         let sharers = taken.spillers.len().max(taken.file_merges).max(1);
         let share = together / sharers;
-        let held = taken.spillers.get(&id).copied().unwrap_or_default();
+        let until_share = share.saturating_sub(reservation.size());
         if taken.file_merges > 0 {
-            return share.saturating_sub(held);
+            return until_share;
         }
+        let until_half = (share / 2).saturating_sub(reservation.size());
         let free = together.saturating_sub(taken.by_spillers());
-        let others = taken.spillers.iter().filter(|(other, _)| **other != id);
-        let promised: usize = others.map(|(_, held)| (share / 2).saturating_sub(*held)).sum();
-        let until_half = (share / 2).saturating_sub(held).min(free);
-        let until_share = share.saturating_sub(held);
-        let until_as_much_is_free = free.saturating_sub(held) / 2;
-        let beyond_half = until_share.max(until_as_much_is_free);
-        until_half.max(beyond_half.min(free.saturating_sub(promised)))
+        let held = taken.spillers.get(&reservation.consumer().id()).copied().unwrap_or_default();
+        let as_much_stays_free = free.saturating_sub(held) / 2;
+        let beyond_share = as_much_stays_free.min(free.saturating_sub(together / 4));
+        until_half.max(until_share.min(free)).max(beyond_share)
     }
 }
 
@@ -241,29 +241,44 @@ mod tests {
         assert!(rows.try_grow(40).is_ok() && rows.try_grow(1).is_err());
     }
 
+    fn group(pool: &Arc<dyn MemoryPool>) -> MemoryReservation {
+        MemoryConsumer::new("groups").with_can_spill(true).register(pool)
+    }
+
+    fn fill(reservation: &MemoryReservation) -> usize {
+        while reservation.try_grow(1).is_ok() {}
+        reservation.size()
+    }
+
     /// A question that groups has a spiller of each kind for each thread, and only the last ones fill up.
     #[test]
-    fn groups_take_what_others_leave_and_leave_half_a_share() {
+    fn groups_take_what_others_leave() {
         let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800, 20));
-        let group = || MemoryConsumer::new("groups").with_can_spill(true).register(&pool);
-        let groups = [(); 4].map(|()| group());
-        let fill = |at: usize| {
-            while groups[at].try_grow(1).is_ok() {}
-            groups[at].size()
-        };
-        // A share is 125. As much is free as each of the two has.
-        assert_eq!([fill(0), fill(1)], [250, 125]);
-        assert_eq!([fill(2), fill(3)], [63, 62]);
+        let groups = [(); 4].map(|()| group(&pool));
+        // A share is 125. As much is free as the first has.
+        assert_eq!(groups.each_ref().map(fill), [250, 125, 125, 62]);
         groups[0].free();
-        assert_eq!([fill(1), fill(2), fill(3)], [187, 125, 125]);
-        drop(groups);
+        assert_eq!(groups.each_ref().map(fill), [125; 4]);
+        // Questions that come later find half of a share, which is 62 by then.
+        let late = [(); 4].map(|()| group(&pool));
+        assert_eq!(late.each_ref().map(fill), [31; 4]);
+        drop((groups, late));
         assert_eq!(pool.reserved(), 0);
         // Where somebody sorts nobody has more than a share.
         let sort = MemoryConsumer::new(FILE_MERGE).register(&pool);
-        let three = [(); 3].map(|()| group());
-        while three[0].try_grow(1).is_ok() {}
-        assert_eq!(three[0].size(), 166);
+        let three = [(); 3].map(|()| group(&pool));
+        assert_eq!(three.each_ref().map(fill), [166; 3]);
         drop(sort);
+    }
+
+    /// One who reads its files again makes a table of them, and neither can go to files once more.
+    #[test]
+    fn what_is_made_of_files_finds_memory_beside_them() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(800, 20));
+        let groups = [(); 4].map(|()| group(&pool));
+        let tables = groups.each_ref().map(MemoryReservation::new_empty);
+        assert_eq!(groups.each_ref().map(fill), [250, 125, 125, 62]);
+        assert_eq!(tables.each_ref().map(fill), [62; 4]);
     }
 
     /// Whoever comes later finds what each sort keeps back, and something to sort in.

@@ -1,7 +1,7 @@
 //! A table of text: as wide as its first rows need, so that any number of rows can follow.
 //!
-//! **Invariant:** a value stays within its column, and what follows its line breaks can't pass for a row: a line of
-//! it that isn't the last ends with `+` where a space is otherwise, as in psql.
+//! **Invariant:** what follows a value's line breaks can't pass for a row: it stays in its column, and a line of the value
+//! that isn't the last ends with `+` where a space is otherwise, as in psql.
 
 use arrow::{datatypes::SchemaRef, error::ArrowError, record_batch::RecordBatch};
 use unicode_width::UnicodeWidthStr;
