@@ -10,6 +10,7 @@
 //! | `retries` | rows that would store a record twice are left out |
 //! | `ledger` | the questions put to a table, and the notes beside it |
 //! | `repair` | breaks that are left alone, until somebody wants them filled; offsets that are there more than once |
+//! | `hold` | who repairs: one at a time |
 //! | `insert` | rows with their ledger, as an Arrow stream |
 //! | `client`, `failure` | HTTP, and who can act on what went wrong |
 //! | `replicas` | several addresses: are they replicas of one table? |
@@ -69,6 +70,7 @@ pub mod check;
 mod client;
 mod failure;
 pub mod guarantee;
+mod hold;
 mod insert;
 mod landing;
 mod lane;
@@ -85,6 +87,7 @@ mod table;
 pub mod testing;
 
 pub use client::Server;
+pub use hold::{Claim, Hold, Holder};
 pub use repair::{Break, Double};
 pub use sink::ClickHouseSink;
 

@@ -24,6 +24,8 @@ mod python;
 mod refused;
 #[path = "clickhouse/relay.rs"]
 mod relay;
+#[path = "clickhouse/repairs.rs"]
+mod repairs;
 #[path = "clickhouse/replicated.rs"]
 mod replicated;
 #[path = "clickhouse/retries.rs"]

@@ -191,13 +191,24 @@ impl Client {
 
     /// Runs a statement.
     pub(crate) async fn execute(&self, sql: &str) -> Result<(), Failure> {
-        self.execute_within(sql, ANSWER_WITHIN).await
+        let body = Bytes::from(sql.to_owned());
+        self.post(&[("database", &self.server.database)], body, ANSWER_WITHIN).await.map(drop)
     }
 
-    /// Runs a statement that may take so long.
-    pub(super) async fn execute_within(&self, sql: &str, within: Duration) -> Result<(), Failure> {
-        let body = Bytes::from(sql.to_owned());
-        self.post(&[("database", &self.server.database)], body, within).await.map(drop)
+    /// Runs a `DELETE` that may take so long, unless a query of that id runs. Its `now()` is when it arrives, and not when
+    /// its mutation comes to a part.
+    pub(super) async fn delete(
+        &self,
+        sql: &str,
+        query_id: &str,
+        within: Duration,
+    ) -> Result<(), Failure> {
+        let settings = [
+            ("database", self.server.database.as_str()),
+            ("query_id", query_id),
+            ("mutations_execute_nondeterministic_on_initiator", "1"),
+        ];
+        self.post(&settings, Bytes::from(sql.to_owned()), within).await.map(drop)
     }
 
     /// Runs a statement that doesn't need the database to be there.

@@ -7,6 +7,7 @@
 //! | `opened` | once, before a table's first batch of a partition | where that batch begins, and its day: of two writers who began at different offsets the first decides for both. If the table's first batch is another one by now, it has lost some |
 //! | `reached` | where offsets without rows follow; else once a minute | how far the table was, also when its rows have expired or were erased |
 //! | `repair/<offset>` | when somebody asks for it | that the break from there on is to be filled, however old it is; for a day |
+//! | `repairing` | while somebody repairs | who that is, and until when; of no table ([`hold`](super::hold)) |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -289,6 +290,11 @@ impl Ledger {
         format!("DELETE FROM {} WHERE {}", self.table, is_of(partition, batch))
     }
 
+    /// The id of a query that deletes copies: while one runs, the server refuses another.
+    pub(super) fn deletes_as(&self) -> String {
+        format!("aion/{}/copies", self.table)
+    }
+
     /// How many mutations of the table are under way, or wait to be.
     pub(super) async fn mutations(&self) -> Result<u64, Failure> {
         let sql = format!(
@@ -302,8 +308,8 @@ impl Ledger {
 
     /// The statement that deletes of a batch what there is of each offset beyond the first. It names the rows that go by
     /// where they are: where parts are merged meanwhile it names rows that aren't there, and deletes nothing. Of two such
-    /// statements at a time each may name the row that the other leaves: none may be sent while there are
-    /// [`mutations`](Ledger::mutations).
+    /// statements at a time each may name the row that the other leaves: only who [holds](super::hold) repairs may send one,
+    /// and none while there are [`mutations`](Ledger::mutations).
     pub(super) fn without_copies(&self, partition: &Partition, batch: &Range<Offset>) -> String {
         let (table, is_of) = (&self.table, is_of(partition, batch));
         format!(
@@ -345,12 +351,7 @@ impl Ledger {
         token: Option<&str>,
     ) -> Result<(), Failure> {
         let Note { chain_end, next, epoch, day } = note;
-        let settings = match token {
-            Some(token) => {
-                format!("insert_deduplicate = 1, insert_deduplication_token = '{token}'")
-            }
-            None => "insert_deduplicate = 0".to_owned(),
-        };
+        let settings = deduplicated_by(token);
         let sql = format!(
             "INSERT INTO {} (table_name, topic_id, partition, kind, chain_end, next, epoch, day)
             SETTINGS async_insert = 0, {settings}
@@ -362,15 +363,28 @@ impl Ledger {
             kind.word(),
             day.unwrap_or(0)
         );
-        // A quorum that waits for another INSERT is refused, and the notes of all tables go into one.
-        let turn = match self.client.server().guarantee {
-            Guarantee::AtLeastOnce => self.client.turn(MARKS).await,
-            Guarantee::ExactlyOnce => None,
-        };
-        let sent = self.client.execute(&sql).await;
-        drop(turn);
-        sent
+        send_note(&self.client, &sql).await
     }
+}
+
+/// The settings of an INSERT of which, with a token, only the first of several writers has it taken.
+pub(super) fn deduplicated_by(token: Option<&str>) -> String {
+    match token {
+        Some(token) => format!("insert_deduplicate = 1, insert_deduplication_token = '{token}'"),
+        None => "insert_deduplicate = 0".to_owned(),
+    }
+}
+
+/// Sends an INSERT into the table `marks`.
+pub(super) async fn send_note(client: &Client, sql: &str) -> Result<(), Failure> {
+    // A quorum that waits for another INSERT is refused, and the notes of all tables go into one.
+    let turn = match client.server().guarantee {
+        Guarantee::AtLeastOnce => client.turn(MARKS).await,
+        Guarantee::ExactlyOnce => None,
+    };
+    let sent = client.execute(sql).await;
+    drop(turn);
+    sent
 }
 
 type NoteRow = (i32, String, (i64, i64, i32, i32));
@@ -395,7 +409,7 @@ fn list(numbers: &[i32]) -> String {
 }
 
 /// The one row of an answer.
-fn one<T>(rows: Vec<T>) -> Result<T, Failure> {
+pub(super) fn one<T>(rows: Vec<T>) -> Result<T, Failure> {
     let mut rows = rows.into_iter();
     rows.next().ok_or_else(|| Failure::Unread("its answer has no row".to_owned()))
 }

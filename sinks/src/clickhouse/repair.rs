@@ -4,7 +4,7 @@
 //! by a note, which the job that writes the table finds when it is next given the partition.
 //!
 //! Batches that have offsets in common stop the job that writes the table. Of copies of one batch all but one row of each
-//! offset can go; which of two other batches is right a person has to say.
+//! offset can go; which of two other batches is right a person has to say. Who deletes [holds](super::hold) repairs.
 
 use std::{ops::Range, time::Duration};
 
@@ -12,8 +12,8 @@ use aion_schemas::log::{Offset, Partition, Stream, show};
 use uuid::Uuid;
 
 use super::{
-    ClickHouse, Settings, TableSpec, failure::Failure, ledger::NoteKind, plan, survey::Note,
-    table::Table,
+    ClickHouse, Settings, TableSpec, failure::Failure, hold::Hold, ledger::NoteKind, plan,
+    survey::Note, table::Table,
 };
 use crate::sink::SinkError;
 
@@ -101,17 +101,24 @@ impl ClickHouse {
         Ok(doubles)
     }
 
-    /// Deletes the copies of a batch: one row of each offset stays. An error where it is there more than once still, or
-    /// where another mutation of the table is under way. Of a replicated table none are: it takes no statement that asks
-    /// the table itself which rows go.
-    pub async fn delete_copies(&self, spec: TableSpec, one: &Double) -> Result<(), SinkError> {
+    /// Deletes the copies of a batch: one row of each offset stays. An error where it is there more than once still, as it
+    /// is where the hold was over, or where another mutation of the table is under way. Of a replicated table none are: it
+    /// takes no statement that asks the table itself which rows go.
+    pub async fn delete_copies(
+        &self,
+        spec: TableSpec,
+        one: &Double,
+        hold: &Hold,
+    ) -> Result<(), SinkError> {
         let table = self.table(spec, Settings::default());
         let partition = partition(&table, one.topic_id, one.partition);
         let doing = format!("delete copies of offsets {} of {partition}", show(&one.range));
         refuse_replicated(&table, &doing, &one.delete).await?;
         refuse_beside_others(&table, &doing).await?;
         let sql = table.ledger.without_copies(&partition, &one.range);
-        let sent = table.ledger.client.execute_within(&sql, DELETES_WITHIN).await;
+        let while_held = format!("{sql} AND toUnixTimestamp(now()) < {}", hold.until());
+        let id = table.ledger.deletes_as();
+        let sent = table.ledger.client.delete(&while_held, &id, DELETES_WITHIN).await;
         sent.map_err(|failure| match failure.error(&doing) {
             SinkError::Fatal { doing, cause, .. } => {
                 let hint = format!("an account that may delete rows runs this: {sql}");
@@ -127,7 +134,7 @@ impl ClickHouse {
             return Ok(());
         }
         let hint = format!(
-            "parts may have been merged meanwhile: try again; where the copies differ, delete them all, and have the \
+            "parts may have been merged meanwhile, or another repair may have begun: try again; where the copies differ, delete them all, and have the \
              break filled that they leave: {}",
             one.delete
         );

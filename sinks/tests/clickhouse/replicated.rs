@@ -71,7 +71,8 @@ async fn copies_in_a_replicated_table_are_left_to_a_person() {
     let house = by(&place, &[&one, &two]);
     let doubles = house.doubles(spec()).await.unwrap();
     assert_eq!(doubles.len(), 1);
-    let refused = house.delete_copies(spec(), &doubles[0]).await.unwrap_err().to_string();
+    let hold = place.hold().await;
+    let refused = house.delete_copies(spec(), &doubles[0], &hold).await.unwrap_err().to_string();
     assert!(refused.contains("replicated") && refused.contains(&doubles[0].delete), "{refused}");
     assert_eq!(place.house.doubles(spec()).await.unwrap(), doubles, "nothing is deleted");
 }

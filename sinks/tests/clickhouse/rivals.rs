@@ -110,6 +110,7 @@ async fn copies_of_a_batch_are_deleted_and_each_offset_stays_once() {
          (SELECT * FROM {table} WHERE _batch_first = 10 AND _lease < '2099-01-01 00:00:00') \
          SETTINGS insert_deduplicate = 0"
     );
+    let hold = place.hold().await;
     for is_merged in [true, false] {
         for _ in 0..2 {
             place.engine.run(&again).await;
@@ -121,7 +122,7 @@ async fn copies_of_a_batch_are_deleted_and_each_offset_stays_once() {
         let told: Vec<_> = doubles.iter().map(|one| (one.range.clone(), one.is_copy)).collect();
         assert_eq!(told, [(Offset(10)..Offset(20), true)]);
         assert!(place.house.breaks(spec()).await.is_err(), "not before copies are gone");
-        place.house.delete_copies(spec(), &doubles[0]).await.unwrap();
+        place.house.delete_copies(spec(), &doubles[0], &hold).await.unwrap();
         assert_eq!(place.house.doubles(spec()).await.unwrap(), []);
         assert_eq!(place.offsets(&p0).await, range(0, 30));
         assert_eq!(place.house.breaks(spec()).await.unwrap(), []);
@@ -146,16 +147,17 @@ async fn copies_are_not_deleted_while_another_mutation_is_under_way() {
              SETTINGS insert_deduplicate = 0"
         ))
         .await;
+    let hold = place.hold().await;
     let other = format!("ALTER TABLE {table} DELETE WHERE _offset < 0 SETTINGS mutations_sync");
     place.engine.run(&format!("{other} = 0")).await;
     let doubles = place.house.doubles(spec()).await.unwrap();
     assert_eq!(doubles.len(), 1);
-    let refused = place.house.delete_copies(spec(), &doubles[0]).await.unwrap_err();
+    let refused = place.house.delete_copies(spec(), &doubles[0], &hold).await.unwrap_err();
     assert!(refused.to_string().contains("FROM system.mutations"), "{refused}");
     place.engine.run(&format!("SYSTEM START MERGES {table}")).await;
     // One that is waited for is over when those before it are.
     place.engine.run(&format!("{other} = 2")).await;
-    place.house.delete_copies(spec(), &doubles[0]).await.unwrap();
+    place.house.delete_copies(spec(), &doubles[0], &hold).await.unwrap();
     assert_eq!(place.offsets(&p0).await, range(0, 10));
 }
 
@@ -167,7 +169,8 @@ async fn of_batches_that_overlap_one_is_deleted_by_hand_and_filled_again() {
     let doubles = place.house.doubles(spec()).await.unwrap();
     let told: Vec<_> = doubles.iter().map(|one| (one.range.clone(), one.is_copy)).collect();
     assert_eq!(told, [(Offset(5)..Offset(15), false)]);
-    let untouched = place.house.delete_copies(spec(), &doubles[0]).await;
+    let hold = place.hold().await;
+    let untouched = place.house.delete_copies(spec(), &doubles[0], &hold).await;
     assert!(untouched.is_ok() && place.house.doubles(spec()).await.unwrap() == doubles);
     place.engine.run(&doubles[0].delete).await;
     assert_eq!(place.house.doubles(spec()).await.unwrap(), []);

@@ -12,7 +12,9 @@ use aion_schemas::{
     schema::{Field, Kind, Schema},
 };
 use aion_sinks::{
-    clickhouse::{ClickHouse, ClickHouseSink, Server, Settings, TableSpec, guarantee::Guarantee},
+    clickhouse::{
+        Claim, ClickHouse, ClickHouseSink, Hold, Server, Settings, TableSpec, guarantee::Guarantee,
+    },
     conformance::schema,
     sink::{Flush, Flushed, Sink, SinkError},
 };
@@ -118,6 +120,14 @@ impl Place {
         let mut sink = self.open();
         sink.assign(std::slice::from_ref(partition)).await.unwrap();
         sink
+    }
+
+    /// The right to repair its tables, which nobody has.
+    pub(crate) async fn hold(&self) -> Hold {
+        match self.house.hold_repairs("test", Duration::from_mins(1)).await.unwrap() {
+            Claim::Taken(hold) => hold,
+            Claim::Held(by) => panic!("{by:?} has it"),
+        }
     }
 
     /// What the table says a writer goes on from.

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use aion_kafka::{Admin, Isolation, Purpose, Spot, TopicPartition};
 use aion_schemas::{
     catalog::Topic,
-    log::{Offset, show},
+    log::{Offset, Timestamp, show},
 };
-use aion_sinks::clickhouse::{Break, ClickHouse, Double, guarantee::Guarantee};
+use aion_sinks::clickhouse::{Break, Claim, ClickHouse, Double, Hold, guarantee::Guarantee};
 use anyhow::anyhow;
 use uuid::Uuid;
 
@@ -15,11 +15,16 @@ use super::{Where, database};
 use crate::{
     config::{Config, JobConfig},
     exit::{Exit, Failure},
+    job::times::rfc3339,
     platform::{house_spec, sink_failure},
 };
 
 /// How long the cluster may take to answer.
 const WAIT: Duration = Duration::from_secs(20);
+/// For so long a repair that was killed keeps the next one out.
+const HELD_FOR: Duration = Duration::from_secs(30);
+/// Where Linux tells the host's name.
+const HOST: &str = "/proc/sys/kernel/hostname";
 
 /// What is repaired.
 #[derive(Debug, clap::Args)]
@@ -59,17 +64,59 @@ pub(super) async fn run(config: &Config, args: &RepairArgs) -> anyhow::Result<()
         let what = format!("there is no table {unknown} in the catalog");
         return Err(Failure::new(Exit::Usage, what).into());
     }
+    if !args.yes {
+        return all(&house, config, args, None).await;
+    }
+    let hold = hold(&house).await?;
+    let done = hold.keep(all(&house, config, args, Some(&hold))).await;
+    hold.release().await;
+    done
+}
+
+/// Sees to it that nobody else repairs meanwhile.
+async fn hold(house: &ClickHouse) -> anyhow::Result<Hold> {
+    let claim = house.hold_repairs(&who(), HELD_FOR).await.map_err(|cause| sink_failure(&cause))?;
+    let by = match claim {
+        Claim::Taken(hold) => return Ok(hold),
+        Claim::Held(by) => by,
+    };
+    let at = |seconds: u32| rfc3339(Timestamp(i64::from(seconds) * 1_000_000));
+    let what = format!(
+        "database {} is being repaired by {}, since {}: try again when that has ended, or, if it was killed, \
+         after {}",
+        house.database(),
+        by.who,
+        at(by.since),
+        at(by.until)
+    );
+    Err(Failure::new(Exit::TryAgain, what).into())
+}
+
+/// What this process calls itself to others.
+fn who() -> String {
+    let host = std::fs::read_to_string(HOST).unwrap_or_default();
+    let user = std::env::var("USER").map(|user| format!("{user}, ")).unwrap_or_default();
+    format!("{user}process {} on {}", std::process::id(), host.trim())
+}
+
+/// Repairs the tables that are asked for; without a hold it tells and changes nothing.
+async fn all(
+    house: &ClickHouse,
+    config: &Config,
+    args: &RepairArgs,
+    hold: Option<&Hold>,
+) -> anyhow::Result<()> {
     let jobs = config.jobs.iter().filter(|job| job.is_in_clickhouse());
     let is_asked = |table: &str| args.tables.is_empty() || args.tables.iter().any(|t| t == table);
     let mut found = Found::default();
     for job in jobs.filter(|job| is_asked(&job.topic.table)) {
-        let are_gone = doubles(&house, &job.topic, args.yes, &mut found).await?;
+        let are_gone = doubles(house, &job.topic, hold, &mut found).await?;
         // Breaks can be told from doubles only where those stop nobody.
         if are_gone || house.guarantee() == Guarantee::AtLeastOnce {
-            breaks(&house, config, job, args.yes, &mut found).await?;
+            breaks(house, config, job, hold.is_some(), &mut found).await?;
         }
     }
-    found.conclude(args.yes);
+    found.conclude(hold.is_some());
     if found.undeleted == 0 {
         return Ok(());
     }
@@ -77,11 +124,11 @@ pub(super) async fn run(config: &Config, args: &RepairArgs) -> anyhow::Result<()
     Err(Failure::new(Exit::Guarantee, what).into())
 }
 
-/// Tells of batches that a table has more than once, and deletes copies if it may; whether none are left.
+/// Tells of batches that a table has more than once, and deletes copies with a hold; whether none are left.
 async fn doubles(
     house: &ClickHouse,
     topic: &Topic,
-    may_delete: bool,
+    hold: Option<&Hold>,
     found: &mut Found,
 ) -> anyhow::Result<bool> {
     let spec = || house_spec(topic, None);
@@ -91,12 +138,14 @@ async fn doubles(
         found.copies += 1;
         println!("{}: the batch {} is there more than once", topic.table, place(one));
         // Breaks, and the other tables, are looked at all the same.
-        if may_delete && let Err(cause) = house.delete_copies(spec(), one).await {
+        if let Some(hold) = hold
+            && let Err(cause) = house.delete_copies(spec(), one, hold).await
+        {
             found.undeleted += 1;
             println!("{}: not deleted: {cause}", topic.table);
         }
     }
-    if may_delete && !copies.is_empty() {
+    if hold.is_some() && !copies.is_empty() {
         // One that was there again may overlap another one too.
         left = house.doubles(spec()).await.map_err(|cause| sink_failure(&cause))?;
     }
