@@ -269,7 +269,8 @@ fn check(file: File) -> Result<Config, String> {
     let catalog = catalog(file.catalog.as_deref())?;
     let lake = lake::check(file.lake, &catalog)?;
     let exports = file.exports.map(|file| exports::check(file, &lake.options)).transpose()?;
-    let clickhouse = file.clickhouse.map(|file| clickhouse::check(file, &catalog)).transpose()?;
+    let mut clickhouse =
+        file.clickhouse.map(|file| clickhouse::check(file, &catalog)).transpose()?;
     let mut places = vec![SinkKind::Lake];
     places.extend(clickhouse.as_ref().map(|_| SinkKind::ClickHouse));
     places.extend(file.metrics.as_ref().map(|_| SinkKind::Prometheus));
@@ -278,7 +279,11 @@ fn check(file: File) -> Result<Config, String> {
         return Err("inbound: who may command is said by a policy; add [access]".to_owned());
     }
     let inbound = file.inbound.map(|file| inbound::check(file, &kafka, &catalog)).transpose()?;
-    let jobs = jobs::check(file.jobs, &catalog, &places)?;
+    let asked = clickhouse.as_ref().map(|house| house.server.guarantee).unwrap_or_default();
+    let jobs = jobs::check(file.jobs, &catalog, &places, asked)?;
+    if let Some(house) = &mut clickhouse {
+        house.ask_for(&jobs)?;
+    }
     Ok(Config {
         kafka,
         registry: file.registry.map(registry::check).transpose()?,

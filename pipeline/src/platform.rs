@@ -346,7 +346,7 @@ async fn sinks(
                 let found = places.partitions.get(&job.topic.name).copied();
                 let spec = house_spec(&job.topic, found);
                 let settings = house_settings(settings, part_bytes(config));
-                sinks.push(Box::new(house.sink(spec, settings)));
+                sinks.push(Box::new(house.asking(job.guarantee).sink(spec, settings)));
             }
             SinkKind::Prometheus => sinks.extend(places.series_of(topic, part_bytes(config))?),
         }

@@ -213,9 +213,10 @@ impl ClickHouse {
         &self.client.server().database
     }
 
-    /// What is asked of its tables.
-    pub fn guarantee(&self) -> guarantee::Guarantee {
-        self.client.server().guarantee
+    /// The same database, with something else asked of its tables.
+    #[must_use]
+    pub fn asking(&self, guarantee: guarantee::Guarantee) -> ClickHouse {
+        ClickHouse { client: self.client.asking(guarantee) }
     }
 
     fn table(&self, spec: TableSpec, settings: Settings) -> table::Table {

@@ -119,6 +119,15 @@ def test_validate_says_what_less_is_asked_for(server: Server):
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line}
     assert "at least once: no offset is missing" in lines["tasks-clickhouse"]
     assert "exactly once" in lines["tasks-lake"], "the lake has nothing to do with it"
+    jobs = (
+        '[[job]]\ntopic = "aion.tasks.lifecycle"\nsinks = ["clickhouse"]\nguarantee = "at_least_once"\n'
+        '[[job]]\ntopic = "aion.router.decisions"\nsinks = ["clickhouse"]\n'
+    )
+    done = server.aion("validate", extra=jobs)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert "at least once: no offset is missing" in lines["tasks-clickhouse"]
+    assert "exactly once: one row per offset" in lines["decisions-clickhouse"]
     done = server.aion("validate", extra='guarantee = "at_most_once"\n')
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert "at_least_once" in done.stderr

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aion_analytics::exports::time::rfc3339;
 use aion_schemas::{catalog::Topic, clickhouse::MARKS, log::Timestamp};
-use aion_sinks::clickhouse::{ClickHouse, guarantee::Guarantee};
+use aion_sinks::clickhouse::ClickHouse;
 use arrow::record_batch::RecordBatch;
 
 use super::stored::{Place, integers, places};
@@ -25,11 +25,6 @@ impl House {
     /// The tables of a database.
     pub(super) fn new(house: ClickHouse) -> House {
         House(house)
-    }
-
-    /// What the configuration asks of its tables.
-    pub(super) fn guarantee(&self) -> Guarantee {
-        self.0.guarantee()
     }
 
     /// Asks it.

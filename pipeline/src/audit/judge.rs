@@ -12,7 +12,6 @@ use std::{sync::Arc, time::Instant};
 
 use aion_analytics::exports::time::rfc3339;
 use aion_schemas::catalog::{DEAD_LETTERS, RETRIES};
-use aion_sinks::clickhouse::guarantee::Guarantee;
 use anyhow::bail;
 use roaring::RoaringTreemap;
 use tokio_util::sync::CancellationToken;
@@ -48,8 +47,8 @@ pub(super) fn audit(
     let ledger = Ledger::read(&cluster, &stores, &scope.catalog, scope.sink())?;
     progress.starts(looks.iter().map(Look::length).sum());
     let (cluster, stores, ledger, window) = (&cluster, &stores, &ledger, scope.window);
-    let (sink, guarantee) = (scope.sink(), scope.guarantee());
-    let judge = Judge { cluster, stores, ledger, sink, guarantee, window, progress, cancel };
+    let sink = scope.sink();
+    let judge = Judge { cluster, stores, ledger, sink, window, progress, cancel };
     let mut topics = looks.iter().map(|look| judge.topic(look)).collect::<Result<Vec<_>, _>>()?;
     // A cluster may be older than topics of retries.
     topics.retain(|topic| !topic.topic.starts_with(RETRIES) || !topic.partitions.is_empty());
@@ -70,7 +69,6 @@ struct Judge<'a> {
     stores: &'a Stores,
     ledger: &'a Ledger,
     sink: &'static str,
-    guarantee: Guarantee,
     window: i64,
     progress: &'a Progress,
     cancel: &'a CancellationToken,
@@ -78,7 +76,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn topic(&self, look: &Look<'_>) -> anyhow::Result<TopicReport> {
-        let Audited { topic, job } = look.audited;
+        let Audited { topic, job, guarantee } = look.audited;
         let mut partitions = Vec::new();
         for (place, bounds) in look.places() {
             partitions.push(self.partition(look, place, bounds)?);
@@ -93,7 +91,7 @@ impl Judge<'_> {
             table: Arc::clone(&topic.table),
             job: job.clone(),
             sink: self.sink,
-            guarantee: self.guarantee,
+            guarantee: *guarantee,
             verdict,
             partitions,
         })
@@ -105,7 +103,7 @@ impl Judge<'_> {
         place: Place,
         bounds: Option<Bounds>,
     ) -> anyhow::Result<PartitionReport> {
-        let Audited { topic, job } = look.audited;
+        let Audited { topic, job, .. } = look.audited;
         let sweep = look.sweep(place, bounds);
         let (rejected, rejected_elsewhere) = self.ledger.rejected(place, job);
         let gaps = self.ledger.gaps(place, job);

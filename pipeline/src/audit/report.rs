@@ -111,7 +111,7 @@ pub struct TopicReport {
     pub job: String,
     /// The store that the table is in: `lake`, `clickhouse`.
     pub sink: &'static str,
-    /// What the configuration asks of that store. The verdict is by exactly once whatever it asks.
+    /// What the configuration asks of that table. The verdict is by exactly once whatever it asks.
     pub guarantee: Guarantee,
     /// The worst verdict of its partitions.
     pub verdict: Verdict,

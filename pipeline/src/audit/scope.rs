@@ -46,6 +46,8 @@ pub(super) struct Scope {
 pub(super) struct Place {
     pub(super) topic: Arc<Topic>,
     pub(super) job: String,
+    /// What the configuration asks of the table.
+    pub(super) guarantee: Guarantee,
 }
 
 impl Scope {
@@ -98,11 +100,6 @@ impl Scope {
         if self.house.is_some() { "clickhouse" } else { "lake" }
     }
 
-    /// What the configuration asks of the store.
-    pub(super) fn guarantee(&self) -> Guarantee {
-        self.house.as_ref().map(House::guarantee).unwrap_or_default()
-    }
-
     /// A lake and a broker without a configuration: by default those of a running `aion dev`.
     fn of_folder(args: &AuditArgs) -> anyhow::Result<Scope> {
         let catalog = lake::catalog(args.catalog.as_deref())?;
@@ -140,8 +137,12 @@ impl Scope {
 fn places(jobs: &[JobConfig], sink: SinkKind) -> Vec<Place> {
     let there = jobs.iter().filter(|job| job.sinks.contains(&sink));
     let place = |job: &'_ JobConfig| {
-        let name = job.name.clone();
-        let place = move |topic: &Arc<Topic>| Place { topic: Arc::clone(topic), job: name.clone() };
+        let (name, guarantee) = (job.name.clone(), job.guarantee_in(sink));
+        let place = move |topic: &Arc<Topic>| Place {
+            topic: Arc::clone(topic),
+            job: name.clone(),
+            guarantee,
+        };
         job.topics().map(place).collect::<Vec<_>>()
     };
     there.flat_map(place).collect()

@@ -154,7 +154,7 @@ fn meaning(wrong: Wrong, guarantee: Guarantee) -> &'static str {
     match wrong {
         Wrong::Missing => "neither stored nor a dead letter",
         Wrong::StoredTwice if guarantee == Guarantee::AtLeastOnce => {
-            "stored more than once, which `guarantee` in [clickhouse] allows"
+            "stored more than once, which `guarantee` in the configuration allows"
         }
         Wrong::StoredTwice => "stored more than once",
         Wrong::NotInLog => "stored, and the log has no record that becomes a row",
@@ -246,7 +246,7 @@ mod tests {
     fn doubles_are_wrong_and_said_to_be_allowed_where_they_are() {
         let of = |guarantee| meaning(Wrong::StoredTwice, guarantee);
         assert_eq!(of(Guarantee::ExactlyOnce), "stored more than once");
-        assert!(of(Guarantee::AtLeastOnce).contains("in [clickhouse] allows"));
+        assert!(of(Guarantee::AtLeastOnce).contains("in the configuration allows"));
     }
 
     #[test]

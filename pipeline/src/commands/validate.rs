@@ -69,6 +69,8 @@ struct Line {
     table: Arc<str>,
     place: &'static str,
     known: Known,
+    /// What is asked of the place.
+    asked: Guarantee,
     /// The best that a table of ClickHouse can give as it is, where it was looked at.
     best: Option<Guarantee>,
 }
@@ -88,9 +90,9 @@ pub fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
         promised(&config)
     };
     print(&lines);
-    if is_too_little(asked(&config, SinkKind::ClickHouse), &lines) {
+    if is_too_little(&lines) {
         println!(
-            "\nEach table of ClickHouse can give exactly once: `guarantee` in [clickhouse] can go."
+            "\nEach table of ClickHouse of which at least once is asked can give exactly once: `guarantee` can go."
         );
     }
     if !args.connect {
@@ -120,13 +122,11 @@ fn exit(lines: &[Line]) -> ExitCode {
     if lines.iter().any(is_unknown) { Exit::Failed.into() } else { ExitCode::SUCCESS }
 }
 
-/// Whether less is asked of ClickHouse than each of its tables can give.
-fn is_too_little(asked: Guarantee, lines: &[Line]) -> bool {
-    let of_house = |line: &&Line| line.place == name(SinkKind::ClickHouse);
-    let gives_more = |line: &Line| line.best.is_some_and(|best| best != asked);
-    asked == Guarantee::AtLeastOnce
-        && lines.iter().any(|line| line.best.is_some())
-        && lines.iter().filter(of_house).all(gives_more)
+/// Whether less is asked of tables of ClickHouse than each of them can give.
+fn is_too_little(lines: &[Line]) -> bool {
+    let asks_less = |line: &&Line| line.asked == Guarantee::AtLeastOnce;
+    let mut asked_less = lines.iter().filter(asks_less).peekable();
+    asked_less.peek().is_some() && asked_less.all(|line| line.best == Some(Guarantee::ExactlyOnce))
 }
 
 fn print(lines: &[Line]) {
@@ -144,8 +144,8 @@ fn print(lines: &[Line]) {
 
 /// What the file promises.
 fn promised(config: &Config) -> Vec<Line> {
-    each(config, |kind, _| {
-        let guarantee = asked(config, kind);
+    each(config, |kind, job| {
+        let guarantee = job.guarantee_in(kind);
         let how = match (kind, guarantee) {
             (SinkKind::Lake, _) => "rows and mark are one entry of the table's log",
             (SinkKind::ClickHouse, Guarantee::ExactlyOnce) => {
@@ -160,36 +160,19 @@ fn promised(config: &Config) -> Vec<Line> {
     })
 }
 
-/// What is asked of a place.
-fn asked(config: &Config, kind: SinkKind) -> Guarantee {
-    match kind {
-        SinkKind::ClickHouse => {
-            config.clickhouse.as_ref().map(|house| house.server.guarantee).unwrap_or_default()
-        }
-        SinkKind::Lake | SinkKind::Prometheus => Guarantee::ExactlyOnce,
-    }
-}
-
 fn each(config: &Config, known: impl Fn(SinkKind, &JobConfig) -> Known) -> Vec<Line> {
     let of = |job: &JobConfig| {
         let line = |kind: &SinkKind| Line {
             job: job.name.clone(),
             table: Arc::clone(&job.topic.table),
-            place: name(*kind),
+            place: kind.name(),
             known: known(*kind, job),
+            asked: job.guarantee_in(*kind),
             best: None,
         };
         job.sinks.iter().map(line).collect::<Vec<_>>()
     };
     config.jobs.iter().flat_map(of).collect()
-}
-
-fn name(kind: SinkKind) -> &'static str {
-    match kind {
-        SinkKind::Lake => "lake",
-        SinkKind::ClickHouse => "clickhouse",
-        SinkKind::Prometheus => "prometheus",
-    }
 }
 
 /// What those say who have to keep the promise.
@@ -205,7 +188,7 @@ async fn looked(config: &Config) -> anyhow::Result<Vec<Line>> {
     let house = config.clickhouse.as_ref();
     let opened = house.map(|house| ClickHouse::new(house.server.clone())).transpose();
     let opened = opened.map_err(|cause| sink_failure(&cause))?;
-    let mut lines = each(config, |kind, _| Known::Holds(asked(config, kind), String::new()));
+    let mut lines = each(config, |kind, job| Known::Holds(job.guarantee_in(kind), String::new()));
     for (line, (job, kind)) in lines.iter_mut().zip(config.jobs.iter().flat_map(kinds)) {
         let place = match (kind, house.zip(opened.as_ref())) {
             (SinkKind::ClickHouse, Some((settings, house))) => {
@@ -243,9 +226,9 @@ async fn in_house(
     settings: &ClickHouseConfig,
     house: &ClickHouse,
 ) -> (Known, Option<Guarantee>) {
-    let asked = settings.server.guarantee;
+    let asked = job.guarantee;
     let settings = house_settings(settings, part_bytes(config));
-    match house.fit(house_spec(&job.topic, None), settings).await {
+    match house.asking(asked).fit(house_spec(&job.topic, None), settings).await {
         Ok(fit) => (Known::Holds(asked, describe(&fit, asked)), Some(fit.best())),
         Err(cause) => (known(&cause), None),
     }
@@ -337,17 +320,21 @@ mod tests {
     #[test]
     fn that_less_need_not_be_asked_for_is_said_of_all_tables_or_not_at_all() {
         use Guarantee::{AtLeastOnce, ExactlyOnce};
-        let line = |kind: SinkKind, best: Option<Guarantee>| Line {
+        let line = |kind: SinkKind, asked: Guarantee, best: Option<Guarantee>| Line {
             job: "job".to_owned(),
             table: "table".into(),
-            place: name(kind),
+            place: kind.name(),
             known: Known::Unknown(String::new()),
+            asked,
             best,
         };
         let is_said = |asked, best: &[Option<Guarantee>]| {
-            let house = best.iter().map(|best| line(SinkKind::ClickHouse, *best));
-            let lines: Vec<Line> = house.chain([line(SinkKind::Lake, None)]).collect();
-            is_too_little(asked, &lines)
+            let house = best.iter().map(|best| line(SinkKind::ClickHouse, asked, *best));
+            let others = [
+                line(SinkKind::Lake, ExactlyOnce, None),
+                line(SinkKind::ClickHouse, ExactlyOnce, Some(ExactlyOnce)),
+            ];
+            is_too_little(&house.chain(others).collect::<Vec<Line>>())
         };
         assert!(is_said(AtLeastOnce, &[Some(ExactlyOnce); 2]));
         assert!(!is_said(AtLeastOnce, &[Some(ExactlyOnce), Some(AtLeastOnce)]));

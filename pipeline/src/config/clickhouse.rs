@@ -14,7 +14,7 @@ use aion_sinks::clickhouse::{Server, guarantee::Guarantee};
 use serde::Deserialize;
 use url::Url;
 
-use super::{mib, secret};
+use super::{jobs::JobConfig, mib, secret};
 
 /// A ClickHouse database, and when rows are written to it.
 #[derive(Clone, Debug)]
@@ -61,6 +61,23 @@ impl ClickHouseConfig {
         let table = Table::of(topic, self.environment);
         let keep_days = self.keep_days.get(&*topic.table).copied().or(table.keep_days);
         Table { keep_days, ..table }
+    }
+
+    /// Takes in what jobs ask of their tables. Whoever reads tables of several jobs has to reckon with the least of it.
+    pub(super) fn ask_for(&mut self, jobs: &[JobConfig]) -> Result<(), String> {
+        for job in jobs.iter().filter(|job| job.is_in_clickhouse()) {
+            match job.guarantee {
+                Guarantee::AtLeastOnce => self.server.guarantee = Guarantee::AtLeastOnce,
+                Guarantee::ExactlyOnce if self.server.urls.len() > 1 => {
+                    return Err(format!(
+                        "job {:?}: clickhouse.url names several servers, whose replicas of a table can't give exactly once",
+                        job.name
+                    ));
+                }
+                Guarantee::ExactlyOnce => {}
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use aion_schemas::{
     catalog::{Catalog, Topic},
     suggest::nearest,
 };
-use aion_sinks::prometheus::source::Source;
+use aion_sinks::{clickhouse::guarantee::Guarantee, prometheus::source::Source};
 use serde::Deserialize;
 
 /// One job: a topic, and the sinks that share its decode.
@@ -22,6 +22,8 @@ pub struct JobConfig {
     pub sinks: Vec<SinkKind>,
     /// The share of rejected records, of the last 1,000 at least, above which a partition pauses.
     pub max_reject_share: f64,
+    /// What is asked of its table in ClickHouse, where it writes to one.
+    pub guarantee: Guarantee,
 }
 
 /// The kinds of sink.
@@ -46,10 +48,19 @@ impl JobConfig {
     pub fn is_in_clickhouse(&self) -> bool {
         self.sinks.contains(&SinkKind::ClickHouse)
     }
+
+    /// What is asked of one of its sinks.
+    pub fn guarantee_in(&self, sink: SinkKind) -> Guarantee {
+        match sink {
+            SinkKind::ClickHouse => self.guarantee,
+            SinkKind::Lake | SinkKind::Prometheus => Guarantee::ExactlyOnce,
+        }
+    }
 }
 
 impl SinkKind {
-    fn name(self) -> &'static str {
+    /// Its word in the configuration.
+    pub fn name(self) -> &'static str {
         match self {
             SinkKind::Lake => "lake",
             SinkKind::ClickHouse => "clickhouse",
@@ -81,6 +92,7 @@ pub(super) struct JobFile {
     sinks: Vec<SinkKind>,
     #[serde(default = "default_max_reject_share")]
     max_reject_share: f64,
+    guarantee: Option<Guarantee>,
 }
 
 const fn default_max_reject_share() -> f64 {
@@ -88,20 +100,23 @@ const fn default_max_reject_share() -> f64 {
 }
 
 /// Checks the jobs of a file; without any, every topic of the catalog lands in every place, each by a
-/// job of its own: a place that is down delays no other.
+/// job of its own: a place that is down delays no other. `asked` is asked of tables in ClickHouse of which a job asks nothing
+/// else.
 pub(super) fn check(
     files: Vec<JobFile>,
     catalog: &Catalog,
     places: &[SinkKind],
+    asked: Guarantee,
 ) -> Result<Vec<JobConfig>, String> {
     if files.is_empty() {
-        return Ok(places.iter().flat_map(|place| defaults(catalog, *place)).collect());
+        let jobs = places.iter().flat_map(|place| defaults(catalog, *place));
+        return Ok(jobs.map(|job| JobConfig { guarantee: asked, ..job }).collect());
     }
     let mut jobs = Vec::with_capacity(files.len());
     let mut writers: BTreeMap<(Arc<str>, SinkKind), String> = BTreeMap::new();
     let mut series: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
     for file in files {
-        let job = check_one(file, catalog)?;
+        let job = check_one(file, catalog, asked)?;
         if jobs.iter().any(|other: &JobConfig| other.name == job.name) {
             return Err(format!("two jobs are named {:?}", job.name));
         }
@@ -143,7 +158,7 @@ pub(super) fn check(
     Ok(jobs)
 }
 
-fn check_one(file: JobFile, catalog: &Catalog) -> Result<JobConfig, String> {
+fn check_one(file: JobFile, catalog: &Catalog, asked: Guarantee) -> Result<JobConfig, String> {
     let topic = catalog.topic(&file.topic).ok_or_else(|| unknown_topic(&file.topic, catalog))?;
     let Some(first) = file.sinks.first() else {
         return Err(format!("the job of {} has no sinks", file.topic));
@@ -151,12 +166,19 @@ fn check_one(file: JobFile, catalog: &Catalog) -> Result<JobConfig, String> {
     if !(0.0..=1.0).contains(&file.max_reject_share) {
         return Err(format!("the job of {}: max_reject_share is between 0 and 1", file.topic));
     }
+    if file.guarantee.is_some() && !file.sinks.contains(&SinkKind::ClickHouse) {
+        return Err(format!(
+            "the job of {}: guarantee is asked of a table in ClickHouse, and it writes to none",
+            file.topic
+        ));
+    }
     Ok(JobConfig {
         name: file.name.unwrap_or_else(|| format!("{}-{}", topic.table, first.name())),
         topic: Arc::new(topic.clone()),
         retries: catalog.retries_of(topic).map(Arc::new),
         sinks: file.sinks,
         max_reject_share: file.max_reject_share,
+        guarantee: file.guarantee.unwrap_or(asked),
     })
 }
 
@@ -168,6 +190,7 @@ pub fn defaults(catalog: &Catalog, place: SinkKind) -> Vec<JobConfig> {
         retries: catalog.retries_of(topic).map(Arc::new),
         sinks: vec![place],
         max_reject_share: default_max_reject_share(),
+        guarantee: Guarantee::ExactlyOnce,
     };
     catalog.topics.iter().filter(|topic| place.takes(topic)).map(job).collect()
 }

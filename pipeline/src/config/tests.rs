@@ -198,6 +198,36 @@ fn less_than_exactly_once_is_asked_for_by_name() {
 }
 
 #[test]
+fn a_job_may_ask_something_else_of_its_table() {
+    use aion_sinks::clickhouse::guarantee::Guarantee::{self, AtLeastOnce, ExactlyOnce};
+    let job = |topic: &str, sink: &str, more: &str| {
+        format!("[[job]]\n topic = \"{topic}\"\n sinks = [\"{sink}\"]\n {more}\n")
+    };
+    let of = |asked: &str| {
+        let text = job("aion.audit.activity", "clickhouse", asked)
+            + &job("aion.tasks.lifecycle", "clickhouse", "")
+            + &job("aion.router.decisions", "lake", "");
+        let config = parse(&format!("{MINIMAL}{HOUSE}{text}")).unwrap();
+        let each = |job: &JobConfig| job.guarantee_in(job.sinks[0]);
+        let asked: Vec<Guarantee> = config.jobs.iter().map(each).collect();
+        (asked, config.clickhouse.unwrap().server.guarantee)
+    };
+    assert_eq!(of(""), (vec![ExactlyOnce; 3], ExactlyOnce));
+    let less = "guarantee = \"at_least_once\"";
+    let mixed = vec![AtLeastOnce, ExactlyOnce, ExactlyOnce];
+    assert_eq!(of(less), (mixed, AtLeastOnce), "who reads both reckons with the least");
+    let more = job("aion.audit.activity", "clickhouse", "guarantee = \"exactly_once\"");
+    let config = parse(&format!("{MINIMAL}{HOUSE}{less}\n{more}")).unwrap();
+    assert_eq!(config.jobs[0].guarantee_in(SinkKind::ClickHouse), ExactlyOnce);
+    let in_lake = job("aion.router.decisions", "lake", less);
+    let error = parse(&format!("{MINIMAL}{HOUSE}{in_lake}")).unwrap_err();
+    assert!(error.contains("it writes to none"), "{error}");
+    let two = "[clickhouse]\nurl = [\"http://a:8123\", \"http://b:8123\"]\n";
+    let error = parse(&format!("{MINIMAL}{two}{less}\n{more}")).unwrap_err();
+    assert!(error.contains("can't give exactly once"), "{error}");
+}
+
+#[test]
 fn several_servers_are_replicas_and_ask_for_at_least_once() {
     let house = |url: &str, more: &str| {
         let text = format!("{MINIMAL}[clickhouse]\nurl = {url}\n{more}");

@@ -160,6 +160,12 @@ impl Client {
         Client { replicas, ..self.clone() }
     }
 
+    /// The same, with something else asked of the tables.
+    pub(super) fn asking(&self, guarantee: Guarantee) -> Client {
+        let server = Server { guarantee, ..Server::clone(&self.server) };
+        Client { server: Arc::new(server), ..self.clone() }
+    }
+
     /// A client for each of the addresses, which asks no other.
     pub(crate) fn each(&self) -> impl Iterator<Item = (String, Client)> {
         self.server.urls.iter().map(move |url| {

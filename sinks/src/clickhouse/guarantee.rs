@@ -1,4 +1,4 @@
-//! What is asked of the tables of a database, and what keeps one of them from giving it.
+//! What is asked of a table, and what keeps it from giving that.
 //!
 //! | with a finding of weight | exactly once is asked for | at least once is |
 //! |---|---|---|
@@ -16,9 +16,9 @@ use crate::sink::SinkError;
 pub(super) const HINT: &str =
     "run `aion clickhouse plan` to see what differs, and `aion clickhouse apply`";
 /// What else can be done where rows would be there twice at worst.
-const LESS: &str = "or let rows be there twice, and none be missing: guarantee = \"at_least_once\" in [clickhouse]";
+const LESS: &str = "or let rows be there twice, and none be missing: guarantee = \"at_least_once\" in its [[job]], or in [clickhouse]";
 
-/// What is asked of the tables of a database.
+/// What is asked of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Guarantee {

@@ -138,7 +138,7 @@ impl Table {
                     table = self.spec.name,
                     partition,
                     offsets = show(&range),
-                    "these are there more than once, as `guarantee` in [clickhouse] allows; `aion audit` lists them all"
+                    "these are there more than once, as `guarantee` in the configuration allows; `aion audit` lists them all"
                 );
             }
         }

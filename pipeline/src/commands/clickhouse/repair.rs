@@ -110,9 +110,10 @@ async fn all(
     let is_asked = |table: &str| args.tables.is_empty() || args.tables.iter().any(|t| t == table);
     let mut found = Found::default();
     for job in jobs.filter(|job| is_asked(&job.topic.table)) {
+        let house = &house.asking(job.guarantee);
         let are_gone = doubles(house, &job.topic, hold, &mut found).await?;
         // Breaks can be told from doubles only where those stop nobody.
-        if are_gone || house.guarantee() == Guarantee::AtLeastOnce {
+        if are_gone || job.guarantee == Guarantee::AtLeastOnce {
             breaks(house, config, job, hold.is_some(), &mut found).await?;
         }
     }
