@@ -19,6 +19,7 @@ use prometheus::{
 pub use self::host::Host;
 use crate::{
     audit::{Audits, Counts, Last, Verdict},
+    config::JobConfig,
     health::Health,
     inbound,
     job::status::{JobState, JobStatus, PartitionState, PartitionStatus},
@@ -34,6 +35,7 @@ pub struct Metrics {
     audits: Option<Audits>,
     freshness: HistogramVec,
     host: Host,
+    jobs: Vec<JobConfig>,
     platform: Board,
     stale_after: Duration,
 }
@@ -48,8 +50,8 @@ impl Metrics {
         freshness: HistogramVec,
     ) -> Metrics {
         let (platform, stale_after) = (Board::default(), Duration::MAX);
-        let host = Host::default();
-        Metrics { health, memory, audits, freshness, host, platform, stale_after }
+        let (host, jobs) = (Host::default(), Vec::new());
+        Metrics { health, memory, audits, freshness, host, jobs, platform, stale_after }
     }
 
     /// Shows these series of the platform too; levels that nobody has reported for so long are left out.
@@ -64,6 +66,12 @@ impl Metrics {
         Metrics { host, ..self }
     }
 
+    /// Tells what is asked of the sinks of these jobs too.
+    #[must_use]
+    pub fn with_guarantees(self, jobs: Vec<JobConfig>) -> Metrics {
+        Metrics { jobs, ..self }
+    }
+
     /// What the platform's events add up to.
     pub fn platform(&self) -> String {
         self.platform.page(Timestamp((unix_now() * 1e6) as i64), self.stale_after)
@@ -76,6 +84,7 @@ impl Metrics {
         let webhooks = self.health.webhooks();
         let mut families = self.freshness.collect();
         families.extend(audits_configured(self.audits.is_some())?);
+        families.extend(guarantees(&self.jobs)?);
         let of_webhooks = webhooks.iter().flat_map(|status| status.certificates.iter());
         families.extend(self.host.families(of_webhooks)?);
         if let Some(gateway) = self.health.commands() {
@@ -232,6 +241,23 @@ fn job_families(jobs: &[Arc<JobStatus>]) -> prometheus::Result<Vec<MetricFamily>
         all.extend(family.collect());
     }
     Ok(all)
+}
+
+/// What is asked of each sink. None gives less: its job would have stopped.
+fn guarantees(jobs: &[JobConfig]) -> prometheus::Result<Vec<MetricFamily>> {
+    let help = "1, with the guarantee that is asked of a job's sink; a sink that can't give it stops the job.";
+    let opts = Opts::new("aion_job_guarantee", help);
+    let family = GaugeVec::new(opts, &["job", "topic", "sink", "guarantee"])?;
+    for job in jobs {
+        for sink in &job.sinks {
+            let guarantee = job.guarantee_in(*sink).words().replace(' ', "_");
+            for topic in job.topics() {
+                let labels = [&*job.name, &*topic.name, sink.name(), &*guarantee];
+                family.with_label_values(&labels).set(1.0);
+            }
+        }
+    }
+    Ok(family.collect())
 }
 
 fn process_families(

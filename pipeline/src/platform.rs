@@ -129,14 +129,15 @@ impl Platform {
         let tables = in_lake.map(|job| table_spec(&job.topic)).collect();
         let rounds = config.lake.upkeep.clone();
         tokio::spawn(upkeep::run(places.lake, tables, rounds, worth(&config), shutdown.clone()));
-        let host = Host::of(&config);
+        let (host, asked) = (Host::of(&config), config.jobs.clone());
         let audits = config.audit.map(|audit| {
             let audits = Audits::default();
             tokio::spawn(schedule::run(config, audit, audits.clone(), shutdown.clone()));
             audits
         });
         let metrics = Metrics::new(Arc::clone(&health), memory, audits, live.freshness);
-        let metrics = metrics.with_host(host).with_platform(places.board, stale_after);
+        let metrics = metrics.with_host(host).with_guarantees(asked);
+        let metrics = metrics.with_platform(places.board, stale_after);
         let metrics = Arc::new(metrics);
         let close_http = CancellationToken::new();
         let making = exports.as_ref().map(|exports| exports.start(&close));

@@ -121,6 +121,15 @@ const jobs = {
       thresholds: { bad: 1 },
     }),
     graph({
+      title: 'Guarantees',
+      description: 'What is asked of each place that a job writes to. With at_least_once its table may have a record twice.',
+      unit: 'short',
+      queries: [
+        [`max by (${JOB}, sink, guarantee) (aion_job_guarantee${ON})`, '{{exported_job}} {{sink}} {{guarantee}}'],
+      ],
+      max: 1,
+    }),
+    graph({
       title: 'Gaps',
       description: 'Stretches of the log that were lost and recorded, since the process started. 0 is good.',
       unit: 'short',

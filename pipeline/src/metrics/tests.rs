@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeSet, fmt::Write, path::Path};
 
-use aion_sinks::prometheus::described;
+use aion_schemas::catalog::Catalog;
+use aion_sinks::{clickhouse::guarantee::Guarantee, prometheus::described};
 
 use super::*;
 use crate::{
     audit::Report,
+    config::{SinkKind, default_jobs},
     inbound::{log::State, metrics::Counters},
     live_sql::LiveSql,
     webhooks::status::{EndpointStatus, Status},
@@ -25,6 +27,7 @@ fn whole() -> String {
     counters.unauthenticated("signature");
     let mut more = sql.freshness.collect();
     more.extend(audits_configured(true).unwrap());
+    more.extend(guarantees(&default_jobs(&Catalog::builtin(), SinkKind::Lake)).unwrap());
     more.extend(Host::sample().families(std::iter::empty()).unwrap());
     more.extend(inbound::metrics::families(&counters, &State::default()).unwrap());
     let memory = BTreeMap::from([("others", Budget::new(1))]);
@@ -85,4 +88,27 @@ fn the_page_of_metrics_lists_all_of_them() {
         text == wanted || std::env::var_os("AION_UPDATE").is_some(),
         "docs/metrics.md isn't what the program shows: AION_UPDATE=1 cargo test --release -- the_page_of_metrics"
     );
+}
+
+#[test]
+fn what_is_asked_of_each_sink_is_told() {
+    let jobs = default_jobs(&Catalog::builtin(), SinkKind::ClickHouse);
+    let job = jobs.into_iter().find(|job| job.name == "tasks-clickhouse").unwrap();
+    let less = JobConfig { guarantee: Guarantee::AtLeastOnce, ..job };
+    let both = JobConfig {
+        name: "both".to_owned(),
+        sinks: vec![SinkKind::Lake, SinkKind::ClickHouse],
+        ..less.clone()
+    };
+    let families = guarantees(&[less, both]).unwrap();
+    let page = TextEncoder::new().encode_to_string(&families).unwrap();
+    let of = |job: &str, sink: &str, guarantee: &str| {
+        let labels = format!("guarantee=\"{guarantee}\",job=\"{job}\",sink=\"{sink}\"");
+        format!("aion_job_guarantee{{{labels},topic=\"aion.tasks.lifecycle\"}} 1\n")
+    };
+    assert!(page.contains(&of("tasks-clickhouse", "clickhouse", "at_least_once")), "{page}");
+    assert!(page.contains(&of("both", "clickhouse", "at_least_once")), "{page}");
+    assert!(page.contains(&of("both", "lake", "exactly_once")), "{page}");
+    assert!(!page.contains(&of("both", "lake", "at_least_once")), "{page}");
+    assert!(page.contains("topic=\"aion.retries.tasks\""), "as other series of jobs: {page}");
 }
