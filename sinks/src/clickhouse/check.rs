@@ -7,6 +7,7 @@
 //! | engine | any other | rows lost | Replacing and its like drop rows when parts merge |
 //! | partition key | not `_batch_day` | rows lost | a batch would be several parts, and half of it could land |
 //! | deduplication window | less than the contract's, or than four times the parts that come while an INSERT may be on its way | rows twice | a token would be forgotten before its writer is refused |
+//! | the account's `deduplicate_insert` | `disable` | rows twice | the server passes over tokens |
 //! | constraint `lease` | missing | rows twice | a writer that slept would not be refused |
 //! | the table `marks` beside it | not ReplacingMergeTree(next), or a window below the contract's | rows lost | of two writers that open a table each would decide where its first batch begins |
 //! | columns | one missing, of another type, or without nulls where there may be some | rows lost | rows would be stored otherwise than they are |
@@ -177,8 +178,16 @@ async fn look(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
     findings
         .extend([rules::fragile(&live, name), rules::fragile(&marks, MARKS)].into_iter().flatten());
     findings.extend(rules::piecemeal(&live));
+    findings.extend(rules::passed_over(&deduplicate_insert(client).await.map_err(failed)?));
     findings.extend(views::look(client, &live, least).await.map_err(failed)?);
     Ok((live, findings))
+}
+
+/// What the account's settings say of tokens; nothing where the server is older than that setting.
+async fn deduplicate_insert(client: &Client) -> Result<String, Failure> {
+    let sql = "SELECT value FROM system.settings WHERE name = 'deduplicate_insert'";
+    let rows: Vec<(String,)> = client.ask(sql).await?;
+    Ok(rows.into_iter().next().map_or_else(String::new, |(value,)| value))
 }
 
 /// How many shards a cluster has; 0 where the account doesn't see it.

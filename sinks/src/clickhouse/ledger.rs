@@ -367,12 +367,12 @@ impl Ledger {
     }
 }
 
-/// The settings of an INSERT of which, with a token, only the first of several writers has it taken.
+/// The settings of an INSERT of which, with a token, only the first of several writers has it taken. Without one it is
+/// taken whatever came before: by a token that nobody else has, since newer servers pass over `insert_deduplicate = 0`
+/// (by their `deduplicate_insert`, which older ones don't know).
 pub(super) fn deduplicated_by(token: Option<&str>) -> String {
-    match token {
-        Some(token) => format!("insert_deduplicate = 1, insert_deduplication_token = '{token}'"),
-        None => "insert_deduplicate = 0".to_owned(),
-    }
+    let token = token.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
+    format!("insert_deduplicate = 1, insert_deduplication_token = '{token}'")
 }
 
 /// Sends an INSERT into the table `marks`.

@@ -75,6 +75,14 @@ pub(super) fn fragile(live: &Live, name: &str) -> Option<Finding> {
     (!off.is_empty()).then(|| Finding::new(Weight::Word, what))
 }
 
+/// What an account's own settings do to tokens.
+pub(super) fn passed_over(deduplicate_insert: &str) -> Option<Finding> {
+    let what = "the account's deduplicate_insert is 'disable': the server passes over the tokens of batches";
+    let hint = "take it out of the account's profile, or set it to 'enable' there";
+    let finding = Finding::new(Weight::Doubles, what.to_owned()).hinted(hint);
+    (deduplicate_insert == "disable").then_some(finding)
+}
+
 /// A TTL that costs the server more than it has to.
 pub(super) fn piecemeal(live: &Live) -> Option<Finding> {
     let is_so = live.kept() != Kept::Forever && live.switch(WHOLE_PARTS) != Some(true);
@@ -169,6 +177,15 @@ pub fn least_window(partitions: usize, settings: &Settings) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_whose_tokens_are_passed_over_gives_less() {
+        let weight = passed_over("disable").map(|finding| finding.weight);
+        assert_eq!(weight, Some(Weight::Doubles));
+        for fine in ["enable", "backward_compatible_choice", ""] {
+            assert_eq!(passed_over(fine), None, "{fine}");
+        }
+    }
 
     #[test]
     fn a_column_that_would_store_something_else_is_named() {
