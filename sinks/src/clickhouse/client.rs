@@ -20,7 +20,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arrow::{array::RecordBatch, buffer::Buffer, error::ArrowError, ipc::reader::StreamDecoder};
@@ -35,7 +35,7 @@ use super::{
     failure::Failure,
     guarantee::Guarantee,
     insert,
-    replicas::{self, Replica, Replicas},
+    replicas::{Replica, Replicas},
 };
 use crate::sink::SinkError;
 
@@ -331,7 +331,6 @@ impl Client {
         body: Bytes,
         within: Duration,
     ) -> Result<Response, Failure> {
-        self.look_again();
         let count = self.server.urls.len();
         let first = self.first.load(Relaxed);
         let mut unreached = Failure::Unreached("it has no address".to_owned());
@@ -353,14 +352,6 @@ impl Client {
             }
         }
         Err(unreached)
-    }
-
-    /// Has all addresses looked at again where that was long ago, and waits for none of them.
-    fn look_again(&self) {
-        if self.replicas().is_some_and(|replicas| replicas.is_due(Instant::now())) {
-            let client = self.clone();
-            tokio::spawn(async move { replicas::look_again(&client).await });
-        }
     }
 
     /// Looks at an address before it is asked for the first time; an error where it may not be asked.

@@ -7,19 +7,15 @@
 //! |---|---|---|
 //! | the same table, in the same Keeper | it is asked | the same |
 //! | another table, or a plain one | the job is refused | it isn't asked |
-//! | the same, with a replica that was made since the others were looked at | | it isn't asked: those that know have to say it again, at the next look at all |
+//! | the same, with a replica that was made since the others were looked at | | it isn't asked: those that know would have to say it again, and they are what fails |
 //! | no right to be asked that | the job is refused | it isn't asked |
 //! | no answer | told, and not asked | it isn't asked |
-//!
-//! All are looked at again now and then (`LOOK_EVERY`), beside what is sent meanwhile, so that what each says is held
-//! against what the others say by now. Who doesn't answer then is looked at before it is asked again.
 //!
 //! **Invariant:** once a table was looked at, no address is asked for it that wasn't.
 
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
 };
 
 use aion_schemas::clickhouse::MARKS;
@@ -30,9 +26,6 @@ use super::{
     guarantee::{Finding, Weight},
     plan::quoted,
 };
-
-/// So often all addresses are looked at: a replica that is made later is known of by then.
-const LOOK_EVERY: Duration = Duration::from_mins(5);
 
 /// A table that is replicated, as one server says of it: its name, its path in Keeper, the replica's name, how many
 /// replicas there are, and which server it is.
@@ -48,8 +41,6 @@ pub(crate) struct Replicas {
     question: String,
     /// What was found, by the place of the address; empty before the table was looked at.
     found: Mutex<BTreeMap<usize, Found>>,
-    /// When all are to be looked at again; `None` before the table was looked at.
-    again_at: Mutex<Option<Instant>>,
 }
 
 impl Replicas {
@@ -63,7 +54,7 @@ impl Replicas {
             quoted(MARKS)
         );
         let tables = [table.to_owned(), MARKS.to_owned()];
-        Replicas { tables, question, found: Mutex::default(), again_at: Mutex::default() }
+        Replicas { tables, question, found: Mutex::default() }
     }
 
     /// What to ask an address.
@@ -88,63 +79,23 @@ impl Replicas {
         found.insert(at, (address.to_owned(), has));
         Ok(())
     }
-
-    /// Whether all are to be looked at again; if so that is taken for begun.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        let mut again_at = self.again_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = again_at.is_some_and(|at| at <= now);
-        if is_due {
-            *again_at = Some(now + LOOK_EVERY);
-        }
-        is_due
-    }
-
-    /// All are to be looked at again at that time.
-    pub(super) fn look_again_at(&self, at: Instant) {
-        *self.again_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
-    }
-
-    /// Takes in what all addresses have that answered. Where none did, or they don't agree, it stays as it was: one may have
-    /// been asked before a replica was made, and another behind that.
-    fn renew(&self, found: BTreeMap<usize, Found>) {
-        let all: Vec<Found> = found.values().cloned().collect();
-        let table = &self.tables[0];
-        if let Some(what) = self.tables.iter().find_map(|table| strange(table, &all)) {
-            tracing::warn!(table, "{what}; who may be asked stays as it was until they agree");
-        } else if !found.is_empty() {
-            *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
-        }
-    }
-}
-
-/// What each address has, and why others didn't say.
-async fn ask_each(
-    client: &Client,
-    replicas: &Replicas,
-) -> (BTreeMap<usize, Found>, Vec<(String, Failure)>) {
-    let (mut found, mut silent) = (BTreeMap::new(), Vec::new());
-    for (at, url) in client.server().urls.iter().enumerate() {
-        match client.replicas_at(at, replicas.question()).await {
-            Ok(has) => drop(found.insert(at, (url.to_string(), has))),
-            Err(failure) => silent.push((url.to_string(), failure)),
-        }
-    }
-    (found, silent)
-}
-
-/// Looks at each address again, for what may be asked from now on.
-pub(super) async fn look_again(client: &Client) {
-    let Some(replicas) = client.replicas() else { return };
-    let (found, _) = ask_each(client, replicas).await;
-    replicas.renew(found);
 }
 
 /// Looks at each address; what there is to say of them. An error where none answers.
 pub(super) async fn look(client: &Client) -> Result<Vec<Finding>, Failure> {
     let Some(replicas) = client.replicas() else { return Ok(Vec::new()) };
-    let (found, mut silent) = ask_each(client, replicas).await;
-    let unlooked = silent.iter().map(|(address, failure)| unlooked(address, failure));
-    let mut findings: Vec<Finding> = unlooked.collect();
+    let mut found: BTreeMap<usize, Found> = BTreeMap::new();
+    let mut findings = Vec::new();
+    let mut silent = None;
+    for (at, url) in client.server().urls.iter().enumerate() {
+        match client.replicas_at(at, replicas.question()).await {
+            Ok(has) => drop(found.insert(at, (url.to_string(), has))),
+            Err(failure) => {
+                findings.push(unlooked(url.as_str(), &failure));
+                silent = Some(failure);
+            }
+        }
+    }
     let all: Vec<Found> = found.values().cloned().collect();
     let others = replicas.tables.iter().filter_map(|table| strange(table, &all));
     findings.extend(others.map(|what| {
@@ -153,10 +104,9 @@ pub(super) async fn look(client: &Client) -> Result<Vec<Finding>, Failure> {
         Finding::new(Weight::Loses, what).hinted(hint)
     }));
     let may_pass = findings.iter().all(|one| one.weight == Weight::Word);
-    if let Some((_, failure)) = silent.pop().filter(|_| found.is_empty() && may_pass) {
+    if let Some(failure) = silent.filter(|_| found.is_empty() && may_pass) {
         return Err(failure);
     }
-    replicas.look_again_at(Instant::now() + LOOK_EVERY);
     *replicas.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
     Ok(findings)
 }
@@ -269,15 +219,13 @@ mod tests {
         }
     }
 
-    /// Of the table, and of the marks beside it.
-    fn with_marks(one: Replica) -> Vec<Replica> {
-        let mut marks = one.clone();
-        marks.0 = MARKS.to_owned();
-        vec![one, marks]
-    }
-
     #[test]
     fn what_was_not_looked_at_is_not_asked_once_anything_was() {
+        let with_marks = |mut one: Replica| {
+            let table = vec![one.clone()];
+            one.0 = MARKS.to_owned();
+            [table, vec![one]].concat()
+        };
         let replicas = Replicas::new("aion", "tasks");
         assert!(replicas.knows(0) && replicas.knows(1), "the look itself asks");
         let one = with_marks(replica("/t/1", "r1", 2, "s1"));
@@ -286,36 +234,6 @@ mod tests {
         assert!(replicas.take(1, "b", Vec::new()).is_err() && !replicas.knows(1));
         replicas.take(1, "b", with_marks(replica("/t/1", "r2", 2, "s2"))).unwrap();
         assert!(replicas.knows(1));
-    }
-
-    #[test]
-    fn what_all_say_by_now_takes_the_place_of_what_they_said() {
-        let one = |total: u32| with_marks(replica("/t/1", "r1", total, "s1"));
-        let two = |total: u32| with_marks(replica("/t/1", "r2", total, "s2"));
-        let (a, b) = ("a".to_owned(), "b".to_owned());
-        let replicas = Replicas::new("aion", "tasks");
-        replicas.take(0, &a, one(2)).unwrap();
-        assert!(replicas.take(1, &b, two(3)).is_err(), "a third was made");
-        replicas.renew([(0, (a.clone(), one(3)))].into());
-        replicas.take(1, &b, two(3)).unwrap();
-        replicas.renew([(1, (b.clone(), two(3)))].into());
-        let is_as_it_was = || !replicas.knows(0) && replicas.knows(1);
-        assert!(is_as_it_was(), "who was silent is looked at before it is asked");
-        replicas.renew(BTreeMap::new());
-        assert!(is_as_it_was(), "nobody answered, which lets nobody be asked");
-        replicas.renew([(0, (a, one(4))), (1, (b, two(3)))].into());
-        assert!(is_as_it_was(), "they don't agree");
-    }
-
-    #[test]
-    fn all_are_looked_at_again_once_in_a_while() {
-        let (replicas, start) = (Replicas::new("aion", "tasks"), Instant::now());
-        assert!(!replicas.is_due(start + 9 * LOOK_EVERY), "nothing was looked at so far");
-        replicas.look_again_at(start + LOOK_EVERY);
-        let due = |at: Duration| replicas.is_due(start + at);
-        let early = LOOK_EVERY.mul_f64(0.99);
-        let asked = [early, LOOK_EVERY, LOOK_EVERY, 2 * LOOK_EVERY].map(due);
-        assert_eq!(asked, [false, true, false, true]);
     }
 
     #[test]

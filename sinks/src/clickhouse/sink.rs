@@ -71,14 +71,6 @@ impl ClickHouseSink {
         Arc::clone(&self.table.rig)
     }
 
-    /// Has the look at its addresses be of long ago: the next request begins another.
-    #[cfg(feature = "testing")]
-    pub fn age_look_at_addresses(&self) {
-        if let Some(replicas) = self.table.ledger.client.replicas() {
-            replicas.look_again_at(Instant::now());
-        }
-    }
-
     fn held(&self) -> usize {
         self.buffers.bytes() + self.lanes.values().map(|lane| lane.flying_bytes).sum::<usize>()
     }

@@ -31,10 +31,6 @@ pub(crate) struct Relay {
     pub(crate) pause_ms: AtomicU64,
     /// How far it says that its clock is ahead of the engine's.
     pub(crate) ahead_s: AtomicI64,
-    /// How many replicas it says that there are.
-    pub(crate) replicas: AtomicU64,
-    /// How often it was asked that, whether it answered or not.
-    pub(crate) looks: AtomicUsize,
     /// So many notes it acknowledges next, and stores nowhere.
     pub(crate) loses_notes: AtomicUsize,
     /// The INSERTs that it was sent, by table: their addresses with what they say.
@@ -55,8 +51,6 @@ impl Relay {
             is_plain: false.into(),
             pause_ms: 0.into(),
             ahead_s: 0.into(),
-            replicas: 2.into(),
-            looks: 0.into(),
             loses_notes: 0.into(),
             inserts: Mutex::default(),
             under_way: Mutex::default(),
@@ -99,9 +93,6 @@ impl Relay {
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await?;
-        if String::from_utf8_lossy(&body).contains("system.replicas") {
-            self.looks.fetch_add(1, SeqCst);
-        }
         if self.is_down.load(SeqCst) {
             return Ok(());
         }
@@ -169,8 +160,7 @@ impl Relay {
         }
         let of = |table: &str| {
             let path = format!("/clickhouse/tables/{table}");
-            let total = self.replicas.load(SeqCst);
-            json!([table, path, self.name, total, format!("server of {}", self.name)]).to_string()
+            json!([table, path, self.name, 2, format!("server of {}", self.name)]).to_string()
         };
         format!("{}\n{}\n", of("orders"), of("marks")).into_bytes()
     }

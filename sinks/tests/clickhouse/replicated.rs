@@ -1,9 +1,6 @@
 //! A replicated table at several addresses, of which each is a relay before the one engine: who is asked what, and when.
 
-use std::{
-    sync::{Arc, atomic::Ordering::SeqCst},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use aion_sinks::{
     clickhouse::{ClickHouse, Server, guarantee::Guarantee, testing::Protection},
@@ -100,55 +97,6 @@ async fn an_address_that_was_silent_is_asked_once_it_has_the_same_table() {
     assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 10)]));
     assert_eq!(two.inserts("orders").len(), 1);
     assert_eq!(place.offsets(&p0).await, range(0, 10));
-}
-
-/// A writer of two addresses, of which the second was silent at the start; then a third replica is made. The first fails
-/// after all were looked at again, or without that.
-async fn with_a_replica_made_later(is_looked_again: bool) {
-    let (place, log) = (Place::new().await, Log::new());
-    let p0 = log.partition(0);
-    let (one, two) = pair(&place).await;
-    two.is_down.store(true, SeqCst);
-    let mut sink = by(&place, &[&one, &two]).sink(spec(), settings());
-    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
-    for relay in [&one, &two] {
-        relay.replicas.store(3, SeqCst);
-    }
-    if is_looked_again {
-        sink.age_look_at_addresses();
-    }
-    let looks = two.looks.load(SeqCst);
-    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
-    let began = Instant::now();
-    // The second is asked when the first has answered.
-    while is_looked_again && two.looks.load(SeqCst) == looks {
-        assert!(began.elapsed() < Duration::from_secs(30), "nobody is looked at again");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    two.is_down.store(false, SeqCst);
-    one.is_down.store(true, SeqCst);
-    take(&mut sink, log.batch(0, 0, 10)).await;
-    if is_looked_again {
-        assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 10)]));
-        assert_eq!(place.offsets(&p0).await, range(0, 10));
-        return;
-    }
-    for _ in 0..3 {
-        let failed = once(&mut sink).await.unwrap_err();
-        assert!(matches!(failed, SinkError::Retry { .. }), "{failed:?}");
-    }
-    assert_eq!(two.inserts("orders").len(), 0, "it may be a table of its own");
-}
-
-#[tokio::test]
-async fn a_replica_that_is_made_later_keeps_no_address_from_being_asked() {
-    with_a_replica_made_later(true).await;
-}
-
-/// Negative control.
-#[tokio::test]
-async fn without_another_look_who_knows_of_a_later_replica_is_not_asked() {
-    with_a_replica_made_later(false).await;
 }
 
 /// A lease from one server is held against the clock of another.
