@@ -86,17 +86,22 @@ impl ClickHouse {
             window: (live.window(), least_window(table.spec.partitions, &table.settings)),
             kept: plan::words(live.kept()),
             findings,
-            clocks: clocks(&self.client).await,
+            clocks: clocks(&table.ledger.client).await,
         })
     }
 }
 
-/// The clocks at all addresses that answer; those that don't are told of where replicas are looked at.
+/// The clocks at all addresses that answer. Who was silent when replicas were looked at is told of there, and not waited for
+/// once more.
 async fn clocks(client: &Client) -> Vec<Clock> {
     let mut clocks = Vec::new();
-    for (address, client) in client.each() {
+    let is_silent = |at| client.replicas().is_some_and(|replicas| !replicas.knows(at));
+    for (at, (address, one)) in client.each().enumerate() {
+        if is_silent(at) {
+            continue;
+        }
         let before = here_s();
-        let asked = client.ask::<(i64,)>("SELECT toUnixTimestamp(now())").await;
+        let asked = one.ask::<(i64,)>("SELECT toUnixTimestamp(now())").await;
         let there = asked.ok().and_then(|rows| rows.into_iter().next());
         if let Some((there,)) = there {
             clocks.push(Clock { address, ahead_s: ahead_s(there, before, here_s()) });
