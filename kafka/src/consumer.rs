@@ -12,6 +12,7 @@
 
 mod event;
 mod held;
+mod idle;
 mod rebalance;
 
 use std::{
@@ -25,7 +26,7 @@ use rdkafka::bindings as rd;
 
 pub use self::event::{Event, Fetched};
 pub(crate) use self::held::{END, NO_OFFSET, TRUNCATED, UNREADABLE};
-use self::{held::Held, rebalance::Ownership};
+use self::{held::Held, idle::Idle, rebalance::Ownership};
 use crate::{
     Connection, Error, Limits, Record, TopicPartition,
     native::{Buffer, Client, Kind, PartitionList, Queue, first_failure},
@@ -47,6 +48,9 @@ use crate::{
 /// | leaving | [`Event::Revoked`] or [`Event::Lost`] | no | `release` |
 ///
 /// A rebalance is finished, for the whole group, once each of its partitions was answered.
+///
+/// A member that has nothing, of a group in which nobody has anything of its topics, joins anew by itself within
+/// half a minute, a static member (`group.instance.id`) apart.
 pub struct Consumer {
     queue: Queue,
     held: BTreeMap<TopicPartition, Held>,
@@ -54,7 +58,17 @@ pub struct Consumer {
     owned: Ownership,
     events: VecDeque<Event>,
     buffer: Buffer,
+    idle: Idle,
+    membership: Membership,
+}
+
+/// What a member joins its group by.
+#[derive(Clone)]
+struct Membership {
+    connection: Connection,
     group: String,
+    topics: Vec<String>,
+    limits: Limits,
 }
 
 /// Whether [`Consumer::commit`] waits for the broker.
@@ -95,25 +109,33 @@ impl Consumer {
         let client = Arc::new(Client::new(Kind::Consumer, &properties, events)?);
         let queue = Queue::consumer(&client)?;
         queue.wake(true);
-        let consumer = Consumer {
+        let (connection, group) = (connection.clone(), group.to_owned());
+        let mut consumer = Consumer {
             queue,
             held: BTreeMap::new(),
             client,
             owned: Ownership::default(),
             events: VecDeque::new(),
             buffer: Buffer::default(),
-            group: group.to_owned(),
+            idle: Idle::default(),
+            membership: Membership { connection, group, topics: Vec::new(), limits },
         };
         consumer.subscribe(topics)?;
         Ok(consumer)
     }
 
     /// Changes the topics that this member wants; the group then finds out who gets what.
-    pub fn subscribe(&self, topics: &[&str]) -> Result<(), Error> {
+    pub fn subscribe(&mut self, topics: &[&str]) -> Result<(), Error> {
         self.client.subscribe(&PartitionList::of_topics(topics)?).map_err(|code| {
-            let doing = format!("subscribe group {} to {}", self.group, topics.join(", "));
+            let doing = format!("subscribe group {} to {}", self.group(), topics.join(", "));
             Error::of(code, doing, "")
-        })
+        })?;
+        self.membership.topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        Ok(())
+    }
+
+    fn group(&self) -> &str {
+        &self.membership.group
     }
 
     /// Waits for an event, for records in some started partition that isn't paused (then it returns
@@ -124,7 +146,8 @@ impl Consumer {
             // Before looking, so that what arrives after the look isn't slept through.
             self.client.waker().clear();
             self.take_events();
-            if let Err(error) = self.reconcile() {
+            let mended = self.reconcile().and_then(|()| self.mend_idleness(Instant::now()));
+            if let Err(error) = mended {
                 self.events.push_back(Event::Failed(error));
             }
             if let Some(event) = self.events.pop_front() {
@@ -233,7 +256,7 @@ impl Consumer {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let doing = format!("read the committed offsets of group {}, partition", self.group);
+        let doing = format!("read the committed offsets of group {}, partition", self.group());
         let list = PartitionList::of(partitions)?;
         self.client.committed(&list, timeout).map_err(|code| Error::of(code, &*doing, ""))?;
         let entries = list.entries();
@@ -257,7 +280,7 @@ impl Consumer {
         if marks.is_empty() {
             return Ok(());
         }
-        let doing = format!("commit offsets of group {}, partition", self.group);
+        let doing = format!("commit offsets of group {}, partition", self.group());
         let mut list = PartitionList::with_capacity(marks.len());
         for (partition, offset, metadata) in marks {
             list.push_mark(&self.client, partition, *offset, metadata)?;

@@ -28,7 +28,7 @@ pub(crate) use message::{Buffer, HeaderSource, Message, NewMessage, Report};
 pub(crate) use mock::Mock;
 pub use priority::give_way;
 pub(crate) use queue::Queue;
-pub(crate) use request::{AdminRequest, NewTopicSpec, Rule, TopicResult};
+pub(crate) use request::{AdminRequest, GroupQuestion, NewTopicSpec, Rule, TopicResult};
 pub(crate) use started::Started;
 
 use std::{

@@ -275,3 +275,41 @@ fn what_retention_took_is_out_of_range() {
     let rows = read(&mut consumer, "a", (Offset(7) - from) as usize);
     assert_eq!(rows[0].0, from.get());
 }
+
+/// Polls until partitions come or go: those that come are left unread, those that go are given back.
+fn moved(consumer: &mut Consumer, wait: Duration) -> Option<Vec<TopicPartition>> {
+    let deadline = Instant::now() + wait;
+    while Instant::now() < deadline {
+        let event = consumer.poll(STEP);
+        if let Some(Event::Assigned(moved) | Event::Revoked(moved) | Event::Lost(moved)) = event {
+            consumer.release(&moved).unwrap();
+            return Some(moved);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_member_of_a_group_that_was_given_nothing_joins_anew() {
+    let node = node(None);
+    let admin = node.admin();
+    admin.create_topics(&[new_topic("a")]).unwrap();
+    let mut connection = node.connection.clone();
+    let limits = ["session.timeout.ms", "max.poll.interval.ms"].map(|name| (name, "2000"));
+    for (name, ms) in limits.into_iter().chain([("heartbeat.interval.ms", "100")]) {
+        connection.properties.insert(name.into(), ms.into());
+    }
+    let mut consumer = Consumer::open(&connection, "g", &["a"], Limits::default()).unwrap();
+    // Unread: nobody but the group's leader asks for the topic, when it shares it out.
+    let all = Some(vec![zero("a")]);
+    assert_eq!(moved(&mut consumer, PATIENCE), all, "given");
+    // It leaves the group by not polling, and comes back while there is no such topic.
+    std::thread::sleep(Duration::from_secs(3));
+    admin.delete_topics(&["a"]).unwrap();
+    assert_eq!(moved(&mut consumer, PATIENCE), all, "lost");
+    assert_eq!(moved(&mut consumer, Duration::from_secs(2)), None);
+    admin.create_topics(&[new_topic("a")]).unwrap();
+    let by_itself = moved(&mut consumer, Duration::from_secs(4));
+    assert_eq!(by_itself, None, "librdkafka finds out: nothing has to be mended any more");
+    assert_eq!(moved(&mut consumer, PATIENCE), all, "given again");
+}

@@ -46,6 +46,9 @@ def bounds(place: Place, partition: int) -> tuple[int, int]:
     return low, high
 
 
+GIVEN = "given partitions"
+
+
 def moves(run: Process, topic: str) -> list[tuple[str, set[int]]]:
     """What a process says of the partitions of a topic that came to it and left it, in order."""
     moves = []
@@ -62,7 +65,7 @@ def moves(run: Process, topic: str) -> list[tuple[str, set[int]]]:
 def held(run: Process, topic: str) -> set[int]:
     have: set[int] = set()
     for what, partitions in moves(run, topic):
-        have = have | partitions if what.startswith("given") else have - partitions
+        have = have | partitions if what == GIVEN else have - partitions
     return have
 
 
@@ -102,7 +105,10 @@ def test_three_processes_come_and_go(place: Place):
     place.wait_and_check()
     assert held(first, place.topic) == set(range(6))
     of_kept = [(what, kept & numbers) for what, numbers in moves(first, place.topic)]
-    assert [move for move in of_kept if move[1]] == [("given partitions", kept)]
+    assert [move for move in of_kept if move[1]] == [(GIVEN, kept)]
+    # Two of three have nothing of the retries' only partition, and leave it to the third.
+    for run in (first, second, third):
+        assert "joining the group anew" not in run.output()
 
 
 def test_a_rolling_restart_with_static_members(place: Place):
@@ -216,9 +222,11 @@ def test_times_of_the_producer(place: Place):
     place.wait_and_check()
 
 
-def recreate(place: Place) -> None:
+def delete(place: Place) -> None:
     place.cluster.admin.delete_topics([place.topic])[place.topic].result(20)
 
+
+def make_anew(place: Place) -> None:
     def made() -> bool:
         try:
             new = NewTopic(place.topic, 4, 3)
@@ -237,7 +245,8 @@ def test_made_anew_while_nobody_reads(place: Place):
     place.produce(400)
     place.wait_and_check()
     run.stop()
-    recreate(place)
+    delete(place)
+    make_anew(place)
     # More than before: old marks lie within the new log.
     place.produce(1000, 50)
     place.run().wait_ready()
@@ -249,10 +258,33 @@ def test_made_anew_while_it_is_read(place: Place):
     place.run(topic__metadata__refresh__interval__ms=1000).wait_ready()
     place.produce(400)
     place.wait_and_check()
-    recreate(place)
+    delete(place)
+    make_anew(place)
     place.produce(1000, 50)
     place.wait_and_check()
     assert len({topic_id for topic_id, _, _ in place.stored()}) == 2
+
+
+def test_made_anew_after_its_group_was_given_nothing(place: Place):
+    """Kafka's client shares out what one broker knows at that moment; that the topic is there again, it doesn't see."""
+    run = place.run()
+    run.wait_ready()
+    place.produce(400)
+    place.wait_and_check()
+    # The group misses it while it stands still; when it comes back, the topic is gone.
+    run.freeze()
+    delete(place)
+    time.sleep(place.session_ms / 1000 + 2)
+    run.thaw()
+    run.wait(lambda: not held(run, place.topic), "its partitions are lost")
+    given = lambda topic: [what for what, _ in moves(run, topic)].count(GIVEN)
+    others = ("aion.gaps", "aion.dead-letters")
+    run.wait(lambda: {2} == {given(one) for one in others}, "others are given again")
+    make_anew(place)
+    place.produce(1000, 50)
+    place.wait_and_check()
+    assert len({topic_id for topic_id, _, _ in place.stored()}) == 2
+    run.wait_ready()
 
 
 @pytest.mark.topic(partitions=1)

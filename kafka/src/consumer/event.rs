@@ -84,13 +84,13 @@ impl Consumer {
         let entries = native.partitions();
         let failed = entries.iter().find(|entry| entry.failed()).map(|entry| entry.code);
         let code = if native.code() == 0 { failed? } else { native.code() };
-        let doing = format!("commit offsets of group {}", self.group);
+        let doing = format!("commit offsets of group {}", self.group());
         let partitions = entries.into_iter().map(|entry| entry.partition).collect();
         Some(Event::CommitFailed { partitions, error: Error::of(code, doing, "") })
     }
 
     fn failure(&self, native: &native::Event) -> Event {
-        let mut doing = format!("consume as group {}", self.group);
+        let mut doing = format!("consume as group {}", self.group());
         if let Some(entry) = native.partition() {
             doing = format!("{doing} from {}", entry.partition);
         }
@@ -109,7 +109,7 @@ impl Consumer {
         for held in self.held.values_mut() {
             held.go_back();
         }
-        let doing = format!("consume as group {}", self.group);
+        let doing = format!("consume as group {}", self.group());
         let detail = "records came outside their partition's queue; reading them again".to_owned();
         Event::Failed(Error::Retriable { doing, detail })
     }

@@ -43,6 +43,13 @@ pub(super) struct Ownership {
     open: Option<Rebalance>,
 }
 
+impl Ownership {
+    /// Whether nothing is this member's, and nothing is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.granted.is_empty() && self.live.is_empty() && self.open.is_none()
+    }
+}
+
 impl Consumer {
     /// Starts reading a partition at the next wanted offset; `epoch` is the leader epoch of the
     /// record before it, -1 if not known.
@@ -99,7 +106,7 @@ impl Consumer {
             Kind::Revoke
         };
         if self.owned.open.is_some() {
-            tracing::warn!(group = self.group, "a rebalance was replaced before it was answered");
+            tracing::warn!(group = self.group(), "a rebalance was replaced before it was answered");
         }
         let unanswered = partitions.iter().cloned().collect();
         self.owned.open = Some(Rebalance { kind, partitions: partitions.clone(), unanswered });
@@ -192,7 +199,7 @@ impl Consumer {
                 list.push(partition, held.position.get(), held.epoch)?;
             }
         }
-        let doing = || format!("start {} partitions of group {}", partitions.len(), self.group);
+        let doing = || format!("start {} partitions of group {}", partitions.len(), self.group());
         let holding = self.client.hold_back(&list, true).map_err(|code| (code, String::new()));
         if let Err((code, reason)) = holding.and_then(|()| self.client.assign(&list)) {
             let error = Error::of(code, doing(), reason);
@@ -210,7 +217,7 @@ impl Consumer {
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), Error> {
         let list = PartitionList::of(partitions)?;
-        let doing = || format!("release {} partitions of group {}", partitions.len(), self.group);
+        let doing = || format!("release {} partitions of group {}", partitions.len(), self.group());
         let outcome =
             self.client.unassign(&list).map_err(|(code, reason)| Error::of(code, doing(), reason));
         for partition in partitions {
