@@ -38,7 +38,7 @@ pub struct PrometheusSink {
 #[derive(Debug)]
 struct Owned {
     run: u64,
-    /// With the flush while one is on its way.
+    /// With the flush while one is on its way; `None` also while the partition is being assigned anew.
     book: Option<Book>,
 }
 
@@ -155,11 +155,13 @@ impl PrometheusSink {
         why.map_or(Ok(()), Err)
     }
 
-    fn forget(&mut self, partitions: &[Partition]) {
+    /// Forgets what was to become of partitions. What is shown of them stays: it is checkpointed.
+    fn put_down(&mut self, partitions: &[Partition]) {
         self.buffers.revoke(partitions);
         for partition in partitions {
-            self.owned.remove(partition);
-            self.work.board.hide(partition);
+            if let Some(owned) = self.owned.get_mut(partition) {
+                owned.book = None;
+            }
             self.untold.marks.remove(partition);
         }
         if let State::Failed(parts) = &mut self.state {
@@ -239,7 +241,7 @@ impl Sink for PrometheusSink {
 
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
         self.rest().await?;
-        self.forget(partitions);
+        self.put_down(partitions);
         let (mut marks, mut books) = (Marks::new(), Vec::new());
         for partition in partitions {
             let (book, mark) = self.work.open(partition).await?;
@@ -272,7 +274,11 @@ impl Sink for PrometheusSink {
     }
 
     fn revoke(&mut self, partitions: &[Partition]) {
-        self.forget(partitions);
+        self.put_down(partitions);
+        for partition in partitions {
+            self.owned.remove(partition);
+            self.work.board.hide(partition);
+        }
     }
 }
 

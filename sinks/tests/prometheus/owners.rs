@@ -1,8 +1,14 @@
 //! Who shows what: across crashes, zombies and moves no series falls, and each is the sum of what is below its mark.
 
-use std::{collections::BTreeMap, fs::File, io::Write, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Write,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
-use aion_schemas::log::{Mark, Offset, Partition};
+use aion_schemas::log::{Mark, Offset, Partition, Timestamp};
 use aion_sinks::{
     conformance::{settle, take},
     lake::testing::Protection,
@@ -10,7 +16,9 @@ use aion_sinks::{
 };
 use flate2::{Compression, write::GzEncoder};
 
-use crate::shared::{Event, Page, Place, Process, batch, partition, settings, text_of, topic};
+use crate::shared::{
+    EPOCH_S, Event, Page, Place, Process, batch, partition, settings, text_of, topic,
+};
 
 const SERIES: &str = "aion_runtime_requests_total{component=\"gateway\",partition=\"0\"}";
 
@@ -131,7 +139,7 @@ async fn shown_before_it_is_checkpointed_a_series_falls() {
         settle(&mut process.sink).await;
         take(&mut process.sink, batch(&p0, 10, &events(10, 20))).await;
         process.sink.rig().fail_puts(1);
-        let why = Flush::Now { deadline: Instant::now() + std::time::Duration::from_secs(30) };
+        let why = Flush::Now { deadline: Instant::now() + Duration::from_secs(30) };
         assert!(process.sink.flush(Instant::now(), why).await.is_err());
         let before = value(&process.page());
         drop(process);
@@ -223,6 +231,30 @@ async fn only_the_owner_shows_a_partition() {
     assert_eq!(place.owner(&p0, settings()).await.page().get(SERIES), shown);
     let other: Partition = partition(&stream, 1);
     assert_eq!(place.owner(&other, settings()).await.page().get(SERIES), None);
+}
+
+/// A partition that starts over is looked up again, and stays on the page meanwhile: its series have neither ended nor
+/// fallen.
+#[tokio::test]
+async fn a_partition_is_shown_while_it_is_assigned_anew() {
+    let (place, stream) = (Place::new(), topic());
+    let p0 = partition(&stream, 0);
+    let Process { mut sink, board } = place.owner(&p0, settings()).await;
+    take(&mut sink, batch(&p0, 0, &events(0, 10))).await;
+    settle(&mut sink).await;
+    let (partitions, mut looks) = ([p0], 0);
+    let mut assigning = sink.assign(&partitions);
+    let assigned = loop {
+        if let Poll::Ready(assigned) = futures::poll!(&mut assigning) {
+            break assigned;
+        }
+        let page = board.page(Timestamp(EPOCH_S * 1_000_000), Duration::from_mins(5));
+        assert!(page.contains(SERIES), "{page}");
+        looks += 1;
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(assigned.unwrap().len(), 1);
+    assert!(looks > 0, "nobody looked meanwhile");
 }
 
 /// A log that was cut at offset 6: what was counted stays counted, and what the log has there now is counted too.
