@@ -58,12 +58,7 @@ async fn copies_in_a_replicated_table_are_left_to_a_person() {
     let mut writer = place.owner(&p0).await;
     take(&mut writer, log.batch(0, 0, 10)).await;
     settle(&mut writer).await;
-    let table = place.table();
-    let again = format!(
-        "INSERT INTO {table} SELECT * REPLACE (toDateTime('2100-01-01 00:00:00') AS _lease) FROM {table} \
-         SETTINGS insert_deduplicate = 0"
-    );
-    place.engine.run(&again).await;
+    place.store_again(0).await;
     let (one, two) = pair(&place).await;
     let house = by(&place, &[&one, &two]);
     let doubles = house.doubles(spec()).await.unwrap();

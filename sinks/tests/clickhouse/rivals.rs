@@ -78,16 +78,12 @@ async fn the_same_batch_twice_is_seen_until_one_of_them_is_erased() {
         take(&mut writer, log.batch(0, first, first + 10)).await;
         settle(&mut writer).await;
     }
-    let table = place.table();
-    let again = format!(
-        "INSERT INTO {table} SELECT * REPLACE (now() + 600 AS _lease) FROM {table} WHERE _batch_first = 10 \
-         SETTINGS insert_deduplicate = 0"
-    );
-    place.engine.run(&again).await;
+    place.store_again(10).await;
     let seen = place.open().assign(std::slice::from_ref(&p0)).await.unwrap_err();
     assert!(matches!(seen, SinkError::Fatal { .. }), "{seen:?}");
     assert!(seen.to_string().contains("offsets 10..20 are there more than once"), "{seen}");
     assert!(seen.to_string().contains("aion clickhouse repair"), "{seen}");
+    let table = place.table();
     let one = format!("DELETE FROM {table} WHERE _batch_first = 10 AND _lease > now() + 60");
     place.engine.run(&one).await;
     assert_eq!(place.found(&p0).await, marks([(&p0, 30)]));
@@ -104,19 +100,13 @@ async fn copies_of_a_batch_are_deleted_and_each_offset_stays_once() {
         take(&mut writer, log.batch(0, first, first + 10)).await;
         settle(&mut writer).await;
     }
-    let table = place.table();
-    let again = format!(
-        "INSERT INTO {table} SELECT * REPLACE (toDateTime('2100-01-01 00:00:00') AS _lease) FROM \
-         (SELECT * FROM {table} WHERE _batch_first = 10 AND _lease < '2099-01-01 00:00:00') \
-         SETTINGS insert_deduplicate = 0"
-    );
     let hold = place.hold().await;
     for is_merged in [true, false] {
         for _ in 0..2 {
-            place.engine.run(&again).await;
+            place.store_again(10).await;
         }
         if is_merged {
-            place.engine.run(&format!("OPTIMIZE TABLE {table} FINAL")).await;
+            place.engine.run(&format!("OPTIMIZE TABLE {} FINAL", place.table())).await;
         }
         let doubles = place.house.doubles(spec()).await.unwrap();
         let told: Vec<_> = doubles.iter().map(|one| (one.range.clone(), one.is_copy)).collect();
@@ -140,13 +130,7 @@ async fn copies_are_not_deleted_while_another_mutation_is_under_way() {
     settle(&mut writer).await;
     let table = place.table();
     place.engine.run(&format!("SYSTEM STOP MERGES {table}")).await;
-    place
-        .engine
-        .run(&format!(
-            "INSERT INTO {table} SELECT * REPLACE (toDateTime('2100-01-01 00:00:00') AS _lease) FROM {table} \
-             SETTINGS insert_deduplicate = 0"
-        ))
-        .await;
+    place.store_again(0).await;
     let hold = place.hold().await;
     let other = format!("ALTER TABLE {table} DELETE WHERE _offset < 0 SETTINGS mutations_sync");
     place.engine.run(&format!("{other} = 0")).await;

@@ -159,6 +159,18 @@ impl Place {
         let pair = |row: &Value| (row[0].as_i64().unwrap(), row[1].as_i64().unwrap());
         self.engine.rows(&sql).await.iter().map(pair).collect()
     }
+
+    /// Stores the batch that begins there once more, as when a dump is loaded again, under a lease by which the copies
+    /// are told from the first.
+    pub(crate) async fn store_again(&self, first: i64) {
+        let table = self.table();
+        let sql = format!(
+            "INSERT INTO {table} SELECT * REPLACE (toDateTime('2100-01-01 00:00:00') AS _lease) FROM \
+             (SELECT * FROM {table} WHERE _batch_first = {first} AND _lease < '2099-01-01 00:00:00') \
+             SETTINGS insert_deduplicate = 0"
+        );
+        self.engine.run(&sql).await;
+    }
 }
 
 pub(crate) fn server(engine: &Engine, database: &str) -> Server {
