@@ -218,3 +218,24 @@ fn without_a_sync_a_schema_is_gone() {
         assert!(is_gone, "without the sync of {}: {fault:?}", path.display());
     }
 }
+
+/// Whoever was killed between its write and its sync leaves a line that the next start reads and tells of: it syncs first.
+#[test]
+fn a_start_syncs_what_a_killed_one_had_only_written() {
+    let story = Story::tell();
+    let last = &story.registered[2];
+    let is_told = |step: &Step| matches!(step, Step::Told { bytes, .. } if *bytes == last.bytes);
+    let is_synced = |step: &Step| matches!(step, Step::Synced { .. });
+    let mut steps = story.steps.clone();
+    let told = steps.iter().position(is_told).unwrap();
+    let synced = steps[..told].iter().rposition(is_synced).unwrap();
+    steps.remove(told);
+    steps.remove(synced);
+    assert_eq!(story.first_fault(&steps), None, "{steps:#?}");
+    // Negative control: a start that doesn't.
+    let next = steps[synced..].iter().position(is_synced).unwrap();
+    steps.remove(synced + next);
+    let fault = story.first_fault(&steps);
+    let expected = format!("schema {} is gone", last.id);
+    assert!(fault.as_ref().is_some_and(|fault| fault.contains(&expected)), "{fault:?}");
+}
