@@ -6,13 +6,15 @@
 //! each rebalance. librdkafka stops all partitions during one and resumes from a position of its
 //! own, which is one record too far when the last thing read was an end of partition.
 //! **Invariant:** offsets never go backwards but by a seek: a record below the position isn't
-//! handed over, and librdkafka is sent back to the position.
+//! handed over. It tells that the log was cut, if that is being looked for; else librdkafka is sent
+//! back to the position.
 //! **Invariant:** records that can't be read (damaged batches) are never skipped: the position
 //! stays before them.
 
 mod event;
 mod held;
 mod idle;
+mod place;
 mod rebalance;
 
 use std::{
@@ -185,8 +187,11 @@ impl Consumer {
         for message in messages.iter() {
             if message.code() == 0 {
                 let record = message.record();
-                if record.offset < held.position {
-                    held.go_back();
+                if record.offset < held.position() {
+                    self.events.extend(held.below(partition, record.offset, record.epoch));
+                    if held.is_reading() {
+                        continue;
+                    }
                     break;
                 }
                 held.passed(record.offset.next(), record.epoch);
@@ -195,18 +200,18 @@ impl Consumer {
             } else if let Some(end) = held.end_of_partition(message) {
                 fetched.end = Some(end);
             } else {
-                self.events.push_back(held.error(partition, message));
+                self.events.extend(held.error(partition, message));
                 if !held.is_reading() {
                     break;
                 }
             }
         }
-        fetched.next = held.position;
+        fetched.next = held.position();
         fetched
     }
 
-    /// Moves a started partition to another position, with the leader epoch of the record before it
-    /// (-1: unknown).
+    /// Moves a started partition to another position, with the leader epoch of the last record before
+    /// it, as a [`Mark`](aion_schemas::log::Mark) has it.
     ///
     /// Nothing of the old position is seen afterwards. It also wakes a partition that
     /// [`Event::OutOfRange`] or [`Event::Truncated`] stopped.
@@ -244,7 +249,7 @@ impl Consumer {
 
     /// The next offset that a started partition will hand over.
     pub fn position(&self, partition: &TopicPartition) -> Option<Offset> {
-        self.held.get(partition).map(|held| held.position)
+        self.held.get(partition).map(Held::position)
     }
 
     /// Asks the group's coordinator for committed offsets and their metadata, in the order asked.
@@ -344,9 +349,10 @@ impl Drop for Consumer {
 }
 
 fn seek(client: &Client, partition: &TopicPartition, held: &Held) -> Result<(), Error> {
-    let doing = format!("seek {partition} to {}", held.position);
+    let (at, epoch) = held.target();
+    let doing = format!("seek {partition} to {at}");
     let mut list = PartitionList::with_capacity(1);
-    list.push(partition, held.position.get(), held.epoch)?;
+    list.push(partition, at.get(), epoch)?;
     client.seek(&list, SEEK_WAIT).map_err(|(code, reason)| Error::of(code, &*doing, reason))?;
     first_failure(&list.entries(), &doing)?;
     if held.gated {

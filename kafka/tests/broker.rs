@@ -10,7 +10,7 @@ use aion_kafka::{
     Admin, Connection, Consumer, Event, Isolation, Limits, NewTopic, Outcome, Outgoing, Producer,
     Receipts, Spot, TimeKind, TopicPartition, Wait,
 };
-use aion_schemas::log::{Offset, Timestamp};
+use aion_schemas::log::{Mark, Offset, Timestamp};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -230,6 +230,45 @@ fn a_log_that_was_cut_below_the_position_is_told_by_its_epochs() {
     let rows = read(&mut consumer, "a", 10);
     assert_eq!((rows[0].0, &*rows[0].1), (6, "20"));
     assert!(rows[0].2 > epoch);
+}
+
+#[test]
+fn behind_a_hole_it_takes_a_record_to_tell_that_the_log_was_cut() {
+    let node = node(None);
+    node.admin().create_topics(&[new_topic("a")]).unwrap();
+    node.write("a", 0..6); // batches of their own: a cut takes whole ones
+    node.write("a", 6..10);
+    let mut consumer = node.started("a", 0, -1);
+    let epoch = read(&mut consumer, "a", 10)[9].2;
+    drop(consumer);
+    let started = || node.started("a", 10, Mark::behind_hole(Offset(10), Some(epoch)).epoch);
+    let truncated = |consumer: &mut Consumer| {
+        event(consumer, "a", |event| match event {
+            Event::Truncated { wanted, end, .. } => Some((*wanted, *end)),
+            _ => None,
+        })
+    };
+    // It wasn't cut.
+    let mut consumer = started();
+    node.write("a", 10..12);
+    assert_eq!(read(&mut consumer, "a", 2)[0].0, 10);
+    drop(consumer);
+    // It was, and is shorter than what was read. No record says so, but the end does.
+    node.broker.truncate("a", 0, 6).unwrap();
+    let mut consumer = started();
+    let wanted = event(&mut consumer, "a", |event| match event {
+        Event::OutOfRange { wanted, .. } => *wanted,
+        _ => None,
+    });
+    assert_eq!(wanted, Offset(10));
+    drop(consumer);
+    // It grows again, at first not as far. What stands below the position is never handed over.
+    for values in [20..22, 22..40] {
+        node.write("a", values);
+        let mut consumer = started();
+        assert_eq!(truncated(&mut consumer), (Offset(10), Some(Offset(6))));
+        drop(consumer);
+    }
 }
 
 #[test]

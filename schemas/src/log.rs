@@ -124,11 +124,25 @@ pub struct NoOrigin;
 
 /// How far a place has a partition: the next offset it wants, and the leader epoch of the last record
 /// before it.
+///
+/// That record may stand right before the mark, or before a *hole*: offsets without a record, such as
+/// transactions' markers, aborted records, and what compaction took. The difference counts where a log is
+/// looked at for having been cut. What left the hole may be of a later leader than the record, and then the
+/// record's epoch ends below the mark in a log that was never cut: that alone says nothing. So the one number
+/// that stores keep says both:
+///
+/// | `epoch` | the last record below the mark |
+/// |---|---|
+/// | E >= 0 | has epoch E, and stands right before it |
+/// | -1 | isn't known |
+/// | -(E + 2) | has epoch E, and a hole may lie between the two |
+///
+/// Earlier releases wrote -1 behind a hole, and take all that is negative for unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The next offset wanted.
     pub offset: Offset,
-    /// The leader epoch of the last record below `offset`; -1 where it is not known.
+    /// The leader epoch of the last record below `offset`, as the table says.
     pub epoch: i32,
 }
 
@@ -136,6 +150,28 @@ impl Mark {
     /// A mark whose leader epoch is not known.
     pub const fn at(offset: Offset) -> Mark {
         Mark { offset, epoch: -1 }
+    }
+
+    /// A mark that a hole may lie before, behind a record of this epoch, if it is known.
+    pub const fn behind_hole(offset: Offset, epoch: Option<i32>) -> Mark {
+        match epoch {
+            Some(epoch) if epoch >= 0 => Mark { offset, epoch: (-2_i32).saturating_sub(epoch) },
+            _ => Mark::at(offset),
+        }
+    }
+
+    /// The leader epoch of the last record below the mark, wherever that stands.
+    pub const fn record_epoch(self) -> Option<i32> {
+        match self.epoch {
+            -1 => None,
+            behind_hole if behind_hole < -1 => Some(-2 - behind_hole),
+            epoch => Some(epoch),
+        }
+    }
+
+    /// Whether its epoch is known, and a hole may lie between the record that has it and the mark.
+    pub const fn is_behind_hole(self) -> bool {
+        self.epoch < -1
     }
 }
 
@@ -156,6 +192,24 @@ impl Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_keeps_the_epoch_behind_a_hole() {
+        let at = Offset(7);
+        for epoch in [0, 1, 2, 1_000_000] {
+            let (plain, behind) = (Mark { offset: at, epoch }, Mark::behind_hole(at, Some(epoch)));
+            assert_eq!((plain.record_epoch(), plain.is_behind_hole()), (Some(epoch), false));
+            assert_eq!((behind.record_epoch(), behind.is_behind_hole()), (Some(epoch), true));
+            assert!(behind.epoch < -1, "who doesn't know of holes takes it for unknown");
+        }
+        assert_eq!(Mark::behind_hole(at, Some(0)).epoch, -2);
+        assert_eq!(Mark::behind_hole(at, Some(i32::MAX)).epoch, i32::MIN, "nothing overflows");
+        for epoch in [None, Some(-1), Some(-3)] {
+            let unknown = Mark::behind_hole(at, epoch);
+            assert_eq!((unknown.epoch, unknown.record_epoch()), (-1, None));
+            assert!(!unknown.is_behind_hole() && unknown == Mark::at(at));
+        }
+    }
 
     #[test]
     fn an_origin_has_one_spelling() {

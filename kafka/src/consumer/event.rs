@@ -29,7 +29,8 @@ pub enum Event {
         wanted: Option<Offset>,
     },
     /// The log below the wanted offset isn't the one that was read: leader epochs tell that it was
-    /// cut and written anew. The partition is stopped until a `seek`.
+    /// cut and written anew. Behind a hole it takes a record below that offset to tell. The partition
+    /// is stopped until a `seek`.
     Truncated {
         /// The partition.
         partition: TopicPartition,

@@ -5,7 +5,10 @@ use std::time::Instant;
 use aion_schemas::log::Offset;
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 
-use super::{Event, Fetched, RETRY};
+use super::{
+    Event, Fetched, RETRY,
+    place::{Below, Place},
+};
 use crate::{
     Error, TopicPartition,
     native::{Message, Queue, describe},
@@ -14,10 +17,7 @@ use crate::{
 /// A partition between `start` and `release`.
 pub(super) struct Held {
     pub(super) queue: Queue,
-    /// The next wanted offset.
-    pub(super) position: Offset,
-    /// The leader epoch of the record just before `position`; -1 where it is not known.
-    pub(super) epoch: i32,
+    place: Place,
     pub(super) paused: bool,
     /// librdkafka fetches nothing of it yet.
     pub(super) gated: bool,
@@ -28,11 +28,11 @@ pub(super) struct Held {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// librdkafka has to be told to start at `position`.
+    /// librdkafka has to be told to start at the target.
     Starting,
-    /// librdkafka reads at `position`.
+    /// librdkafka reads there.
     Reading,
-    /// librdkafka has to be brought to `position` first, not before this time.
+    /// librdkafka has to be brought to the target first, not before this time.
     Settling(Instant),
     /// The position isn't in the log; the caller has to seek.
     Stopped,
@@ -56,7 +56,18 @@ impl Held {
     /// A partition that librdkafka is to be told to start at this position.
     pub(super) fn new(queue: Queue, position: Offset, epoch: i32) -> Held {
         let state = State::Starting;
-        Held { queue, position, epoch, paused: false, gated: false, state, failures: 0 }
+        let place = Place::new(position, epoch);
+        Held { queue, place, paused: false, gated: false, state, failures: 0 }
+    }
+
+    /// The next wanted offset.
+    pub(super) fn position(&self) -> Offset {
+        self.place.position()
+    }
+
+    /// Where librdkafka is to read, and the leader epoch to compare the log with; -1 for none.
+    pub(super) fn target(&self) -> (Offset, i32) {
+        self.place.target()
     }
 
     pub(super) fn is_starting(&self) -> bool {
@@ -103,7 +114,7 @@ impl Held {
 
     /// Moves to another position.
     pub(super) fn go_to(&mut self, position: Offset, epoch: i32) {
-        (self.position, self.epoch) = (position, epoch);
+        self.place = Place::new(position, epoch);
         self.state = match self.state {
             State::Leaving => State::Leaving,
             // librdkafka doesn't seek where it gave up.
@@ -112,7 +123,7 @@ impl Held {
         };
     }
 
-    /// Makes librdkafka read from the position again, unless the caller has to act first.
+    /// Makes librdkafka read from the target again, unless the caller has to act first.
     pub(super) fn go_back(&mut self) {
         if self.is_reading() {
             self.state = State::Settling(Instant::now());
@@ -124,44 +135,76 @@ impl Held {
     }
 
     pub(super) fn nothing(&self) -> Fetched {
-        Fetched { count: 0, next: self.position, end: None }
+        Fetched { count: 0, next: self.position(), end: None }
     }
 
     /// Notes that everything below `next` was handed over.
     pub(super) fn passed(&mut self, next: Offset, epoch: i32) {
-        self.position = next;
-        if epoch >= 0 {
-            self.epoch = epoch;
+        self.place.passed(next, epoch);
+    }
+
+    /// Takes note of a record below the position, which isn't handed over.
+    pub(super) fn below(
+        &mut self,
+        partition: &TopicPartition,
+        offset: Offset,
+        epoch: i32,
+    ) -> Option<Event> {
+        match self.place.below(offset, epoch) {
+            Below::Agreed => None,
+            Below::Strayed => {
+                self.go_back();
+                None
+            }
+            Below::Cut { end } => {
+                self.state = State::Stopped;
+                let wanted = self.position();
+                let (_, last) = self.target();
+                let detail = format!(
+                    "the record at {offset} is of leader epoch {epoch}, the last one read below {wanted} was of {last}"
+                );
+                let (partition, end) = (partition.clone(), Some(end));
+                Some(Event::Truncated { partition, wanted, end, detail })
+            }
         }
     }
 
-    /// The end of the partition, if this is what the message in a record's place says.
+    /// The end of the partition, if this is what the message in a record's place says. An end below the position is
+    /// none.
     pub(super) fn end_of_partition(&mut self, message: Message<'_>) -> Option<Offset> {
-        if message.code() != END {
-            return None;
-        }
-        // Below it nothing is left to read, so the position passes transaction markers and
-        // compacted records.
-        if message.offset() > self.position {
-            // A marker may be of a later leader than the last record: with that record's epoch the
-            // broker would take this position for one beyond a cut.
-            self.epoch = -1;
-            self.position = message.offset();
-        }
-        Some(self.position)
+        let is_end = message.code() == END && self.place.ended(message.offset());
+        is_end.then(|| self.position())
     }
 
-    /// An error in a record's place, as an event; may stop the partition.
-    pub(super) fn error(&mut self, partition: &TopicPartition, message: Message<'_>) -> Event {
+    /// An error in a record's place, as an event unless the caller has nothing to do with it; may stop the partition.
+    pub(super) fn error(
+        &mut self,
+        partition: &TopicPartition,
+        message: Message<'_>,
+    ) -> Option<Event> {
         let (code, detail) = (message.code(), message.reason());
         if code == NO_OFFSET || code == TRUNCATED {
+            let event = self.no_offset(partition, detail);
+            if let Event::Truncated { end, .. } = &event
+                && self.place.search(*end)
+            {
+                // librdkafka doesn't seek where it gave up.
+                self.state = State::Starting;
+                return None;
+            }
             self.state = State::Stopped;
-            return self.no_offset(partition, detail);
+            return Some(event);
+        }
+        if code == END {
+            self.state = State::Stopped;
+            let (partition, wanted) = (partition.clone(), Some(self.position()));
+            return Some(Event::OutOfRange { partition, wanted });
         }
         if UNREADABLE.contains(&code) {
             self.state = State::Settling(Instant::now() + RETRY);
         }
-        Event::Failed(Error::of(code, format!("read {partition} at {}", self.position), detail))
+        let doing = format!("read {partition} at {}", self.position());
+        Some(Event::Failed(Error::of(code, doing, detail)))
     }
 
     fn no_offset(&self, partition: &TopicPartition, detail: String) -> Event {
@@ -173,12 +216,12 @@ impl Held {
             let end = number_after(&detail, "broker end offset is ").filter(|end| *end >= 0);
             return Event::Truncated {
                 partition,
-                wanted: self.position,
+                wanted: self.position(),
                 end: end.map(Offset),
                 detail,
             };
         }
-        Event::OutOfRange { partition, wanted: Some(self.position) }
+        Event::OutOfRange { partition, wanted: Some(self.position()) }
     }
 }
 

@@ -52,7 +52,7 @@ impl Ownership {
 
 impl Consumer {
     /// Starts reading a partition at the next wanted offset; `epoch` is the leader epoch of the
-    /// record before it, -1 if not known.
+    /// last record before it, as a [`Mark`](aion_schemas::log::Mark) has it.
     ///
     /// Answers [`Event::Assigned`]; reading begins when all partitions of that event have their
     /// answer. A partition that was released though the group left it here can be started again at
@@ -196,7 +196,8 @@ impl Consumer {
         let mut list = PartitionList::with_capacity(partitions.len());
         for partition in &partitions {
             if let Some(held) = self.held.get(partition) {
-                list.push(partition, held.position.get(), held.epoch)?;
+                let (at, epoch) = held.target();
+                list.push(partition, at.get(), epoch)?;
             }
         }
         let doing = || format!("start {} partitions of group {}", partitions.len(), self.group());

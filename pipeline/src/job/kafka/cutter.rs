@@ -44,7 +44,7 @@ pub(super) struct Cutter {
     next: Offset,
     /// The offset after the last record.
     after_last: Offset,
-    /// The epoch of the record just before `next`; -1 where there is none, such as after a marker.
+    /// The epoch of the last record below `next`, as a [`Mark`] has it.
     epoch: i32,
     since: Option<Instant>,
     polled: u64,
@@ -154,7 +154,7 @@ impl Cutter {
             self.next = next;
             if self.next > self.after_last {
                 // What lies between, a marker or what compaction took, may be of a later leader.
-                self.epoch = -1;
+                self.epoch = Mark::behind_hole(next, self.position().record_epoch()).epoch;
             }
             self.polled = polled;
             self.since.get_or_insert(now);
@@ -226,4 +226,63 @@ impl Cutter {
 /// Whether registries give ids like this one; others are no ids, and not waited for.
 fn is_given(id: SchemaId) -> bool {
     i32::try_from(id.0).is_ok_and(|id| id > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use aion_kafka::{Headers, TimeKind};
+    use aion_schemas::{catalog::Catalog, decode::Decoder, log::Stream};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn cutter(at: Mark) -> Cutter {
+        let stream = Stream { topic: "t".into(), id: Uuid::nil() };
+        let catalog = Catalog::builtin();
+        let decoder = Decoder::new(&catalog.table("tasks").unwrap().schema);
+        Cutter::new(Partition { stream, number: 0 }, 1, at, Box::new(decoder))
+    }
+
+    fn tombstone(offset: i64, epoch: i32) -> Record<'static> {
+        Record {
+            key: None,
+            value: None,
+            offset: Offset(offset),
+            epoch,
+            append_time: Timestamp(0),
+            time_kind: TimeKind::LogAppend,
+            headers: Headers::NONE,
+        }
+    }
+
+    /// The mark of what is cut once these records were read, and all up to `next`.
+    fn mark_after(cutter: &mut Cutter, records: &[(i64, i32)], next: i64) -> Mark {
+        for (offset, epoch) in records {
+            cutter.take(&tombstone(*offset, *epoch));
+        }
+        let fetched = Fetched { count: records.len(), next: Offset(next), end: None };
+        cutter.fetched(fetched, 1, Instant::now());
+        let chunk = cutter.cut(&Budget::new(1 << 20)).unwrap();
+        assert_eq!(cutter.position(), chunk.batch.mark());
+        chunk.batch.mark()
+    }
+
+    #[test]
+    fn a_mark_behind_a_hole_keeps_the_epoch_of_the_last_record() {
+        let behind = |offset, epoch| Mark::behind_hole(Offset(offset), Some(epoch));
+        let plain = |offset, epoch| Mark { offset: Offset(offset), epoch };
+        let mut from_start = cutter(Mark::at(Offset::ZERO));
+        let cut = &mut from_start;
+        assert_eq!(mark_after(cut, &[], 2), Mark::at(Offset(2)), "no record so far");
+        assert_eq!(mark_after(cut, &[(2, 0), (3, 1)], 4), plain(4, 1));
+        assert_eq!(mark_after(cut, &[(4, 1), (6, 3)], 8), behind(8, 3));
+        assert_eq!(mark_after(cut, &[], 9), behind(9, 3), "another marker");
+        assert_eq!(mark_after(cut, &[(9, 3)], 10), plain(10, 3), "a record again");
+        // What was known at the start is known behind a hole.
+        assert_eq!(mark_after(&mut cutter(plain(10, 3)), &[], 11), behind(11, 3));
+        assert_eq!(mark_after(&mut cutter(behind(10, 3)), &[], 11), behind(11, 3));
+        assert_eq!(mark_after(&mut cutter(behind(10, 3)), &[(10, 4)], 11), plain(11, 4));
+    }
 }
