@@ -14,7 +14,7 @@ use std::{
 use aion_kafka::{Admin, Connection, Limits, Purpose, Reader, TopicPartition};
 use aion_schemas::{
     catalog::GAPS,
-    log::{Offset, Partition, show},
+    log::{Mark, Offset, Partition, show},
 };
 use aion_sinks::{
     lake::{Lake, upkeep::TakenBack},
@@ -181,7 +181,7 @@ fn take_back(
             (Some(taken), _) => taken,
             (None, None) => bail!("there are no series of {partition}: nothing of it is counted"),
             (None, Some(mark)) if mark.offset <= gap.start => (mark.offset, 0),
-            (None, Some(mark)) => (cut(connection, found, gap, mark.epoch)?, 0),
+            (None, Some(mark)) => (cut(connection, found, gap, mark)?, 0),
         };
         series.rewind(partition, from).await.map_err(failure)?;
         Ok((from, rows))
@@ -204,7 +204,7 @@ async fn out_of_the_lake(
     if mark.offset <= gap.start {
         return Ok((mark.offset, 0)); // an earlier run got as far as this
     }
-    let from = cut(connection, found, gap, mark.epoch)?;
+    let from = cut(connection, found, gap, mark)?;
     // The gap ends where the sink was that was furthest; series may have been ahead of the lake.
     let end = if job.sinks.len() > 1 { mark.offset.min(gap.end) } else { gap.end };
     match upkeep.take_back(partition, from..end).await.map_err(failure)? {
@@ -224,11 +224,9 @@ fn cut(
     connection: &Connection,
     found: &Found,
     gap: &Range<Offset>,
-    epoch: i32,
+    mark: Mark,
 ) -> anyhow::Result<Offset> {
-    if epoch < 0 {
-        return Ok(gap.start);
-    }
+    let Some(epoch) = mark.record_epoch() else { return Ok(gap.start) };
     let reader = Reader::open(connection, "aion-diverged", Limits::default())
         .map_err(|error| anyhow!(connection.explain(&error, Purpose::Consume)))?;
     let at = TopicPartition::new(&found.partition.stream.topic, found.partition.number);

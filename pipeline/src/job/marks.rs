@@ -42,7 +42,7 @@ impl Progress {
         self.began = None;
         // A cut has epochs above all that were stored before, so one that passes the last has no need of those between.
         let mut ends = [last_ahead, stored].into_iter().flatten();
-        self.unproven = ends.find(|mark| mark.epoch >= 0);
+        self.unproven = ends.find(|mark| mark.record_epoch().is_some());
         self.handed.clear();
     }
 
@@ -113,16 +113,18 @@ impl Progress {
         epochs: &[(Offset, i32)],
         compacted: bool,
     ) -> Option<Offset> {
-        let mark = self.unproven.filter(|mark| mark.epoch >= 0)?;
+        let mark = self.unproven?;
         if end >= mark.offset {
             self.unproven = None;
         }
         let (first, epoch) = *epochs.iter().rev().find(|(first, _)| *first < mark.offset)?;
-        if epoch > mark.epoch {
-            let later = epochs.iter().find(|(_, epoch)| *epoch > mark.epoch);
+        // Only records are compared, so it makes no difference whether the mark is behind a hole.
+        let stored = mark.record_epoch()?;
+        if epoch > stored {
+            let later = epochs.iter().find(|(_, epoch)| *epoch > stored);
             return later.map(|(first, _)| *first);
         }
-        (epoch < mark.epoch && end >= mark.offset && !compacted).then_some(first.next())
+        (epoch < stored && end >= mark.offset && !compacted).then_some(first.next())
     }
 }
 
@@ -133,7 +135,8 @@ pub(super) fn committable(progress: &[Progress]) -> Option<Offset> {
 }
 
 /// The metadata of a commit: each sink's mark, and the topic id that they belong to, as compact JSON.
-/// `{"v":1,"id":"<topic id>","sinks":{"lake":[<offset>,<epoch>]}}`; Kafka allows 4,096 bytes.
+/// `{"v":1,"id":"<topic id>","sinks":{"lake":[<offset>,<epoch>]}}`, with the epoch of the last record below the offset,
+/// -1 where it isn't known; Kafka allows 4,096 bytes.
 pub(super) fn metadata<'a>(
     id: Uuid,
     sinks: impl Iterator<Item = (&'a str, &'a Progress)>,
@@ -141,7 +144,7 @@ pub(super) fn metadata<'a>(
     let sinks: Map<String, serde_json::Value> = sinks
         .filter_map(|(name, progress)| {
             let mark = progress.stored?;
-            Some((name.to_owned(), json!([mark.offset.get(), mark.epoch])))
+            Some((name.to_owned(), json!([mark.offset.get(), mark.record_epoch().unwrap_or(-1)])))
         })
         .collect();
     json!({ "v": 1, "id": id.to_string(), "sinks": sinks }).to_string()
@@ -157,6 +160,11 @@ mod tests {
         progress
     }
 
+    /// As a mark at `offset` has it behind a hole.
+    fn behind_hole(offset: i64, epoch: i32) -> i32 {
+        Mark::behind_hole(Offset(offset), Some(epoch)).epoch
+    }
+
     #[test]
     fn the_commit_is_the_least_mark_and_nothing_while_a_sink_has_none() {
         assert_eq!(committable(&[at(7, 0), at(5, 0)]), Some(Offset(5)));
@@ -167,14 +175,20 @@ mod tests {
     fn the_metadata_is_compact() {
         let text = metadata(Uuid::nil(), [("lake", &at(7, 2))].into_iter());
         let id = Uuid::nil();
-        assert_eq!(text, format!(r#"{{"id":"{id}","sinks":{{"lake":[7,2]}},"v":1}}"#));
+        let expected = format!(r#"{{"id":"{id}","sinks":{{"lake":[7,2]}},"v":1}}"#);
+        assert_eq!(text, expected);
+        let text = metadata(Uuid::nil(), [("lake", &at(7, behind_hole(7, 2)))].into_iter());
+        assert_eq!(text, expected, "the record's epoch");
     }
 
     #[test]
     fn another_epoch_below_a_mark_tells_that_the_log_was_cut() {
         let grown_again = [(Offset(0), 1), (Offset(5), 3)];
         let differs = |mark: (i64, i32), compacted| {
-            at(mark.0, mark.1).differs_from(Offset(9), &grown_again, compacted)
+            let [plain, behind] = [mark.1, behind_hole(mark.0, mark.1)]
+                .map(|epoch| at(mark.0, epoch).differs_from(Offset(9), &grown_again, compacted));
+            assert_eq!(plain, behind, "only records are compared");
+            plain
         };
         assert_eq!(differs((7, 2), false), Some(Offset(5)));
         assert_eq!(differs((5, 1), false), None);
@@ -194,8 +208,9 @@ mod tests {
             progress.assigned(Some(stored), ahead, last_ahead.map(mark));
             progress.differs_from(Offset(120), &grown_again, false)
         };
-        for mark_epoch in [-1, 1] {
+        for mark_epoch in [-1, 1, behind_hole(20, 1)] {
             assert_eq!(differs(Some((100, 1)), mark_epoch), Some(Offset(60)));
+            assert_eq!(differs(Some((100, behind_hole(100, 1))), mark_epoch), Some(Offset(60)));
             assert_eq!(differs(Some((60, 1)), mark_epoch), None, "it ends where the log was cut");
             assert_eq!(differs(Some((100, 3)), mark_epoch), None, "the log's own");
             assert_eq!(differs(Some((100, -1)), mark_epoch), None, "nothing is known of it");

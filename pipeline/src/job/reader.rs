@@ -271,11 +271,15 @@ impl Reader {
     }
 
     /// The mark to start reading at: the least of those wanted, with its epoch where it is a stored one.
+    ///
+    /// Of sinks that are at the same place one may not know the epoch, or know it of a log that was cut since. So the
+    /// least that is known is compared with the log, and of the same that of a record right before it.
     pub(super) fn start_mark(&self) -> Mark {
-        let least = self.sinks.iter().min_by_key(|sink| sink.wanted);
-        let offset = least.and_then(|sink| sink.wanted).unwrap_or(Offset::ZERO);
-        let stored = least.and_then(|sink| sink.stored).filter(|mark| mark.offset == offset);
-        stored.unwrap_or(Mark::at(offset))
+        let offset = self.position().unwrap_or(Offset::ZERO);
+        let stored = self.sinks.iter().filter_map(|sink| sink.stored);
+        let known = stored.filter(|mark| mark.offset == offset && mark.record_epoch().is_some());
+        let least = known.min_by_key(|mark| (mark.record_epoch(), mark.is_behind_hole()));
+        least.unwrap_or(Mark::at(offset))
     }
 
     /// Whether a mark is where somebody said that what is stored below it stays.
@@ -352,5 +356,37 @@ impl Reader {
             wanted_schema: self.wanted_schema,
             marks,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aion_schemas::log::Stream;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn reading_starts_at_the_least_mark_with_what_is_known_there() {
+        let start = |marks: &[Option<Mark>]| {
+            let stream = Stream { topic: "t".into(), id: Uuid::nil() };
+            let mut reader = Reader::new(Partition { stream, number: 0 }, marks.len());
+            for (sink, mark) in reader.sinks.iter_mut().zip(marks) {
+                sink.assigned(*mark, Vec::new(), None);
+            }
+            reader.start_mark()
+        };
+        let plain = |offset, epoch| Some(Mark { offset: Offset(offset), epoch });
+        let behind = |epoch| Some(Mark::behind_hole(Offset(7), Some(epoch)));
+        assert_eq!(Some(start(&[plain(9, 1), plain(7, 2)])), plain(7, 2));
+        assert_eq!(Some(start(&[plain(7, -1), plain(9, 1)])), plain(7, -1), "none of elsewhere");
+        assert_eq!(start(&[plain(7, 2), None]), Mark::at(Offset::ZERO));
+        for marks in
+            [[plain(7, -1), plain(7, 2)], [plain(7, 2), plain(7, 3)], [behind(2), plain(7, 2)]]
+        {
+            assert_eq!(Some(start(&marks)), plain(7, 2));
+            assert_eq!(Some(start(&[marks[1], marks[0]])), plain(7, 2));
+        }
+        assert_eq!(Some(start(&[behind(1), plain(7, 2)])), behind(1));
     }
 }
