@@ -160,6 +160,12 @@ impl Mark {
         }
     }
 
+    /// A mark at the first offset that a log has: no record stands below. As epochs begin at 0, a record of a later one
+    /// that is found there one day tells that the log was cut.
+    pub const fn at_log_start(offset: Offset) -> Mark {
+        Mark::behind_hole(offset, Some(0))
+    }
+
     /// The leader epoch of the last record below the mark, wherever that stands.
     pub const fn record_epoch(self) -> Option<i32> {
         match self.epoch {

@@ -159,9 +159,8 @@ impl Held {
             Below::Cut { end } => {
                 self.state = State::Stopped;
                 let wanted = self.position();
-                let (_, last) = self.target();
                 let detail = format!(
-                    "the record at {offset} is of leader epoch {epoch}, the last one read below {wanted} was of {last}"
+                    "the record at {offset}, below {wanted}, is of leader epoch {epoch}, later than all that were read"
                 );
                 let (partition, end) = (partition.clone(), Some(end));
                 Some(Event::Truncated { partition, wanted, end, detail })

@@ -43,8 +43,10 @@ impl Place {
 
     /// Where to read, and the leader epoch to compare the log with; -1 for none.
     pub(super) fn target(&self) -> (Offset, i32) {
-        let epoch = self.mark.record_epoch().unwrap_or(-1);
-        (self.searched_from.unwrap_or(self.mark.offset), epoch)
+        let at = self.searched_from.unwrap_or(self.mark.offset);
+        // Below the first of all offsets nothing can be cut.
+        let known = self.mark.record_epoch().filter(|_| at > Offset::ZERO);
+        (at, known.unwrap_or(-1))
     }
 
     /// Notes that everything below `next` was handed over, to a record of this epoch.
@@ -106,6 +108,13 @@ mod tests {
         assert!(place.search(Some(Offset(7))));
         assert_eq!((place.target(), place.position()), ((Offset(7), 2), Offset(10)));
         place
+    }
+
+    #[test]
+    fn nothing_is_compared_at_offset_zero() {
+        let start = |at| Mark::at_log_start(Offset(at)).epoch;
+        assert_eq!(Place::new(Offset(0), start(0)).target(), (Offset(0), -1));
+        assert_eq!(Place::new(Offset(5), start(5)).target(), (Offset(5), 0));
     }
 
     #[test]

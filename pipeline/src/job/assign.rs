@@ -183,6 +183,9 @@ impl<S: Source, J: Journal> Job<S, J> {
             // The log's epochs say nothing about this place, or what they say is settled.
             at = Mark::at(at.offset.max(located.bounds.start));
         }
+        if at.offset == located.bounds.start && at.record_epoch().is_none() {
+            at = Mark::at_log_start(at.offset);
+        }
         reader.agreed = None;
         reader.phase = Phase::Reading;
         let (partition, run) = (reader.partition.clone(), reader.run);
