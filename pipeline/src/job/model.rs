@@ -35,10 +35,8 @@
 //! | a record is judged by itself, not by its neighbours in a batch | one record is a row and a dead letter |
 //! | dead letters are counted by their keys | there are more of them than rejected records |
 //! | a sink forgets what waits for a partition that is assigned or revoked | it is handed what it still holds |
-//! | a mark right behind an offset without a record carries no epoch | a gap is told of a log that wasn't cut |
-//!
-//! One thing goes unseen: a log that was cut below such a mark and has grown past it again. The judgement passes over
-//! what was appended from the cut up to there, and what was stored of it; without that, schedules fail by it.
+//! | a mark right behind an offset without a record keeps the epoch of the last record | what a log has that was cut below it is never stored |
+//! | and is told from a mark right behind that record | a gap is told of a log that wasn't cut |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -139,16 +137,15 @@ fn counting_letters_by_their_keys_is_needed() {
 }
 
 #[test]
-fn forgetting_the_epoch_behind_a_hole_is_needed() {
-    let options = Options { forgets_epochs: false, ..Options::default() };
-    must_fail("forgetting the epoch", options, &[Kind::FalseGap]);
+fn keeping_the_epoch_behind_a_hole_is_needed() {
+    let options = Options { keeps_epochs: false, ..Options::default() };
+    must_fail("the epoch behind a hole", options, &[Kind::Lost, Kind::Unsaid]);
 }
 
-/// No protection, but what one costs: this stays until something else tells of such a cut.
 #[test]
-fn a_cut_below_a_mark_without_an_epoch_goes_unseen() {
-    let options = Options { excuses_unseen: false, ..Options::default() };
-    must_fail("an excuse for what goes unseen", options, &[Kind::Lost, Kind::Unsaid]);
+fn telling_a_mark_behind_a_hole_is_needed() {
+    let options = Options { tells_holes: false, ..Options::default() };
+    must_fail("telling a mark behind a hole", options, &[Kind::FalseGap]);
 }
 
 /// Runs schedules until one fails as expected; all of them passing is the failure.

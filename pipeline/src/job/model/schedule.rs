@@ -32,10 +32,10 @@ pub(super) struct Options {
     pub(super) believes_group: bool,
     /// Whether marks are kept by the job's name too, which is another one once it has two sinks.
     pub(super) marks_name_job: bool,
-    /// Whether a mark right behind an offset without a record carries no epoch; else that of the last record.
-    pub(super) forgets_epochs: bool,
-    /// Whether the judgement passes over what goes unseen of a log that was cut.
-    pub(super) excuses_unseen: bool,
+    /// Whether a mark right behind an offset without a record keeps the epoch of the last record; else it has none.
+    pub(super) keeps_epochs: bool,
+    /// Whether such a mark is told from one right behind that record.
+    pub(super) tells_holes: bool,
 }
 
 impl Default for Options {
@@ -48,8 +48,8 @@ impl Default for Options {
             counts_keys: true,
             believes_group: false,
             marks_name_job: false,
-            forgets_epochs: true,
-            excuses_unseen: true,
+            keeps_epochs: true,
+            tells_holes: true,
         }
     }
 }
@@ -305,12 +305,14 @@ impl Schedule {
             return;
         }
         let at = self.rng.random_range(start..end);
-        let unseen = world.truncate(partition, at, &self.group.stores[..self.group.sinks]);
+        let stores = &self.group.stores[..self.group.sinks];
+        let marks = world.marks_behind_holes(partition, stores);
+        world.truncate(partition, at);
         for _ in 0..self.rng.random_range(0..=2 * (end - at)) {
             world.produce(partition, anything(&mut self.rng));
         }
-        let is_past = world.log(partition).end() >= unseen.end;
-        self.seen.unseen += u64::from(!unseen.is_empty() && is_past);
+        let regrown = at + 1..=world.log(partition).end();
+        self.seen.regrown += u64::from(marks.iter().any(|mark| regrown.contains(mark)));
     }
 
     /// A job with another configuration, and where it matters with another name.

@@ -15,8 +15,8 @@ pub(super) struct Seen {
     pub(super) stale: u64,
     pub(super) elections: u64,
     pub(super) deleted: u64,
-    /// Cuts below a mark without an epoch that the log has grown past again.
-    pub(super) unseen: u64,
+    /// Cuts below a mark behind a hole that the log has grown past again.
+    pub(super) regrown: u64,
 }
 
 impl Seen {
@@ -33,7 +33,7 @@ impl Seen {
         self.stale += one.stale;
         self.elections += one.elections;
         self.deleted += one.deleted;
-        self.unseen += one.unseen;
+        self.regrown += one.regrown;
     }
 
     pub(super) fn everything(&self) -> bool {
@@ -50,7 +50,7 @@ impl Seen {
             self.stale,
             self.elections,
             self.deleted,
-            self.unseen,
+            self.regrown,
         ];
         counts.iter().all(|count| *count > 100)
     }

@@ -144,13 +144,8 @@ impl Consumer {
         let mut world = lock(world);
         let log = world.log(number);
         let (position, run) = (reading.position, reading.run);
-        let below = position.checked_sub(1).and_then(|at| log.slots.get(at));
-        let cut = match below {
-            Some(slot) => slot.epoch > reading.epoch,
-            None => position > log.end() && log.epoch > reading.epoch,
-        };
-        if cut && reading.epoch >= 0 {
-            let agreed = Offset(log.end_of_epoch(reading.epoch) as i64);
+        let mark = Mark { offset: Offset(position as i64), epoch: reading.epoch };
+        if let Some(agreed) = log.cut_below(mark) {
             self.events.push_back(Event::Truncated { partition: number, run, agreed });
             self.readings.remove(&number);
             return;
@@ -166,9 +161,6 @@ impl Consumer {
         }
         self.polled += 1;
         let chunk = chunk(reading, end, log, self.polled, with);
-        if log.slots[end - 1].what == What::Hole {
-            log.behind_holes.insert(end);
-        }
         (reading.position, reading.epoch) = (end, chunk.batch.epoch);
         self.events.push_back(Event::Chunk(chunk));
     }
@@ -212,9 +204,8 @@ fn chunk(
             What::Tombstone | What::Hole => {}
         }
     }
-    if options.forgets_epochs && log.slots[end - 1].what == What::Hole {
-        // As the client has it: a marker, or what compaction took, may be of a later leader than the last record.
-        epoch = -1;
+    if log.slots[end - 1].what == What::Hole {
+        epoch = epoch_behind_hole(Mark { offset: Offset(end as i64), epoch }, options);
     }
     let bytes = uids.len() * 100;
     let columns: Vec<arrow::array::ArrayRef> =
@@ -237,6 +228,17 @@ fn chunk(
         rejected,
         unknown_fields: Vec::new(),
         high,
+    }
+}
+
+/// As the client has it: what is passed behind the last record, a marker or what compaction took, may be of a later
+/// leader.
+fn epoch_behind_hole(mark: Mark, options: Options) -> i32 {
+    let known = mark.record_epoch().filter(|_| options.keeps_epochs);
+    if options.tells_holes {
+        Mark::behind_hole(mark.offset, known).epoch
+    } else {
+        known.unwrap_or(-1)
     }
 }
 

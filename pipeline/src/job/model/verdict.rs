@@ -68,8 +68,6 @@ struct Case<'a> {
     sink: usize,
     is_present: bool,
     mark: Option<i64>,
-    /// Whether what goes unseen of a log that was cut is passed over.
-    excuses: bool,
     stored: &'a BTreeMap<i64, Vec<(Partition, i64)>>,
 }
 
@@ -97,16 +95,7 @@ pub(super) fn judge(
                 let partition = Partition { stream, number: number as i32 };
                 let mark = marks.get(&partition).map(|mark| mark.offset.get());
                 let is_present = at + 1 == world.incarnations.len();
-                let case = Case {
-                    world,
-                    partition,
-                    log,
-                    sink,
-                    is_present,
-                    mark,
-                    excuses: options.excuses_unseen,
-                    stored: &placed,
-                };
+                let case = Case { world, partition, log, sink, is_present, mark, stored: &placed };
                 case.judge(options)?;
             }
         }
@@ -230,8 +219,7 @@ impl Case<'_> {
             covers && gap.sinks.iter().any(|sink| sink == SINKS[self.sink])
         };
         // What was cut and then expired, or went with the topic, nobody could compare any more.
-        let above_cut = self.log.unseen.iter().any(|cut| cut.start <= offset);
-        let is_comparable = !above_cut || self.is_comparable(offset);
+        let is_comparable = self.last_cut(offset).is_none() || self.is_comparable(offset);
         (self.is_present || claimed)
             && is_comparable
             && offset >= self.log.excused[self.sink]
@@ -244,17 +232,15 @@ impl Case<'_> {
     fn is_comparable(&self, offset: usize) -> bool {
         let log = self.log;
         let shows = |slot: &Slot| slot.what != What::Hole;
-        let seen_from = log.start.max(self.seen_from(offset));
+        let seen_from = log.start.max(self.last_cut(offset).unwrap_or(0));
         self.is_present
             && offset >= log.start
             && (offset >= log.end() || log.slots.iter().take(offset + 1).skip(seen_from).any(shows))
     }
 
-    /// From where on what was appended since the log was cut is read for certain, of the cuts at an offset or
-    /// below. A mark behind a hole carries no epoch: if the log has grown past it since, reading goes on there.
-    fn seen_from(&self, offset: usize) -> usize {
-        let cuts = self.log.unseen.iter().filter(|cut| cut.start <= offset);
-        cuts.map(|cut| if self.excuses { cut.end } else { cut.start }).max().unwrap_or(0)
+    /// The furthest place at an offset or below where the log was cut.
+    fn last_cut(&self, offset: usize) -> Option<usize> {
+        self.log.cuts.iter().copied().filter(|cut| *cut <= offset).max()
     }
 
     fn gaps(&self) -> impl Iterator<Item = &ToldGap> {

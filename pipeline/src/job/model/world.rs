@@ -1,8 +1,7 @@
 //! What all processes share: the logs with everything that happens to them, and what the journal holds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion_schemas::log::{Offset, Partition, Stream, Timestamp};
+use aion_schemas::log::{Mark, Offset, Partition, Stream, Timestamp};
 use aion_sinks::memory::Store;
 use uuid::Uuid;
 
@@ -47,10 +46,8 @@ pub(super) struct Log {
     pub(super) epoch: i32,
     /// What truncation took, with its offset.
     pub(super) cut: Vec<(usize, Slot)>,
-    /// Where reading ended right behind a hole: a mark there carries no epoch.
-    pub(super) behind_holes: BTreeSet<usize>,
-    /// For each cut, from where to where what was appended since may go unseen.
-    pub(super) unseen: Vec<Range<usize>>,
+    /// Where it was cut.
+    pub(super) cuts: Vec<usize>,
     /// By sink: retention passed here before the store had any mark.
     pub(super) excused: [usize; 2],
 }
@@ -60,9 +57,22 @@ impl Log {
         self.slots.len()
     }
 
-    /// Where the part ends that was written up to this epoch.
-    pub(super) fn end_of_epoch(&self, epoch: i32) -> usize {
+    /// Where the part ends that was written up to this epoch, as brokers say it.
+    fn end_of_epoch(&self, epoch: i32) -> usize {
         self.slots.partition_point(|slot| slot.epoch <= epoch)
+    }
+
+    /// Up to where the log is what was read below a mark, if it shows that it isn't all of it. As the client finds it:
+    /// by the end of the mark's epoch, and behind a hole by a record between that end and the mark.
+    pub(super) fn cut_below(&self, mark: Mark) -> Option<Offset> {
+        let (position, epoch) = (mark.offset.get() as usize, mark.record_epoch()?);
+        let agreed = self.end_of_epoch(epoch);
+        if agreed >= position || self.epoch <= epoch {
+            return None;
+        }
+        let mut below = self.slots.iter().take(position).skip(agreed.max(self.start));
+        let is_told = !mark.is_behind_hole() || below.any(|slot| slot.what != What::Hole);
+        is_told.then_some(Offset(agreed as i64))
     }
 }
 
@@ -179,26 +189,21 @@ impl World {
         }
     }
 
-    /// An unclean election: the log is cut at `end`, and goes on under a later epoch. Answers what may go unseen of
-    /// that: once the log has grown again, a mark without an epoch looks right, wherever one may stand of these
-    /// stores or of what is on its way to them.
-    pub(super) fn truncate(
-        &mut self,
-        partition: i32,
-        end: usize,
-        stores: &[Store],
-    ) -> Range<usize> {
-        let key = Partition { stream: self.stream(), number: partition };
-        let mark = |store: &Store| store.marks().get(&key).map(|mark| mark.offset.get() as usize);
-        let least = stores.iter().map(mark).min().flatten().unwrap_or(0);
+    /// An unclean election: the log is cut at `end`, and goes on under a later epoch.
+    pub(super) fn truncate(&mut self, partition: i32, end: usize) {
         let log = self.log(partition);
-        let furthest = log.behind_holes.range(end.max(least)..).next_back();
-        let unseen = end..furthest.copied().unwrap_or(end);
-        log.unseen.push(unseen.clone());
+        log.cuts.push(end);
         let taken: Vec<Slot> = log.slots.drain(end..).collect();
         log.cut.extend((end..).zip(taken));
         log.epoch += 1;
-        unseen
+    }
+
+    /// The marks of stores in a partition of the present topic that lie behind a hole.
+    pub(super) fn marks_behind_holes(&self, partition: i32, stores: &[Store]) -> Vec<usize> {
+        let key = Partition { stream: self.stream(), number: partition };
+        let marks = stores.iter().filter_map(|store| store.marks().get(&key).copied());
+        let behind = marks.filter(|mark| mark.is_behind_hole());
+        behind.map(|mark| mark.offset.get() as usize).collect()
     }
 }
 
