@@ -59,8 +59,9 @@ pub(super) struct Landing {
     pub(super) is_crowded: bool,
     /// How long the server took for the last INSERT of this try; `None` before one was sent.
     pub(super) took: Option<Duration>,
-    /// Where it goes, until rows were left out that the table has already.
-    unlooked: Option<Goes>,
+    goes: Goes,
+    /// Whether rows were left out that the table has already.
+    is_looked: bool,
 }
 
 /// Where a batch goes.
@@ -121,7 +122,8 @@ impl Landing {
         goes: Goes,
     ) -> Landing {
         Landing {
-            unlooked: Some(goes),
+            goes,
+            is_looked: false,
             partition,
             batches,
             chain,
@@ -160,6 +162,21 @@ impl Landing {
         end.unwrap_or_else(|| self.read_from())
     }
 
+    /// Where the batch ends: where what was read does, as a rule.
+    ///
+    /// A writer that starts anew takes the last row's leader epoch for that of the last record below. Where a record
+    /// without a row comes behind the last row, and is of a later epoch or may be, the batch ends at the row, and a note
+    /// says the rest: else the log would seem to have been cut there. What fills a break ends where it meets others.
+    fn end(&self) -> Offset {
+        let mark = self.mark();
+        let last = self.batches.iter().rev().find_map(Batch::last_row);
+        let Some((row, epoch)) = last.filter(|_| self.goes == Goes::Behind) else {
+            return mark.offset;
+        };
+        let is_told_by_rows = mark.record_epoch().unwrap_or(-1) == epoch;
+        if is_told_by_rows { mark.offset } else { row.next() }
+    }
+
     /// What is being done, for people.
     pub(super) fn doing(&self, table: &Table) -> String {
         let range = self.first(table)..self.mark().offset;
@@ -171,9 +188,9 @@ impl Landing {
         self.took = None;
         #[cfg(feature = "testing")]
         table.rig.pass().await;
-        if let Some(goes) = self.unlooked {
-            retries::leave_out(table, &self.partition, &mut self.batches, goes).await?;
-            self.unlooked = None;
+        if !self.is_looked {
+            retries::leave_out(table, &self.partition, &mut self.batches, self.goes).await?;
+            self.is_looked = true;
         }
         if self.rows() == 0 {
             return self.note_only(table).await;
@@ -186,7 +203,7 @@ impl Landing {
             let turn = table.turn().await;
             if self.is_unsure || self.is_lease_old(table) {
                 match self.look(table).await? {
-                    Seen::Ours => return Ok(self.stored(table).await),
+                    Seen::Ours => return self.stored(table).await,
                     Seen::Others => return Ok(Outcome::Moved),
                     Seen::Nothing => self.wait_for_suffix(table)?,
                 }
@@ -200,8 +217,8 @@ impl Landing {
             };
             let is_believed = off!(table, Verify);
             match self.look(table).await? {
-                _ if is_believed && unfit.is_none() => return Ok(self.stored(table).await),
-                Seen::Ours if !is_believed => return Ok(self.stored(table).await),
+                _ if is_believed && unfit.is_none() => return self.stored(table).await,
+                Seen::Ours if !is_believed => return self.stored(table).await,
                 Seen::Others if !is_believed => return Ok(Outcome::Moved),
                 Seen::Ours | Seen::Others | Seen::Nothing => {}
             }
@@ -214,7 +231,7 @@ impl Landing {
             }
             if self.is_expired(table) {
                 self.chain.noted = None;
-                return Ok(self.stored(table).await);
+                return self.stored(table).await;
             }
             self.vanished += 1;
         }
@@ -280,7 +297,7 @@ impl Landing {
         self.last_lease = self.last_lease.max(lease);
         let entry = Entry {
             first: self.first(table),
-            end: self.mark().offset,
+            end: self.end(),
             rows: self.rows() as u32,
             day,
             lease,
@@ -305,7 +322,7 @@ impl Landing {
     /// Looks what the table has there. Where there is nothing, there is nothing behind it either, and a new lease
     /// begins. That the batch is there says nothing of what comes behind it: another writer may have gone on.
     async fn look(&mut self, table: &Table) -> Result<Seen, SinkError> {
-        let (first, end) = (self.first(table), self.mark().offset);
+        let (first, end) = (self.first(table), self.end());
         let asked = Instant::now();
         let look = table.ledger.overlapping(&self.partition, (first, end)).await;
         let mut look = look.map_err(|failure| failure.error(&self.doing(table)))?;
@@ -426,36 +443,47 @@ impl Landing {
         Err(SinkError::Retry { doing: doing(), cause })
     }
 
-    /// The batch is in the table: what follows goes behind it.
-    async fn stored(&mut self, table: &Table) -> Outcome {
+    /// The batch is in the table: what follows goes behind it. Until what the rows don't say is noted, nothing has
+    /// changed, and it is looked for again.
+    async fn stored(&mut self, table: &Table) -> Result<Outcome, SinkError> {
         let newest = self.batches.iter().rev().find_map(|batch| insert::appended(&batch.rows));
-        let mark = self.mark();
-        self.chain.end = Some(mark.offset);
-        self.chain.day = newest.map(|(_, newest)| insert::day_of(newest)).or(self.chain.day);
-        self.chain.is_open = true;
+        let day = newest.map(|(_, newest)| insert::day_of(newest)).or(self.chain.day);
+        let (end, mark) = (self.end(), self.mark());
+        let is_told_by_rows = end == mark.offset;
         let recently = |at: Instant| at.elapsed() < table.settings.note_every;
-        if !self.chain.noted.is_some_and(recently) {
-            // The rows themselves say so; only once they have expired the note will be missed.
-            match self.note(table, mark.offset, mark).await {
+        if !is_told_by_rows || !self.chain.noted.is_some_and(recently) {
+            match self.note(table, (end, day), mark).await {
                 Ok(()) => self.chain.noted = Some(Instant::now()),
-                Err(failure) => tracing::debug!(table = table.spec.name, ?failure, "no note"),
+                // The rows themselves say so; only once they have expired the note will be missed.
+                Err(failure) if is_told_by_rows => {
+                    tracing::debug!(table = table.spec.name, ?failure, "no note");
+                }
+                Err(failure) => return Err(failure.error(&self.doing(table))),
             }
         }
-        Outcome::Stored(mark)
+        self.chain.end = Some(end);
+        self.chain.day = day;
+        self.chain.is_open = true;
+        Ok(Outcome::Stored(mark))
     }
 
     /// Offsets without rows move the mark; the chain's end stays where it is.
     async fn note_only(&mut self, table: &Table) -> Result<Outcome, SinkError> {
         let (end, mark) = (self.first(table), self.mark());
-        let noted = self.note(table, end, mark).await;
+        let noted = self.note(table, (end, self.chain.day), mark).await;
         noted.map_err(|failure| failure.error(&self.doing(table)))?;
         self.chain.end = Some(end);
         self.chain.noted = Some(Instant::now());
         Ok(Outcome::Stored(mark))
     }
 
-    async fn note(&self, table: &Table, chain_end: Offset, mark: Mark) -> Result<(), Failure> {
-        let note = Note { chain_end, next: mark.offset, epoch: mark.epoch, day: self.chain.day };
+    async fn note(
+        &self,
+        table: &Table,
+        (chain_end, day): (Offset, Option<i32>),
+        mark: Mark,
+    ) -> Result<(), Failure> {
+        let note = Note { chain_end, next: mark.offset, epoch: mark.epoch, day };
         table.ledger.note(&self.partition, NoteKind::Reached, note, None).await
     }
 }

@@ -5,7 +5,7 @@
 //! | note | written | says |
 //! |---|---|---|
 //! | `opened` | once, before a table's first batch of a partition | where that batch begins, and its day: of two writers who began at different offsets the first decides for both. If the table's first batch is another one by now, it has lost some |
-//! | `reached` | where offsets without rows follow; else once a minute | how far the table was, also when its rows have expired or were erased |
+//! | `reached` | where offsets without rows follow behind a batch; else once a minute | how far the table was, also when its rows have expired or were erased |
 //! | `repair/<offset>` | when somebody asks for it | that the break from there on is to be filled, however old it is; for a day |
 //! | `repairing` | while somebody repairs | who that is, and until when; of no table ([`hold`](super::hold)) |
 
@@ -151,17 +151,20 @@ impl Ledger {
             lease,
             head,
             is_last,
+            dense,
             doubled,
             follows,
             before,
             newest,
             old,
             old_epoch,
+            old_dense,
         ) in rows
         {
             let previous = (follows != 0).then_some(Previous {
                 end: Offset(before),
                 epoch: old_epoch,
+                is_dense: old_dense != 0,
                 newest_us: newest,
                 lease: old,
             });
@@ -169,6 +172,7 @@ impl Ledger {
                 first: Offset(first),
                 end: Offset(end),
                 epoch,
+                is_dense: dense != 0,
                 newest_us,
                 lease,
                 head: Offset(head),
@@ -185,8 +189,8 @@ impl Ledger {
     pub(super) fn links_sql(&self, topic_id: Uuid, partitions: &[i32]) -> String {
         format!(
             "SELECT toUnixTimestamp(now()),
-                groupArray((p, f, e, epoch, newest, lease, head, i = total, c > n, i > 1, before, newest_before, lease_before,
-                    epoch_before))
+                groupArray((p, f, e, epoch, newest, lease, head, i = total, n = e - f, c > n, i > 1, before, newest_before, lease_before,
+                    epoch_before, dense_before))
             FROM (
                 SELECT p, f, e, epoch, newest, lease, n, c,
                     row_number() OVER (PARTITION BY p ORDER BY f, e) AS i,
@@ -195,7 +199,8 @@ impl Ledger {
                     max(e) OVER earlier AS before,
                     max(epoch) OVER earlier AS epoch_before,
                     any(newest) OVER previous AS newest_before,
-                    any(lease) OVER previous AS lease_before
+                    any(lease) OVER previous AS lease_before,
+                    any(n = e - f) OVER previous AS dense_before
                 FROM (
                     SELECT _partition AS p, _batch_first AS f, _batch_last + 1 AS e,
                         max(_leader_epoch) AS epoch,
@@ -388,7 +393,7 @@ pub(super) async fn send_note(client: &Client, sql: &str) -> Result<(), Failure>
 }
 
 type NoteRow = (i32, String, (i64, i64, i32, i32));
-type LinkRow = (i32, i64, i64, i32, i64, u32, i64, u8, u8, u8, i64, i64, u32, i32);
+type LinkRow = (i32, i64, i64, i32, i64, u32, i64, u8, u8, u8, u8, i64, i64, u32, i32, u8);
 type StoredRow = (i64, i64, u32, u8);
 
 /// Whether a row is of the batch.

@@ -10,6 +10,7 @@
 //! | nothing | chain end e | go on from e: the rows expired, or were erased on purpose. If they can't have expired, `opened`..e is told |
 //! | a first batch at f, after `opened` | | if what lay before it can't have expired, `opened`..f is told |
 //! | a chain to e | e, and next n > e | go on from n: from e to n there are no rows |
+//! | a chain to e | e, and next e, of a later epoch than the rows | go on from e: its last record has no row |
 //! | a chain to e | less than e, or nothing | go on from e |
 //! | a chain to e | chain end c > e, the last batch young | fill e..c, then go on from c |
 //! | a chain to e | chain end c > e, the last batch old | go on from c; e..c is reported |
@@ -20,6 +21,10 @@
 //!
 //! While a break is filled, what is stored behind it is left out by offset alone. Whether the log still has just that is told
 //! by leader epochs: the mark has that of the last record before the break, `last_ahead` that of the last one behind it.
+//!
+//! Rows tell the epoch of the last record below a batch's end, also where that record has none: a batch ends at its last
+//! row where what comes behind that is of a later epoch, but for one that has to end where it meets others. Whether a
+//! hole lies before the end they don't tell, unless each offset has a row.
 //!
 //! *Young* is a batch that was verified less than the repair window ago: its lease tells. A part that a disk lost is
 //! missed at the next start, at once; an old break is far more likely to be rows that somebody erased, which must not
@@ -39,7 +44,10 @@ use super::insert::day_of;
 pub(super) struct Link {
     pub(super) first: Offset,
     pub(super) end: Offset,
+    /// The greatest leader epoch of its rows.
     pub(super) epoch: i32,
+    /// Whether it was written with a row for each of its offsets.
+    pub(super) is_dense: bool,
     pub(super) newest_us: i64,
     pub(super) lease: u32,
     /// Where the partition's first batch begins.
@@ -58,10 +66,29 @@ pub(super) struct Previous {
     pub(super) end: Offset,
     /// Their greatest leader epoch: along a log epochs never fall, so it is that of the last record before `end`.
     pub(super) epoch: i32,
+    /// Whether the batch before was written with a row for each of its offsets.
+    pub(super) is_dense: bool,
     /// Greatest append time of the batch before.
     pub(super) newest_us: i64,
     /// Its lease.
     pub(super) lease: u32,
+}
+
+impl Link {
+    /// What its rows say of the place where it ends.
+    fn mark(&self) -> Mark {
+        mark_by_rows(self.end, self.epoch, self.is_dense)
+    }
+}
+
+impl Previous {
+    fn mark(&self) -> Mark {
+        mark_by_rows(self.end, self.epoch, self.is_dense)
+    }
+}
+
+fn mark_by_rows(end: Offset, epoch: i32, is_dense: bool) -> Mark {
+    if is_dense { Mark { offset: end, epoch } } else { Mark::behind_hole(end, Some(epoch)) }
 }
 
 /// What somebody noted.
@@ -69,9 +96,16 @@ pub(super) struct Previous {
 pub(super) struct Note {
     pub(super) chain_end: Offset,
     pub(super) next: Offset,
+    /// The leader epoch of the last record below `next`, as a [`Mark`] has it.
     pub(super) epoch: i32,
     /// `None` before the first batch.
     pub(super) day: Option<i32>,
+}
+
+impl Note {
+    fn mark(&self) -> Mark {
+        Mark { offset: self.next, epoch: self.epoch }
+    }
 }
 
 /// The notes of a partition.
@@ -158,10 +192,10 @@ pub(super) struct Found {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Overlap(pub(super) Range<Offset>);
 
-/// A break, with the epoch of what lies before it and the day of what fills it.
+/// A break, with the mark where it begins and the day of what fills it.
 struct Hole {
     range: Range<Offset>,
-    epoch: i32,
+    mark: Mark,
     day: Option<i32>,
 }
 
@@ -230,7 +264,7 @@ pub(super) fn survey(
         return Err(Overlap(double.first..double.end));
     }
     let day = notes.opened.and_then(|note| note.day);
-    let before_all = |range| Hole { range, epoch: -1, day };
+    let before_all = |range: Range<Offset>| Hole { mark: Mark::at(range.start), range, day };
     let mut holes: Vec<Hole> = wanted.into_iter().map(before_all).collect();
     let mut gone: Vec<Range<Offset>> = Vec::new();
     let mut end = last.end;
@@ -245,13 +279,14 @@ pub(super) fn survey(
         let range = previous.end..link.first;
         if is_filled(&range, previous.lease) {
             let day = Some(day_of(previous.newest_us));
-            holes.push(Hole { range, epoch: previous.epoch, day });
+            holes.push(Hole { range, mark: previous.mark(), day });
         } else {
             gone.push(range);
         }
     }
+    let by_rows = Mark { offset: end, ..last.mark() };
     let mut at = Found {
-        mark: Some(Mark { offset: end, epoch: last.epoch }),
+        mark: Some(by_rows),
         chain_end: Some(end),
         day: Some(day_of(last.newest_us)),
         is_open: true,
@@ -264,23 +299,29 @@ pub(super) fn survey(
     match notes.reached {
         Some(note) if note.chain_end > end && is_filled(&(end..note.chain_end), last.lease) => {
             tail = Some(Segment { range: note.chain_end..note.chain_end, day: None });
-            holes.push(Hole { range: end..note.chain_end, epoch: last.epoch, day: at.day });
+            holes.push(Hole { range: end..note.chain_end, mark: by_rows, day: at.day });
         }
         Some(note) if note.chain_end > end => {
             at.lost.push(end..note.chain_end);
-            at.mark = Some(Mark { offset: note.next, epoch: note.epoch });
+            at.mark = Some(note.mark());
             at.chain_end = Some(note.chain_end);
             at.day = note.day.or(at.day);
         }
-        Some(note) if note.chain_end == end && note.next > end => {
-            at.mark = Some(Mark { offset: note.next, epoch: note.epoch });
+        Some(note) if note.chain_end == end && says_more(note, by_rows) => {
+            at.mark = Some(note.mark());
         }
         _ => {}
     }
-    // A note behind a transaction's marker has no epoch; the rows have theirs.
-    let by_rows = Mark { offset: end, epoch: last.epoch };
-    let stored = at.mark.filter(|mark| mark.epoch >= 0).unwrap_or(by_rows);
+    // A note may know no epoch, such as one of an earlier release behind a transaction's marker; the rows have theirs.
+    let stored = at.mark.filter(|mark| mark.record_epoch().is_some()).unwrap_or(by_rows);
     Ok(with_holes(at, &holes, tail, stored))
+}
+
+/// Whether a note is of a place further on than the rows, or knows of a record behind the last row. Along a log epochs
+/// never fall, so of two for one place the later is that of the last record.
+fn says_more(note: Note, by_rows: Mark) -> bool {
+    let mark = note.mark();
+    mark.offset > by_rows.offset || mark.record_epoch() > by_rows.record_epoch()
 }
 
 /// A writer that fills breaks begins at the first, and leaves out what is stored between them, up to the mark `stored`.
@@ -299,7 +340,7 @@ fn with_holes(mut at: Found, holes: &[Hole], tail: Option<Segment>, stored: Mark
         ahead.push_back(tail);
     }
     at.last_ahead = ahead.iter().any(|segment| !segment.range.is_empty()).then_some(stored);
-    at.mark = Some(Mark { offset: first.range.start, epoch: first.epoch });
+    at.mark = Some(first.mark);
     at.chain_end = Some(first.range.start);
     at.day = first.day;
     at.ahead = ahead;
@@ -320,7 +361,7 @@ fn of_notes(notes: &Notes, wanted: Option<Range<Offset>>, missed: Option<Range<O
         };
     }
     let reached = notes.reached;
-    let mark = reached.map(|note| Mark { offset: note.next, epoch: note.epoch });
+    let mark = reached.map(|note| note.mark());
     let opened = notes.opened;
     let last = reached.filter(|note| note.day.is_some()).or(opened).or(reached);
     let Some(last) = last else { return Found::default() };

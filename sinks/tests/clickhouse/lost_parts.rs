@@ -13,10 +13,11 @@ use aion_sinks::{
     sink::{Accepted, Flush, Sink, SinkError},
 };
 use arrow::{array::Int32Array, record_batch::RecordBatch};
+use serde_json::json;
 
 use crate::{
     engine,
-    shared::{Of, Place, orders, range, settings, settle_slowly, spec},
+    shared::{Of, Place, once, orders, range, settings, settle_slowly, spec},
 };
 
 /// A table of four batches of ten, and a writer that has noted how far it is.
@@ -311,4 +312,64 @@ async fn a_break_is_told_with_the_epochs_before_it_and_behind_it() {
     let rows = place.engine.rows(&sql).await;
     let landed: Vec<i64> = rows.iter().map(|row| row[0].as_i64().unwrap()).collect();
     assert_eq!(landed, [range(15, 20), range(40, 50)].concat());
+}
+
+/// Rows of epoch 3, and behind them offsets without one up to `next`, with the mark that is read there.
+fn with_none_behind(rows: Batch, next: i64, epoch: i32) -> Batch {
+    let mut batch = of_epoch(rows, 3);
+    (batch.range.end, batch.epoch) = (Offset(next), epoch);
+    batch
+}
+
+fn behind(offset: i64, epoch: i32) -> Mark {
+    Mark::behind_hole(Offset(offset), Some(epoch))
+}
+
+/// By the rows where those say it, by a note where the last record is of a later leader and has no row.
+#[tokio::test]
+async fn a_restart_knows_the_epoch_of_the_last_record_below_its_mark() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut sink = place.owner(&p0).await;
+    // A transaction's marker, of whatever leader.
+    take(&mut sink, with_none_behind(log.batch(0, 0, 10), 12, behind(12, 3).epoch)).await;
+    settle(&mut sink).await;
+    assert_eq!(place.found(&p0).await.get(&p0), Some(&behind(12, 3)));
+    // A rejected record.
+    take(&mut sink, with_none_behind(log.batch(0, 12, 19), 20, 4)).await;
+    settle(&mut sink).await;
+    let rejected = Mark { offset: Offset(20), epoch: 4 };
+    assert_eq!(place.found(&p0).await.get(&p0), Some(&rejected));
+    take(&mut sink, of_epoch(log.batch(0, 20, 30), 4)).await;
+    settle(&mut sink).await;
+    assert_eq!(place.batches().await, [(0, 11), (12, 18), (19, 29)]);
+    assert_eq!(place.found(&p0).await.get(&p0), Some(&behind(30, 4)));
+    assert_eq!(place.offsets(&p0).await, [range(0, 10), range(12, 19), range(20, 30)].concat());
+}
+
+/// What a note is to say is said before the mark passes it: killed in between, the successor reads that again.
+#[tokio::test]
+async fn killed_before_the_note_the_successor_goes_on_behind_the_last_row() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut sink = place.owner(&p0).await;
+    take(&mut sink, of_epoch(log.batch(0, 0, 5), 3)).await;
+    settle(&mut sink).await;
+    take(&mut sink, with_none_behind(log.batch(0, 5, 10), 12, 4)).await;
+    let note = format!("INSERT INTO {}.marks", place.database);
+    place.engine.fault(&note, json!({"kind": "drop_before"})).await;
+    let failed = once(&mut sink).await;
+    assert!(matches!(failed, Err(SinkError::Retry { .. })), "{failed:?}");
+    let at_the_row = Mark { offset: Offset(10), epoch: 3 };
+    assert_eq!(
+        place.found(&p0).await.get(&p0),
+        Some(&at_the_row),
+        "what it is if it is killed now"
+    );
+    // It isn't: the rows are found, and the note is written.
+    let stored = Mark { offset: Offset(12), epoch: 4 };
+    assert_eq!(settle(&mut sink).await.marks.get(&p0), Some(&stored));
+    assert_eq!(place.found(&p0).await.get(&p0), Some(&stored));
+    assert_eq!(place.batches().await, [(0, 4), (5, 9)]);
+    assert_eq!(place.offsets(&p0).await, range(0, 10));
 }

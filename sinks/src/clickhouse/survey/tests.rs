@@ -16,6 +16,7 @@ fn last(end: i64, lease: u32) -> Link {
         first: Offset(end - 10),
         end: Offset(end),
         epoch: 3,
+        is_dense: true,
         newest_us: 5 * DAY_US,
         lease,
         head: Offset(0),
@@ -27,7 +28,8 @@ fn last(end: i64, lease: u32) -> Link {
 
 /// A batch at `first` that follows on a break from `before` on.
 fn broken(before: i64, first: i64, lease: u32) -> Link {
-    let previous = Previous { end: Offset(before), epoch: 2, newest_us: 4 * DAY_US, lease };
+    let previous =
+        Previous { end: Offset(before), epoch: 2, is_dense: true, newest_us: 4 * DAY_US, lease };
     Link {
         first: Offset(first),
         is_last: false,
@@ -90,6 +92,44 @@ fn the_chain_decides_where_no_note_says_more() {
         );
         assert!(at.ahead.is_empty() && at.lost.is_empty());
     }
+}
+
+/// The last batch is of epoch 3 and ends at 100. A hole may lie there where not each offset has a row.
+#[test]
+fn a_batch_with_a_row_for_each_offset_ends_right_behind_a_record() {
+    let behind = |offset: i64, epoch| Mark::behind_hole(Offset(offset), Some(epoch));
+    let sparse = |link: Link| Link { is_dense: false, ..link };
+    assert_eq!(found(&[last(100, OLD)], &Notes::default()).mark, Some(mark(100, 3)));
+    let at = found(&[sparse(last(100, OLD))], &Notes::default());
+    assert_eq!(at.mark, Some(behind(100, 3)));
+    let at = found(&[sparse(last(60, YOUNG))], &reached(100, 110));
+    assert_eq!(at.mark, Some(behind(60, 3)), "before a tail");
+    let break_behind = |is_dense| {
+        let link = broken(20, 30, YOUNG);
+        let previous = link.previous.map(|previous| Previous { is_dense, ..previous });
+        found(&[Link { previous, ..link }, sparse(last(100, YOUNG))], &Notes::default())
+    };
+    assert_eq!(break_behind(true).mark, Some(mark(20, 2)));
+    assert_eq!(break_behind(false).mark, Some(behind(20, 2)), "before a break");
+    assert_eq!(break_behind(false).last_ahead, Some(behind(100, 3)), "and behind it");
+    let unknown = Link { epoch: -1, ..sparse(last(100, OLD)) };
+    assert_eq!(found(&[unknown], &Notes::default()).mark, Some(mark(100, -1)));
+}
+
+/// The rows end at 100 with epoch 3; of the last record below, which may have no row, a note can know more.
+#[test]
+fn of_the_same_place_the_later_epoch_is_that_of_the_last_record() {
+    let behind = |offset: i64, epoch| Mark::behind_hole(Offset(offset), Some(epoch));
+    let found = |next: i64, epoch: i32| {
+        let note = Note { chain_end: Offset(100), next: Offset(next), epoch, day: None };
+        found(&[last(100, OLD)], &Notes { reached: Some(note), ..Notes::default() }).mark
+    };
+    assert_eq!(found(100, 4), Some(mark(100, 4)));
+    assert_eq!(found(100, behind(100, 4).epoch), Some(behind(100, 4)));
+    for epoch in [-1, 2, 3, behind(100, 3).epoch] {
+        assert_eq!(found(100, epoch), Some(mark(100, 3)), "{epoch}");
+    }
+    assert_eq!(found(110, behind(110, 4).epoch), Some(behind(110, 4)));
 }
 
 #[test]
@@ -171,7 +211,7 @@ fn a_cut_shows_before_a_break_and_behind_it() {
     };
     let by_rows = (Some(mark(20, 2)), Some(mark(100, 3)));
     assert_eq!(ends(&Notes::default()), by_rows);
-    // A note behind a transaction's marker knows no epoch, the rows do.
+    // A note of an earlier release behind a transaction's marker knows no epoch, the rows do.
     let note = |next: i64, epoch: i32| {
         let note = Note { chain_end: Offset(100), next: Offset(next), epoch, day: None };
         Notes { reached: Some(note), ..Notes::default() }
@@ -179,6 +219,8 @@ fn a_cut_shows_before_a_break_and_behind_it() {
     assert_eq!(ends(&note(100, -1)), by_rows);
     assert_eq!(ends(&note(130, -1)), by_rows);
     assert_eq!(ends(&note(130, 4)), (Some(mark(20, 2)), Some(mark(130, 4))));
+    let behind = Mark::behind_hole(Offset(130), Some(4));
+    assert_eq!(ends(&note(130, behind.epoch)), (Some(mark(20, 2)), Some(behind)));
     // A break at the end of all has nothing behind it, nor has one of a partition that has nothing else.
     assert_eq!(found(&[last(60, YOUNG)], &reached(100, 110)).last_ahead, None);
     let head = Notes { wanted: vec![range(0, 100)], ..since_yesterday(100) };
@@ -198,7 +240,8 @@ fn batches_that_overlap_are_told() {
 
 #[test]
 fn a_batch_that_is_there_twice_is_told() {
-    let previous = Previous { end: Offset(30), epoch: 2, newest_us: 4 * DAY_US, lease: YOUNG };
+    let previous =
+        Previous { end: Offset(30), epoch: 2, is_dense: true, newest_us: 4 * DAY_US, lease: YOUNG };
     let double = Link {
         first: Offset(30),
         is_last: false,
@@ -289,6 +332,7 @@ fn what_is_there_twice_stops_nobody_where_that_is_allowed_and_breaks_still_show(
         previous: Some(Previous {
             end: Offset(100),
             epoch: 2,
+            is_dense: true,
             newest_us: 4 * DAY_US,
             lease: YOUNG,
         }),
@@ -308,7 +352,8 @@ fn what_is_there_twice_stops_nobody_where_that_is_allowed_and_breaks_still_show(
 #[test]
 fn what_lies_within_another_batch_says_nothing_of_the_last_record() {
     let over = |before: i64, newest_us: i64| {
-        let previous = Previous { end: Offset(before), epoch: 2, newest_us, lease: YOUNG };
+        let previous =
+            Previous { end: Offset(before), epoch: 2, is_dense: true, newest_us, lease: YOUNG };
         let mut links = [Link { previous: Some(previous), ..last(20, YOUNG) }];
         without_overlaps(&mut links);
         let found = found(&links, &Notes::default());
