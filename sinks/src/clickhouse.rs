@@ -33,6 +33,7 @@
 //! | in the INSERT, token stored, part not | nothing, the token is taken | the INSERT is acknowledged and stores nothing; the look afterwards tells. Sent again; then, once no INSERT of that token can be on its way, under the token `#1` |
 //! | after the INSERT, before its answer | the batch | found at the chain's end; the writer itself finds it by a look, or by its token |
 //! | after the answer | the batch | the same |
+//! | before the note of what lies between its last row and the mark | the batch, which ends at that row | the successor reads on from there |
 //! | (the rows are older than the table keeps) | nothing | they expire as they come: noted as stored |
 //!
 //! And what rivals do to each other:
