@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 from cluster import Place
+from confluent_kafka import Producer
+from events import decision, text
 from monitoring import samples
 from processes import Process, binary, wait
 from test_streams import bounds, set_config
@@ -69,33 +73,39 @@ class Jobs:
         return done.stdout if code == 0 else done.stderr
 
 
+def leader(place: Place) -> int:
+    known = place.cluster.admin.list_topics(place.topic, timeout=20)
+    return known.topics[place.topic].partitions[0].leader
+
+
+def follower(place: Place) -> int:
+    """The one node beside its leader that has partition 0."""
+    known = place.cluster.admin.list_topics(place.topic, timeout=20)
+    partition = known.topics[place.topic].partitions[0]
+    (other,) = set(partition.replicas) - {partition.leader}
+    return other
+
+
 @pytest.mark.topic(partitions=2, replication=2)
 @pytest.mark.parametrize("is_one", [False, True], ids=["two jobs", "one job"])
 def test_an_unclean_election_cuts_the_log(place: Place, is_one: bool):
     """The follower that was left behind becomes leader: what only the old leader had is gone."""
     cluster, jobs = place.cluster, Jobs(place, is_one)
     set_config(place, unclean__leader__election__enable="true")
-
-    def leader() -> int:
-        known = cluster.admin.list_topics(place.topic, timeout=20)
-        return known.topics[place.topic].partitions[0].leader
-
-    known = cluster.admin.list_topics(place.topic, timeout=20).topics[place.topic]
-    old = leader()
-    (follower,) = set(known.partitions[0].replicas) - {old}
+    old, heir = leader(place), follower(place)
     run = jobs.start()
     place.produce(300, partition=0)
     place.wait_and_check()
     _, agreed = bounds(place, 0)
 
-    cluster.node("kill", follower)
+    cluster.node("kill", heir)
     place.produce(50, partition=0)
     wait(lambda: len(place.stored()) == 350, "what only the leader has is stored")
     wait(lambda: jobs.counted() == 350, "what only the leader has is counted")
     # Two controllers of three have to live, so the follower comes back at once.
     cluster.node("kill", old)
-    cluster.node("start", follower)
-    wait(lambda: leader() == follower, "the follower leads", 60)
+    cluster.node("start", heir)
+    wait(lambda: leader(place) == heir, "the follower leads", 60)
     place.produce(80, partition=0)
     run.wait(lambda: jobs.stopped() == len(jobs.names), "the partition stops")
     cluster.node("start", old)
@@ -138,3 +148,42 @@ def test_an_unclean_election_cuts_the_log(place: Place, is_one: bool):
     run = jobs.start()
     place.produce(20, partition=0)
     run.wait(lambda: jobs.counted() == 450, "it goes on from what was counted")
+
+
+@pytest.mark.topic(partitions=2, replication=2)
+def test_a_cut_below_a_marker_is_found_at_the_next_start(place: Place):
+    """While the job is stopped at a mark behind a transaction's marker, the log is cut below and grows past it."""
+    cluster = place.cluster
+    set_config(place, unclean__leader__election__enable="true")
+    old, heir = leader(place), follower(place)
+    producer = Producer(cluster.client("admin", transactional__id="cut"))
+    producer.init_transactions(60)
+    run = place.run()
+    run.wait_ready()
+    place.produce(300, partition=0)
+    place.wait_and_check()
+    _, agreed = bounds(place, 0)
+
+    cluster.node("kill", heir)
+    producer.begin_transaction()
+    for n in range(50):
+        event = decision(1000 + n, datetime.now(UTC), random.Random(n))
+        producer.produce(place.topic, text(event), event["task_id"], 0)
+    producer.commit_transaction(60)
+    wait(lambda: len(place.stored()) == 350, "what only the leader has is stored")
+    run.stop()
+    cluster.node("kill", old)
+    cluster.node("start", heir)
+    wait(lambda: leader(place) == heir, "the follower leads", 60)
+    place.produce(80, partition=0)
+    mark = agreed + 50 + 1
+    assert bounds(place, 0) == (0, agreed + 80) and agreed + 80 > mark
+
+    cluster.node("start", old)
+    again = place.run()
+    wait(lambda: len(place.gaps()) == 1, "the gap is recorded", 120, again.output)
+    (gap,) = place.gaps()
+    found = gap["reason"], gap["first"], gap["next"]
+    assert found == ("diverged", agreed, mark)
+    assert again.metric("aion_partition_stopped", topic=place.topic) == 1
+    assert len(place.stored()) == 350 and set(place.stored().values()) == {1}

@@ -198,7 +198,7 @@ impl Log {
     }
 
     /// The transactions that move marks: the next offset under `<topic id>/<partition>`, and the leader
-    /// epoch under `<topic id>/<partition>/epoch` where it changes. Both are application transactions, so
+    /// epoch, as a [`Mark`] has it, under `<topic id>/<partition>/epoch` where it changes. Both are application transactions, so
     /// that checkpoints keep them; anything in `commitInfo` goes when the log is cleaned.
     pub(crate) fn txns(&self, marks: &Marks) -> Vec<Line> {
         let mut lines = Vec::new();
