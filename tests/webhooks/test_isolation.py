@@ -123,7 +123,9 @@ def test_a_dead_and_two_hung_ones_of_100_hold_up_nobody(pair, tmp_path):
         print(f"{shown} of the cost in {time.monotonic() - begun:.0f} s")
         ended = beside.metric("aion_webhook_attempts_total", endpoint="hung-long")
         waiting = beside.metric("aion_webhook_in_flight", endpoint="hung-long")
-        assert waiting > 0 and ended == 0, "none of its attempts has ended"
+        # None of its attempts has ended, of which there are so many at a time, but those that had their time.
+        had_time = waiting * int((time.monotonic() - begun) / 120)
+        assert waiting > 0 and ended <= had_time
         # Of several, since what a delivery costs also depends on who else is at work.
         assert max(shares) >= 0.9
         assert failing("dead") and failing("hung")

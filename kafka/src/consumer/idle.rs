@@ -6,6 +6,9 @@
 //! it joined. So a member that has had nothing for some time asks the coordinator who has its topics' partitions.
 //! Where there are more members than partitions, somebody has, and it waits; where nobody has, it joins anew.
 //!
+//! Of a group with several topics it is found only if all of them are nobody's: one of which a member has something says
+//! that the group was shared out, and the others come with the next change of members or of partitions.
+//!
 //! Deliberately absent: static members. Who comes back under the same `group.instance.id` is given what it had.
 
 use std::time::{Duration, Instant};

@@ -24,7 +24,7 @@
 //! A row stays behind for each repair, of some hundred bytes.
 
 use std::{
-    pin::pin,
+    convert::Infallible,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -39,6 +39,12 @@ use crate::sink::SinkError;
 const KIND: &str = "repairing";
 /// How long another's row may take to show whose token is known.
 const SHOWS_WITHIN: Duration = Duration::from_secs(1);
+
+/// A quorum waits for the INSERT of another process, and nothing is stored.
+const BESIDE_ANOTHER: u32 = 286;
+/// How long to wait then.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// Who repairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,11 +167,16 @@ fn holder((id, since, until): Row) -> Holder {
 impl Hold {
     /// Does something that may take longer than the hold would, and goes on holding meanwhile.
     pub async fn keep<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+        // Side by side: what is done may have what a renewal waits for, such as the turn of an INSERT.
+        tokio::select! {
+            done = work => done,
+            never = self.renew_again_and_again() => match never {},
+        }
+    }
+
+    async fn renew_again_and_again(&self) -> Infallible {
         loop {
-            if let Ok(done) = tokio::time::timeout(self.held_for / 3, work.as_mut()).await {
-                return done;
-            }
+            tokio::time::sleep(self.held_for / 3).await;
             if let Err(failure) = self.renew().await {
                 tracing::warn!("the hold on repairs was not renewed: {}", failure.text());
             }
@@ -224,6 +235,14 @@ impl Place {
             "INSERT INTO {} ({columns}) SETTINGS async_insert = 0, {settings} {rows}",
             self.marks
         );
+        for pause in PAUSES {
+            match ledger::send_note(&self.client, &sql).await {
+                Err(Failure::Refused { code: BESIDE_ANOTHER, .. }) => {
+                    tokio::time::sleep(pause).await;
+                }
+                sent => return sent,
+            }
+        }
         ledger::send_note(&self.client, &sql).await
     }
 

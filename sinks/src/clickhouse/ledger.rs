@@ -373,11 +373,14 @@ impl Ledger {
 }
 
 /// The settings of an INSERT of which, with a token, only the first of several writers has it taken. Without one it is
-/// taken whatever came before: by a token that nobody else has, since newer servers pass over `insert_deduplicate = 0`
-/// (by their `deduplicate_insert`, which older ones don't know).
+/// taken whatever came before. Newer servers pass over `insert_deduplicate = 0` (by their `deduplicate_insert`, which older
+/// ones don't know), and take it by a token that nobody else has; with the others no such token is kept.
 pub(super) fn deduplicated_by(token: Option<&str>) -> String {
-    let token = token.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
-    format!("insert_deduplicate = 1, insert_deduplication_token = '{token}'")
+    let (is_on, token) = match token {
+        Some(token) => (1, token.to_owned()),
+        None => (0, Uuid::new_v4().to_string()),
+    };
+    format!("insert_deduplicate = {is_on}, insert_deduplication_token = '{token}'")
 }
 
 /// Sends an INSERT into the table `marks`.

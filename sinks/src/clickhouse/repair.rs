@@ -115,6 +115,10 @@ impl ClickHouse {
         let doing = format!("delete copies of offsets {} of {partition}", show(&one.range));
         refuse_replicated(&table, &doing, &one.delete).await?;
         refuse_beside_others(&table, &doing).await?;
+        if hold.until() == 0 {
+            let cause = "the hold on repairs was over before it was renewed".to_owned();
+            return Err(SinkError::Retry { doing, cause });
+        }
         let sql = table.ledger.without_copies(&partition, &one.range);
         let while_held = format!("{sql} AND toUnixTimestamp(now()) < {}", hold.until());
         let id = table.ledger.deletes_as();

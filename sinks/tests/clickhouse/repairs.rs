@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use aion_schemas::log::Offset;
 use aion_sinks::{
-    clickhouse::{Claim, Double, Holder},
+    clickhouse::{Break, Claim, Double, Holder, guarantee::Guarantee},
     conformance::{Log, settle, take},
 };
 use futures::future::join_all;
+use serde_json::json;
 
 use crate::shared::{Place, range, spec};
 
@@ -123,4 +125,46 @@ async fn a_claim_whose_token_stands_without_its_row_locks_nobody_out() {
     let Claim::Taken(next) = claim(&place, "next", LONG).await else { panic!("there is no row") };
     assert_eq!(held_by(&place).await.unwrap().who, "next");
     next.release().await;
+}
+
+/// Offsets of a partition that has no rows.
+fn missing(log: &Log) -> Break {
+    let partition = log.partition(0);
+    Break {
+        topic_id: partition.stream.id,
+        partition: partition.number,
+        range: Offset(0)..Offset(10),
+    }
+}
+
+/// What is done may have what a renewal waits for: the turn of an INSERT.
+#[tokio::test]
+async fn a_hold_is_renewed_beside_a_note_that_takes_long() {
+    let (place, log) = (Place::new().await, Log::new());
+    let house = place.house.asking(Guarantee::AtLeastOnce);
+    let Claim::Taken(hold) = house.hold_repairs("one", HELD_FOR).await.unwrap() else {
+        panic!("nobody else holds");
+    };
+    let slow = json!({ "kind": "sleep_before", "seconds": 4 });
+    place.engine.fault("INSERT INTO .*'repair/", slow).await;
+    let one = missing(&log);
+    let asked = hold.keep(house.request_repair(spec(), &one));
+    tokio::time::timeout(LONG, asked).await.unwrap().unwrap();
+    assert!(held_by(&place).await.is_some(), "it was held all the while");
+    hold.release().await;
+}
+
+/// Newer servers pass over `insert_deduplicate = 0`, and would drop what says the same.
+#[tokio::test]
+async fn what_is_noted_again_is_taken_again() {
+    let (place, log) = (Place::new().await, Log::new());
+    let marks = format!("{}.marks", place.house.database());
+    place.engine.run(&format!("SYSTEM STOP MERGES {marks}")).await;
+    for _ in 0..2 {
+        place.house.request_repair(spec(), &missing(&log)).await.unwrap();
+    }
+    let noted = format!("SELECT count() FROM {marks} WHERE kind LIKE 'repair%'");
+    assert_eq!(place.engine.run(&noted).await.trim(), "2");
+    let known = "SELECT count() FROM system.settings WHERE name = 'deduplicate_insert'";
+    assert_eq!(place.engine.run(known).await.trim(), "1", "what accounts are asked for");
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use aion_kafka::{Admin, Isolation, Purpose, Spot, TopicPartition};
+use aion_kafka::{Admin, Connection, Isolation, Purpose, Spot, TopicPartition};
 use aion_schemas::{
     catalog::Topic,
     log::{Offset, Timestamp, show},
@@ -182,7 +182,10 @@ async fn breaks(
     if breaks.is_empty() {
         return Ok(());
     }
-    let begins = begins(config, job)?;
+    let connection = config.kafka.clone();
+    let names: Vec<String> = job.topics().map(|topic| topic.name.to_string()).collect();
+    // Not here, where a hold is renewed meanwhile.
+    let begins = tokio::task::spawn_blocking(move || begins(&connection, &names)).await??;
     for one in breaks {
         let Break { topic_id, partition, range } = &one;
         let Some(begin) = begins.get(&(*topic_id, *partition)) else {
@@ -209,13 +212,16 @@ async fn breaks(
     Ok(())
 }
 
-/// Where the logs begin that a job reads, by topic id and partition. A table may have rows of other ids, of topics that were
+/// Where the logs of topics begin, by topic id and partition. A table may have rows of other ids, of topics that were
 /// deleted: nobody reads them.
-fn begins(config: &Config, job: &JobConfig) -> anyhow::Result<BTreeMap<(Uuid, i32), Offset>> {
-    let explain = |error| anyhow!(config.kafka.explain(&error, Purpose::Administer));
-    let admin = Admin::open(&config.kafka, WAIT).map_err(explain)?;
+fn begins(
+    connection: &Connection,
+    names: &[String],
+) -> anyhow::Result<BTreeMap<(Uuid, i32), Offset>> {
+    let explain = |error| anyhow!(connection.explain(&error, Purpose::Administer));
+    let admin = Admin::open(connection, WAIT).map_err(explain)?;
     admin.reach().map_err(explain)?;
-    let names: Vec<&str> = job.topics().map(|topic| &*topic.name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut begins = BTreeMap::new();
     for topic in admin.topic_ids(&names).map_err(explain)? {
         let Some(id) = topic.id else { continue };
