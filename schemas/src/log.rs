@@ -137,7 +137,8 @@ pub struct NoOrigin;
 /// | -1 | isn't known |
 /// | -(E + 2) | has epoch E, and a hole may lie between the two |
 ///
-/// Earlier releases wrote -1 behind a hole, and take all that is negative for unknown.
+/// A build that knows no holes wrote -1 there, and takes other negative numbers for epochs that no log has: it stops the
+/// partition as cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The next offset wanted.
@@ -206,7 +207,7 @@ mod tests {
             let (plain, behind) = (Mark { offset: at, epoch }, Mark::behind_hole(at, Some(epoch)));
             assert_eq!((plain.record_epoch(), plain.is_behind_hole()), (Some(epoch), false));
             assert_eq!((behind.record_epoch(), behind.is_behind_hole()), (Some(epoch), true));
-            assert!(behind.epoch < -1, "who doesn't know of holes takes it for unknown");
+            assert!(behind.epoch < -1, "no epoch of a log, and not unknown");
         }
         assert_eq!(Mark::behind_hole(at, Some(0)).epoch, -2);
         assert_eq!(Mark::behind_hole(at, Some(i32::MAX)).epoch, i32::MIN, "nothing overflows");

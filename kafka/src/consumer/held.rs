@@ -184,9 +184,12 @@ impl Held {
         let (code, detail) = (message.code(), message.reason());
         if code == NO_OFFSET || code == TRUNCATED {
             let event = self.no_offset(partition, detail);
-            if let Event::Truncated { end, .. } = &event
-                && self.place.search(*end)
-            {
+            let goes_on = match &event {
+                Event::Truncated { end, .. } => self.place.search(*end),
+                // Of where it is looked for a cut the log has nothing any more: that can't be told.
+                _ => self.place.is_searching() && self.place.search(None),
+            };
+            if goes_on {
                 // librdkafka doesn't seek where it gave up.
                 self.state = State::Starting;
                 return None;

@@ -9,7 +9,10 @@
 //! | at an offset N below | it was | what left the hole may be of a later leader, so it is read from N on: a record between N and the position tells that it was cut; without one reading goes on |
 //! | the broker doesn't know | it was | nothing can be told: reading goes on |
 //!
-//! **Invariant:** each search begins further down than the one before it, so they end.
+//! The client may ask by itself, about where it stands when another leads. So an answer that lies no further down may be
+//! one about another place, and the same is asked a few times before nothing more is asked.
+//!
+//! **Invariant:** a search begins further down than the one before it, or again a few times, so they end.
 
 use aion_schemas::log::{Mark, Offset};
 
@@ -19,7 +22,12 @@ pub(super) struct Place {
     mark: Mark,
     /// From here on a record below the position is looked for.
     searched_from: Option<Offset>,
+    /// How often it was asked again about the same place.
+    again: u8,
 }
+
+/// How often it is.
+const AGAIN: u8 = 5;
 
 /// What a record below the position says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +42,15 @@ pub(super) enum Below {
 
 impl Place {
     pub(super) fn new(position: Offset, epoch: i32) -> Place {
-        Place { mark: Mark { offset: position, epoch }, searched_from: None }
+        Place { mark: Mark { offset: position, epoch }, searched_from: None, again: 0 }
     }
 
     pub(super) fn position(&self) -> Offset {
         self.mark.offset
+    }
+
+    pub(super) fn is_searching(&self) -> bool {
+        self.searched_from.is_some()
     }
 
     /// Where to read, and the leader epoch to compare the log with; -1 for none.
@@ -52,7 +64,7 @@ impl Place {
     /// Notes that everything below `next` was handed over, to a record of this epoch.
     pub(super) fn passed(&mut self, next: Offset, epoch: i32) {
         self.mark.offset = next;
-        self.searched_from = None;
+        (self.searched_from, self.again) = (None, 0);
         if epoch >= 0 {
             self.mark.epoch = epoch;
         }
@@ -64,7 +76,7 @@ impl Place {
         if at < self.mark.offset && self.searched_from.is_some() {
             return false;
         }
-        self.searched_from = None;
+        (self.searched_from, self.again) = (None, 0);
         if at > self.mark.offset {
             // Transactions' markers and compacted records are passed.
             self.mark = Mark::behind_hole(at, self.mark.record_epoch());
@@ -89,9 +101,10 @@ impl Place {
             return false;
         }
         let (before, _) = self.target();
-        self.searched_from = end.filter(|end| *end < before);
-        if self.searched_from.is_none() {
-            self.mark = Mark::at(self.mark.offset);
+        match end {
+            Some(end) if end < before => (self.searched_from, self.again) = (Some(end), 0),
+            Some(_) if self.is_searching() && self.again < AGAIN => self.again += 1,
+            _ => *self = Place::new(self.mark.offset, -1),
         }
         true
     }
@@ -164,10 +177,14 @@ mod tests {
         let mut place = searching();
         assert!(place.search(Some(Offset(5))), "it was cut again");
         assert_eq!(place.target(), (Offset(5), 2));
-        assert!(place.search(Some(Offset(5))), "the same answer again");
+        for _ in 0..AGAIN {
+            assert!(place.search(Some(Offset(8))), "an answer about another place");
+            assert_eq!(place.target(), (Offset(5), 2), "which is asked again");
+        }
+        assert!(place.search(Some(Offset(5))), "and not for ever");
         assert_eq!(place.target(), (Offset(10), -1), "nothing to compare with");
         let mut place = searching();
-        assert!(place.search(None));
+        assert!(place.search(None) && !place.is_searching());
         assert_eq!(place.target(), (Offset(10), -1));
     }
 

@@ -69,8 +69,8 @@ pub(super) struct Landing {
 pub(super) enum Goes {
     /// Behind the last one.
     Behind,
-    /// Into a break.
-    IntoBreak,
+    /// Into a break that is over there.
+    IntoBreak { until: Offset },
 }
 
 /// What became of a batch.
@@ -166,13 +166,12 @@ impl Landing {
     ///
     /// A writer that starts anew takes the last row's leader epoch for that of the last record below. Where a record
     /// without a row comes behind the last row, and is of a later epoch or may be, the batch ends at the row, and a note
-    /// says the rest: else the log would seem to have been cut there. What fills a break ends where it meets others.
+    /// says the rest: else the log would seem to have been cut there. What fills the rest of a break ends where it meets others.
     fn end(&self) -> Offset {
         let mark = self.mark();
+        let meets = matches!(self.goes, Goes::IntoBreak { until } if mark.offset >= until);
         let last = self.batches.iter().rev().find_map(Batch::last_row);
-        let Some((row, epoch)) = last.filter(|_| self.goes == Goes::Behind) else {
-            return mark.offset;
-        };
+        let Some((row, epoch)) = last.filter(|_| !meets) else { return mark.offset };
         let is_told_by_rows = mark.record_epoch().unwrap_or(-1) == epoch;
         if is_told_by_rows { mark.offset } else { row.next() }
     }

@@ -59,8 +59,8 @@ pub(super) async fn leave_out(
         of_rows(&batch.rows, |_, origin| origins.insert(origin));
     }
     let mut retried = BTreeSet::new();
-    if let Some((first, last)) =
-        batches.first().zip(batches.last()).filter(|_| goes == Goes::IntoBreak)
+    if let Goes::IntoBreak { .. } = goes
+        && let Some((first, last)) = batches.first().zip(batches.last())
     {
         let range = first.range.start..last.range.end;
         let look = table.ledger.retried(partition, range).await;

@@ -115,7 +115,7 @@ impl ClickHouseSink {
         if has_rows && !off!(self.table, Pace) && !self.pace.send(now, owned) {
             return;
         }
-        let goes = if until.is_some() { Goes::IntoBreak } else { Goes::Behind };
+        let goes = until.map_or(Goes::Behind, |until| Goes::IntoBreak { until });
         let until = until.filter(|_| !off!(self.table, Cut));
         let mut rows = self.table.settings.max_rows;
         if waiting.iter().any(retries::are_in) {
