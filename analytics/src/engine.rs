@@ -239,6 +239,19 @@ impl Engine {
             threads.spawn(task);
         }
     }
+
+    /// Does what goes with a query and waits for nothing, such as writing a batch down, on a thread of the engine. It is none
+    /// of those that queries run on, which a call may keep beyond the time that whoever asks has.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let Some(threads) = &self.threads else {
+            return Err(Error::Internal("the engine is closing".into()));
+        };
+        let done = threads.spawn_blocking(work);
+        done.await.map_err(|cause| Error::Internal(format!("work beside a query: {cause}")))
+    }
 }
 
 impl Drop for Engine {

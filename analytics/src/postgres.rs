@@ -12,6 +12,7 @@
 //!
 //! **Invariant:** an address that other machines reach is served only with users and a certificate.
 //! **Invariant:** nothing but what the engine's plans may do can be done here.
+//! **Invariant:** a query runs, and its rows are written down, on the engine's threads; here they are only sent.
 //! Deliberately absent: COPY, cursors declared in SQL, LISTEN, anything that writes.
 
 mod access;

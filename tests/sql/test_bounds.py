@@ -10,11 +10,10 @@ import time
 import urllib.error
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from asking import KEY, Asking
-from processes import ROOT, wait
+from processes import ROOT, Process, wait
 
 TIMEOUT_S = 5
 AT_ONCE = 2
@@ -104,18 +103,11 @@ def test_a_question_too_many_waits_for_its_turn(asking: Asking):
             assert answer.rows == [["1"]], answer.message
 
 
-def niceness(pid: int) -> dict[str, set[int]]:
+def niceness(run: Process) -> dict[str, set[int]]:
     """Of the threads of a process, by their names without numbers."""
     found: dict[str, set[int]] = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            stat = (task / "stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            # It ended meanwhile.
-            continue
-        name, fields = stat[stat.index("(") + 1 :].rsplit(")", 1)
-        nice = int(fields.split()[16])
-        found.setdefault(name.rstrip("0123456789-"), set()).add(nice)
+    for name, fields in run.threads().values():
+        found.setdefault(name.rstrip("0123456789-"), set()).add(int(fields[16]))
     return found
 
 
@@ -124,7 +116,7 @@ def test_questions_get_what_jobs_leave_of_the_processors(asking: Asking):
     (said,) = re.findall(r"\(niceness (\d+)\)", page)
     # A test that runs politely itself starts a process that does.
     ours = os.getpriority(os.PRIO_PROCESS, 0)
-    threads = niceness(asking.run.process.pid)
+    threads = niceness(asking.run)
     assert threads.pop("aion-sql") == {max(int(said), ours)}
     # All others have what the process was started with, those of the jobs and of librdkafka among them.
     assert any(name.startswith("read asked") for name in threads)

@@ -6,13 +6,14 @@ import json
 import os
 import struct
 import subprocess
+from collections import Counter
 
 import psycopg
 import pytest
 from asking import Asking
 from cluster import Producing
-from frontend import FLUSH, SYNC, Frontend, bind, code, execute, parse
-from processes import binary, sql
+from frontend import FLUSH, SYNC, Frontend, bind, code, execute, message, parse
+from processes import Process, binary, sql
 
 MEMORY_MIB = 32
 # About 70 MB of text, each different, in an order that isn't that of the text.
@@ -153,6 +154,36 @@ def test_a_prepared_statement_sends_its_rows_as_they_come(asking: Asking):
         lengths = [len(text) for (text,) in cursor.stream(query, [0])]
     assert len(lengths) == 500_000 and sum(lengths) == 288_889_000
     assert asking.run.memory_mib("VmHWM") < before + 4 * MEMORY_MIB
+
+
+def ticks(process: Process) -> Counter[tuple[str, str]]:
+    """What each thread has had of the processors, by its number and its name."""
+    return Counter(
+        {
+            (number, name): int(fields[11]) + int(fields[12])
+            for number, (name, fields) in process.threads().items()
+        }
+    )
+
+
+def test_rows_are_written_down_by_the_threads_of_questions(asking: Asking):
+    """They give way to the jobs; those that talk to clients don't, since they are the jobs' too."""
+    rows, bytes_each, ready = 200_000, 200, message(b"Z", b"I")
+    # Quickly found, and slowly written as text.
+    query = f"select x'{'c3' * bytes_each}' as b from range(0, {rows})"
+    with Frontend(asking.port) as client:
+        client.start()
+        before = ticks(asking.run)
+        client.send(message(b"Q", query.encode() + b"\0"))
+        length, end = 0, b""
+        while not end.endswith(ready):
+            more = client.socket.recv(1 << 20)
+            assert more, "the server closed the connection"
+            length, end = length + len(more), (end + more)[-100:]
+        used = ticks(asking.run) - before
+    assert f"SELECT {rows}".encode() in end and length > rows * 2 * bytes_each
+    theirs = sum(n for (_, name), n in used.items() if name == "aion-sql")
+    assert used.total() > 20 and theirs > used.total() / 2, used
 
 
 def test_rows_in_portions_go_on_where_they_were(asking: Asking):

@@ -191,6 +191,20 @@ class Process:
         assert self.process
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
+    def threads(self) -> dict[str, tuple[str, list[str]]]:
+        """Of each thread, by its number: its name, and what its `stat` says from the third field on."""
+        assert self.process
+        found = {}
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            try:
+                stat = (task / "stat").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                # It ended meanwhile.
+                continue
+            name, fields = stat[stat.index("(") + 1 :].rsplit(")", 1)
+            found[task.name] = (name, fields.split())
+        return found
+
     def wait(self, condition, what: str, seconds: float = 120) -> None:
         wait(condition, what, seconds, self.output)
 

@@ -5,7 +5,10 @@
 
 use std::{fmt::Debug, sync::Arc};
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::{
+    datatypes::{Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
 use async_trait::async_trait;
 use datafusion::scalar::ScalarValue;
 use futures::{Sink, SinkExt, Stream, StreamExt, TryStreamExt, stream};
@@ -122,7 +125,7 @@ impl Questions {
         };
         let answer = answer.map_err(|error| errors::of(&error))?;
         let fields = Arc::new(rows::fields(answer.schema(), format));
-        let rows = sent(answer, Arc::clone(&fields), stopped);
+        let rows = sent(Arc::clone(&self.engine), answer, Arc::clone(&fields), stopped);
         Ok(Response::Query(QueryResponse::new(fields, rows)))
     }
 }
@@ -142,6 +145,7 @@ fn goes_by_postgres(error: &Error, sql: &str) -> bool {
 
 /// The rows of an answer, until its client stops it.
 fn sent(
+    engine: Arc<Engine>,
     answer: Answer,
     fields: Arc<Vec<FieldInfo>>,
     stopped: impl Future<Output = ()> + Send + Unpin + 'static,
@@ -154,17 +158,27 @@ fn sent(
         let batch = next.transpose().map_err(|error| errors::of(&error))?;
         Ok(batch.map(|batch| (batch, (answer, stopped))))
     });
-    let rows = batches.and_then(move |batch| {
-        let rows = rows::rows(&batch, &fields);
-        let rows = rows.map_err(|cause| errors::user("22003", cause.to_string()));
-        std::future::ready(rows.map(|rows| stream::iter(rows.into_iter().map(Ok))))
-    });
+    let rows = batches
+        .and_then(move |batch| written(Arc::clone(&engine), batch, Arc::clone(&fields)))
+        .map_ok(|rows| stream::iter(rows.into_iter().map(Ok)));
     rows.try_flatten()
+}
+
+/// The rows of a batch, written down by a thread of the engine: the one that serves connections is the jobs' too. The next
+/// batch isn't before these rows were sent.
+async fn written(
+    engine: Arc<Engine>,
+    batch: RecordBatch,
+    fields: Arc<Vec<FieldInfo>>,
+) -> PgWireResult<Vec<DataRow>> {
+    let rows = engine.aside(move || rows::rows(&batch, &fields)).await;
+    let rows = rows.map_err(|error| errors::of(&error))?;
+    rows.map_err(|cause| errors::user("22003", cause.to_string()))
 }
 
 /// A row of one text.
 fn shown(name: &str, value: String, format: &Format) -> Response {
-    use arrow::{array::StringArray, record_batch::RecordBatch};
+    use arrow::array::StringArray;
     let columns = Arc::new(text_column(name));
     let fields = Arc::new(rows::fields(&columns, format));
     let batch = RecordBatch::try_new(columns, vec![Arc::new(StringArray::from(vec![value]))]);
