@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import time
 import urllib.parse
 from collections.abc import Callable
+from contextlib import contextmanager
 
+import psycopg
 import pytest
+from deltalake import DeltaTable
 from processes import Audit, Dev, binary, sql, wait
 
 TABLES = {
@@ -18,22 +22,28 @@ TABLES = {
 ROUNDS = 4
 
 
-@pytest.fixture
-def flowing(dev: Dev):
-    """Events of every topic, one in fifty broken, for as long as the test takes."""
+@contextmanager
+def events_of(dev: Dev, bad_share: float):
+    """Events of every topic, this share of them broken, for as long as the block takes."""
     dev.start("--no-generator")
     command = [binary(), "generate", "--to", dev.kafka, "--count", "10000000"]
     events = subprocess.Popen(
-        [*command, "--rate", "400", "--bad-share", "0.02"],
+        [*command, "--rate", "400", "--bad-share", str(bad_share)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
         dev.wait(lambda: dev.count("decisions") > 100, "events flow")
-        yield dev
+        yield
     finally:
         events.kill()
         events.wait()
+
+
+@pytest.fixture
+def flowing(dev: Dev):
+    with events_of(dev, 0.02):
+        yield dev
 
 
 # Each asks one question whose rows are two whole numbers.
@@ -125,3 +135,53 @@ def dead_letters_are_counted_once(dev: Dev, audit: Audit) -> None:
             30,
             dev.output,
         )
+
+
+LOOKS = "select _partition, count(*), count(distinct _offset), max(_offset) from decisions group by 1"
+COMMITS = "select count(distinct version) from batches where table_name = 'decisions'"
+# Commits that are waited for before the compaction, and after it began.
+FEW = 3
+
+
+def looked(connection: psycopg.Connection) -> dict[int, tuple[int, int]]:
+    """Of each partition, how many rows there are, and the highest offset."""
+    found = connection.execute(LOOKS).fetchall()
+    for look in found:
+        _, rows, offsets, last = look
+        assert rows == offsets <= last + 1, f"a row is there twice: {look}"
+    return {partition: (rows, last) for partition, rows, _, last in found}
+
+
+@pytest.mark.parametrize("bad_share", [0, 0.02])
+def test_each_row_is_seen_once_and_on(dev: Dev, bad_share: float):
+    """Whatever becomes of it meanwhile: it is live, then committed, then in a file of a compaction."""
+    compact = [binary(), "lake", "compact", "--min-files", "2"]
+    compact += ["--table", "decisions", "--data", dev.data]
+    where = f"postgresql://me@{dev.postgres}/aion"
+    with events_of(dev, bad_share), psycopg.connect(where, autocommit=True) as asking:
+
+        def commits() -> int:
+            ((count,),) = asking.execute(COMMITS).fetchall()
+            return count
+
+        dev.wait(lambda: commits() >= FEW, "there are files to compact")
+        begun, until = commits(), time.monotonic() + 120
+        compacting = subprocess.Popen(compact, stdout=subprocess.DEVNULL)
+        before, news = looked(asking), 0
+        while compacting.poll() is None or commits() < begun + FEW:
+            assert time.monotonic() < until, dev.output()
+            now = looked(asking)
+            for partition, (rows, last) in before.items():
+                assert partition in now, f"{partition} is gone"
+                assert now[partition][0] >= rows, "a count fell"
+                assert now[partition][1] >= last, "the end fell back"
+            if not bad_share:
+                assert all(rows == last + 1 for rows, last in now.values()), now
+            before, news = now, news + (now != before)
+        assert compacting.wait() == 0
+    # There was something to see.
+    assert news > 2 * FEW, news
+    history = DeltaTable(dev.data / "lake" / "decisions").history()
+    assert "OPTIMIZE" in {entry["operation"] for entry in history}
+    # Control: what made no row would be missed.
+    assert any(rows <= last for rows, last in before.values()) == bool(bad_share)
