@@ -13,6 +13,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from gates import (
@@ -28,7 +29,7 @@ from gates import (
     signature,
     token,
 )
-from processes import ROOT, binary, wait
+from processes import ROOT, Process, binary, wait
 from standardwebhooks.webhooks import Webhook
 
 
@@ -470,6 +471,50 @@ def test_the_key_guards_v1_too(open_gate: Gate):
     ]:
         statuses = [asked(who, method, path) for who in (None, "reviewer", "engineer")]
         assert statuses == [401, 403, allowed], (method, path)
+
+
+def asking_is_for_who_may_use_sql(gate: Gate, address: str) -> None:
+    def asked(method: str, path: str, body: bytes, *keys: str | None) -> list[int]:
+        given = [{"authorization": f"Bearer {key}"} if key else {} for key in keys]
+        return [ask(address, method, path, body, one).status for one in given]
+
+    right, other = gate.keys["analyst"], gate.keys["engineer"]
+    mixed = "_".join([*other.split("_", 2)[:2], right.split("_", 2)[2]])
+    wrong = [None, "x", right[:-1], right + "x", mixed]
+    may_not = [gate.keys[who] for who in ("engineer", "reviewer", "scraper")]
+    for method, path, body in [
+        ("POST", "/v1/sql", b"select 1 as n"),
+        ("POST", "/v1/sql?format=csv", b"select 1 as n"),
+        ("POST", "/v1/sql", b"selec"),
+        ("GET", "/v1/tables", b""),
+    ]:
+        what = (method, path, body)
+        assert asked(*what, *wrong) == [401] * len(wrong), what
+        assert asked(*what, *may_not) == [403] * len(may_not), what
+        assert asked(*what, right) == [400 if body == b"selec" else 200], what
+    bearer = {"authorization": f"Bearer {right}"}
+    answer = ask(address, "POST", "/v1/sql", b"select 1 as n", bearer)
+    assert answer.json["rows"] == [{"n": 1}]
+    tables = ask(address, "GET", "/v1/tables", b"", bearer).json["tables"]
+    assert "decisions" in {table["name"] for table in tables}
+
+
+def test_asking_is_for_who_may_use_sql(open_gate: Gate):
+    asking_is_for_who_may_use_sql(open_gate, open_gate.gateway.http)
+
+
+def test_a_server_for_readers_goes_by_the_same_policy(open_gate: Gate, tmp_path: Path):
+    server, config = Process(tmp_path / "server.log"), tmp_path / "reader.toml"
+    config.write_text(
+        f'lake.url = "{tmp_path / "lake"}"\nhttp.listen = "{server.http}"\n'
+        f'access.policy = "{open_gate.policy_file}"\n'
+    )
+    try:
+        server.launch("sql-server", "--config", config)
+        server.wait_ready()
+        asking_is_for_who_may_use_sql(open_gate, server.http)
+    finally:
+        server.end()
 
 
 def test_noise_is_counted_and_not_audited_one_by_one(open_gate: Gate):

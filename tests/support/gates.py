@@ -124,6 +124,7 @@ class Gate:
         self.principal("auditor", "read")
         self.principal("slow", "approve", rate=2)
         self.principal("engineer", "export")
+        self.principal("analyst", "ask")
         self.principal("scraper", "scrape")
         self.write_policy()
 
@@ -155,6 +156,7 @@ class Gate:
             "  install: [install_module]\n"
             "  read: [commands.read]\n"
             "  export: [api.exports]\n"
+            "  ask: [api.sql]\n"
             "  scrape: [api.metrics]\n"
             "principals:\n" + "\n".join(self.entries) + "\n"
             "issuers:\n"
