@@ -15,18 +15,22 @@ class Server(Process):
         self.folder, self.lake = folder, lake or folder / "lake"
         self.port = free_port()
 
-    def configured(self, postgres: str, sql: str = "") -> Path:
+    def configured(self, postgres: str | None, sql: str = "") -> Path:
         config = self.folder / "reader.toml"
+        section = f"""
+            [sql.postgres]
+            listen = "127.0.0.1:{self.port}"
+            {postgres}
+        """
         config.write_text(f"""
             lake.url = "{self.lake}"
             http.listen = "{self.http}"
             {sql}
-            [sql.postgres]
-            listen = "127.0.0.1:{self.port}"
-            {postgres}
+            {"" if postgres is None else section}
         """)
         return config
 
-    def start(self, postgres: str = "", sql: str = "") -> None:
+    def start(self, postgres: str | None = "", sql: str = "") -> None:
+        """With PostgreSQL's protocol, and what is said of it; without, where that is `None`."""
         self.launch("sql-server", "--config", self.configured(postgres, sql))
         self.wait_ready()

@@ -8,17 +8,22 @@ import socket
 import struct
 import subprocess
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
+from brokers import Embedded
+from cluster import Place
 from frontend import Frontend
-from processes import binary
+from processes import Process, binary, free_port
 from readers import Server
 
 PASSWORD = "pencil pass, ünïcode"
 # The same as PostgreSQL keeps it: of the password `pencil`, from RFC 7677.
 VERIFIER = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+# As the system writes the state of a socket that connections come in by.
+LISTENS = "0A"
 SPEC = {"host": "127.0.0.1", "dbname": "aion", "autocommit": True}
 
 
@@ -217,6 +222,50 @@ def test_what_would_let_strangers_in_is_no_configuration(
         assert done.returncode == 2
         if command == "sql-server":
             assert part in done.stderr, done.stderr
+
+
+def listened(process: Process) -> set[str]:
+    """Where a process listens: of all such sockets of the system, those that it has open."""
+    assert process.process
+    own, found = Path(f"/proc/{process.process.pid}"), set()
+    sockets = set()
+    for descriptor in (own / "fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            sockets.add(os.readlink(descriptor))
+    for table in ("tcp", "tcp6"):
+        for line in (own / "net" / table).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == LISTENS and f"socket:[{inode}]" in sockets:
+                host, port = local.split(":")
+                if table == "tcp":
+                    host = socket.inet_ntoa(bytes.fromhex(host)[::-1])
+                found.add(f"{host}:{int(port, 16)}")
+    return found
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_a_server_listens_where_it_is_told_and_nowhere_else(server, is_on: bool):
+    server.start("" if is_on else None)
+    theirs = {f"127.0.0.1:{server.port}"} if is_on else set()
+    assert listened(server) == {server.http} | theirs
+
+
+def test_jobs_listen_where_they_are_told_and_nowhere_else(tmp_path: Path):
+    broker = Embedded(tmp_path / "broker")
+    place = Place(broker, tmp_path, "asked.nowhere-else")
+    broker.start()
+    try:
+        place.bootstrap()
+        address = f"127.0.0.1:{free_port()}"
+        section = f'[sql.postgres]\nlisten = "{address}"\n'
+        for more, theirs in [("", set()), (section, {address})]:
+            run = place.run(more=more)
+            run.wait_ready()
+            assert listened(run) == {run.http} | theirs
+            assert run.stop() == 0
+    finally:
+        place.end()
+        broker.stop()
 
 
 def test_readers_of_a_lake_need_no_broker(dev, tmp_path: Path):

@@ -247,7 +247,7 @@ fn config(
         commands: commands_of(args.catalog.as_deref())?,
         http_tls: None,
         certificates: Certificates::default(),
-        sql: SqlConfig { postgres: postgres(args), ..SqlConfig::default() },
+        sql: SqlConfig { postgres: postgres(args.postgres, POSTGRES), ..SqlConfig::default() },
         memory_bytes: (args.memory_mib as usize) << 20,
         drain: DRAIN,
         log: LogConfig::default(),
@@ -284,10 +284,10 @@ fn clickhouse_of(args: &DevArgs) -> Result<Option<ClickHouseConfig>, Failure> {
     config.map(Some).map_err(|cause| Failure::new(Exit::Usage, cause))
 }
 
-/// Where PostgreSQL's clients are answered.
-fn postgres(args: &DevArgs) -> Option<PostgresConfig> {
+/// Where PostgreSQL's clients are answered: where somebody says, else at the usual address, unless another has that.
+fn postgres(named: Option<SocketAddr>, usual: SocketAddr) -> Option<PostgresConfig> {
     let is_free = |address: &SocketAddr| std::net::TcpListener::bind(address).is_ok();
-    let address = args.postgres.or_else(|| Some(POSTGRES).filter(is_free));
+    let address = named.or_else(|| Some(usual).filter(is_free));
     address.map(PostgresConfig::everybody)
 }
 
@@ -323,4 +323,44 @@ fn embedded_failure(what: &str, cause: &aion_embedded::Error) -> Failure {
         _ => Exit::Failed,
     };
     Failure::new(exit, format!("start the {what}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::net::TcpListener;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: DevArgs,
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn postgresqls_clients_find_the_usual_address_or_the_one_that_is_named() {
+        let at = |named, usual| postgres(named, usual).map(|served| served.listen);
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let usual = taken.local_addr().unwrap();
+        let named = Line::try_parse_from(["dev", "--postgres", "127.0.0.1:6000"]).unwrap();
+        let named = named.args.postgres;
+        assert_eq!(named, Some(address("127.0.0.1:6000")));
+        assert_eq!(at(None, usual), None, "another has it");
+        assert_eq!(at(named, usual), named);
+        // That it is taken is an error then, which says so.
+        assert_eq!(at(Some(usual), usual), Some(usual));
+        drop(taken);
+        assert_eq!(at(None, usual), Some(usual));
+        assert_eq!(at(named, usual), named);
+        assert_eq!(Line::try_parse_from(["dev"]).unwrap().args.postgres, None);
+        assert_eq!(POSTGRES, address("127.0.0.1:5433"));
+    }
 }
