@@ -312,6 +312,27 @@ async fn rows_are_news_once() {
     }
 }
 
+#[tokio::test]
+async fn news_is_as_old_as_its_oldest_row() {
+    let (told, log) = (Arc::new(Mutex::new(Vec::new())), Log::new());
+    let told_of = Arc::clone(&told);
+    let tail = Tail::new(move |table, age| told_of.lock().unwrap().push((table.to_owned(), age)));
+    let sink = MemorySink::open(&Store::new(), Settings::default());
+    let mut sink = tail.of(&"orders".into(), Box::new(sink));
+    sink.assign(&[log.partition(0)]).await.unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let now_us = now.as_micros() as i64;
+    let appended = Some((Timestamp(now_us - 10_000_000), Timestamp(now_us)));
+    sink.write(Batch { appended, ..log.batch(0, 0, 2) }).await.unwrap();
+    // Without rows there is nothing to see.
+    sink.write(log.hollow(0, 2, 4)).await.unwrap();
+    let told = told.lock().unwrap();
+    let [(table, age)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(table, "orders");
+    let (least, most) = (Duration::from_secs(10), Duration::from_secs(20));
+    assert!((least..most).contains(age), "{age:?}");
+}
+
 #[test]
 fn what_had_to_make_room_is_no_news_and_what_a_cut_log_has_instead_is() {
     let (mut shown, log) = (Shown::default(), Log::new());
