@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
+from http.client import HTTPResponse
 
 import psycopg
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 from asking import Asking
 from cluster import Producing
@@ -114,11 +119,11 @@ def test_what_makes_much_out_of_little_is_refused_within_the_memory(asking, name
     assert asking.by_http("select 1").rows == [["1"]]
 
 
-# What is as much, a little at a time.
+# What is as much, a little at a time: more than may be there at once.
 LENGTHY = {
     "long texts": (
-        "select repeat(cast(value as varchar), 100000) as t from range(10, 1000)",
-        990,
+        "select repeat(cast(value as varchar), 100000) as t from range(10, 600)",
+        590,
         lambda row: len(row["t"]) in (200_000, 300_000),
     ),
     "lists": (
@@ -134,14 +139,55 @@ LENGTHY = {
 }
 
 
-@pytest.mark.parametrize("name", LENGTHY)
-def test_long_rows_are_made_a_few_at_a_time(asking, name: str):
+DECODER = json.JSONDecoder()
+
+
+def by_json(answer: HTTPResponse) -> Iterator[dict]:
+    """Each row is a line; more follows it."""
+    next(answer)
+    return (DECODER.raw_decode(line.decode())[0] for line in answer)
+
+
+def by_csv(answer: HTTPResponse) -> Iterator[dict]:
+    """Of one column, whose texts need no quotes."""
+    name = next(answer).decode().strip()
+    return ({name: line.decode().strip()} for line in answer)
+
+
+def by_arrow(answer: HTTPResponse) -> Iterator[dict]:
+    for batch in pyarrow.ipc.open_stream(answer):
+        yield from batch.to_pylist()
+
+
+def by_parquet(answer: HTTPResponse) -> Iterator[dict]:
+    file = pyarrow.parquet.ParquetFile(io.BytesIO(answer.read()))
+    for batch in file.iter_batches(batch_size=64):
+        yield from batch.to_pylist()
+
+
+LINES = "application/x-ndjson"
+FORMS = {
+    LINES: lambda answer: map(json.loads, answer),
+    "application/json": by_json,
+    "text/csv": by_csv,
+    "application/vnd.apache.arrow.stream": by_arrow,
+    "application/vnd.apache.parquet": by_parquet,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [(name, LINES) for name in LENGTHY]
+    + [("long texts", form) for form in FORMS if form != LINES],
+)
+def test_long_rows_are_made_a_few_at_a_time(asking, name: str, form: str):
     query, count, right = LENGTHY[name]
     asking.run.forget_peak()
     before = asking.run.memory_mib("VmRSS")
-    with asking.open(query, "application/x-ndjson") as answer:
-        rows = sum(right(json.loads(line)) for line in answer)
-    assert rows == count
+    with asking.open(query, form) as answer:
+        assert answer.headers["Content-Type"] == form
+        rows = [right(row) for row in FORMS[form](answer)]
+    assert len(rows) == count and all(rows)
     assert asking.run.memory_mib("VmHWM") < before + 4 * MEMORY_MIB
 
 
