@@ -64,6 +64,13 @@ def test_psql_lists_describes_and_asks(live):
     for name in ["decisions", "tasks", "task_latency", "dead_letters", "batches"]:
         assert f" {name} " in listed.stdout, listed.stdout
     assert "decision_outcomes" in psql(live, "-c", r"\dv").stdout
+    tables = psql(live, "-At", "-c", r"\dt")
+    assert "public|decisions|table|" in tables.stdout, tables.stderr
+    assert "decision_outcomes" not in tables.stdout
+    databases = psql(live, "-At", "-c", r"\l")
+    assert databases.stdout.startswith("aion|aion|UTF8|"), databases.stderr
+    # There are no roles to list.
+    assert "ERROR" in psql(live, "-c", r"\du").stderr
     described = psql(live, "-c", r"\d decisions")
     assert described.returncode == 0, described.stderr
     for line in [

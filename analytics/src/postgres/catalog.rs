@@ -20,6 +20,9 @@ pub(crate) use self::{
 /// The schema of these tables.
 pub(crate) const SCHEMA: &str = "pg_catalog";
 
+/// PostgreSQL's number of the encoding that all texts have here.
+const UTF8: i32 = 6;
+
 /// The object id of the table at this place in the list; PostgreSQL's own end below.
 fn table_oid(at: usize) -> i32 {
     16_384 + at as i32

@@ -17,7 +17,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
-use super::{PgType, TYPES, table_oid};
+use super::{PgType, TYPES, UTF8, table_oid};
 use crate::{
     postgres::{VERSION, commands::SETTINGS},
     tables::{CATALOG, SCHEMA as PUBLIC, TableInfo},
@@ -46,6 +46,9 @@ pub(crate) fn functions(tables: &[TableInfo]) -> Vec<ScalarUDF> {
         visible("pg_table_is_visible"),
         visible("pg_type_is_visible"),
         text_of_number("pg_get_userbyid", 1, |_, _| Some(CATALOG.to_owned())),
+        text_of_number("pg_encoding_to_char", 1, |encoding, _| {
+            (encoding == i64::from(UTF8)).then(|| "UTF8".to_owned())
+        }),
         text_of_number("format_type", 2, |oid, _| {
             let found = TYPES.iter().find(|(_, kind)| i64::from(kind.oid) == oid);
             found.map(|(_, kind)| kind.full.to_owned())

@@ -12,7 +12,7 @@ use datafusion::{
     error::Result,
 };
 
-use super::{TYPES, empty::EMPTY, table_oid, type_of};
+use super::{TYPES, UTF8, empty::EMPTY, table_oid, type_of};
 use crate::{
     postgres::commands::SETTINGS,
     tables::{CATALOG, SCHEMA as PUBLIC, TableInfo},
@@ -206,10 +206,11 @@ fn databases() -> Result<RecordBatch, ArrowError> {
         .numbers("oid", |_| 1)
         .texts("datname", |_| CATALOG)
         .numbers("datdba", |_| OWNER)
-        .numbers("encoding", |_| 6)
+        .numbers("encoding", |_| UTF8)
         .flags("datallowconn", |_| true)
         .unset(&["datistemplate"])
-        .blank(&["datcollate", "datctype"])
+        .texts("datlocprovider", |_| "c")
+        .blank(&["datcollate", "datctype", "daticulocale", "daticurules"])
         .batch()
 }
 

@@ -22,11 +22,12 @@ const WORDS: [(&str, &str); 12] = [
 ];
 
 /// How that begins which has no value for any column of ours; the engine knows no such subqueries.
-const WITHOUT_VALUE: [&str; 5] = [
+const WITHOUT_VALUE: [&str; 6] = [
     "(SELECT pg_catalog.pg_get_expr(",
     "(SELECT c.collname ",
     "pg_catalog.array_to_string(c.reloptions",
     "pg_catalog.array_to_string(c.relacl",
+    "pg_catalog.array_to_string(d.datacl",
     "pg_catalog.array_to_string(ARRAY( SELECT ",
 ];
 
@@ -34,7 +35,7 @@ const WITHOUT_VALUE: [&str; 5] = [
 pub(crate) const NOTHING: &str = "select 1 as nothing where false";
 
 /// Functions of ours, which clients may call by their full name.
-pub(super) const FUNCTIONS: [&str; 13] = [
+pub(super) const FUNCTIONS: [&str; 14] = [
     "version",
     "current_database",
     "current_schema",
@@ -45,6 +46,7 @@ pub(super) const FUNCTIONS: [&str; 13] = [
     "pg_table_is_visible",
     "pg_type_is_visible",
     "pg_get_userbyid",
+    "pg_encoding_to_char",
     "format_type",
     "col_description",
     "obj_description",
@@ -181,6 +183,11 @@ mod tests {
             (
                 "SELECT pg_catalog.pg_get_userbyid(c.relowner), 'pg_catalog.version(' FROM pg_catalog.pg_class c",
                 "SELECT pg_get_userbyid(c.relowner), 'pg_catalog.version(' FROM pg_catalog.pg_class c",
+            ),
+            (
+                "SELECT pg_catalog.pg_encoding_to_char(d.encoding), pg_catalog.array_to_string(d.datacl, E'\\n') AS \"a\" \
+                 FROM pg_catalog.pg_database d",
+                "SELECT pg_encoding_to_char(d.encoding), null AS \"a\" FROM pg_catalog.pg_database d",
             ),
             (
                 "select 1 from pg_class\n  where relname OPERATOR(pg_catalog.~) '^(a  b)$' COLLATE pg_catalog.default",
