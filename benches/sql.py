@@ -4,7 +4,8 @@
 
 Makes the lake by `aion dev` and `aion generate` (kept in --data, and taken up again), compacts it, and asks
 `aion sql-server` over PostgreSQL's protocol, and the other two in this process, in turns. Answers have to be the
-same. Shown is the least wall time and CPU time of the rounds, in milliseconds, and our ratio to the better of the two.
+same, else it ends with 1. Shown is the least wall time and CPU time of the rounds, in milliseconds, and our ratio to the
+better of the two.
 Needs `pip install duckdb` beside tests/requirements.txt, and AION_BIN or target/release/aion.
 """
 
@@ -257,19 +258,23 @@ def main() -> None:
         task = sql(one, "--lake", lake)[0]["task_id"]
         engines = [Ours(lake, Path(scratch)), Duck(files), Chdb(files)]
         try:
-            table(engines, asked.rounds, since.strftime("%Y-%m-%d %H:%M:%S.%f"), task)
+            moment = since.strftime("%Y-%m-%d %H:%M:%S.%f")
+            others = table(engines, asked.rounds, moment, task)
         finally:
             for engine in engines:
                 engine.close()
+    sys.exit(1 if others else 0)
 
 
-def table(engines: list, rounds: int, since: str, task: str) -> None:
+def table(engines: list, rounds: int, since: str, task: str) -> int:
+    """Asks, and prints a row for each question; how many answers were others than ours."""
+    others = 0
     names = " | ".join(f"{engine.name} wall / CPU" for engine in engines)
     print(f"| question | {names} | wall, to the better | CPU, to the better |")
     print("|---" * (len(engines) + 3) + "|")
     for name, text in QUESTIONS:
         best = {engine.name: [math.inf, math.inf] for engine in engines}
-        answers: dict[str, list] = {}
+        answers: dict[str, list] = {engine.name: [] for engine in engines}
         for _ in range(rounds + 1):  # the first warms up, and counts if it is the best
             for engine in engines:
                 words = {k: v.format(since=since) for k, v in engine.words.items()}
@@ -279,7 +284,7 @@ def table(engines: list, rounds: int, since: str, task: str) -> None:
                     min(a, b)
                     for a, b in zip(best[engine.name], (wall, cpu), strict=True)
                 ]
-                answers[engine.name] = plain(rows)
+                answers[engine.name].append(plain(rows))
         ours, duck, click = (best[engine.name] for engine in engines)
         ratio = [ours[at] / max(min(duck[at], click[at]), 1e-3) for at in (0, 1)]
         cells = [
@@ -290,9 +295,12 @@ def table(engines: list, rounds: int, since: str, task: str) -> None:
             flush=True,
         )
         for engine in engines[1:]:
-            if not same(answers["aion"], answers[engine.name]):
-                ours, theirs = answers["aion"][:3], answers[engine.name][:3]
-                print(f"{name}: {engine.name} has another answer: {ours} {theirs}")
+            pairs = zip(answers["aion"], answers[engine.name], strict=True)
+            for one, other in (pair for pair in pairs if not same(*pair)):
+                what = f"has another answer: {one[:3]} {other[:3]}"
+                print(f"{name}: {engine.name} {what}")
+                others += 1
+    return others
 
 
 if __name__ == "__main__":
