@@ -10,6 +10,9 @@
 //! | `rows`, `types` | values in text and binary; parameters |
 //! | `cancel`, `errors` | stopping a query; SQLSTATE |
 //!
+//! It stands on `pgwire`, which knows the messages, and not on `datafusion-postgres`, which hands statements to a session
+//! of DataFusion: here they go by the engine's checks, turns and bounds, and who comes in is decided before any is read.
+//!
 //! **Invariant:** an address that other machines reach is served only with users and a certificate.
 //! **Invariant:** nothing but what the engine's plans may do can be done here.
 //! **Invariant:** a query runs, and its rows are written down, on the engine's threads; here they are only sent.
