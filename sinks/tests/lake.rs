@@ -7,6 +7,8 @@ mod checkpoints;
 mod conformance;
 #[path = "lake/crash.rs"]
 mod crash;
+#[path = "lake/due.rs"]
+mod due;
 #[path = "lake/format.rs"]
 mod format;
 #[path = "lake/history.rs"]
