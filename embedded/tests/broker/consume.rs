@@ -1,5 +1,6 @@
 //! What librdkafka reads back: bytes, headers, times, offsets by time.
 
+use bytes::Bytes;
 use kafka_protocol::messages::{
     ListOffsetsRequest,
     list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
@@ -10,16 +11,32 @@ use rdkafka::{
     message::{Header, Headers, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
 };
+use uuid::Uuid;
 
 use crate::{
     rig::{PATIENCE, Rig, batch, name, poll},
-    wire::{now_ms, put},
+    wire::{fetch, now_ms, put},
 };
+
+/// Where the low byte of a batch's attributes lies, whose last three bits name the codec.
+const CODEC_AT: usize = 22;
+
+/// The batches of partition 0 as they are stored, up to a mebibyte.
+fn stored(rig: &Rig, topic: &str) -> Vec<Bytes> {
+    let answer = rig.ask(12, &fetch(topic, Uuid::nil(), 12, 0));
+    let mut rest = answer.responses[0].partitions[0].records.clone().unwrap();
+    let mut batches = Vec::new();
+    while !rest.is_empty() {
+        let length = i32::from_be_bytes(rest[8..12].try_into().unwrap());
+        batches.push(rest.split_to(12 + length as usize));
+    }
+    batches
+}
 
 #[test]
 fn every_compression_comes_back_as_it_was_sent() {
     let rig = Rig::new();
-    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+    for (number, codec) in ["none", "gzip", "snappy", "lz4", "zstd"].into_iter().enumerate() {
         let topic = format!("t-{codec}");
         rig.create(&topic, 1, &[]);
         let config = rig.config(&[("compression.type", codec), ("linger.ms", "50")]);
@@ -47,6 +64,35 @@ fn every_compression_comes_back_as_it_was_sent() {
             assert_eq!((headers.get(1).key, headers.get(1).value), ("null", None));
             assert_eq!((headers.get(2).key, headers.get(2).value), ("empty", Some(&b""[..])));
         }
+        for batch in stored(&rig, &topic) {
+            assert_eq!(usize::from(batch[CODEC_AT] & 7), number, "{codec}");
+        }
+    }
+}
+
+#[test]
+fn a_compressed_batch_is_stored_byte_by_byte_as_it_was_sent() {
+    let rig = Rig::new();
+    rig.create("t", 1, &[]);
+    let mut sent = Vec::new();
+    for codec in 1..=4 {
+        let mut records = batch(&[now_ms(); 3], (-1, -1, -1)).to_vec();
+        records[CODEC_AT] = codec;
+        // Nothing that any decompressor takes: who looks in can't give it back.
+        records[61..].fill(0xa5);
+        let checksum = crc32c::crc32c(&records[21..]);
+        records[17..21].copy_from_slice(&checksum.to_be_bytes());
+        assert_eq!(put(&rig, "t", records.clone().into()).error_code, 0);
+        sent.push(records);
+    }
+    let stored = stored(&rig, "t");
+    assert_eq!(stored.len(), sent.len());
+    for (number, (stored, sent)) in stored.iter().zip(&sent).enumerate() {
+        let (base_offset, leader_epoch) = (3 * number as i64, 0_i32);
+        assert_eq!(stored[..8], base_offset.to_be_bytes());
+        assert_eq!(stored[8..12], sent[8..12]);
+        assert_eq!(stored[12..16], leader_epoch.to_be_bytes());
+        assert_eq!(stored[16..], sent[16..], "from the format's number on, the checksum too");
     }
 }
 
