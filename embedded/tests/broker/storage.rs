@@ -192,6 +192,28 @@ fn retention_by_time_takes_the_active_segment_too() {
 }
 
 #[test]
+fn retention_by_time_takes_whole_segments_and_leaves_the_young() {
+    let mut rig = Rig::new();
+    let bytes = batch(&[now_ms(); 50], (-1, -1, -1)).len();
+    let two_batches = (2 * bytes).to_string();
+    rig.create("t", 1, &[("retention.ms", "60000"), ("segment.bytes", two_batches.as_str())]);
+    let (old, young) = (now_ms() - 120_000, now_ms());
+    for at in [old, old, old, young, young, young] {
+        assert_eq!(put(&rig, "t", batch(&[at; 50], (-1, -1, -1))).error_code, 0);
+    }
+    let before = segments(&rig);
+    assert_eq!(before.len(), 3, "old ones, both, young ones");
+    assert_eq!(rig.broker().apply_retention(), 1);
+    assert_eq!(segments(&rig), before[1..], "a segment goes when the last of it is old");
+    assert_eq!(rig.watermarks("t"), (100, 300));
+    assert_eq!(rig.values("t", 200).len(), 200);
+    assert_eq!(rig.broker().apply_retention(), 0);
+    rig.restart();
+    assert_eq!(rig.broker().apply_retention(), 0);
+    assert_eq!(rig.watermarks("t"), (100, 300));
+}
+
+#[test]
 fn records_can_be_deleted_up_to_any_offset() {
     let mut rig = Rig::new();
     rig.create("t", 1, &[]);
