@@ -104,7 +104,73 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::{collections::BTreeMap, sync::Barrier};
+
+    use tokio::task::JoinSet;
+
     use super::*;
+    use crate::{
+        batch::HEADER_BYTES,
+        log::Partition,
+        steps::{self, Step},
+        topics::Rules,
+    };
+
+    /// Keeps a thread until all have come and the test too, as a disk does that is busy.
+    struct Busy(Arc<Barrier>);
+
+    impl Durable for Busy {
+        fn sync(&self) -> bool {
+            self.0.wait();
+            false
+        }
+    }
+
+    /// A batch of one record of eight bytes, without times, of a producer that doesn't count.
+    fn batch() -> Vec<u8> {
+        let mut batch = vec![0; HEADER_BYTES + 8];
+        let length = batch.len() as i32 - 12;
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        batch[16] = 2;
+        batch[27..57].fill(0xff);
+        batch[60] = 1;
+        let checksum = crc32c::crc32c(&batch[21..]);
+        batch[17..21].copy_from_slice(&checksum.to_be_bytes());
+        batch
+    }
+
+    #[tokio::test]
+    async fn what_is_written_while_the_disk_is_busy_is_synced_by_one_fsync() {
+        steps::record();
+        let folder = tempfile::tempdir().unwrap();
+        let (flusher, threads) = Flusher::start().unwrap();
+        let disk = Arc::new(Barrier::new(THREADS + 1));
+        for _ in 0..THREADS {
+            flusher.push(Arc::new(Busy(Arc::clone(&disk))));
+        }
+        let home = folder.path().join("partition");
+        let partition = Partition::open(home.clone(), Some(Arc::clone(&flusher))).unwrap();
+        let rules = Rules::new(&BTreeMap::new(), 1 << 20).unwrap();
+        let mut produced = JoinSet::new();
+        for _ in 0..50 {
+            let next = partition.append(&batch(), &rules).unwrap().next;
+            let partition = Arc::clone(&partition);
+            produced.spawn(async move { partition.durable(next).await });
+        }
+        assert_eq!(partition.bounds().high, 0, "nothing is told before it is synced");
+        disk.wait();
+        let answers = produced.join_all().await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!(partition.bounds().high, 50);
+        let of_records = |step: &&Step| matches!(step, Step::Synced { bytes: 1.., .. });
+        assert_eq!(steps::within(&home).iter().filter(of_records).count(), 1);
+        flusher.close();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    }
 
     #[test]
     fn who_waited_for_several_things_is_forgotten_by_each() {
