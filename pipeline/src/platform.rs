@@ -71,9 +71,8 @@ impl Platform {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Platform> {
         let memory = memory(&config);
-        let queues_bytes = config.memory_bytes / 16 * QUEUES_SIXTEENTHS;
         let partitions = preflight::look(&config.kafka, &config.jobs).await?;
-        let limits = queue_limits(&config.jobs, &partitions, queues_bytes);
+        let limits = queue_limits(&config.jobs, &partitions, queues_bytes(&config));
         let lake = Lake::open(&config.lake.url, &config.lake.options)
             .map_err(|cause| sink_failure(&cause))?;
         lake.probe().await.map_err(|cause| sink_failure(&cause))?;
@@ -401,6 +400,10 @@ pub fn table_spec(topic: &Topic) -> TableSpec {
     TableSpec { name: topic.table.to_string(), schema: schema.arrow(), event_time }
 }
 
+fn queues_bytes(config: &Config) -> usize {
+    config.memory_bytes / 16 * QUEUES_SIXTEENTHS
+}
+
 fn rows_bytes(config: &Config) -> usize {
     config.memory_bytes / 16 * ROWS_SIXTEENTHS
 }
@@ -496,6 +499,34 @@ mod tests {
         // Of a great share one fetch takes 1 MiB, and the rest waits in the queue.
         assert_eq!(shares(&jobs, &Partitions::new(), 64 << 30), (15 * MIB, MIB));
         assert_eq!(shares(&[], &Partitions::new(), 2 * MIB), (MIB, MIB));
+    }
+
+    /// The bytes of the budget, and of it what is counted where everything is full: rows, and of each partition a queue
+    /// and a fetch.
+    fn counted(config: &Config, partitions: usize) -> (usize, usize) {
+        let topics = || config.jobs.iter().flat_map(JobConfig::topics);
+        let found = topics().map(|topic| (Arc::clone(&topic.name), partitions)).collect();
+        let (queue, fetch) = shares(&config.jobs, &found, queues_bytes(config));
+        let rows: usize = memory(config).values().map(Budget::limit).sum();
+        (config.memory_bytes, rows + topics().count() * partitions * (queue + fetch))
+    }
+
+    #[test]
+    fn what_is_counted_takes_a_quarter_of_the_budget_and_never_passes_it() {
+        let lake = "kafka.brokers = \"k:1\"\nlake.url = \"/tmp/lake\"\n";
+        let house = "[clickhouse]\nurl = \"http://localhost:8123\"\n";
+        for text in [lake.to_owned(), format!("{lake}{house}")] {
+            let config = Config::parse(&text, std::iter::empty()).unwrap();
+            for partitions in [1, 2, 8] {
+                let (budget, counted) = counted(&config, partitions);
+                assert!(counted <= budget / 4, "{counted} bytes with {partitions} partitions");
+            }
+            // The least share of a partition, 64 KiB, adds up to more than the sixteenth, and has room in the rest.
+            for partitions in [64, 128] {
+                let (budget, counted) = counted(&config, partitions);
+                assert!(counted <= budget, "{counted} bytes with {partitions} partitions");
+            }
+        }
     }
 
     #[tokio::test]
