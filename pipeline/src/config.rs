@@ -75,7 +75,8 @@ pub struct Config {
     pub certificates: Certificates,
     /// What questions may use, and where PostgreSQL's clients are answered.
     pub sql: SqlConfig,
-    /// The bound on bytes in memory, decoded rows and librdkafka's queues together.
+    /// What reading may take of memory, in bytes: a quarter is for decoded rows and librdkafka's queues, which are counted,
+    /// and the rest for what nobody counts.
     pub memory_bytes: usize,
     /// How long a stopping process may take to write what it holds.
     pub drain: Duration,

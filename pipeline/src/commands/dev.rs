@@ -116,7 +116,7 @@ pub struct DevArgs {
     /// Its account; the password is that of the environment variable `CLICKHOUSE_PASSWORD`.
     #[arg(long, value_name = "NAME", requires = "clickhouse")]
     clickhouse_user: Option<String>,
-    /// The bound on memory for decoded rows and Kafka's queues.
+    /// What reading may take of memory; decoded rows and Kafka's queues get a quarter of it.
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_BUDGET_MIB as u32, value_parser = clap::value_parser!(u32).range(16..))]
     memory_mib: u32,
 }
