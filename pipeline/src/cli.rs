@@ -116,3 +116,6 @@ pub fn main() -> ExitCode {
         Exit::into(exit::code_of(&error))
     })
 }
+
+#[cfg(test)]
+mod tests;

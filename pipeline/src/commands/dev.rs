@@ -363,4 +363,18 @@ mod tests {
         assert_eq!(Line::try_parse_from(["dev"]).unwrap().args.postgres, None);
         assert_eq!(POSTGRES, address("127.0.0.1:5433"));
     }
+
+    /// README.md shows them, and the screen's test puts them where it finds those of its own.
+    #[test]
+    fn the_usual_places_are_those_that_people_know() {
+        let DevArgs { data, kafka, registry, http, postgres, rate, .. } =
+            Line::try_parse_from(["dev"]).unwrap().args;
+        assert_eq!(data, Path::new("data"));
+        let places = [kafka, registry, http, POSTGRES].map(|address| address.to_string());
+        assert_eq!(
+            places,
+            ["127.0.0.1:9092", "127.0.0.1:8081", "127.0.0.1:8080", "127.0.0.1:5433"]
+        );
+        assert_eq!((postgres, rate), (None, 200));
+    }
 }
