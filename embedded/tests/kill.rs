@@ -3,7 +3,7 @@
 //!
 //! `AION_KILLS` sets the number of kills (3), `AION_MESSAGES` that of messages (1,000,000),
 //! `AION_SEED` the seed of their times, which is printed.
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     io::{BufRead, BufReader},

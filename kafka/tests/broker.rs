@@ -1,7 +1,7 @@
 //! The client against the embedded broker: topics and their ids, settings, offsets by time, and
 //! logs that lose a part.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::{Duration, Instant};
 

@@ -227,7 +227,7 @@ fn refuse(path: &Path, problem: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
     use crate::exit::code_of;

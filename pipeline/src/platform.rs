@@ -454,7 +454,7 @@ pub(crate) fn sink_failure(cause: &SinkError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use std::sync::atomic::{AtomicBool, Ordering};
 

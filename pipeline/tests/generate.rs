@@ -1,6 +1,6 @@
 //! Generated events on their way to a broker: `aion generate --to` and the feed of `aion dev`.
 
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     collections::{BTreeMap, HashSet},

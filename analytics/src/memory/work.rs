@@ -118,7 +118,7 @@ pub(super) fn is_too_much_work(cause: &DataFusionError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! All ways in which a reader's two looks can fall among the steps of a writer: what each reader sees.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 

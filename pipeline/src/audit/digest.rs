@@ -32,7 +32,7 @@ pub(super) fn rows(schema: &Schema, batch: &RecordBatch) -> anyhow::Result<Vec<R
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! A server that answers what a test says, byte by byte if it must.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     sync::{

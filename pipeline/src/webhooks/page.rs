@@ -82,7 +82,7 @@ fn body(topic: &Topic, sample: &str, number: u128) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use std::path::Path;
 

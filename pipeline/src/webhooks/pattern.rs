@@ -77,7 +77,7 @@ pub fn any_matches(patterns: &[Pattern], topic: &str, catalog: &Catalog) -> bool
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
 

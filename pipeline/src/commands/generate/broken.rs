@@ -146,7 +146,7 @@ impl std::str::FromStr for Share {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
 

@@ -156,7 +156,7 @@ const fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 

@@ -195,7 +195,7 @@ fn shaped(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowEr
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use arrow::{
         array::{Int64Array, StringViewArray},

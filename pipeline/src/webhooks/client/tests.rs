@@ -1,6 +1,6 @@
 //! Names that resolve otherwise the next time, and connections that are kept.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,7 @@
 //! A model of deliveries: one log, one endpoint, processes that are killed, stores that refuse, zombies that
 //! wake. Thousands of random schedules; what must hold is checked, and mutations show that it is.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
 //! Each row of the module's table.
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
 
