@@ -131,7 +131,8 @@ async fn what_cannot_work_is_refused_before_anything_is_sent() {
     let error = run(format!("--topic audit --to {to}")).await.unwrap_err().to_string();
     assert!(error.contains("aion.audit.activity") && error.contains(to.as_str()), "{error}");
     for (line, told) in [
-        ("--encoding avro", "--to"),
+        ("--encoding avro", "--topic"),
+        ("--encoding avro --topic audit --bad-share 0.1", "--to"),
         ("--encoding avro --to localhost:1", "--registry"),
         ("--encoding avro --to localhost:1 --registry nowhere", "nowhere"),
         ("--encoding avro --schema-id 7 --topic audit", "--to"),

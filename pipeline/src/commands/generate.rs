@@ -15,6 +15,7 @@ mod args;
 mod audit;
 mod avro;
 mod broken;
+mod container;
 mod delivery;
 mod event;
 mod feed;
@@ -45,13 +46,13 @@ pub use proposals::Proposals;
 #[expect(clippy::needless_pass_by_value, reason = "a command ends with its arguments")]
 pub fn run(args: GenerateArgs) -> anyhow::Result<()> {
     let (topics, connection) = (args.topics(), args.connection()?);
-    let encoder = args.encoder(connection.as_ref())?;
+    let (encoder, file) = args.encoder(connection.as_ref())?;
     let start = args.start(now());
     let life = Life::new(args.seed, start, &topics, args.event_rate());
     let mut messages = Messages::new(life, encoder, args.bad_share);
     let pace = args.rate.map(Pace::new);
     match connection {
-        None => output::to_stdout(&mut messages, args.count, pace)
+        None => output::to_stdout(&mut messages, args.count, pace, file)
             .context("write events to standard output")?,
         Some(connection) => {
             output::check_topics(&connection, &topics)?;

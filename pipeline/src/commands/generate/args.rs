@@ -7,11 +7,12 @@ use aion_schemas::{
     catalog::{self, Catalog},
     decode::SchemaId,
     log::Timestamp,
+    schema::NAMESPACE,
 };
 use anyhow::Context;
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 
-use super::{broken::Share, event::Topic, messages::Encoder};
+use super::{broken::Share, container::Container, event::Topic, messages::Encoder};
 use crate::{
     args::{kafka::KafkaArgs, target},
     data_folder::{running_broker, running_registry},
@@ -60,8 +61,8 @@ pub struct GenerateArgs {
     /// Share of messages to break in believable ways, from 0 to 1: for trying out dead letters
     #[arg(long, value_name = "SHARE", default_value = "0")]
     pub(super) bad_share: Share,
-    /// Kafka broker to send to, several with commas; without it, one line an event on standard
-    /// output
+    /// Kafka broker to send to, several with commas; without it, one line an event, or an Avro file
+    /// of one topic, on standard output
     #[arg(long, value_name = "HOST:PORT")]
     to: Option<String>,
     #[command(flatten)]
@@ -100,15 +101,17 @@ impl GenerateArgs {
         self.kafka.connection(self.to.as_deref())
     }
 
-    /// What writes the messages' bodies.
-    pub(super) fn encoder(&self, to: Option<&Connection>) -> anyhow::Result<Encoder> {
+    /// What writes the messages' bodies, and the file that they are put into where they aren't lines or sent.
+    pub(super) fn encoder(
+        &self,
+        to: Option<&Connection>,
+    ) -> anyhow::Result<(Encoder, Option<Container>)> {
         if self.encoding == Encoding::Json {
-            return Ok(Encoder::Json);
+            return Ok((Encoder::Json, None));
         }
         let Some(to) = to else {
-            return usage(
-                "--encoding avro makes messages without a line form: send them with --to",
-            );
+            let (encoder, file) = self.file()?;
+            return Ok((encoder, Some(file)));
         };
         let (catalog, topics) = (Catalog::builtin(), self.topics());
         if self.schema_id.is_some() && topics.len() != 1 {
@@ -120,7 +123,30 @@ impl GenerateArgs {
             let stated = catalog.topic(topic.name()).context("not in the built-in catalog")?;
             schemas.push((topic, &*stated.schema, ids.of(stated)?));
         }
-        Ok(Encoder::avro(schemas))
+        Ok((Encoder::avro(schemas), None))
+    }
+
+    /// An Avro file, and what writes the bodies in it.
+    fn file(&self) -> anyhow::Result<(Encoder, Container)> {
+        let &[topic] = self.topics().as_slice() else {
+            return usage(
+                "an Avro file has one schema: name its topic with --topic, or send with --to",
+            );
+        };
+        if self.schema_id.is_some() || !self.registry.is_empty() {
+            return usage(
+                "an Avro file has its schema in it, not an id: --schema-id and --registry go with --to",
+            );
+        }
+        if self.bad_share != Share::default() {
+            return usage(
+                "one broken event would break all of an Avro file: --bad-share goes with --to",
+            );
+        }
+        let catalog = Catalog::builtin();
+        let schema = &catalog.topic(topic.name()).context("not in the built-in catalog")?.schema;
+        let file = Container::new(&schema.avro_text(NAMESPACE), self.seed);
+        Ok((Encoder::bare_avro(topic, schema), file))
     }
 
     /// Where the ids of schemas come from.
@@ -170,7 +196,7 @@ fn usage<T>(message: &str) -> anyhow::Result<T> {
 enum Encoding {
     /// JSON text
     Json,
-    /// Avro by the contract's schema, in the registry's framing
+    /// Avro by the contract's schema: framed for a broker, a file on standard output
     Avro,
 }
 

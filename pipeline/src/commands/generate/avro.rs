@@ -1,5 +1,5 @@
-//! Events as Avro, in the framing that schema registries agree on: a zero byte, four bytes of
-//! schema id, the body.
+//! Events as Avro: bodies alone, or in the framing that schema registries agree on: a zero byte, four
+//! bytes of schema id, the body.
 //!
 //! The body's schema is the contract's own mirror: a record of the fields in order, where an
 //! optional
@@ -22,7 +22,8 @@ use super::{
 /// Writes events of one topic as Avro.
 #[derive(Debug)]
 pub struct Encoder {
-    frame: [u8; 5],
+    /// What stands before each body.
+    frame: Vec<u8>,
     fields: Vec<Column>,
 }
 
@@ -36,17 +37,24 @@ struct Column {
 impl Encoder {
     /// Writes by a schema of the contract, under the id that the registry gave it.
     pub fn new(schema: &Schema, SchemaId(id): SchemaId) -> Encoder {
-        let [a, b, c, d] = id.to_be_bytes();
+        let mut encoder = Encoder::bare(schema);
+        encoder.frame.push(0);
+        encoder.frame.extend(id.to_be_bytes());
+        encoder
+    }
+
+    /// Writes without the framing, for a file that has the schema itself.
+    pub fn bare(schema: &Schema) -> Encoder {
         let fields = schema.fields.iter();
         let fields = fields.map(|f| Column {
             name: Arc::clone(&f.name),
             kind: f.kind,
             required: f.required,
         });
-        Encoder { frame: [0, a, b, c, d], fields: fields.collect() }
+        Encoder { frame: Vec::new(), fields: fields.collect() }
     }
 
-    /// Appends the framed event. A required field that the event lacks is written as empty.
+    /// Appends the event. A required field that the event lacks is written as empty.
     pub fn push_event(&self, out: &mut Vec<u8>, event: &Event) {
         out.extend_from_slice(&self.frame);
         for field in &self.fields {
@@ -93,7 +101,7 @@ fn number(value: &Value) -> f64 {
 }
 
 /// Appends a number in Avro's variable-length zigzag form.
-fn push_long(out: &mut Vec<u8>, number: i64) {
+pub(super) fn push_long(out: &mut Vec<u8>, number: i64) {
     let mut rest = ((number << 1) ^ (number >> 63)) as u64;
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);

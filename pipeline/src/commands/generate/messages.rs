@@ -17,7 +17,7 @@ use super::{
 pub enum Encoder {
     /// JSON text.
     Json,
-    /// Avro in the registry's framing, by one encoder for each topic of the life.
+    /// Avro, by one encoder for each topic of the life.
     Avro(BTreeMap<Topic, avro::Encoder>),
 }
 
@@ -26,6 +26,11 @@ impl Encoder {
     pub fn avro<'a>(topics: impl IntoIterator<Item = (Topic, &'a Schema, SchemaId)>) -> Encoder {
         let encoder = |(topic, schema, id)| (topic, avro::Encoder::new(schema, id));
         Encoder::Avro(topics.into_iter().map(encoder).collect())
+    }
+
+    /// Avro for one topic without the framing, for a file that has the schema itself.
+    pub fn bare_avro(topic: Topic, schema: &Schema) -> Encoder {
+        Encoder::Avro(BTreeMap::from([(topic, avro::Encoder::bare(schema))]))
     }
 
     /// The ways in which messages of this encoding can be broken.

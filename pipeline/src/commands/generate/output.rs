@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::{
+    container::Container,
     delivery::{Counters, Delivery},
     event::Topic,
     messages::Messages,
@@ -23,32 +24,45 @@ const REACH: Duration = Duration::from_secs(10);
 /// How long to wait where the producer's queue is full.
 const QUEUE_FULL: Duration = Duration::from_millis(2);
 
-/// One line an event. A reader that has seen enough (`| head`) isn't a failure.
-pub(super) fn to_stdout(messages: &mut Messages, count: u64, pace: Option<Pace>) -> io::Result<()> {
+/// One line an event, or an Avro file of them. A reader that has seen enough (`| head`) isn't a failure.
+pub(super) fn to_stdout(
+    messages: &mut Messages,
+    count: u64,
+    pace: Option<Pace>,
+    file: Option<Container>,
+) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    match write_lines(&mut out, messages, count, pace).and_then(|()| out.flush()) {
+    match write(&mut out, messages, count, pace, file).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
 }
 
-fn write_lines(
+pub(super) fn write(
     out: &mut impl Write,
     messages: &mut Messages,
     count: u64,
     pace: Option<Pace>,
+    mut file: Option<Container>,
 ) -> io::Result<()> {
     let started = Instant::now();
     for number in 0..count {
         if let Some(wait) = pace.and_then(|pace| pace.wait(number, started.elapsed())) {
+            if let Some(file) = &mut file {
+                file.end_block(out)?;
+            }
             out.flush()?;
             thread::sleep(wait);
         }
         let Some(message) = messages.make() else { break };
-        out.write_all(message.body)?;
-        out.write_all(b"\n")?;
+        if let Some(file) = &mut file {
+            file.push(out, message.body)?;
+        } else {
+            out.write_all(message.body)?;
+            out.write_all(b"\n")?;
+        }
     }
-    Ok(())
+    file.map_or(Ok(()), |mut file| file.end_block(out))
 }
 
 /// Sends messages and waits for every acknowledgement; fails if one is missing.

@@ -7,7 +7,8 @@ use aion_schemas::{
     schema::{Kind, Schema},
     validate::Validator,
 };
-use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro};
+use apache_avro::{Reader, reader::datum::GenericDatumReader, types::Value as Avro};
+use clap::Parser;
 use serde_json::Value as Json;
 
 use super::*;
@@ -111,6 +112,29 @@ fn avro_says_what_json_says_to_an_independent_reader() {
             assert!(body.is_empty(), "bytes left over");
             assert_same(schema, read, &serde_json::from_slice(json.body).unwrap());
         }
+    }
+}
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: GenerateArgs,
+}
+
+#[test]
+fn an_avro_file_says_what_json_says_to_an_independent_reader() {
+    let line = ["generate", "--topic", "audit", "--encoding", "avro"];
+    let (encoder, file) = Cli::parse_from(line).args.encoder(None).unwrap();
+    let (mut avro, mut out) = (messages(&[Topic::Audit], encoder, "0"), Vec::new());
+    output::write(&mut out, &mut avro, 3_000, None, file).unwrap();
+    let read: Vec<Avro> = Reader::new(&out[..]).unwrap().map(Result::unwrap).collect();
+    assert_eq!(read.len(), 3_000);
+    let catalog = Catalog::builtin();
+    let schema = &*catalog.topic(Topic::Audit.name()).unwrap().schema;
+    let mut json = messages(&[Topic::Audit], Encoder::Json, "0");
+    for event in read {
+        let json = json.make().unwrap();
+        assert_same(schema, event, &serde_json::from_slice(json.body).unwrap());
     }
 }
 
