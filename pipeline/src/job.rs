@@ -12,6 +12,7 @@
 //! | `assign` | from given to read: marks, bounds, gaps; and back |
 //! | `advance` | from read to written |
 //! | `durable` | from written to committed |
+//! | `troubles` | what fails and is tried again |
 //! | `stop` | the end, as asked |
 //! | `reader`, `marks` | one partition; one sink's progress in it |
 //! | `kafka` | the source and the journal at a cluster |
@@ -75,6 +76,7 @@ pub mod source;
 pub mod status;
 mod stop;
 pub(crate) mod times;
+mod troubles;
 
 /// What a job reads, and how.
 #[derive(Clone, Debug)]

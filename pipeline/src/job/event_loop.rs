@@ -2,7 +2,7 @@
 //!
 //! One task runs it, so nothing here needs a lock. It owns the clock: sinks are told the time.
 //! The parts: `assign` (from given to read), `advance` (from read to written), `durable` (from written to
-//! committed), `stop` (the end).
+//! committed), `troubles` (what fails and is tried again), `stop` (the end).
 //!
 //! **Invariant:** a mark passes an offset only after the record there is durable as a row, acknowledged as
 //! a dead letter, acknowledged as a gap, or known to be no event (tombstone, marker).
@@ -36,6 +36,7 @@ use super::{
     rules::{Rule, Rules},
     source::{Command, Event, Lookup, Source},
     status::{JobState, JobStatus, Reporter, StatusReader},
+    troubles::SinkTrouble,
 };
 
 /// Tells the time; the model test has one of its own.
@@ -64,13 +65,8 @@ pub(super) struct Plan {
 /// How often the job does what time brings: due flushes, commits, tries of what failed.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long a failure stays in the status after it happened last; that of a sink also until the sink stores again, or has
-/// nothing to store.
-const TROUBLE_LASTS: Duration = Duration::from_secs(10);
 /// The longest pause between two tries of a sink: partitions with nothing wrong wait for it, too.
 const SINK_AGAIN: Duration = Duration::from_secs(1);
-/// How often the log repeats that a sink fails.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// How long leaving the group may take after a failure.
 const LEAVE: Duration = Duration::from_secs(5);
 /// How many names of unknown fields are told apart.
@@ -82,16 +78,8 @@ pub(super) struct Place {
     pub(super) sink: Box<dyn Sink>,
     pub(super) backoff: Backoff,
     /// When the log told last that it fails.
-    told: Option<Instant>,
-    trouble: Option<SinkTrouble>,
-}
-
-/// How a sink failed last.
-struct SinkTrouble {
-    at: Instant,
-    cause: String,
-    /// Whether it has stored something since: of another partition, maybe.
-    stored_since: bool,
+    pub(super) told: Option<Instant>,
+    pub(super) trouble: Option<SinkTrouble>,
 }
 
 /// A running job.
@@ -112,7 +100,7 @@ pub(super) struct Job<S, J> {
     pub(super) commit_at: Option<Instant>,
     /// Once a stop is asked for: when it must be over.
     stop_by: Option<Instant>,
-    trouble: Option<(Instant, String)>,
+    pub(super) trouble: Option<(Instant, String)>,
     reporter: Reporter,
 }
 
@@ -356,45 +344,6 @@ impl<S: Source, J: Journal> Job<S, J> {
         (reader.run == run && reader.phase == Phase::Reading).then_some(reader)
     }
 
-    /// Notes a failure that is tried again, for logs and status.
-    pub(super) fn note_trouble(&mut self, cause: String) {
-        tracing::warn!(job = %self.plan.job, "{cause}; trying again");
-        self.trouble = Some((self.clock.now(), cause));
-    }
-
-    /// Notes that sink number `at` failed and is tried again, in the log now and then.
-    pub(super) fn sink_troubled(&mut self, at: usize, error: &SinkError) {
-        let (place, now) = (&mut self.places[at], self.clock.now());
-        let cause = format!("{}: {error}", place.name);
-        let recently = |told: Instant| now.saturating_duration_since(told) < TELL_AGAIN;
-        if place.told.is_some_and(recently) {
-            tracing::debug!(job = %self.plan.job, "{cause}; trying again");
-        } else {
-            place.told = Some(now);
-            tracing::warn!(job = %self.plan.job, "{cause}; trying again");
-        }
-        place.trouble = Some(SinkTrouble { at: now, cause, stored_since: false });
-    }
-
-    /// Notes that sink number `at` stored something.
-    pub(super) fn sink_stored(&mut self, at: usize) {
-        self.places[at].backoff.succeeded();
-        if let Some(trouble) = &mut self.places[at].trouble {
-            trouble.stored_since = true;
-        }
-    }
-
-    /// Takes back what is over. A try of a sink may take minutes, and is no sign that it is well.
-    fn forget_troubles(&mut self, now: Instant) {
-        let is_past = |at: Instant| now.saturating_duration_since(at) >= TROUBLE_LASTS;
-        self.trouble.take_if(|(at, _)| is_past(*at));
-        for (at, place) in self.places.iter_mut().enumerate() {
-            // What waited may be gone: another process has its partition.
-            let waits = || self.readers.values().any(|one| one.sinks[at].unwritten().is_some());
-            place.trouble.take_if(|last| is_past(last.at) && (last.stored_since || !waits()));
-        }
-    }
-
     /// Counts fields that the contract doesn't have.
     pub(super) fn count_unknown(&mut self, fields: Vec<(String, u64)>) {
         if fields.is_empty() {
@@ -420,14 +369,6 @@ impl<S: Source, J: Journal> Job<S, J> {
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         let cause = text.unwrap_or_else(|| "no word of it".to_owned());
         JobError::Broke { job: Arc::clone(&self.plan.job), cause }
-    }
-
-    /// What failed last, and hasn't gone well since.
-    fn trouble(&self) -> Option<&String> {
-        let of_sinks = self.places.iter().filter_map(|place| place.trouble.as_ref());
-        let of_sinks = of_sinks.map(|last| (last.at, &last.cause));
-        let all = of_sinks.chain(self.trouble.iter().map(|(at, cause)| (*at, cause)));
-        all.max_by_key(|(at, _)| *at).map(|(_, cause)| cause)
     }
 
     /// The job at this moment.
