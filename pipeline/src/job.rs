@@ -10,6 +10,7 @@
 //! | [`source`] | where batches come from, as the loop sees it |
 //! | `event_loop` | the loop: events, time, status |
 //! | `assign` | from given to read: marks, bounds, gaps; and back |
+//! | `bounds` | what a log's bounds mean for what sinks have |
 //! | `advance` | from read to written |
 //! | `durable` | from written to committed |
 //! | `troubles` | what fails and is tried again |
@@ -55,6 +56,7 @@ mod advance;
 pub mod appeal;
 mod assign;
 mod backoff;
+mod bounds;
 pub mod dead_letters;
 mod durable;
 mod event_loop;
