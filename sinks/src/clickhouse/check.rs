@@ -177,7 +177,7 @@ async fn look(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
             let shards = shards(client, &cluster).await.map_err(failed)?;
             findings.push(rules::passes_on(&live, shards));
         }
-        None => findings.extend(rules::unfit(&live, least)),
+        None => findings.extend(rules::unfit(&live, &format!("{database}.{name}"), least)),
     }
     findings.extend(rules::unlike(&live, &table.spec));
     findings

@@ -5,7 +5,7 @@ use aion_schemas::{
     clickhouse::{Table, marks, of_topic, statements},
 };
 use aion_sinks::{
-    clickhouse::guarantee::Guarantee,
+    clickhouse::{Settings, TableSpec, guarantee::Guarantee},
     conformance::{Log, settle, take},
     sink::{Sink, SinkError},
 };
@@ -156,6 +156,25 @@ async fn a_table_that_cant_give_the_guarantee_is_refused() {
     // Enough for what comes by its age from two partitions, and not for what comes faster.
     let small = "MODIFY SETTING non_replicated_deduplication_window = 9999";
     refused(small, "non_replicated_deduplication_window is 9999, and it must be 10000").await;
+}
+
+/// The contract's tables have what 104 partitions want; more is asked for with the statement that gives it.
+#[tokio::test]
+async fn a_window_for_many_partitions_is_refused_with_what_widens_it() {
+    let place = Place::new().await;
+    let fit = || {
+        let spec = TableSpec { partitions: 200, ..spec() };
+        place.house.fit(spec, Settings::default())
+    };
+    let text = fit().await.unwrap_err().to_string();
+    let says = "non_replicated_deduplication_window is 10000, and it must be 19200 at least";
+    assert!(text.contains(says), "{text}");
+    assert_eq!(place.house.plan(&[orders(None)], &[]).await.unwrap(), [], "apply sets no more");
+    assert!(!text.contains("aion clickhouse"), "so it would not help: {text}");
+    let (_, hint) = text.split_once("; ALTER TABLE ").unwrap();
+    let alter = hint.split("; ").next().unwrap();
+    place.engine.run(&format!("ALTER TABLE {alter}")).await;
+    assert_eq!(fit().await.unwrap().window, (19_200, 19_200));
 }
 
 #[tokio::test]

@@ -12,14 +12,13 @@ use crate::clickhouse::{
     survey::Kept,
 };
 
-/// What keeps a table from giving exactly once.
-pub(super) fn unfit(live: &Live, least_window: u64) -> Vec<Finding> {
+/// What keeps a table, of that name, from giving exactly once.
+pub(super) fn unfit(live: &Live, table: &str, least_window: u64) -> Vec<Finding> {
     let Live { engine, partition_key, .. } = live;
     let mut found = Vec::new();
-    let mut find = |weight: Weight, what: String| found.push(Finding::new(weight, what));
     if live.is_replicated() {
         let what = format!("its engine is {engine}: exactly once is given into MergeTree only");
-        find(Weight::Doubles, what);
+        found.push(Finding::new(Weight::Doubles, what));
     }
     if !matches!(engine.as_str(), "MergeTree" | "ReplicatedMergeTree") {
         let what = format!("its engine is {engine}, and only a MergeTree keeps each row");
@@ -27,19 +26,32 @@ pub(super) fn unfit(live: &Live, least_window: u64) -> Vec<Finding> {
     }
     if partition_key != "_batch_day" {
         let what = format!("its partition key is {partition_key:?}, where it must be _batch_day");
-        find(Weight::Loses, what);
+        found.push(Finding::new(Weight::Loses, what));
     }
-    if live.window() < least_window {
-        let what = format!(
-            "{}, and it must be {least_window} at least with this many partitions and this flush_age_s",
-            live.window_words()
-        );
-        find(Weight::Doubles, what);
-    }
+    found.extend(forgetful(live, table, least_window));
     if !live.has_lease() {
-        find(Weight::Doubles, format!("it has no constraint {LEASE} CHECK _lease > now()"));
+        let what = format!("it has no constraint {LEASE} CHECK _lease > now()");
+        found.push(Finding::new(Weight::Doubles, what));
     }
     found
+}
+
+/// A window that is too small. The contract's tables have no more than the contract's: what more is wanted is set by hand.
+fn forgetful(live: &Live, table: &str, least_window: u64) -> Option<Finding> {
+    if live.window() >= least_window {
+        return None;
+    }
+    let what = format!(
+        "{}, and it must be {least_window} at least with this many partitions and this flush_age_s",
+        live.window_words()
+    );
+    let found = Finding::new(Weight::Doubles, what);
+    if least_window <= u64::from(DEDUPLICATION_WINDOW) {
+        return Some(found);
+    }
+    let setting = live.window_setting();
+    let hint = format!("ALTER TABLE {table} MODIFY SETTING {setting} = {least_window}");
+    Some(found.hinted(hint))
 }
 
 /// What keeps the table of marks from letting the first of several writers decide.
@@ -177,6 +189,7 @@ pub fn least_window(partitions: usize, settings: &Settings) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clickhouse::guarantee::HINT;
 
     #[test]
     fn an_account_whose_tokens_are_passed_over_gives_less() {
@@ -249,9 +262,9 @@ mod tests {
         let path = "ReplicatedMergeTree('/clickhouse/tables/{shard}/aion/tasks', '{replica}')";
         let engine = "its engine is ReplicatedMergeTree: exactly once is given into MergeTree only";
         let wide = live(path, "replicated_deduplication_window = 10000");
-        assert_eq!(words(&unfit(&wide, 10_000)), [(Weight::Doubles, engine)]);
+        assert_eq!(words(&unfit(&wide, "aion.tasks", 10_000)), [(Weight::Doubles, engine)]);
         let others = "non_replicated_deduplication_window = 10000";
-        let found = unfit(&live(path, others), 10_000);
+        let found = unfit(&live(path, others), "aion.tasks", 10_000);
         let narrow = "replicated_deduplication_window isn't set, and it must be 10000";
         assert!(found[1].what.starts_with(narrow), "{found:?}");
         let both = format!("{others}, replicated_deduplication_window = 7");
@@ -276,7 +289,7 @@ mod tests {
     #[test]
     fn an_engine_that_merges_rows_away_loses_them() {
         for engine in ["ReplacingMergeTree", "ReplicatedReplacingMergeTree", "SummingMergeTree"] {
-            let found = unfit(&live(engine, "x = 1"), 10_000);
+            let found = unfit(&live(engine, "x = 1"), "aion.tasks", 10_000);
             assert_eq!(found.len(), 1, "nothing else is worth saying: {found:?}");
             assert_eq!(found[0].weight, Weight::Loses);
         }
@@ -320,6 +333,23 @@ mod tests {
         assert_eq!(of(&replicated, plain), Some(Weight::Loses), "no window of its own");
         let any = format!("ReplicatedReplacingMergeTree({path})");
         assert_eq!(of(&any, window), Some(Weight::Loses), "which note stays is left to chance");
+    }
+
+    #[test]
+    fn a_wider_window_than_the_contracts_is_hinted_with_its_statement() {
+        let hint = |engine: &str, least: u64| {
+            let table = live(engine, "replicated_deduplication_window = 1");
+            forgetful(&table, "aion.tasks", least).map(|found| found.hint)
+        };
+        assert_eq!(hint("MergeTree", 0), None);
+        assert_eq!(hint("MergeTree", 10_000).as_deref(), Some(HINT), "`apply` sets as much");
+        let plain =
+            "ALTER TABLE aion.tasks MODIFY SETTING non_replicated_deduplication_window = 10001";
+        assert_eq!(hint("MergeTree", 10_001).as_deref(), Some(plain));
+        let replicated =
+            "ALTER TABLE aion.tasks MODIFY SETTING replicated_deduplication_window = 10001";
+        let engine = "ReplicatedMergeTree('/path', 'replica')";
+        assert_eq!(hint(engine, 10_001).as_deref(), Some(replicated));
     }
 
     #[test]
