@@ -4,6 +4,7 @@ sent again."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewPartitions,
     ResourceType,
 )
 from processes import Audit, Dev, Process, binary, sql
@@ -119,6 +121,26 @@ def set_times(brokers: str, kind: str) -> None:
     topic = ConfigResource(ResourceType.TOPIC, TASKS, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": brokers})
     admin.incremental_alter_configs([topic])[topic].result(20)
+
+
+def test_a_topic_that_has_grown_is_judged_by_what_it_has(both: Both):
+    """By the catalog's four partitions the contract's window would do: a start would refuse what `validate` took."""
+    assert "window 10000 of at least 10000" in both.tell("validate", "--connect")
+    admin = AdminClient({"bootstrap.servers": both.dev.kafka})
+    admin.create_partitions([NewPartitions(TASKS, 24)])[TASKS].result(20)
+    told = both.tell("validate", "--connect", code=6)
+    wanted = 4 * 24 * 120  # four times what comes at one part a second in two minutes
+    says = f"non_replicated_deduplication_window is 10000, and it must be {wanted} at"
+    assert says in told, told
+    alter = re.search(r"ALTER TABLE [\w.]+ MODIFY SETTING \w+ = \d+", told)
+    assert alter, told
+    both.run.launch("run", "--config", both.config)
+    both.run.wait(lambda: says in both.run.output(), "a start refuses it too", 60)
+    assert both.run.stop() == 6
+    assert alter[0] in both.run.output(), both.run.output()
+    both.engine.query(alter[0])
+    assert f"window {wanted} of at least {wanted}" in both.tell("validate", "--connect")
+    both.start()
 
 
 def test_both_are_exact_and_say_the_same(both: Both):

@@ -192,7 +192,8 @@ async fn looked(config: &Config) -> anyhow::Result<Vec<Line>> {
     for (line, (job, kind)) in lines.iter_mut().zip(config.jobs.iter().flat_map(kinds)) {
         let place = match (kind, house.zip(opened.as_ref())) {
             (SinkKind::ClickHouse, Some((settings, house))) => {
-                let (known, best) = in_house(config, job, settings, house).await;
+                let partitions = partitions_of(&cluster, &job.topic);
+                let (known, best) = in_house(config, job, settings, house, partitions).await;
                 line.best = best;
                 known
             }
@@ -225,10 +226,11 @@ async fn in_house(
     job: &JobConfig,
     settings: &ClickHouseConfig,
     house: &ClickHouse,
+    partitions: Option<usize>,
 ) -> (Known, Option<Guarantee>) {
     let asked = job.guarantee;
     let settings = house_settings(settings, part_bytes(config));
-    match house.asking(asked).fit(house_spec(&job.topic, None), settings).await {
+    match house.asking(asked).fit(house_spec(&job.topic, partitions), settings).await {
         Ok(fit) => (Known::Holds(asked, describe(&fit, asked)), Some(fit.best())),
         Err(cause) => (known(&cause), None),
     }
@@ -273,17 +275,27 @@ fn known(cause: &SinkError) -> Known {
     }
 }
 
-/// What the cluster says of topics: by name, what keeps a job from its promise, or is worth a word.
-type Cluster = Result<Vec<(Arc<str>, Known)>, String>;
+/// What the cluster says of topics.
+type Cluster = Result<Vec<Seen>, String>;
+
+/// What the cluster says of a topic.
+struct Seen {
+    topic: Arc<str>,
+    /// How many partitions it has, where it is there: perhaps more than the catalog's.
+    partitions: Option<usize>,
+    /// What keeps a job from its promise, or is worth a word.
+    known: Option<Known>,
+}
 
 fn of_topic(cluster: &Cluster, topic: &Topic) -> Option<Known> {
     match cluster {
         Err(cause) => Some(Known::Unknown(cause.clone())),
-        Ok(topics) => {
-            let found = topics.iter().find(|(name, _)| *name == topic.name);
-            found.map(|(_, known)| known.clone())
-        }
+        Ok(topics) => topics.iter().find(|one| one.topic == topic.name)?.known.clone(),
     }
+}
+
+fn partitions_of(cluster: &Cluster, topic: &Topic) -> Option<usize> {
+    cluster.as_ref().ok()?.iter().find(|one| one.topic == topic.name)?.partitions
 }
 
 fn kafka(connection: &Connection, topics: &[Arc<Topic>]) -> Cluster {
@@ -293,15 +305,20 @@ fn kafka(connection: &Connection, topics: &[Arc<Topic>]) -> Cluster {
     let mut told = Vec::new();
     for topic in topics {
         let found = admin.topic_ids(&[&topic.name]).map_err(explain)?;
-        if found.iter().all(|one| one.id.is_none()) {
+        let is_there = found.iter().any(|one| one.id.is_some());
+        let known = if is_there {
+            producers_times(&admin, topic).map(|value| {
+                let what = format!(
+                    "exports of it are refused, since its {TIMES} is {value}: `aion bootstrap` sets LogAppendTime"
+                );
+                Known::Holds(Guarantee::ExactlyOnce, what)
+            })
+        } else {
             let what = format!("there is no topic {}: `aion bootstrap` makes it", topic.name);
-            told.push((Arc::clone(&topic.name), Known::Broken(what)));
-        } else if let Some(value) = producers_times(&admin, topic) {
-            let what = format!(
-                "exports of it are refused, since its {TIMES} is {value}: `aion bootstrap` sets LogAppendTime"
-            );
-            told.push((Arc::clone(&topic.name), Known::Holds(Guarantee::ExactlyOnce, what)));
-        }
+            Some(Known::Broken(what))
+        };
+        let partitions = is_there.then(|| found.iter().map(|one| one.partitions).sum());
+        told.push(Seen { topic: Arc::clone(&topic.name), partitions, known });
     }
     Ok(told)
 }
