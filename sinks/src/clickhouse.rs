@@ -105,6 +105,10 @@ pub struct TableSpec {
     pub partitions: usize,
 }
 
+/// So many bytes of rows go in one INSERT at most: with the ledger's columns, and as the server holds them, they stay below
+/// the 256 MiB up to which they are one block (`client`).
+pub const MAX_BATCH_BYTES: usize = 200 << 20;
+
 /// The limits of one table's sink.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -116,6 +120,8 @@ pub struct Settings {
     pub hold_bytes: usize,
     /// So many rows at most in one INSERT; more than a million would be several blocks.
     pub max_rows: usize,
+    /// So many bytes at most in one INSERT, but for a row that is larger.
+    pub max_bytes: usize,
     /// How long after a look rows may still be inserted.
     pub lease: Duration,
     /// How long the server may work on one INSERT.
@@ -137,6 +143,7 @@ impl Default for Settings {
             flush_age: Duration::from_secs(5),
             hold_bytes: 128 << 20,
             max_rows: 500_000,
+            max_bytes: MAX_BATCH_BYTES,
             lease: Duration::from_mins(1),
             max_execution: Duration::from_mins(1),
             answer_within: Duration::from_secs(30),

@@ -14,6 +14,8 @@ mod failures;
 mod guarantee;
 #[path = "clickhouse/hosts.rs"]
 mod hosts;
+#[path = "clickhouse/inserts.rs"]
+mod inserts;
 #[path = "clickhouse/lost_parts.rs"]
 mod lost_parts;
 #[path = "clickhouse/pace.rs"]

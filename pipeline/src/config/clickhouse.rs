@@ -10,7 +10,7 @@ use aion_schemas::{
     catalog::{Catalog, Environment, Topic},
     clickhouse::{DATABASE, Table},
 };
-use aion_sinks::clickhouse::{Server, guarantee::Guarantee};
+use aion_sinks::clickhouse::{MAX_BATCH_BYTES, Server, guarantee::Guarantee};
 use serde::Deserialize;
 use url::Url;
 
@@ -153,11 +153,22 @@ pub(super) fn check(file: ClickHouseFile, catalog: &Catalog) -> Result<ClickHous
             ca: file.ca.as_deref().map(certificates).transpose()?,
             guarantee: file.guarantee,
         },
-        flush_bytes: mib("clickhouse.flush_mib", file.flush_mib)?,
+        flush_bytes: flush_bytes(file.flush_mib)?,
         flush_age: Duration::from_secs(file.flush_age_s),
         keep_days: file.keep_days,
         environment: file.environment,
     })
+}
+
+/// The bytes of rows with which a partition goes, which one INSERT has to have room for.
+fn flush_bytes(flush_mib: usize) -> Result<usize, String> {
+    let bytes = mib("clickhouse.flush_mib", flush_mib)?;
+    if bytes > MAX_BATCH_BYTES {
+        let most = MAX_BATCH_BYTES >> 20;
+        let cause = format!("{flush_mib} MiB are more than one INSERT has, which is {most} MiB");
+        return Err(at("flush_mib", &cause));
+    }
+    Ok(bytes)
 }
 
 fn urls(written: &Addresses, guarantee: Guarantee) -> Result<Vec<Url>, String> {

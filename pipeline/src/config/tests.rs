@@ -185,6 +185,19 @@ fn with_clickhouse_every_topic_lands_in_both_places_by_jobs_of_their_own() {
 }
 
 #[test]
+fn a_partition_goes_with_no_more_than_one_insert_has() {
+    let flush_bytes = |mib: usize| {
+        let config = parse(&format!("{MINIMAL}{HOUSE}flush_mib = {mib}"))?;
+        Ok::<_, String>(config.clickhouse.unwrap().flush_bytes)
+    };
+    assert_eq!(flush_bytes(200), Ok(200 << 20));
+    let error = flush_bytes(201).unwrap_err();
+    let wanted = "clickhouse.flush_mib: 201 MiB are more than one INSERT has, which is 200 MiB";
+    assert!(error.contains(wanted), "{error}");
+    assert!(flush_bytes(0).unwrap_err().contains("clickhouse.flush_mib: a whole number above 0"));
+}
+
+#[test]
 fn less_than_exactly_once_is_asked_for_by_name() {
     use aion_sinks::clickhouse::guarantee::Guarantee;
     let asked = |text: &str| {

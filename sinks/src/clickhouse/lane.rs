@@ -107,3 +107,69 @@ impl Lane {
         skipped
     }
 }
+
+/// How many of the rows that wait go in one INSERT of so many bytes: whole batches, and of a first one that is larger the
+/// share that its bytes have room for; one row at least.
+pub(super) fn rows_within(waiting: &[Batch], max_bytes: usize) -> usize {
+    let (mut rows, mut bytes) = (0, 0_usize);
+    for batch in waiting {
+        let (more, count) = (batch.bytes(), batch.rows.num_rows());
+        bytes = bytes.saturating_add(more);
+        if bytes > max_bytes {
+            let each = more.div_ceil(count.max(1)).max(1);
+            return if rows == 0 { (max_bytes / each).clamp(1, count.max(1)) } else { rows };
+        }
+        rows += count;
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::sync::Arc;
+
+    use aion_schemas::log::Stream;
+    use arrow::{
+        array::{Int64Array, RecordBatch},
+        datatypes::{DataType, Field, Schema},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::budget::Budget;
+
+    /// So many rows from an offset on, of so many bytes in all.
+    fn batch(first: i64, rows: i64, bytes: usize) -> Batch {
+        let end = first + rows;
+        let schema = Schema::new(vec![Field::new("_offset", DataType::Int64, false)]);
+        let offsets = Int64Array::from_iter_values(first..end);
+        let stream = Stream { topic: "t".into(), id: Uuid::nil() };
+        Batch {
+            partition: Partition { stream, number: 0 },
+            range: Offset(first)..Offset(end),
+            epoch: 1,
+            appended: None,
+            rows: RecordBatch::try_new(Arc::new(schema), vec![Arc::new(offsets)]).unwrap(),
+            memory: Budget::new(usize::MAX).take(bytes),
+        }
+    }
+
+    #[test]
+    fn what_goes_in_one_insert_is_bounded_by_its_bytes() {
+        let waiting = [batch(0, 10, 100), batch(10, 20, 100), batch(30, 5, 100)];
+        let rows = |max_bytes| rows_within(&waiting, max_bytes);
+        assert_eq!([300, 299, 200, 199, 100].map(rows), [35, 30, 30, 10, 10]);
+        assert_eq!(
+            [99, 50, 9, 0].map(rows),
+            [9, 5, 1, 1],
+            "a part of the first, and a row at least"
+        );
+        assert_eq!(
+            rows_within(&[batch(0, 0, 100), batch(0, 3, 30)], 100),
+            3,
+            "no more than it has"
+        );
+    }
+}

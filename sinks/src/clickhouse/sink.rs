@@ -21,7 +21,7 @@ use tokio::task::JoinError;
 use super::{
     Settings, check,
     landing::{Chain, Goes, Landing, Outcome, Unfit},
-    lane::{Done, Lane, Narrow, Next, Work},
+    lane::{Done, Lane, Narrow, Next, Work, rows_within},
     pace::Pace,
     retries,
     table::{Table, off},
@@ -117,7 +117,8 @@ impl ClickHouseSink {
         }
         let goes = until.map_or(Goes::Behind, |until| Goes::IntoBreak { until });
         let until = until.filter(|_| !off!(self.table, Cut));
-        let mut rows = self.table.settings.max_rows;
+        let Settings { max_rows, max_bytes, .. } = self.table.settings;
+        let mut rows = max_rows.min(rows_within(waiting, max_bytes));
         if waiting.iter().any(retries::are_in) {
             rows = rows.min(retries::MAX_ROWS);
         }
