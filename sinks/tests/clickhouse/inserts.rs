@@ -1,12 +1,73 @@
-//! What a writer sends: how much in one INSERT.
+//! What a writer sends: the INSERT and its settings, and how much in one of them.
 
-use aion_sinks::{
-    clickhouse::Settings,
-    conformance::{Log, ROW_BYTES, marks, settle, take},
-    sink::Sink,
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
-use crate::shared::{Place, range, settings, spec};
+use aion_schemas::clickhouse::LEDGER_COLUMNS;
+use aion_sinks::{
+    clickhouse::{ClickHouse, Server, Settings},
+    conformance::{Log, ROW_BYTES, marks, schema, settle, take},
+    sink::Sink,
+};
+use url::Url;
+
+use crate::{
+    relay::Relay,
+    shared::{Place, range, server, settings, spec},
+};
+
+/// A relay before the engine that says nothing of replicas, and the place's database by its address.
+pub(crate) async fn plain(place: &Place) -> (Arc<Relay>, ClickHouse) {
+    let relay = Relay::start(&place.engine, "plain").await;
+    relay.is_plain.store(true, SeqCst);
+    let urls = vec![relay.address.parse().unwrap()];
+    let server = Server { urls, ..server(&place.engine, &place.database) };
+    (relay, ClickHouse::new(server).unwrap())
+}
+
+/// What an INSERT said in its address.
+pub(crate) fn said(path: &str) -> BTreeMap<String, String> {
+    let url = Url::parse(&format!("http://relay{path}")).unwrap();
+    url.query_pairs().into_owned().collect()
+}
+
+/// All of it: what isn't sent is what the account or the server has set.
+#[tokio::test]
+async fn an_insert_brings_along_each_setting_that_the_guarantee_rests_on() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (relay, house) = plain(&place).await;
+    let mut sink = house.sink(spec(), settings());
+    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    settle(&mut sink).await;
+    let inserts = relay.inserts("orders");
+    assert_eq!(inserts.len(), 1, "{inserts:?}");
+    let (schema, table, token) = (schema(), place.table(), format!("{}/0", p0.key()));
+    let columns = schema.fields().iter().map(|field| field.name().as_str()).chain(LEDGER_COLUMNS);
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let query = format!("INSERT INTO {table} ({columns}) FORMAT ArrowStream");
+    let query_id = format!("aion/{table}/{token}");
+    let wanted = [
+        ("query", &*query),
+        ("query_id", &*query_id),
+        ("insert_deduplication_token", &*token),
+        ("insert_deduplicate", "1"),
+        ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+        ("async_insert", "0"),
+        ("max_execution_time", "1"),
+        ("max_insert_block_size", "1048576"),
+        ("min_insert_block_size_rows", "1048576"),
+        ("min_insert_block_size_bytes", "268435456"),
+        ("max_partitions_per_insert_block", "1"),
+        ("throw_on_max_partitions_per_insert_block", "1"),
+        ("wait_end_of_query", "1"),
+    ];
+    let wanted = wanted.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(said(&inserts[0]), BTreeMap::from(wanted));
+}
 
 /// However much waits: more than 256 MiB of rows would be several blocks to a server, and so several tokens.
 #[tokio::test]
