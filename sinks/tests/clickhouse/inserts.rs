@@ -1,15 +1,16 @@
-//! What a writer sends: the INSERT and its settings, and how much in one of them.
+//! What a writer sends: the INSERT and its settings, how much in one of them, how many at once.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering::SeqCst},
+    time::Instant,
 };
 
 use aion_schemas::clickhouse::LEDGER_COLUMNS;
 use aion_sinks::{
     clickhouse::{ClickHouse, Server, Settings},
     conformance::{Log, ROW_BYTES, marks, schema, settle, take},
-    sink::Sink,
+    sink::{Flush, Sink},
 };
 use url::Url;
 
@@ -87,4 +88,34 @@ async fn no_insert_has_more_bytes_than_it_may() {
     assert_eq!(settle(&mut sink).await.marks, marks([(&p0, 80)]));
     assert_eq!(place.batches().await[3], (50, 74));
     assert_eq!(place.offsets(&p0).await, range(0, 80));
+}
+
+/// Batches come faster than the server takes them: how many INSERTs of so many partitions are on their way at once.
+async fn most_at_once(partitions: i32) -> usize {
+    let (place, log) = (Place::new().await, Log::new());
+    let (relay, house) = plain(&place).await;
+    let mut sink = house.sink(spec(), settings());
+    let all: Vec<_> = (0..partitions).map(|number| log.partition(number)).collect();
+    sink.assign(&all).await.unwrap();
+    relay.pause_ms.store(300, SeqCst);
+    for first in [0, 10, 20, 30] {
+        for number in 0..partitions {
+            take(&mut sink, log.batch(number, first, first + 10)).await;
+        }
+        sink.flush(Instant::now(), Flush::Due).await.unwrap();
+    }
+    settle(&mut sink).await;
+    for partition in &all {
+        assert_eq!(place.offsets(partition).await, range(0, 40));
+    }
+    let sent = relay.inserts("orders").len();
+    assert!(sent > all.len(), "each partition has several: {sent}");
+    relay.most_at_once("orders")
+}
+
+#[tokio::test]
+async fn one_insert_is_on_its_way_for_each_partition_and_many_at_once() {
+    assert_eq!(most_at_once(1).await, 1);
+    let of_four = most_at_once(4).await;
+    assert!((2..=4).contains(&of_four), "{of_four}");
 }
