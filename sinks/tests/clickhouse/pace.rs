@@ -1,12 +1,15 @@
-//! A writer sends no more INSERTs than the table remembers for long enough: what fills faster goes in larger batches.
+//! A writer sends no more INSERTs than the table remembers for long enough, and fewer where there are too many parts: what
+//! fills faster goes in larger batches.
 
 use std::time::{Duration, Instant};
 
 use aion_sinks::{
-    clickhouse::{ClickHouseSink, testing::Protection},
-    conformance::{Log, take},
-    sink::Sink,
+    clickhouse::{ClickHouseSink, Settings, testing::Protection},
+    conformance::{Log, settle, take},
+    sink::{Flush, Sink, SinkError},
 };
+
+use serde_json::json;
 
 use crate::shared::{Place, once, range, settings, spec};
 
@@ -66,4 +69,41 @@ async fn without_the_pace_each_batch_goes_as_it_fills() {
     let batches = place.batches().await;
     assert_eq!(batches.len(), BATCHES as usize);
     assert!(batches.len() > most(since), "more than may be, after {:?}", since.elapsed());
+}
+
+/// A batch was refused so often since there are too many parts, and then taken: after how many times their age the next rows
+/// go, which are few.
+async fn ages_waited(refusals: usize) -> u32 {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let age = Duration::from_secs(10);
+    let mut sink = place.house.sink(spec(), Settings { flush_age: age, ..settings() });
+    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    for _ in 0..refusals {
+        let text = "Too many parts (3000)";
+        let fault = json!({"kind": "refuse", "code": 252, "status": 500, "text": text});
+        place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
+        let failed = once(&mut sink).await.unwrap_err();
+        assert!(matches!(failed, SinkError::Retry { .. }), "{failed:?}");
+    }
+    settle(&mut sink).await;
+    take(&mut sink, log.batch(0, 10, 20)).await;
+    let came = Instant::now();
+    for ages in 0..10 {
+        // The caller has the clock: the time is said, and not waited for.
+        sink.flush(came + age * ages, Flush::Due).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if place.batches().await.len() == 2 {
+            return ages;
+        }
+    }
+    panic!("the rest waits, and goes");
+}
+
+/// Each refusal doubles how long rows wait, and what is taken halves it.
+#[tokio::test]
+async fn after_too_many_parts_rows_wait_longer() {
+    let waited = tokio::join!(ages_waited(0), ages_waited(2), ages_waited(3));
+    assert_eq!(waited, (1, 2, 4));
 }
