@@ -110,7 +110,7 @@ def test_the_engine_dies_in_the_middle_of_an_insert(
     writers.all[0].wait_ready()
     for kind in ["sleep_after", "sleep_before", "sleep_after"]:
         engine.fault(r"INSERT INTO aion\.(tasks|decisions) ", kind, seconds=30)
-        time.sleep(2)
+        writers.all[0].wait(lambda: engine.met() == 1, f"an INSERT meets {kind}", 60)
         engine.kill()
         engine.start()
         writers.check()

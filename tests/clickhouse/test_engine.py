@@ -123,6 +123,22 @@ def test_a_dropped_answer_leaves_the_rows(engine, database):
     assert count(engine, database) == 3
 
 
+def test_a_fault_counts_as_met_once_the_query_has_run_or_waits(engine, database):
+    before = engine.met()
+    insert(engine, database, 0, 1)
+    assert engine.met() == before, "nobody has asked for one"
+    for kind, first in [("sleep_after", 10), ("sleep_before", 20)]:
+        engine.fault("INSERT", kind, seconds=2)
+        slow = threading.Thread(target=insert, args=(engine, database, first, 2))
+        slow.start()
+        while engine.met() == before:
+            assert slow.is_alive()
+        before += 1
+        assert count(engine, database) == 3, kind
+        slow.join()
+    assert count(engine, database) == 5
+
+
 def test_a_user_is_asked_for(tmp_path: Path):
     engine = Engine(tmp_path / "engine", "--user", "aion", "--password", "secret")
     try:

@@ -80,3 +80,8 @@ class Engine:
         """The next query that `match` is found in meets a fault; the kinds stand in README.md."""
         body = json.dumps({"match": match, "kind": kind, **more}).encode()
         urllib.request.urlopen(f"{self.url}/fault", data=body, timeout=60).close()
+
+    def met(self) -> int:
+        """How many faults queries have met since it was started; where one comes after, the query has run by then."""
+        with urllib.request.urlopen(f"{self.url}/faults", timeout=60) as answer:
+            return json.load(answer)

@@ -37,6 +37,8 @@ INSERT = re.compile(
     r"\s*(INSERT\s+INTO\s.*?)(\s+SETTINGS\s.*?)?\s+FORMAT\s+(\w+)\s*",
     re.IGNORECASE | re.DOTALL,
 )
+# The faults that come once the query has run.
+AFTER = {"sleep_after", "drop_after", "halve", "refuse_after"}
 LETS_DATABASE_BE = re.compile(r"\s*(CREATE|DROP)\s+DATABASE", re.IGNORECASE)
 
 
@@ -77,6 +79,7 @@ class Front(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.running: set[str] = set()
         self.faults: list[dict] = []
+        self.met = 0
         self.keeper = Connection(str(folder / "data"))
 
     def fault(self, query: str) -> dict | None:
@@ -101,23 +104,20 @@ class Front(ThreadingHTTPServer):
                 self.running.discard(query_id)
 
     def meet_fault(self, settings: dict, own: dict, query: str, body) -> bytes:
-        fault = self.fault(query) or {"kind": None}
-        if fault["kind"] == "refuse":
+        if not (fault := self.fault(query)):
+            return self.ask(settings, own, query, body)
+        kind = fault["kind"]
+        answer = self.ask(settings, own, query, body) if kind in AFTER else b""
+        with self.lock:
+            self.met += 1
+        if kind.startswith("refuse"):
             raise Refused(fault["code"], "SCRIPTED", fault["text"], fault["status"])
-        if fault["kind"] == "drop_before":
+        if kind.startswith("drop"):
             raise Dropped
-        if fault["kind"] == "sleep_before":
-            time.sleep(fault["seconds"])
-        answer = self.ask(settings, own, query, body)
-        if fault["kind"] == "sleep_after":
-            time.sleep(fault["seconds"])
-        if fault["kind"] == "drop_after":
-            raise Dropped
-        if fault["kind"] == "halve":
+        if kind == "halve":
             raise Halved(answer)
-        if fault["kind"] == "refuse_after":
-            raise Refused(fault["code"], "SCRIPTED", fault["text"], fault["status"])
-        return answer
+        time.sleep(fault["seconds"])
+        return answer if kind in AFTER else self.ask(settings, own, query, body)
 
     def ask(self, settings: dict, own: dict, query: str, body: Path | None) -> bytes:
         """Runs a query on a connection of its own, which keeps USE and SET to it."""
@@ -156,6 +156,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/ping":
             return self.answer(200, b"Ok.\n")
+        if self.path == "/faults":
+            with self.server.lock:
+                return self.answer(200, json.dumps(self.server.met).encode())
         self.serve()
 
     def do_POST(self) -> None:
