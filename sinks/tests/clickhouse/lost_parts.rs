@@ -28,6 +28,11 @@ async fn four_batches() -> (Place, Log, Partition) {
 /// The same in a table whose TTL takes rows after so many days.
 async fn four_batches_kept(days: Option<u32>) -> (Place, Log, Partition) {
     let place = Place::on(Of::Shared(engine::shared()), orders(days)).await;
+    let (log, p0) = four_batches_in(&place).await;
+    (place, log, p0)
+}
+
+async fn four_batches_in(place: &Place) -> (Log, Partition) {
     let log = Log::new();
     let p0 = log.partition(0);
     let mut writer =
@@ -38,13 +43,28 @@ async fn four_batches_kept(days: Option<u32>) -> (Place, Log, Partition) {
         settle(&mut writer).await;
     }
     assert_eq!(place.batches().await, [(0, 9), (10, 19), (20, 29), (30, 39)]);
-    (place, log, p0)
+    (log, p0)
 }
 
 /// Takes batches away and leaves their tokens, as a disk does that loses a part.
 async fn lose(place: &Place, firsts: &str) {
     let sql = format!("DELETE FROM {} WHERE _batch_first IN ({firsts})", place.table());
     place.engine.run(&sql).await;
+}
+
+/// What a disk does: the folders of the parts that have these batches are gone, and the engine finds the others.
+async fn lose_folders(place: &Place, firsts: &str) {
+    let (database, table) = (&place.database, place.table());
+    let sql = format!(
+        "SELECT path FROM system.parts WHERE database = '{database}' AND table = 'orders' AND active \
+         AND name IN (SELECT _part FROM {table} WHERE _batch_first IN ({firsts}))"
+    );
+    let folders = place.engine.rows(&sql).await;
+    place.engine.kill();
+    for folder in &folders {
+        std::fs::remove_dir_all(folder[0].as_str().unwrap()).unwrap();
+    }
+    place.engine.start_again();
 }
 
 /// A writer for which what was stored within `window` is young.
@@ -89,16 +109,32 @@ async fn without_the_cut_a_filling_doubles() {
     assert_eq!(place.offsets(&p0).await, doubled);
 }
 
+/// The second batch and the last are gone, and a writer that finds it so.
+async fn second_and_last_are_filled(place: &Place, log: &Log, p0: &Partition) {
+    assert_eq!(place.batches().await, [(0, 9), (20, 29)]);
+    let (mut sink, first) = writer(place, p0, HOUR).await;
+    assert_eq!(first, 10);
+    take(&mut sink, log.batch(0, 10, 50)).await;
+    assert_eq!(settle_slowly(&mut sink).await.marks, marks([(p0, 50)]));
+    assert_eq!(place.offsets(p0).await, range(0, 50));
+    assert_eq!(place.batches().await, [(0, 9), (10, 19), (20, 29), (30, 39), (40, 49)]);
+}
+
 #[tokio::test]
 async fn two_lost_batches_one_of_them_the_last() {
     let (place, log, p0) = four_batches().await;
     lose(&place, "10, 30").await;
-    let (mut sink, first) = writer(&place, &p0, HOUR).await;
-    assert_eq!(first, 10);
-    take(&mut sink, log.batch(0, 10, 50)).await;
-    assert_eq!(settle_slowly(&mut sink).await.marks, marks([(&p0, 50)]));
-    assert_eq!(place.offsets(&p0).await, range(0, 50));
-    assert_eq!(place.batches().await, [(0, 9), (10, 19), (20, 29), (30, 39), (40, 49)]);
+    second_and_last_are_filled(&place, &log, &p0).await;
+}
+
+#[tokio::test]
+async fn two_parts_whose_folders_are_gone_one_of_them_the_last() {
+    let place = Place::own().await;
+    // A part for each batch: merged ones would go together.
+    place.engine.run(&format!("SYSTEM STOP MERGES {}", place.table())).await;
+    let (log, p0) = four_batches_in(&place).await;
+    lose_folders(&place, "10, 30").await;
+    second_and_last_are_filled(&place, &log, &p0).await;
 }
 
 #[tokio::test]
