@@ -1,11 +1,15 @@
-//! One partition: where its chain is, what is stored further on, what is on its way.
+//! One partition: where its chain is, what is stored further on, what is on its way, when the next goes and how much of it.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use aion_schemas::log::{Mark, Offset, Partition};
 use tokio::task::JoinHandle;
 
 use super::{
+    Settings,
     landing::{Chain, Landing, Outcome},
     survey::Segment,
 };
@@ -26,18 +30,19 @@ pub(super) struct Lane {
     pub(super) since: Option<Instant>,
     /// The bytes of what is on its way.
     pub(super) flying_bytes: usize,
-    /// While what a server wouldn't take goes in parts.
+    /// Since the server wouldn't take a batch whole.
     pub(super) narrow: Option<Narrow>,
 }
 
-/// A batch that goes in parts, since the server wouldn't take it whole. Each part is a batch of its own, which begins
-/// where the one before it ended: the chain knows no other.
+/// What goes in smaller parts, since the server wouldn't take a batch whole. Each part is a batch of its own, which begins
+/// where the one before it ended: the chain knows no other. The batches behind it go no larger either: each would be
+/// refused anew. They grow by a quarter each time that as many rows as may go are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Narrow {
     /// So many rows at a time.
     pub(super) rows: usize,
-    /// Where the batch ended.
-    pub(super) until: Offset,
+    /// Where the batch ended: up to there nothing waits for its time again.
+    until: Offset,
 }
 
 impl Narrow {
@@ -47,9 +52,50 @@ impl Narrow {
         (rows > 1).then_some(Narrow { rows: rows / 2, until })
     }
 
-    /// After rows up to `end` were taken.
-    pub(super) fn taken(self, end: Offset) -> Option<Narrow> {
-        (end < self.until).then_some(Narrow { rows: self.rows.saturating_mul(2), ..self })
+    /// After so many rows were taken; `None` once as many may go as anywhere.
+    pub(super) fn taken(self, rows: usize, max_rows: usize) -> Option<Narrow> {
+        let is_full = rows >= self.rows;
+        let rows = if is_full { self.rows + (self.rows / 4).max(1) } else { self.rows };
+        (rows < max_rows).then_some(Narrow { rows, ..self })
+    }
+
+    /// Whether what waits goes without waiting longer: the rest of what wasn't taken, or as many rows as may go.
+    pub(super) fn is_due(self, waiting: &[Batch]) -> bool {
+        let is_rest = waiting.first().is_some_and(|first| first.range.start < self.until);
+        is_rest || rows_of(waiting) >= self.rows
+    }
+}
+
+/// What decides whether what waits of a partition goes now.
+pub(super) struct Due {
+    /// Where stored batches follow, in a break.
+    pub(super) until: Option<Offset>,
+    /// With how many bytes rows don't wait longer.
+    pub(super) goes_at_bytes: usize,
+    /// How long rows wait.
+    pub(super) rows_wait: Duration,
+    /// Whether there is no room for more, of whatever partition.
+    pub(super) is_full: bool,
+    pub(super) waited: Duration,
+}
+
+impl Due {
+    pub(super) fn is_due(&self, settings: &Settings, waiting: &[Batch]) -> bool {
+        let end = waiting.last().map(|batch| batch.range.end);
+        let bytes: usize = waiting.iter().map(Batch::bytes).sum();
+        let rows = rows_of(waiting);
+        // Where there is no room, what waits for more to come with it would wait for its age.
+        let goes_at_bytes = if self.is_full { settings.flush_bytes } else { self.goes_at_bytes };
+        if bytes >= goes_at_bytes || rows >= settings.max_rows {
+            return true;
+        }
+        if let Some(until) = self.until {
+            // What fills a break waits until all of it is there: then it is one batch. Where there is no room for the
+            // rest, that never comes: a lost part has rows of every partition, and all of them share the room.
+            return self.is_full || end >= Some(until);
+        }
+        // Offsets without rows can wait: each note is a part of the table of marks.
+        self.waited >= if rows > 0 { self.rows_wait } else { settings.note_every }
     }
 }
 
@@ -106,6 +152,10 @@ impl Lane {
         }
         skipped
     }
+}
+
+fn rows_of(waiting: &[Batch]) -> usize {
+    waiting.iter().map(|batch| batch.rows.num_rows()).sum()
 }
 
 /// How many of the rows that wait go in one INSERT of so many bytes: whole batches, and of a first one that is larger the
@@ -171,5 +221,58 @@ mod tests {
             3,
             "no more than it has"
         );
+    }
+
+    #[test]
+    fn what_was_not_taken_whole_grows_slowly_and_does_not_meet_the_same_each_time() {
+        let mut narrow = Narrow::after(None, 1000, Offset(1000)).unwrap();
+        narrow = Narrow::after(Some(narrow), narrow.rows, Offset(500)).unwrap();
+        assert_eq!(narrow, Narrow { rows: 250, until: Offset(1000) });
+        assert_eq!(narrow.taken(249, 10_000), Some(narrow), "fewer rows say nothing of more");
+        let grown = narrow.taken(250, 10_000).unwrap();
+        assert_eq!(grown.rows, 312);
+        assert_eq!(grown.taken(312, 390), None, "as many as ever");
+        // Of a server that takes 700 rows, and of batches that have more.
+        let (mut narrow, mut refused) = (Some(narrow), 0);
+        for _ in 0..100 {
+            let rows = narrow.map_or(10_000, |narrow| narrow.rows);
+            narrow = if rows > 700 {
+                refused += 1;
+                Narrow::after(narrow, rows, Offset(0))
+            } else {
+                narrow.and_then(|narrow| narrow.taken(rows, 10_000))
+            };
+        }
+        assert!((1..=25).contains(&refused), "{refused} of 100");
+        let one = Narrow { rows: 1, until: Offset(0) };
+        assert_eq!(one.taken(1, 10_000).map(|narrow| narrow.rows), Some(2), "it grows from one");
+        assert_eq!(Narrow::after(Some(one), 1, Offset(0)), None, "a single row has no half");
+    }
+
+    #[test]
+    fn the_rest_of_what_was_not_taken_goes_at_once_and_what_follows_when_it_is_due() {
+        let narrow = Narrow { rows: 10, until: Offset(100) };
+        assert!(narrow.is_due(&[batch(99, 1, 1)]));
+        assert!(!narrow.is_due(&[batch(100, 9, 1)]));
+        assert!(narrow.is_due(&[batch(100, 9, 1), batch(109, 1, 1)]), "as many rows as may go");
+        assert!(!narrow.is_due(&[]));
+    }
+
+    #[test]
+    fn size_waits_for_more_only_while_there_is_room() {
+        let settings = Settings { flush_bytes: 100, max_rows: 10, ..Settings::default() };
+        let due = |goes_at_bytes, is_full, bytes| {
+            let rows_wait = Duration::from_secs(40);
+            let waited = Duration::from_secs(39);
+            let due = Due { until: None, goes_at_bytes, rows_wait, is_full, waited };
+            due.is_due(&settings, &[batch(0, 1, bytes)])
+        };
+        assert!(due(100, false, 100) && !due(100, false, 99));
+        assert!(due(800, false, 800) && !due(800, false, 799));
+        assert!(due(800, true, 100), "no more can come with it");
+        assert!(!due(800, true, 99), "a smaller one waits for its age, as ever");
+        let (rows_wait, waited) = (Duration::from_secs(40), Duration::ZERO);
+        let due = Due { until: None, goes_at_bytes: 800, rows_wait, is_full: false, waited };
+        assert!(due.is_due(&settings, &[batch(0, 10, 1)]), "no more rows go in one INSERT");
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Pace {
     /// When all that was sent would have been, had it come evenly.
     even: Option<Instant>,
     is_held: bool,
-    /// How many times longer than configured rows wait.
+    /// How many times longer than configured rows wait, and for how many times as many.
     slower: u32,
 }
 
@@ -120,11 +120,19 @@ impl Pace {
                 table,
                 took_ms = took.as_millis() as u64,
                 too_many_parts = is_crowded,
-                "the server doesn't keep up with the INSERTs: rows wait up to {MAX_SLOWER} times longer"
+                "the server doesn't keep up with the INSERTs: rows wait up to {MAX_SLOWER} times longer, and for as many more"
             );
         } else if before > 1 && self.slower == 1 {
             tracing::info!(table, "the server keeps up again");
         }
+    }
+
+    /// With how many bytes rows don't wait longer: with more where the server doesn't keep up, as far as there is room for them,
+    /// and as one INSERT has it.
+    pub(super) fn goes_at_bytes(&self, settings: &Settings) -> usize {
+        let Settings { flush_bytes, hold_bytes, max_bytes, .. } = *settings;
+        let most = hold_bytes.min(max_bytes).max(flush_bytes);
+        flush_bytes.saturating_mul(self.slower as usize).min(most)
     }
 
     /// How long rows wait, where their size doesn't have them go.
@@ -248,5 +256,24 @@ mod tests {
         // Delayed: it takes longer than rows wait for it.
         assert_eq!(waits(&mut pace, age + second, false), 2 * second);
         assert_eq!(waits(&mut pace, age + second, false), second, "as long as rows wait now");
+    }
+
+    #[test]
+    fn a_server_that_does_not_keep_up_is_given_larger_batches_as_far_as_there_is_room() {
+        let settings = |hold_bytes, max_bytes| Settings {
+            flush_bytes: 10,
+            hold_bytes,
+            max_bytes,
+            ..Settings::default()
+        };
+        let mut pace = pace(1, &Settings::default());
+        assert_eq!(pace.goes_at_bytes(&settings(1000, 1000)), 10);
+        for wanted in [20, 40, 80, 80] {
+            pace.ended(Duration::from_secs(1), true);
+            assert_eq!(pace.goes_at_bytes(&settings(1000, 1000)), wanted);
+        }
+        assert_eq!(pace.goes_at_bytes(&settings(40, 1000)), 40, "the room for all partitions");
+        assert_eq!(pace.goes_at_bytes(&settings(1000, 50)), 50, "what one INSERT has");
+        assert_eq!(pace.goes_at_bytes(&settings(5, 5)), 10, "never less than is configured");
     }
 }

@@ -6,12 +6,7 @@
 //! **Invariant:** no INSERT is sent that the table's window has no room for (`pace`), also when partitions are about to
 //! leave: what isn't sent is read again.
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Instant};
 
 use aion_schemas::log::{Mark, Marks, Offset, Partition, Stream, show};
 use async_trait::async_trait;
@@ -21,7 +16,7 @@ use tokio::task::JoinError;
 use super::{
     Settings, check,
     landing::{Chain, Goes, Landing, Outcome, Unfit},
-    lane::{Done, Lane, Narrow, Next, Work, rows_within},
+    lane::{Done, Due, Lane, Narrow, Next, Work, rows_within},
     pace::Pace,
     retries,
     table::{Table, off},
@@ -103,11 +98,16 @@ impl ClickHouseSink {
         let Next::Write { until } = lane.next(first.range.start) else { return };
         if is_due_only {
             let since = *lane.since.get_or_insert(now);
-            let is_narrow = lane.narrow.is_some();
-            let waited = now.saturating_duration_since(since);
-            let rows_wait = self.pace.rows_wait();
-            let due = Due { until, rows_wait, is_full: self.is_full, waited };
-            if !is_narrow && !due.is_due(&self.table.settings, waiting) {
+            let settings = &self.table.settings;
+            let due = Due {
+                until,
+                goes_at_bytes: self.pace.goes_at_bytes(settings),
+                rows_wait: self.pace.rows_wait(),
+                is_full: self.is_full,
+                waited: now.saturating_duration_since(since),
+            };
+            let is_narrow_due = lane.narrow.is_some_and(|narrow| narrow.is_due(waiting));
+            if !is_narrow_due && !due.is_due(settings, waiting) {
                 return;
             }
         }
@@ -149,8 +149,9 @@ impl ClickHouseSink {
         }
         match outcome {
             Ok(Outcome::Stored(mark)) => {
+                let (rows, max_rows) = (landing.rows(), self.table.settings.max_rows);
+                lane.narrow = lane.narrow.and_then(|narrow| narrow.taken(rows, max_rows));
                 lane.work = Work::Idle(landing.chain);
-                lane.narrow = lane.narrow.and_then(|narrow| narrow.taken(mark.offset));
                 self.untold.marks.insert(partition.clone(), mark);
                 Ok(())
             }
@@ -346,35 +347,6 @@ fn launch(table: &Arc<Table>, lane: &mut Lane, mut landing: Landing) {
         let outcome = landing.run(&table).await;
         (landing, outcome)
     }));
-}
-
-/// What decides whether what waits of a partition goes now.
-struct Due {
-    /// Where stored batches follow, in a break.
-    until: Option<Offset>,
-    /// How long rows wait.
-    rows_wait: Duration,
-    /// Whether there is no room for more, of whatever partition.
-    is_full: bool,
-    waited: Duration,
-}
-
-impl Due {
-    fn is_due(&self, settings: &Settings, waiting: &[Batch]) -> bool {
-        let end = waiting.last().map(|batch| batch.range.end);
-        let bytes: usize = waiting.iter().map(Batch::bytes).sum();
-        if bytes >= settings.flush_bytes {
-            return true;
-        }
-        if let Some(until) = self.until {
-            // What fills a break waits until all of it is there: then it is one batch. Where there is no room for the
-            // rest, that never comes: a lost part has rows of every partition, and all of them share the room.
-            return self.is_full || end >= Some(until);
-        }
-        let has_rows = waiting.iter().any(|batch| batch.rows.num_rows() > 0);
-        // Offsets without rows can wait: each note is a part of the table of marks.
-        self.waited >= if has_rows { self.rows_wait } else { settings.note_every }
-    }
 }
 
 #[async_trait]
