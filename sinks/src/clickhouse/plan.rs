@@ -1,8 +1,9 @@
 //! What a database lacks of the contract's tables, and the statements that add it.
 //!
 //! Only what adds is done: a missing database, table, column, index, projection, constraint, a window that is too
-//! small, the size of parts and the switches of the contract where none is set, a view. What takes away or changes stored data (a type, a sorting key,
-//! a TTL, an engine) is explained with the statement where there is one, and left to a person.
+//! small, the size of parts and the switches of the contract where none is set, a view. What takes away or changes what is there
+//! (a type, a sorting key, a TTL, an engine, another index, projection or constraint of the same name) is explained with the
+//! statement where there is one, and left to a person.
 
 use std::collections::BTreeMap;
 
@@ -116,8 +117,9 @@ impl Live {
         )
     }
 
+    /// Whether it has the constraint that keeps sleepers out, and no other of its name.
     pub(super) fn has_lease(&self) -> bool {
-        self.create.contains(&format!("CONSTRAINT {LEASE} CHECK _lease > now()"))
+        self.part("CONSTRAINT", LEASE) == Some(&*Table::lease())
     }
 
     /// Whether it can be the table of marks.
@@ -149,10 +151,41 @@ impl Live {
         days.map_or(Kept::Unknown, Kept::Days)
     }
 
-    /// Whether its statement has a part of this kind and name.
-    fn has(&self, kind: &str, name: &str) -> bool {
-        self.create.contains(&format!("{kind} {name} "))
+    /// A part of its statement, by its kind and name: an index, a projection, a constraint.
+    fn part(&self, kind: &str, name: &str) -> Option<&str> {
+        let (_, list) = self.create.split_once(" (")?;
+        let start = format!("{kind} {name} ");
+        parts(list).into_iter().find(|part| part.starts_with(&start))
     }
+}
+
+/// The parts of a list, up to the bracket that closes it. A comma in brackets or in quotes parts nothing.
+fn parts(list: &str) -> Vec<&str> {
+    let (mut found, mut start, mut depth) = (Vec::new(), 0, 0_u32);
+    let (mut quote, mut is_escaped) = (None, false);
+    for (at, c) in list.char_indices() {
+        if quote.is_some() {
+            let is_end = quote == Some(c) && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            quote = quote.filter(|_| !is_end);
+            continue;
+        }
+        match c {
+            '\'' | '`' | '"' => quote = Some(c),
+            '(' | '[' => depth += 1,
+            ')' | ']' if depth > 0 => depth -= 1,
+            ',' if depth == 0 => {
+                found.push(list[start..at].trim());
+                start = at + 1;
+            }
+            ')' => {
+                found.push(list[start..at].trim());
+                break;
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The table of that name in the database, where there is one.
@@ -333,17 +366,12 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
         }
     }
     changes.extend(columns(table, live, change));
-    for index in table.indexes.iter().filter(|index| !live.has("INDEX", &index.name)) {
-        let add = format!("ADD INDEX {} {}", index.name, index.definition);
-        changes.push(change(format!("index {} is missing", index.name), Some(add), true));
-    }
-    for projection in table.projections.iter().filter(|one| !live.has("PROJECTION", one.name)) {
-        let add = format!("ADD {}", projection.definition());
-        changes.push(change(format!("projection {} is missing", projection.name), Some(add), true));
-    }
-    if !live.has_lease() {
-        let what = format!("constraint {LEASE} is missing");
-        changes.push(change(what, Some(format!("ADD {}", Table::lease())), true));
+    let indexes = table.indexes.iter().map(|one| ("INDEX", &*one.name, one.definition()));
+    let projections =
+        table.projections.iter().map(|one| ("PROJECTION", one.name, one.definition()));
+    let lease = std::iter::once(("CONSTRAINT", LEASE, Table::lease()));
+    for (kind, name, ours) in indexes.chain(projections).chain(lease) {
+        changes.extend(part(live, (kind, name), &ours, change));
     }
     changes.extend(window(live, change));
     let switches = FSYNC.into_iter().chain([WHOLE_PARTS]);
@@ -355,6 +383,25 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
     }
     changes.extend(kept(table, live, change));
     changes
+}
+
+/// A part that is missing, or is another under its name: the server makes none of a name that there is, and what hangs on the
+/// other one is its owner's to know.
+fn part(
+    live: &Live,
+    (kind, name): (&str, &str),
+    ours: &str,
+    change: impl Fn(String, Option<String>, bool) -> Change,
+) -> Option<Change> {
+    let named = format!("{} {name}", kind.to_lowercase());
+    match live.part(kind, name) {
+        None => Some(change(format!("{named} is missing"), Some(format!("ADD {ours}")), true)),
+        Some(theirs) if theirs == ours => None,
+        Some(theirs) => {
+            let what = format!("{named} is another: {theirs}");
+            Some(change(what, Some(format!("DROP {kind} {name}, ADD {ours}")), false))
+        }
+    }
 }
 
 /// What the table of marks has otherwise than the contract.
@@ -486,6 +533,26 @@ mod tests {
             " TTL toDateTime(_append_time) + toIntervalDay(n)".to_owned(),
         ] {
             assert_eq!(said(&other), (Kept::Unknown, None), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_found_by_its_kind_and_name_with_all_of_its_definition() {
+        let create = "CREATE TABLE aion.tasks (`id` String COMMENT 'INDEX ix_a no, \\\', PROJECTION p (no)', `m` \
+                      Map(String, String), INDEX ix_a id TYPE set(0) GRANULARITY 4, CONSTRAINT lease CHECK \
+                      _lease > now(), PROJECTION p (SELECT id, count() GROUP BY id)) ENGINE = MergeTree \
+                      PARTITION BY (a, INDEX b c)";
+        let live = Live { create: create.to_owned(), ..Live::default() };
+        let ix = live.part("INDEX", "ix_a");
+        assert_eq!(ix, Some("INDEX ix_a id TYPE set(0) GRANULARITY 4"));
+        let projection = live.part("PROJECTION", "p");
+        assert_eq!(projection, Some("PROJECTION p (SELECT id, count() GROUP BY id)"));
+        assert!(live.has_lease());
+        assert_eq!(live.part("INDEX", "b"), None, "behind the list");
+        assert_eq!(live.part("INDEX", "ix"), None);
+        for other in ["_lease > (now() - 60)", "_lease > now() OR 1", "1"] {
+            let create = create.replace("_lease > now()", other);
+            assert!(!Live { create, ..Live::default() }.has_lease(), "{other}");
         }
     }
 

@@ -103,6 +103,65 @@ async fn what_adds_is_applied_and_the_rest_explained() {
     );
 }
 
+/// The server adds none of a name that there is; and what hangs on another one is its owner's to know.
+#[tokio::test]
+async fn another_definition_of_a_name_is_explained_and_not_applied() {
+    let place = Place::new().await;
+    let other = "SELECT _partition, max(_batch_last) GROUP BY _partition";
+    for change in [
+        "DROP CONSTRAINT lease, ADD CONSTRAINT lease CHECK _lease > now() - 60",
+        &format!("DROP PROJECTION chain, ADD PROJECTION chain ({other})"),
+        "DROP INDEX ix_offset, ADD INDEX ix_offset _offset TYPE minmax GRANULARITY 2",
+    ] {
+        place.engine.run(&format!("ALTER TABLE {} {change}", place.table())).await;
+    }
+    let contract = [orders(None)];
+    let plan = || async { place.house.plan(&contract, &[]).await.unwrap() };
+    let changes = plan().await;
+    let what: Vec<&str> = changes.iter().map(|change| change.what.as_str()).collect();
+    assert_eq!(
+        what,
+        [
+            "index ix_offset is another: INDEX ix_offset _offset TYPE minmax GRANULARITY 2",
+            &format!("projection chain is another: PROJECTION chain ({other})"),
+            "constraint lease is another: CONSTRAINT lease CHECK _lease > (now() - 60)",
+        ]
+    );
+    for change in &changes {
+        assert!(!change.adds && place.house.apply(change).await.is_err(), "{change:?}");
+    }
+    let text = told(&place).await;
+    assert!(text.contains("it has no constraint lease CHECK _lease > now()"), "{text}");
+    for change in &changes {
+        place.engine.run(change.sql.as_deref().unwrap()).await;
+    }
+    assert_eq!(plan().await, []);
+}
+
+#[tokio::test]
+async fn a_table_that_keeps_rows_for_another_time_is_explained_and_not_changed() {
+    let place = Place::new().await;
+    for (days, what, sql) in [
+        (
+            Some(30),
+            "rows are kept for ever, and would be kept 30 days",
+            "MODIFY TTL toDateTime(_append_time) + toIntervalDay(30)",
+        ),
+        (None, "rows are kept 30 days, and would be kept for ever", "REMOVE TTL"),
+    ] {
+        let contract = [orders(days)];
+        let plan = || async { place.house.plan(&contract, &[]).await.unwrap() };
+        let changes = plan().await;
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        assert_eq!((changes[0].what.as_str(), changes[0].adds), (what, false));
+        assert!(place.house.apply(&changes[0]).await.is_err());
+        let sql = format!("ALTER TABLE {} {sql}", place.table());
+        assert_eq!(changes[0].sql.as_deref(), Some(&*sql));
+        place.engine.run(&sql).await;
+        assert_eq!(plan().await, []);
+    }
+}
+
 #[tokio::test]
 async fn old_rows_read_as_null_in_a_new_column() {
     let table = orders(None);
