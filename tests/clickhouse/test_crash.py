@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import subprocess
 import time
 import urllib.error
@@ -198,6 +199,21 @@ def test_a_table_that_cant_give_the_guarantee_stops_its_job_unless_less_is_asked
     run.wait(lambda: writers.count("tasks") > 0, "rows land all the same", 60)
     assert run.stop() == 0
     writers.check()
+
+
+def test_a_clock_that_is_far_off_is_told_at_the_start_and_stops_nobody(
+    writers: Writers, engine: Engine
+):
+    an_hour_ahead = f"[{int(time.time()) + 3600}]\n"
+    engine.fault(r"^SELECT toUnixTimestamp\(now\(\)\)$", "answer", text=an_hour_ahead)
+    writers.launch(0)
+    run = writers.all[0]
+    run.wait(lambda: writers.count("tasks") > 0, "rows land", 60)
+    run.wait(lambda: writers.count("decisions") > 0, "of both topics", 60)
+    told = re.findall(r"its clock is (\d+) s ahead of this machine's", run.output())
+    assert len(told) == 1, "of one table; that of the other is well"
+    assert 3500 < int(told[0]) <= 3600, told
+    assert run.stop() == 0
 
 
 def test_a_server_that_is_down_delays_only_its_own_job(

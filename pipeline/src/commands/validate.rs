@@ -17,7 +17,7 @@ use aion_schemas::catalog::Topic;
 use aion_sinks::{
     clickhouse::{
         ClickHouse,
-        check::{Clock, Fit},
+        check::{Fit, far_off},
         guarantee::Guarantee,
     },
     lake::Lake,
@@ -38,8 +38,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The setting of a topic that says whose times its records have.
 const TIMES: &str = "message.timestamp.type";
-/// A clock that is further off than this, from this machine's or from another of the same table, is worth a word.
-const CLOCK_S: i64 = 5;
 
 /// Arguments of `aion validate`.
 #[derive(Debug, Args)]
@@ -244,28 +242,8 @@ fn describe(fit: &Fit, asked: Guarantee) -> String {
     if asked != fit.best() {
         told.push(format!("as it is it gives {}", fit.best().words()));
     }
-    told.extend(of_clocks(clocks));
+    told.extend(far_off(clocks));
     told.join("; ")
-}
-
-/// Which clocks are too far off, from this machine's or from one another.
-fn of_clocks(clocks: &[Clock]) -> Vec<String> {
-    let is_off = |clock: &&Clock| clock.ahead_s.abs() > CLOCK_S;
-    let off = clocks.iter().filter(is_off).map(|Clock { address, ahead_s }| {
-        let at = if clocks.len() > 1 { format!(" at {address}") } else { String::new() };
-        format!("its clock{at} is {ahead_s} s ahead of this machine's")
-    });
-    let by_clock = |clock: &&Clock| clock.ahead_s;
-    let ends = clocks.iter().min_by_key(by_clock).zip(clocks.iter().max_by_key(by_clock));
-    let apart = ends.and_then(|(slow, fast)| {
-        let apart_s = fast.ahead_s - slow.ahead_s;
-        let what = || {
-            let (fast, slow) = (&fast.address, &slow.address);
-            format!("its clock at {fast} is {apart_s} s ahead of that at {slow}")
-        };
-        (apart_s > CLOCK_S).then(what)
-    });
-    off.chain(apart).collect()
 }
 
 fn known(cause: &SinkError) -> Known {
@@ -358,36 +336,5 @@ mod tests {
         assert!(!is_said(AtLeastOnce, &[Some(ExactlyOnce), None]), "who knows");
         assert!(!is_said(AtLeastOnce, &[]));
         assert!(!is_said(ExactlyOnce, &[Some(ExactlyOnce)]));
-    }
-
-    #[test]
-    fn clocks_are_held_against_this_machines_and_one_another() {
-        let told = |clocks: &[(&str, i64)]| {
-            let clock = |(address, ahead_s): &(&str, i64)| Clock {
-                address: (*address).into(),
-                ahead_s: *ahead_s,
-            };
-            of_clocks(&clocks.iter().map(clock).collect::<Vec<_>>())
-        };
-        let none = Vec::<String>::new();
-        assert_eq!(told(&[]), none);
-        assert_eq!(told(&[("a", 5)]), none);
-        assert_eq!(told(&[("a", -7)]), ["its clock is -7 s ahead of this machine's"]);
-        assert_eq!(told(&[("a", 2), ("b", -3)]), none);
-        assert_eq!(told(&[("a", 3), ("b", -3)]), ["its clock at a is 6 s ahead of that at b"]);
-        assert_eq!(
-            told(&[("a", 60), ("b", 61)]),
-            [
-                "its clock at a is 60 s ahead of this machine's",
-                "its clock at b is 61 s ahead of this machine's"
-            ]
-        );
-        assert_eq!(
-            told(&[("a", 0), ("b", 1), ("c", -60)]),
-            [
-                "its clock at c is -60 s ahead of this machine's",
-                "its clock at b is 61 s ahead of that at c"
-            ]
-        );
     }
 }

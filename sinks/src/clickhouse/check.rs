@@ -14,21 +14,23 @@
 //! | several addresses | one where the table isn't replicated, or is another, or where that may not be asked | rows lost | what lands at one would be looked for at another |
 //! | `fsync_after_insert`, `fsync_part_directory` | not on, here or at `marks` | a word | a power failure takes what the system had not written yet |
 //! | `ttl_only_drop_parts` | not on, with a TTL | a word | the server writes parts anew to take out rows |
+//! | the clock at each address | more than 5 s off, from this machine's or from another | a word | leases and TTLs go by it |
 //! | materialized views that read from it | any | a word | `views` says what is behind them |
 //!
 //! What is refused then, and what is only told, is said by `guarantee`.
 
+mod clocks;
 mod rules;
 mod views;
 
-use std::{
-    sync::atomic::Ordering::Relaxed,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::atomic::Ordering::Relaxed;
 
 use aion_schemas::clickhouse::MARKS;
 
-pub use self::rules::least_window;
+pub use self::{
+    clocks::{Clock, far_off},
+    rules::least_window,
+};
 use super::{
     ClickHouse, Settings, TableSpec,
     client::Client,
@@ -55,15 +57,6 @@ pub struct Fit {
     pub clocks: Vec<Clock>,
 }
 
-/// The clock of the server at an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clock {
-    /// The address.
-    pub address: String,
-    /// How many seconds it is ahead of this machine's.
-    pub ahead_s: i64,
-}
-
 impl Fit {
     /// The best that the table can give as it is.
     pub fn best(&self) -> Guarantee {
@@ -86,38 +79,9 @@ impl ClickHouse {
             window: (live.window(), least_window(table.spec.partitions, &table.settings)),
             kept: plan::words(live.kept()),
             findings,
-            clocks: clocks(&table.ledger.client).await,
+            clocks: clocks::look(&table.ledger.client).await,
         })
     }
-}
-
-/// The clocks at all addresses that answer. Who was silent when replicas were looked at is told of there, and not waited for
-/// once more.
-async fn clocks(client: &Client) -> Vec<Clock> {
-    let mut clocks = Vec::new();
-    let is_silent = |at| client.replicas().is_some_and(|replicas| !replicas.knows(at));
-    for (at, (address, one)) in client.each().enumerate() {
-        if is_silent(at) {
-            continue;
-        }
-        let before = here_s();
-        let asked = one.ask::<(i64,)>("SELECT toUnixTimestamp(now())").await;
-        let there = asked.ok().and_then(|rows| rows.into_iter().next());
-        if let Some((there,)) = there {
-            clocks.push(Clock { address, ahead_s: ahead_s(there, before, here_s()) });
-        }
-    }
-    clocks
-}
-
-/// This machine's time, in seconds since 1970.
-fn here_s() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs() as i64)
-}
-
-/// How far a clock is ahead that was read at some time between two of this machine's: a slow answer is no difference.
-fn ahead_s(there: i64, before: i64, after: i64) -> i64 {
-    there - there.clamp(before, after.max(before))
 }
 
 /// Refuses a table that can't give the guarantee; learns how long it keeps rows, and where its tokens live.
@@ -129,6 +93,12 @@ pub(super) async fn table(table: &Table) -> Result<Live, SinkError> {
             Weight::Doubles | Weight::Loses => Guarantee::AtLeastOnce,
         };
         tracing::warn!(table = table.spec.name, gives = gives.words(), "{what}; {hint}");
+    }
+    for what in far_off(&clocks::look(&table.ledger.client).await) {
+        tracing::warn!(
+            table = table.spec.name,
+            "{what}; keep them together: leases and TTLs go by them"
+        );
     }
     table.kept_days.store(live.deleted_after_days().unwrap_or(0), Relaxed);
     table.is_replicated.store(live.is_replicated(), Relaxed);
@@ -204,18 +174,4 @@ async fn shards(client: &Client, cluster: &str) -> Result<u64, Failure> {
         answer => answer?,
     };
     Ok(rows.into_iter().next().map_or(0, |(count,)| count))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slow_answer_is_no_difference_of_clocks() {
-        assert_eq!(ahead_s(100, 100, 100), 0);
-        assert_eq!(ahead_s(100, 90, 120), 0, "it may have been read at any time between");
-        assert_eq!(ahead_s(130, 90, 120), 10);
-        assert_eq!(ahead_s(80, 90, 120), -10);
-        assert_eq!(ahead_s(100, 110, 90), -10, "this machine's clock was set back meanwhile");
-    }
 }

@@ -114,6 +114,8 @@ class Front(ThreadingHTTPServer):
             raise Refused(fault["code"], "SCRIPTED", fault["text"], fault["status"])
         if kind.startswith("drop"):
             raise Dropped
+        if kind == "answer":
+            return fault["text"].encode()
         if kind == "halve":
             raise Halved(answer)
         time.sleep(fault["seconds"])
