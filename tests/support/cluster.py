@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from brokers import Brokers
 from clickhouse.engine import Engine
@@ -103,6 +104,14 @@ def catalog(
     return folder
 
 
+class Counted(NamedTuple):
+    """How many records a check has seen: in the log with a value, in the lake, among the dead letters."""
+
+    in_log: int
+    stored: int
+    rejected: int
+
+
 class Place:
     """A topic of the test's own, the processes that read it, and the lake that they share."""
 
@@ -118,6 +127,8 @@ class Place:
     engine: Engine | None = None
     # How long everything may take to come to rest after kills.
     patience_s = 120
+    # How many events a second are sent under a plan of kills; 0 where a few now and then will do.
+    a_second = 0
 
     def __init__(
         self,
@@ -317,7 +328,7 @@ class Place:
         places = [*self.stored(), *self.rejected()]
         return sum(1 for place in places if place[0] == topic_id) >= values
 
-    def check(self) -> None:
+    def check(self) -> Counted:
         """Every record of the log is in the lake once, or in the dead letters."""
         topic_id = self.topic_id()
         stored = self.stored()
@@ -331,28 +342,33 @@ class Place:
             f"missing {sorted(wanted - ours - rejected)[:5]}, "
             f"too many {sorted((ours | rejected) - wanted)[:5]}"
         )
+        self.compare(stored)
         # Rows of a topic that was made anew since can't be proven; nothing may be wrong.
         audit = self.audit()
         verdict = 0 if len({t for t, _, _ in stored}) == 1 else 8
         assert audit.code == verdict, audit.report or audit.errors
+        return Counted(len(wanted), stored.total(), len(rejected))
+
+    def compare(self, stored: Counter) -> None:
+        """What the lake has is held against other stores, where there are some."""
 
     def audit(self, *arguments: object) -> Audit:
         """An audit of this topic, by the account that reads it."""
         config = self.config("audit", "pipeline", "", {})
         return Audit("--config", config, "--topic", self.topic, *arguments)
 
-    def wait_and_check(self, seconds: float = 90) -> None:
+    def wait_and_check(self, seconds: float = 90) -> Counted:
         def told() -> str:
             return "\n".join(run.output()[-2000:] for run in self.runs[-5:])
 
         wait(
             self.landed, "every record of the log is stored or rejected", seconds, told
         )
-        self.check()
+        return self.check()
 
 
 class Producing:
-    """Sends in the background, in rounds, until it is left."""
+    """Sends in the background, in rounds, until it is left: so many at a time, and so many a second at least."""
 
     def __init__(
         self,
@@ -360,15 +376,21 @@ class Producing:
         broken_every: int = 100,
         count: int = 500,
         pause_s: float = 0.1,
+        a_second: int = 0,
     ) -> None:
         self.place, self.broken_every = place, broken_every
-        self.count, self.pause_s = count, pause_s
+        self.count, self.pause_s, self.a_second = count, pause_s, a_second
         self.over = threading.Event()
         self.thread = ThreadPoolExecutor(1)
 
     def send(self) -> None:
+        last = time.monotonic()
         while not self.over.wait(self.pause_s):
-            self.place.produce(self.count, self.broken_every)
+            now = time.monotonic()
+            # What a broker was away for is made up for in part only: else nothing but that would come for a while.
+            due = int(self.a_second * min(now - last, 5))
+            last = now
+            self.place.produce(max(self.count, due), self.broken_every)
 
     def __enter__(self) -> None:
         self.sending = self.thread.submit(self.send)

@@ -291,7 +291,7 @@ class Plan:
     def round(self, kills: int) -> None:
         """So many kills while events flow; then all comes to rest, and must be exact."""
         with (
-            Producing(self.place, count=100, pause_s=0.4),
+            Producing(self.place, 100, 100, 0.4, self.place.a_second),
             ThreadPoolExecutor(len(self.seats)) as side_by_side,
         ):
             share, more = divmod(kills, len(self.seats))
@@ -315,12 +315,10 @@ class Plan:
         lag = "aion_partition_lag_messages"
         patience_s = place.patience_s
         run.wait(lambda: run.metric(lag) == 0, "what was sent is stored", patience_s)
-        place.wait_and_check(patience_s)
+        wanted, stored, rejected = place.wait_and_check(patience_s)
         assert run.stop() == 0, run.output()
         # What was acknowledged to whoever sent it is in the log.
-        wanted = sum(1 for _, _, has_value in place.log() if has_value)
         assert wanted == place.sent, (wanted, place.sent)
-        stored, rejected = len(place.stored()), len(place.rejected())
         self.verdict = f"{wanted:,} in the log = {stored:,} in the lake + {rejected:,} dead letters, none twice"
         moved = "another writer has moved the mark"
         self.fenced += sum(run.output().count(moved) for run in place.runs)
