@@ -1,6 +1,10 @@
 //! Each row of "killed / the table has / then": the process dies, or the engine, or the answer is lost.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 
 use aion_schemas::log::Partition;
 use aion_sinks::{
@@ -10,7 +14,10 @@ use aion_sinks::{
 };
 use serde_json::json;
 
-use crate::shared::{Of, Place, once, orders, range, settings, settle_slowly, spec};
+use crate::{
+    inserts::{plain, said},
+    shared::{Of, Place, once, orders, range, settings, settle_slowly, spec},
+};
 
 #[tokio::test]
 async fn killed_before_the_insert_the_successor_reads_on_from_the_chain() {
@@ -128,6 +135,39 @@ async fn a_token_without_its_part_is_passed_by_another_token() {
     );
     assert_eq!(settle_slowly(&mut next).await.marks, marks([(&p0, 20)]));
     assert_eq!(place.offsets(&p0).await, range(0, 20));
+}
+
+/// What takes rows away as they come, such as a TTL of the owner's own: a person is told, and nothing passes for stored.
+#[tokio::test]
+async fn what_no_token_brings_into_the_table_stops_the_job() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (relay, house) = plain(&place).await;
+    let settings = Settings { lease: Duration::from_secs(1), ..settings() };
+    let mut writer = house.sink(spec(), settings);
+    writer.assign(std::slice::from_ref(&p0)).await.unwrap();
+    relay.loses_rows.store(true, SeqCst);
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    let start = Instant::now();
+    let failed = loop {
+        match once(&mut writer).await {
+            Err(SinkError::Retry { .. }) if start.elapsed() < Duration::from_mins(1) => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            ended => break ended.unwrap_err(),
+        }
+    };
+    assert!(matches!(failed, SinkError::Fatal { .. }), "{failed:?}");
+    let text = failed.to_string();
+    assert!(text.contains("acknowledged under three tokens, and not in the table"), "{text}");
+    let mut sent = BTreeMap::<String, usize>::new();
+    for path in relay.inserts("orders") {
+        *sent.entry(said(&path)["insert_deduplication_token"].clone()).or_default() += 1;
+    }
+    let base = format!("{}/0", p0.key());
+    let tokens = [base.clone(), format!("{base}#1"), format!("{base}#2")];
+    assert!(sent.keys().eq(&tokens), "{sent:?}");
+    assert!(sent.values().all(|times| *times == 2), "twice each: {sent:?}");
 }
 
 #[tokio::test]
