@@ -35,6 +35,8 @@ pub(crate) struct Relay {
     pub(crate) loses_notes: AtomicUsize,
     /// Whether it acknowledges rows, and stores them nowhere.
     pub(crate) loses_rows: AtomicBool,
+    /// What it says of clusters, a status with headers and a body, where it says that the table is Distributed.
+    pub(crate) clusters: Mutex<Option<(String, String)>>,
     /// The INSERTs that it was sent, by table: their addresses with what they say.
     inserts: Mutex<BTreeMap<&'static str, Vec<String>>>,
     /// By table, how many INSERTs are on their way, and how many there were at once.
@@ -55,6 +57,7 @@ impl Relay {
             ahead_s: 0.into(),
             loses_notes: 0.into(),
             loses_rows: false.into(),
+            clusters: Mutex::default(),
             inserts: Mutex::default(),
             under_way: Mutex::default(),
         });
@@ -117,6 +120,8 @@ impl Relay {
             "marks"
         } else if sql.contains("system.replicas") {
             return Some(("200 OK".to_owned(), self.replicas()));
+        } else if let Some(said) = self.of_clusters(&sql) {
+            return Some(said);
         } else if sql == "SELECT toUnixTimestamp(now())" {
             let answer = self.pass_on(path, body).await;
             return answer.map(|(head, now)| (head, self.shifted(&now)));
@@ -171,18 +176,32 @@ impl Relay {
         format!("{}\n{}\n", of("orders"), of("marks")).into_bytes()
     }
 
+    /// What it says of clusters, when it is asked for them.
+    fn of_clusters(&self, sql: &str) -> Option<(String, Vec<u8>)> {
+        let said =
+            self.clusters.lock().unwrap().clone().filter(|_| sql.contains("system.clusters"));
+        said.map(|(head, body)| (head, body.into_bytes()))
+    }
+
     /// The engine's time by its own clock.
     fn shifted(&self, answer: &[u8]) -> Vec<u8> {
         let [now]: [i64; 1] = serde_json::from_slice(answer).unwrap();
         json!([now + self.ahead_s.load(SeqCst)]).to_string().into_bytes()
     }
 
-    /// A table of the engine as Keeper's.
+    /// A table of the engine as Keeper's, or as one that only passes rows on.
     fn dressed(&self, answer: Vec<u8>) -> Vec<u8> {
-        if self.is_plain.load(SeqCst) {
-            return answer;
-        }
         let text = String::from_utf8(answer).unwrap();
+        if self.clusters.lock().unwrap().is_some() {
+            let engine = "ENGINE = Distributed('main', 'aion', 'orders_local', rand())";
+            return text
+                .replace("ENGINE = MergeTree", engine)
+                .replace("\"MergeTree\"", "\"Distributed\"")
+                .into_bytes();
+        }
+        if self.is_plain.load(SeqCst) {
+            return text.into_bytes();
+        }
         let marks = "ENGINE = ReplicatedReplacingMergeTree('/path', 'replica', next)";
         text.replace("ENGINE = ReplacingMergeTree(next)", marks)
             .replace("\"ReplacingMergeTree\"", "\"ReplicatedReplacingMergeTree\"")

@@ -12,6 +12,7 @@ use aion_sinks::{
 
 use crate::{
     engine,
+    inserts::plain,
     shared::{Of, Place, orders, range, settings, spec},
 };
 
@@ -253,6 +254,44 @@ async fn another_engine_or_partition_key_is_refused() {
         let failed = place.open().assign(&[Log::new().partition(0)]).await.unwrap_err();
         assert!(failed.to_string().contains(says), "{failed}");
     }
+}
+
+/// What a server says of clusters that has a `Distributed` table, and what is said of the table then.
+async fn distributed(head: &str, body: &str) -> SinkError {
+    let place = Place::new().await;
+    let (relay, house) = plain(&place).await;
+    *relay.clusters.lock().unwrap() = Some((head.to_owned(), body.to_owned()));
+    house.sink(spec(), settings()).assign(&[Log::new().partition(0)]).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_distributed_table_is_refused_and_the_one_behind_it_named() {
+    let denied = "403 Forbidden\r\nX-ClickHouse-Exception-Code: 497";
+    for (head, body, says, hint) in [
+        (
+            "200 OK",
+            "[3]\n",
+            "it is Distributed over 3 shards: a batch would be split",
+            "on one shard",
+        ),
+        ("200 OK", "[1]\n", "acknowledged before its rows are anywhere", "by the address"),
+        (
+            denied,
+            "Code: 497. No grant",
+            "it is Distributed: a batch would be split",
+            "on one shard",
+        ),
+    ] {
+        let failed = distributed(head, body).await;
+        assert!(matches!(failed, SinkError::Fatal { .. }), "{failed:?}");
+        let text = failed.to_string();
+        assert!(text.contains(says) && text.contains(hint), "{text}");
+        assert!(text.contains("write into aion.orders_local"), "{text}");
+        assert!(!text.contains("no constraint lease"), "what is not looked at isn't told: {text}");
+    }
+    let busy = "503 Service Unavailable\r\nX-ClickHouse-Exception-Code: 202";
+    let passes = distributed(busy, "Code: 202. Too many queries").await;
+    assert!(matches!(passes, SinkError::Retry { .. }), "it may tell later: {passes:?}");
 }
 
 /// Why a writer of the place is refused.
