@@ -170,13 +170,14 @@ def test_a_cut_below_a_marker_is_found_at_the_next_start(place: Place):
         event = decision(1000 + n, datetime.now(UTC), random.Random(n))
         producer.produce(place.topic, text(event), event["task_id"], 0)
     producer.commit_transaction(60)
-    wait(lambda: len(place.stored()) == 350, "what only the leader has is stored")
+    mark = agreed + 50 + 1
+    wait(lambda: place.mark(0) == mark, "the marker is behind all that is stored")
+    assert len(place.stored()) == 350
     run.stop()
     cluster.node("kill", old)
     cluster.node("start", heir)
     wait(lambda: leader(place) == heir, "the follower leads", 60)
     place.produce(80, partition=0)
-    mark = agreed + 50 + 1
     assert bounds(place, 0) == (0, agreed + 80) and agreed + 80 > mark
 
     cluster.node("start", old)

@@ -302,6 +302,11 @@ class Place:
             self.by_deltalake(self.table, "_topic_id", "_partition", "_offset")
         )
 
+    def mark(self, partition: int) -> int | None:
+        """The next offset that the lake's table wants."""
+        opened = DeltaTable(f"{self.lake}/{self.table}", storage_options=self.storage)
+        return opened.transaction_version(f"{self.topic_id()}/{partition}")
+
     def rejected(self) -> set[tuple[str, int, int]]:
         """The places of the dead letters, from the lake's table of them."""
         columns = ("topic", "topic_id", "partition", "offset")
