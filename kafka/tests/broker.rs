@@ -203,12 +203,25 @@ fn the_brokers_clock_shows_as_such() {
     assert!(time > Timestamp(1_600_000_000_000_000), "the broker's clock, not the producer's");
 }
 
+/// Ten records in two batches: a cut takes whole ones.
+fn write_to_cut(node: &Node) {
+    node.write("a", 0..6);
+    node.write("a", 6..10);
+}
+
+/// What is told of a cut log: the position, and up to where both logs agree.
+fn truncated(consumer: &mut Consumer) -> (Offset, Option<Offset>) {
+    event(consumer, "a", |event| match event {
+        Event::Truncated { wanted, end, .. } => Some((*wanted, *end)),
+        _ => None,
+    })
+}
+
 #[test]
 fn a_log_that_was_cut_below_the_position_is_told_by_its_epochs() {
     let node = node(None);
     node.admin().create_topics(&[new_topic("a")]).unwrap();
-    node.write("a", 0..6); // batches of their own: a cut takes whole ones
-    node.write("a", 6..10);
+    write_to_cut(&node);
     let mut consumer = node.started("a", 0, -1);
     let epoch = read(&mut consumer, "a", 10)[9].2;
     let mark = (zero("a"), Offset(10), "m".to_owned());
@@ -220,11 +233,7 @@ fn a_log_that_was_cut_below_the_position_is_told_by_its_epochs() {
     node.broker.truncate("a", 0, 6).unwrap();
     node.write("a", 20..30);
     let mut consumer = node.started("a", 10, epoch);
-    let (wanted, end) = event(&mut consumer, "a", |event| match event {
-        Event::Truncated { wanted, end, .. } => Some((*wanted, *end)),
-        _ => None,
-    });
-    assert_eq!((wanted, end), (Offset(10), Some(Offset(6))));
+    assert_eq!(truncated(&mut consumer), (Offset(10), Some(Offset(6))));
     // The operator keeps the log's side.
     consumer.seek(&zero("a"), Offset(6), epoch).unwrap();
     let rows = read(&mut consumer, "a", 10);
@@ -236,18 +245,11 @@ fn a_log_that_was_cut_below_the_position_is_told_by_its_epochs() {
 fn behind_a_hole_it_takes_a_record_to_tell_that_the_log_was_cut() {
     let node = node(None);
     node.admin().create_topics(&[new_topic("a")]).unwrap();
-    node.write("a", 0..6); // batches of their own: a cut takes whole ones
-    node.write("a", 6..10);
+    write_to_cut(&node);
     let mut consumer = node.started("a", 0, -1);
     let epoch = read(&mut consumer, "a", 10)[9].2;
     drop(consumer);
     let started = || node.started("a", 10, Mark::behind_hole(Offset(10), Some(epoch)).epoch);
-    let truncated = |consumer: &mut Consumer| {
-        event(consumer, "a", |event| match event {
-            Event::Truncated { wanted, end, .. } => Some((*wanted, *end)),
-            _ => None,
-        })
-    };
     // It wasn't cut.
     let mut consumer = started();
     node.write("a", 10..12);
@@ -275,8 +277,7 @@ fn behind_a_hole_it_takes_a_record_to_tell_that_the_log_was_cut() {
 fn a_log_that_is_cut_while_it_is_read_is_told() {
     let node = node(None);
     node.admin().create_topics(&[new_topic("a")]).unwrap();
-    node.write("a", 0..6); // batches of their own: a cut takes whole ones
-    node.write("a", 6..10);
+    write_to_cut(&node);
     let mut consumer = node.started("a", 0, -1);
     read(&mut consumer, "a", 10);
     node.broker.truncate("a", 0, 6).unwrap();
