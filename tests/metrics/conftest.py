@@ -46,7 +46,7 @@ def watched(everything: Everything):
     prometheus = Prometheus(everything.folder / "prometheus")
     try:
         paths = ("/metrics", "/metrics/platform")
-        prometheus.start(scrape_config([everything.http], paths))
+        prometheus.start(scrape_config([everything.http], paths, "2s"))
         everything.wait(
             lambda: prometheus.value("min(aion_audit_up)") == 1, "an audit ended", 300
         )

@@ -60,6 +60,7 @@ class Embedded(Brokers):
                 [program, self.folder / "data", self.address],
                 stdout=subprocess.PIPE,
                 stderr=log,
+                start_new_session=True,
             )
         assert self.process.stdout
         # The address, once it listens.

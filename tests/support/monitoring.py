@@ -45,7 +45,10 @@ class Server:
     def launch(self, *arguments: object) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self.program, *arguments], stdout=log, stderr=log
+                [self.program, *arguments],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         wait(self.is_ready, f"{self.program} is ready", 30, self.output)
 
@@ -103,9 +106,11 @@ class Prometheus(Server):
 
 
 def scrape_config(
-    addresses: list[str], paths: tuple[str, ...] = ("/metrics/platform",)
+    addresses: list[str],
+    paths: tuple[str, ...] = ("/metrics/platform",),
+    every: str = "1s",
 ) -> str:
-    """A configuration that scrapes these pages of these processes each second."""
+    """A configuration that scrapes these pages of these processes so often; a page may take as long to come."""
     jobs = [
         {
             "job_name": "aion" + path.removeprefix("/metrics").replace("/", "-"),
@@ -115,7 +120,7 @@ def scrape_config(
         for path in paths
     ]
     whole = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": every, "evaluation_interval": "1s"},
         "scrape_configs": jobs,
     }
     return json.dumps(whole)  # JSON is YAML

@@ -35,6 +35,7 @@ class Moto:
             [sys.executable, "-m", "moto.server", *address],
             stdout=self.log,
             stderr=self.log,
+            start_new_session=True,
         )
         wait(self.makes_bucket, "the object store answers", 60)
 

@@ -76,7 +76,9 @@ class Process:
         take_out: str = "",
     ) -> None:
         """Starts it. With NAME:COUNT it dies or stands still at that visit of a crash point; a protection of
-        sinks/src/lake/testing.rs can be taken out."""
+        sinks/src/lake/testing.rs can be taken out. It has a session of its own, as all that runs for long here: Linux
+        shares the processors out among sessions, and threads that give way, as those of questions do, would wait for
+        ever where all tests are one."""
         plan = {
             "AION_CRASH_AT": crash_at,
             "AION_FREEZE_AT": freeze_at,
@@ -89,6 +91,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 env=os.environ | self.environment | plan,
+                start_new_session=True,
             )
 
     def is_ready(self) -> bool:

@@ -40,7 +40,7 @@ class Trial(Dev):
         """What is shipped, but for its addresses, how often it looks, and where its rules lie."""
         text = SHIPPED.read_text()
         for old, new in (
-            ("scrape_interval: 15s", "scrape_interval: 1s"),
+            ("scrape_interval: 15s", "scrape_interval: 2s"),
             ("- rules/", f"- {DASHBOARDS}/rules/"),
             ("127.0.0.1:9093", f"127.0.0.1:{free_port()}"),
             ("127.0.0.1:8080", self.http),

@@ -32,7 +32,10 @@ class Engine:
     def start(self) -> None:
         command = [sys.executable, FRONT, self.folder, "--port", str(self.port)]
         self.process = subprocess.Popen(
-            [*command, *self.options], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*command, *self.options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         line = self.process.stdout.readline().decode()
         if not line:
