@@ -293,14 +293,19 @@ impl Partition {
         Ok((found.0 < log.high).then_some(found))
     }
 
-    /// The end of a leader epoch: (the greatest known epoch not above it, its end).
+    /// The end of a leader epoch, as Kafka tells it: (the greatest known epoch not above it, its end). Of one that
+    /// ended below the log's start it is known no better than that: as its end counts where the log starts. Said to be
+    /// unknown, it would look to a client as if the log had been cut.
     pub(crate) fn epoch_end(&self, epoch: i32) -> (i32, i64) {
         let log = self.log();
         let epochs = &log.past.epochs;
         let next = epochs.partition_point(|(known, _)| *known <= epoch);
-        let found = next.checked_sub(1).map(|at| epochs[at].0);
         let end = epochs.get(next).map_or(log.high, |(_, start)| *start);
-        found.map_or((-1, -1), |epoch| (epoch, end))
+        match next.checked_sub(1) {
+            Some(at) => (epochs[at].0, end),
+            None if epoch >= 0 => (epoch, end),
+            None => (-1, -1),
+        }
     }
 }
 

@@ -217,6 +217,14 @@ fn truncated(consumer: &mut Consumer) -> (Offset, Option<Offset>) {
     })
 }
 
+/// The position that is told to be outside of the log.
+fn out_of_range(consumer: &mut Consumer) -> Offset {
+    event(consumer, "a", |event| match event {
+        Event::OutOfRange { wanted, .. } => *wanted,
+        _ => None,
+    })
+}
+
 #[test]
 fn a_log_that_was_cut_below_the_position_is_told_by_its_epochs() {
     let node = node(None);
@@ -258,11 +266,7 @@ fn behind_a_hole_it_takes_a_record_to_tell_that_the_log_was_cut() {
     // It was, and is shorter than what was read. No record says so, but the end does.
     node.broker.truncate("a", 0, 6).unwrap();
     let mut consumer = started();
-    let wanted = event(&mut consumer, "a", |event| match event {
-        Event::OutOfRange { wanted, .. } => *wanted,
-        _ => None,
-    });
-    assert_eq!(wanted, Offset(10));
+    assert_eq!(out_of_range(&mut consumer), Offset(10));
     drop(consumer);
     // It grows again, at first not as far. What stands below the position is never handed over.
     for values in [20..22, 22..40] {
@@ -304,16 +308,37 @@ fn what_retention_took_is_out_of_range() {
     assert!(first > Offset(1) && next == Offset(5), "{first}..{next}");
     node.write("a", 5..7);
     let mut consumer = node.started("a", 1, -1);
-    let wanted = event(&mut consumer, "a", |event| match event {
-        Event::OutOfRange { wanted, .. } => *wanted,
-        _ => None,
-    });
-    assert_eq!(wanted, Offset(1));
+    assert_eq!(out_of_range(&mut consumer), Offset(1));
     let (from, _) = consumer.watermarks(&zero("a"), PATIENCE).unwrap();
     consumer.seek(&zero("a"), from, -1).unwrap();
     assert_eq!(from, first);
     let rows = read(&mut consumer, "a", (Offset(7) - from) as usize);
     assert_eq!(rows[0].0, from.get());
+}
+
+/// 0..2 is of epoch 0, what follows of epoch 1; then retention takes both but for the last record of epoch 1, and with
+/// the log's start the broker forgets epoch 0. A mark below misses records, which is no cut.
+#[test]
+fn a_mark_whose_epoch_the_broker_has_forgotten_is_out_of_range() {
+    let node = node(Some(1));
+    let admin = node.admin();
+    admin.create_topics(&[new_topic("a")]).unwrap();
+    let write = |numbers: std::ops::Range<u32>| {
+        numbers.for_each(|number| node.write("a", number..number + 1)); // a segment each
+    };
+    write(0..3);
+    assert_eq!(node.broker.truncate("a", 0, 2).unwrap(), 2);
+    write(20..23);
+    admin.alter_configs("a", &[("retention.bytes", Some("1"))]).unwrap();
+    node.broker.apply_retention(); // if it hasn't done so by itself yet
+    assert_eq!(admin.watermarks(&zero("a")).unwrap(), (Offset(4), Offset(5)));
+    for epoch in [0, Mark::behind_hole(Offset(1), Some(0)).epoch] {
+        let mut consumer = node.started("a", 1, epoch);
+        assert_eq!(out_of_range(&mut consumer), Offset(1), "epoch {epoch} of the mark");
+    }
+    // A store that begins where the log does knows of epoch 0 only that it is the least.
+    let mut consumer = node.started("a", 4, Mark::at_log_start(Offset(4)).epoch);
+    assert_eq!(read(&mut consumer, "a", 1), [(4, "22".to_owned(), 1)]);
 }
 
 /// Polls until partitions come or go: those that come are left unread, those that go are given back.

@@ -34,12 +34,28 @@ pub(super) struct Log {
 }
 
 /// What the batches don't say: file `partition.json`.
+///
+/// Retention doesn't write it, or on a full disk nothing could go. The file may say more than is so, and a log is
+/// opened with [`Past::begin_at`]; the segments that a loss of power brings back find the epochs they were written in.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Past {
     /// The first offset that is still served, if greater than the first segment's.
     pub(super) start: i64,
     /// Leader epochs and their first offsets, ascending.
     pub(super) epochs: Vec<(i32, i64)>,
+}
+
+impl Past {
+    /// Makes `start` the first offset that is served: leader epochs that ended below it are forgotten, and the one in
+    /// force there begins there, as in Kafka.
+    pub(super) fn begin_at(&mut self, start: i64) {
+        self.start = start;
+        let begun = self.epochs.partition_point(|(_, first)| *first <= start);
+        if begun > 0 {
+            self.epochs.drain(..begun - 1);
+            self.epochs[0].1 = start;
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,13 +136,16 @@ impl Log {
         if last.size > 0 {
             steps::did(|| Step::Told { file: last.path.clone(), bytes: last.size });
         }
-        let past = files::read_json(&folder.join("partition.json"))?;
+        let past: Option<Past> = files::read_json(&folder.join("partition.json"))?;
+        let mut past = past.unwrap_or_else(|| Past { start: 0, epochs: vec![(0, 0)] });
+        let start = past.start.max(segments[0].base);
+        past.begin_at(start);
         Ok(Log {
             high_at: last.size,
             segments,
             end,
             high: end,
-            past: past.unwrap_or_else(|| Past { start: 0, epochs: vec![(0, 0)] }),
+            past,
             producers,
             waiters: Waiters::default(),
             health: Health::Good,
@@ -146,4 +165,26 @@ fn mend(segment: &Segment, length: u64, end: i64, last: bool) -> Result<(), Erro
     let bytes = length - segment.size;
     tracing::warn!(path = %path.display(), offset = end, bytes, "cut a torn tail of the log");
     segment.cut().map_err(Error::io("cut the torn tail of", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_starts_later_forgets_the_epochs_that_ended_below() {
+        let begun = |start| {
+            let epochs = vec![(0, 0), (2, 10), (3, 15), (4, 15), (5, 20)];
+            let mut past = Past { start: 0, epochs };
+            past.begin_at(start);
+            assert_eq!(past.start, start);
+            past.epochs
+        };
+        assert_eq!(begun(0), [(0, 0), (2, 10), (3, 15), (4, 15), (5, 20)]);
+        assert_eq!(begun(9), [(0, 9), (2, 10), (3, 15), (4, 15), (5, 20)]);
+        assert_eq!(begun(10), [(2, 10), (3, 15), (4, 15), (5, 20)]);
+        assert_eq!(begun(15), [(4, 15), (5, 20)], "nothing was written in epoch 3");
+        assert_eq!(begun(19), [(4, 19), (5, 20)]);
+        assert_eq!(begun(30), [(5, 30)]);
+    }
 }

@@ -54,7 +54,8 @@ impl Partition {
             return Err(ResponseError::OffsetOutOfRange);
         }
         if start > log.start() {
-            let past = Past { start, ..log.past.clone() };
+            let mut past = log.past.clone();
+            past.begin_at(start);
             self.remember(&mut log, past)?;
             let whole = log.segments.partition_point(|segment| segment.base <= start);
             drop_segments(&mut log, whole.saturating_sub(1));
@@ -111,7 +112,7 @@ impl Partition {
     }
 }
 
-/// Removes the first `count` segments.
+/// Removes the first `count` segments, and with them the leader epochs that ended there.
 fn drop_segments(log: &mut Log, count: usize) {
     for segment in log.segments.drain(..count) {
         tracing::info!(path = %segment.path.display(), "delete a segment: its time is over");
@@ -120,6 +121,8 @@ fn drop_segments(log: &mut Log, count: usize) {
         }
     }
     if count > 0 {
+        let start = log.start();
+        log.past.begin_at(start);
         log.waiters.wake();
     }
 }

@@ -377,6 +377,18 @@ fn a_waiting_reader_hears_of_new_records_and_of_the_topic_s_end() {
     assert_eq!(answer.error_code, ResponseError::UnknownTopicOrPartition.code());
 }
 
+/// Where a leader epoch of partition 0 ended, asked with the present one: (error, epoch, offset).
+pub fn epoch_end(rig: &Rig, topic: &str, current: i32, epoch: i32) -> (i16, i32, i64) {
+    let partition = OffsetForLeaderPartition::default()
+        .with_current_leader_epoch(current)
+        .with_leader_epoch(epoch);
+    let topic = OffsetForLeaderTopic::default().with_topic(name(topic));
+    let topic = topic.with_partitions(vec![partition]);
+    let request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
+    let answer = rig.ask(3, &request).topics[0].partitions[0].clone();
+    (answer.error_code, answer.leader_epoch, answer.end_offset)
+}
+
 #[test]
 fn a_truncated_log_shows_in_the_leader_epochs() {
     let mut rig = Rig::new();
@@ -384,16 +396,7 @@ fn a_truncated_log_shows_in_the_leader_epochs() {
     for _ in 0..4 {
         put(&rig, "t", batch(&[now_ms(); 5], (-1, -1, -1)));
     }
-    let end = |rig: &Rig, current, epoch| {
-        let partition = OffsetForLeaderPartition::default()
-            .with_current_leader_epoch(current)
-            .with_leader_epoch(epoch);
-        let topic = OffsetForLeaderTopic::default().with_topic(name("t"));
-        let topic = topic.with_partitions(vec![partition]);
-        let request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
-        let answer = rig.ask(3, &request).topics[0].partitions[0].clone();
-        (answer.error_code, answer.leader_epoch, answer.end_offset)
-    };
+    let end = |rig: &Rig, current, epoch| epoch_end(rig, "t", current, epoch);
     assert_eq!(end(&rig, 0, 0), (0, 0, 20));
     assert_eq!(rig.broker().truncate("t", 0, 12).unwrap(), 10, "batches go as a whole");
     assert_eq!(end(&rig, 0, 0).0, ResponseError::FencedLeaderEpoch.code());
