@@ -17,7 +17,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::budget::{house_settings, part_bytes};
+pub(crate) use self::budget::{house_settings, part_bytes, refuse_too_small};
 use self::budget::{
     lake_settings, memory, part_of, queue_limits, queues_bytes, series_settings, worth,
 };
@@ -67,6 +67,7 @@ impl Platform {
     ) -> anyhow::Result<Platform> {
         let memory = memory(&config);
         let partitions = preflight::look(&config.kafka, &config.jobs).await?;
+        refuse_too_small(&config, &partitions)?;
         let limits = queue_limits(&config.jobs, &partitions, queues_bytes(&config));
         let lake = Lake::open(&config.lake.url, &config.lake.options)
             .map_err(|cause| sink_failure(&cause))?;

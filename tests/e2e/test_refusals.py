@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
 from processes import ROOT, Dev, binary
 
 # What the page on commands says of each exit code.
@@ -115,6 +116,63 @@ def test_an_address_in_use_is_named(dev: Dev, what: str):
     assert dev.stop() == 0
 
 
+def told_by(command: str, config: Path) -> tuple[int, str]:
+    """The exit code of a command that a configuration is given to, and all that it says."""
+    done = subprocess.run(
+        [binary(), command, "--config", config],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def enough(said: str) -> int:
+    """The memory that is wanted where less was given, in MiB."""
+    (wanted,) = re.findall(r"too small .*; at least (\d+) is wanted", said)
+    return int(wanted)
+
+
+def test_a_budget_that_is_too_small_is_refused_with_the_one_that_is_enough(
+    tmp_path: Path,
+):
+    config = tmp_path / "aion.toml"
+
+    def write(budget_mib: int) -> None:
+        config.write_text(
+            f'kafka.brokers = "127.0.0.1:1"\nlake.url = "{tmp_path / "lake"}"\n'
+            f'http.listen = "127.0.0.1:0"\nmemory.budget_mib = {budget_mib}\n'
+        )
+
+    write(1)
+    for command in ("validate", "run"):
+        code, said = told_by(command, config)
+        assert code == 2 and "memory.budget_mib is 1, too small" in said, said
+    assert not (tmp_path / "lake").exists(), "nothing was started"
+    write(enough(said) - 1)
+    assert told_by("validate", config)[0] == 2
+    write(enough(said))
+    code, said = told_by("validate", config)
+    assert code == 0, said
+
+
+def test_partitions_that_came_meanwhile_are_named_where_the_budget_is_too_small(
+    dev: Dev,
+):
+    topic = "aion.router.decisions"
+    little = ("--no-generator", "--memory-mib", "16")
+    dev.start(*little)
+    admin = AdminClient({"bootstrap.servers": dev.kafka})
+    admin.create_partitions([NewPartitions(topic, 200)])[topic].result(30)
+    assert dev.stop() == 0
+    dev.begin(*little)
+    code, last = dev.refused()
+    assert code == 2 and f"200 of them of {topic}" in last, last
+    dev.start("--no-generator", "--memory-mib", str(enough(last)))
+    assert dev.stop() == 0
+
+
 def test_a_policy_of_webhooks_is_checked_before_a_start(tmp_path: Path):
     config, policy = tmp_path / "aion.toml", tmp_path / "webhooks.yaml"
     config.write_text(
@@ -122,23 +180,13 @@ def test_a_policy_of_webhooks_is_checked_before_a_start(tmp_path: Path):
         f'[webhooks]\npolicy = "{policy}"\n'
     )
 
-    def validated() -> tuple[int, str]:
-        done = subprocess.run(
-            [binary(), "validate", "--config", config],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-        return done.returncode, done.stdout + done.stderr
-
     shipped = (ROOT / "policies" / "webhooks.yaml").read_text()
     policy.write_text(shipped)
-    code, said = validated()
+    code, said = told_by("validate", config)
     assert code == 0, said
     policy.write_text(shipped + '    tls: {ca: "/nowhere/ca.pem"}\n')
-    code, said = validated()
+    code, said = told_by("validate", config)
     assert code == 2 and "webhook proposals: tls: /nowhere/ca.pem" in said, said
     policy.write_text(shipped + "    colour: red\n")
-    code, said = validated()
+    code, said = told_by("validate", config)
     assert code == 2 and f"{policy}:" in said and "colour" in said, said

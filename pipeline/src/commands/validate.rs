@@ -30,7 +30,8 @@ use crate::{
     access::policy::Policy,
     config::{ClickHouseConfig, Config, JobConfig, SinkKind},
     exit::{Exit, Failure},
-    platform::{house_settings, house_spec, part_bytes, sink_failure},
+    platform::{house_settings, house_spec, part_bytes, refuse_too_small, sink_failure},
+    preflight::Partitions,
     webhooks,
 };
 
@@ -85,6 +86,7 @@ pub fn run(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
         let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
         runtime.block_on(looked(&config))?
     } else {
+        refuse_too_small(&config, &Partitions::new())?;
         promised(&config)
     };
     print(&lines);
@@ -179,6 +181,7 @@ async fn looked(config: &Config) -> anyhow::Result<Vec<Line>> {
     let connection = config.kafka.clone();
     let cluster = tokio::task::spawn_blocking(move || kafka(&connection, &topics));
     let cluster = cluster.await.context("look at the cluster")?;
+    refuse_too_small(config, &found(&cluster))?;
     let lake = match Lake::open(&config.lake.url, &config.lake.options) {
         Ok(lake) => lake.probe().await,
         Err(cause) => Err(cause),
@@ -274,6 +277,12 @@ fn of_topic(cluster: &Cluster, topic: &Topic) -> Option<Known> {
 
 fn partitions_of(cluster: &Cluster, topic: &Topic) -> Option<usize> {
     cluster.as_ref().ok()?.iter().find(|one| one.topic == topic.name)?.partitions
+}
+
+/// The partitions of the topics that are there.
+fn found(cluster: &Cluster) -> Partitions {
+    let of = |one: &Seen| Some((Arc::clone(&one.topic), one.partitions?));
+    cluster.iter().flatten().filter_map(of).collect()
 }
 
 fn kafka(connection: &Connection, topics: &[Arc<Topic>]) -> Cluster {

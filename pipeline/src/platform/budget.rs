@@ -1,9 +1,6 @@
 //! How the memory budget is shared out: rows, queues of the client, and what a table may hold.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use aion_kafka::Limits;
 use aion_schemas::catalog::Topic;
@@ -16,6 +13,7 @@ use aion_sinks::{
 
 use crate::{
     config::{ClickHouseConfig, Config, JobConfig, MetricsConfig},
+    exit::{Exit, Failure},
     preflight::Partitions,
 };
 
@@ -24,16 +22,48 @@ use crate::{
 /// a small message, files being encoded, the allocator's free pages, the code.
 const ROWS_SIXTEENTHS: usize = 3;
 const QUEUES_SIXTEENTHS: usize = 1;
+/// What a partition's queue and its fetch may take: with less it gets nowhere, more is of no use.
+const LEAST_SHARE_BYTES: usize = 64 << 10;
+const MOST_SHARE_BYTES: usize = 16 << 20;
+
+/// Refuses a budget that rows and the least queues of all partitions would pass, and says which is enough.
+///
+/// A warning would be read after the process was killed for its memory, in its first backlog. Several processes share
+/// the partitions, but one may be left with all of them.
+pub(crate) fn refuse_too_small(config: &Config, found: &Partitions) -> Result<(), Failure> {
+    let partitions = partitions_read(&config.jobs, found);
+    let queues_bytes = partitions * LEAST_SHARE_BYTES;
+    if rows_bytes(config) + queues_bytes <= config.memory_bytes {
+        return Ok(());
+    }
+    let topics = config.jobs.iter().flat_map(JobConfig::topics);
+    let most = topics.map(|topic| (partitions_of(topic, found), &topic.name)).max();
+    let most = most.map(|(count, topic)| format!(", {count} of them of {topic}"));
+    let wanted_mib = queues_bytes.div_ceil((1 << 20) / 16 * (16 - ROWS_SIXTEENTHS));
+    let what = format!(
+        "memory.budget_mib is {}, too small for the {partitions} partitions that jobs read{}; at least {wanted_mib} is \
+         wanted (a partition that two jobs read counts twice; for `aion dev` it is --memory-mib)",
+        config.memory_bytes >> 20,
+        most.unwrap_or_default(),
+    );
+    Err(Failure::new(Exit::Usage, what))
+}
+
+/// How many partitions a topic has. One that could not be looked at counts as the catalog has it.
+fn partitions_of(topic: &Topic, found: &Partitions) -> usize {
+    found.get(&topic.name).copied().unwrap_or(topic.partitions.max(1) as usize)
+}
+
+/// How many partitions are read, each by a consumer for each job.
+fn partitions_read(jobs: &[JobConfig], found: &Partitions) -> usize {
+    jobs.iter().flat_map(JobConfig::topics).map(|topic| partitions_of(topic, found)).sum()
+}
 
 /// Shares the bytes of the client's queues among all partitions. A queue may pass its bound by one
-/// fetch, so that fetch is part of the share. A topic that could not be looked at counts as the
-/// catalog has it.
+/// fetch, so that fetch is part of the share.
 pub(super) fn queue_limits(jobs: &[JobConfig], found: &Partitions, queues_bytes: usize) -> Limits {
-    let of = |topic: &Arc<Topic>| {
-        found.get(&topic.name).copied().unwrap_or(topic.partitions.max(1) as usize)
-    };
-    let partitions: usize = jobs.iter().flat_map(JobConfig::topics).map(of).sum();
-    let share = (queues_bytes / partitions.max(1)).clamp(64 << 10, 16 << 20);
+    let partitions = partitions_read(jobs, found).max(1);
+    let share = (queues_bytes / partitions).clamp(LEAST_SHARE_BYTES, MOST_SHARE_BYTES);
     let partition_fetch_bytes = (share / 2).min(1 << 20);
     Limits {
         queued_bytes: share - partition_fetch_bytes,
@@ -118,10 +148,15 @@ pub(super) fn worth(config: &Config) -> Compaction {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+    use std::sync::Arc;
+
     use aion_schemas::catalog::Catalog;
 
     use super::*;
-    use crate::config::{SinkKind, default_jobs};
+    use crate::{
+        config::{SinkKind, default_jobs},
+        exit::code_of,
+    };
 
     const KIB: usize = 1 << 10;
     const MIB: usize = 1 << 20;
@@ -171,12 +206,17 @@ mod tests {
         (config.memory_bytes, rows + topics().count() * partitions * (queue + fetch))
     }
 
+    const LAKE: &str = "kafka.brokers = \"k:1\"\nlake.url = \"/tmp/lake\"\n";
+    const HOUSE: &str = "[clickhouse]\nurl = \"http://localhost:8123\"\n";
+
+    fn parsed(text: &str) -> Config {
+        Config::parse(text, std::iter::empty()).unwrap()
+    }
+
     #[test]
     fn what_is_counted_takes_a_quarter_of_the_budget_and_never_passes_it() {
-        let lake = "kafka.brokers = \"k:1\"\nlake.url = \"/tmp/lake\"\n";
-        let house = "[clickhouse]\nurl = \"http://localhost:8123\"\n";
-        for text in [lake.to_owned(), format!("{lake}{house}")] {
-            let config = Config::parse(&text, std::iter::empty()).unwrap();
+        for text in [LAKE.to_owned(), format!("{LAKE}{HOUSE}")] {
+            let config = parsed(&text);
             for partitions in [1, 2, 8] {
                 let (budget, counted) = counted(&config, partitions);
                 assert!(counted <= budget / 4, "{counted} bytes with {partitions} partitions");
@@ -187,5 +227,43 @@ mod tests {
                 assert!(counted <= budget, "{counted} bytes with {partitions} partitions");
             }
         }
+    }
+
+    /// Of one topic that has so many partitions, or what is said instead.
+    fn refused(config: &Config, partitions: usize) -> Option<Failure> {
+        let found = Partitions::from([(Arc::clone(&config.jobs[0].topic.name), partitions)]);
+        refuse_too_small(config, &found).err()
+    }
+
+    #[test]
+    fn a_budget_that_the_queues_would_pass_is_refused_with_the_one_that_is_enough() {
+        let mut config = parsed(&format!("{LAKE}memory.budget_mib = 64\n"));
+        config.jobs.truncate(1);
+        config.jobs[0].retries = None;
+        // Thirteen sixteenths of the budget are not the rows': so many times 64 KiB.
+        assert!(refused(&config, 832).is_none());
+        for (partitions, wanted_mib) in [(833, 65), (845, 65), (846, 66), (10_000, 770)] {
+            let failure = refused(&config, partitions).unwrap();
+            let told = failure.to_string();
+            assert!(told.contains("memory.budget_mib is 64, too small"), "{told}");
+            let topic = &config.jobs[0].topic.name;
+            assert!(told.contains(&format!("{partitions} of them of {topic}")), "{told}");
+            assert!(told.contains(&format!("at least {wanted_mib} is wanted")), "{told}");
+            assert_eq!(code_of(&failure.into()), Exit::Usage);
+        }
+        for (mib, is_enough) in [(65, false), (66, true), (1_000, true)] {
+            config.memory_bytes = mib * MIB;
+            assert_eq!(refused(&config, 846).is_none(), is_enough, "{mib} MiB");
+        }
+        config.memory_bytes = 64 * MIB;
+        // Each job reads by a consumer of its own.
+        config.jobs.push(config.jobs[0].clone());
+        assert!(refused(&config, 416).is_none() && refused(&config, 417).is_some());
+    }
+
+    #[test]
+    fn the_least_budget_that_may_be_given_is_enough_for_the_catalog_in_every_place() {
+        let text = format!("{LAKE}memory.budget_mib = 16\n{HOUSE}[metrics]\n");
+        refuse_too_small(&parsed(&text), &Partitions::new()).unwrap();
     }
 }
