@@ -30,7 +30,8 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use futures::{FutureExt, future::BoxFuture};
-use tokio::{runtime::Runtime, sync::Semaphore};
+use tokio::{runtime::Runtime, sync::Semaphore, time::timeout};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::query::Query;
@@ -116,6 +117,9 @@ pub struct Engine {
     outside: Outside,
     bounds: Bounds,
     turns: Arc<Semaphore>,
+    /// How many there are.
+    queries: usize,
+    stopping: CancellationToken,
     /// `None` only while it is dropped.
     threads: Option<Runtime>,
 }
@@ -156,6 +160,8 @@ impl Engine {
             lake,
             tail: settings.tail,
             turns: Arc::new(Semaphore::new(settings.queries.max(1))),
+            queries: settings.queries.max(1),
+            stopping: CancellationToken::new(),
             tables: Arc::new(tables),
             outside,
             bounds: Bounds {
@@ -197,10 +203,13 @@ impl Engine {
         sql: &str,
         parameters: Parameters,
     ) -> BoxFuture<'a, Result<Answer, Error>> {
-        let Some(threads) = &self.threads else {
-            return ready(Err(Error::Internal("the engine is closing".into()))).boxed();
-        };
+        let Some(threads) = self.running() else { return ready(Err(Error::Stopping)).boxed() };
         answer::start(threads.handle(), self.statement(sql, parameters)).boxed()
+    }
+
+    /// The threads for questions, while any are taken.
+    fn running(&self) -> Option<&Runtime> {
+        self.threads.as_ref().filter(|_| !self.stopping.is_cancelled())
     }
 
     fn statement(&self, sql: &str, parameters: Parameters) -> Query {
@@ -215,6 +224,7 @@ impl Engine {
             outside: self.outside.clone(),
             bounds: self.bounds,
             turns: Arc::clone(&self.turns),
+            stopping: self.stopping.clone(),
             sql: sql.to_owned(),
             parameters: parameters.into(),
         }
@@ -227,10 +237,22 @@ impl Engine {
         sql: &str,
         parameters: Parameters,
     ) -> BoxFuture<'a, Result<Description, Error>> {
-        let Some(threads) = &self.threads else {
-            return ready(Err(Error::Internal("the engine is closing".into()))).boxed();
-        };
+        let Some(threads) = self.running() else { return ready(Err(Error::Stopping)).boxed() };
         answer::describe(threads.handle(), self.statement(sql, parameters)).boxed()
+    }
+
+    /// Stops: questions under way may go on for so long, those that are left then, and all later ones, end in
+    /// [`Error::Stopping`].
+    pub async fn stop(&self, patience: Duration) {
+        // Whoever asks meanwhile waits behind this for a turn.
+        let turns = self.turns.acquire_many(u32::try_from(self.queries).unwrap_or(u32::MAX));
+        let _all_turns = timeout(patience, turns).await;
+        self.stopping.cancel();
+    }
+
+    /// Waits until it has stopped.
+    pub(crate) async fn stopped(&self) {
+        self.stopping.cancelled().await;
     }
 
     /// Runs what goes with a query, such as writing its rows down, on the engine's threads.
@@ -247,7 +269,7 @@ impl Engine {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         let Some(threads) = &self.threads else {
-            return Err(Error::Internal("the engine is closing".into()));
+            return Err(Error::Stopping);
         };
         let done = threads.spawn_blocking(work);
         done.await.map_err(|cause| Error::Internal(format!("work beside a query: {cause}")))

@@ -107,6 +107,9 @@ pub enum Error {
         /// Why it failed.
         cause: String,
     },
+    /// The process that was asked is stopping.
+    #[error("the process is stopping; ask again once it runs")]
+    Stopping,
     /// A defect of the engine.
     #[error("the query ended without an answer: {0}")]
     Internal(String),

@@ -33,7 +33,7 @@ mod types;
 use std::{io, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 
 pub use self::access::{Access, Users};
 use self::{cancel::Cancels, questions::Questions, startup::Door};
@@ -54,8 +54,10 @@ const CONNECTIONS: usize = 100;
 const REFUSALS: usize = 100;
 /// How long to wait where the system has no more connections to give.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long clients may take to hear that the engine has stopped.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Serves an engine until dropped, to whom `access` lets in.
+/// Serves an engine until that stops, or this is dropped, to whom `access` lets in.
 pub fn serve(
     listener: TcpListener,
     engine: Arc<Engine>,
@@ -83,7 +85,11 @@ async fn accept(
     let mut connections = tokio::task::JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let (socket, from) = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = engine.stopped() => break,
+        };
+        let (socket, from) = match accepted {
             Ok(accepted) => accepted,
             Err(cause) => {
                 tracing::warn!("accept a connection for PostgreSQL: {cause}");
@@ -114,6 +120,9 @@ async fn accept(
             drop(place);
         });
     }
+    let ended = async { while connections.join_next().await.is_some() {} };
+    timeout(LAST_WORDS, ended).await.ok();
+    Ok(())
 }
 
 /// One client's connection.

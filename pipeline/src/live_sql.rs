@@ -1,6 +1,6 @@
 //! SQL in a running process: over the lake, and what the process's jobs have beyond it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aion_analytics::{
     Engine, Settings, Tail,
@@ -22,6 +22,9 @@ use crate::{
 /// Upper bounds of freshness, in seconds.
 const BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// How long a question may go on once the process stops.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What jobs show and queries see.
 #[derive(Debug)]
@@ -95,7 +98,16 @@ pub(crate) fn open(settings: Settings) -> Result<Arc<Engine>, Failure> {
     engine.map(Arc::new).map_err(|cause| Failure::new(Exit::Data, cause.to_string()))
 }
 
-/// Answers PostgreSQL's clients until the task is ended.
+/// Stops to answer: questions that take long are told that the process stops, and so are PostgreSQL's clients.
+pub(crate) async fn stop(engine: &Engine, postgres: Option<JoinHandle<()>>) {
+    engine.stop(PATIENCE).await;
+    let Some(postgres) = postgres else { return };
+    if let Err(cause) = postgres.await {
+        tracing::error!("the task of PostgreSQL's clients broke: {cause}");
+    }
+}
+
+/// Answers PostgreSQL's clients until the engine stops.
 pub(crate) async fn serve_postgres(
     config: PostgresConfig,
     engine: Arc<Engine>,

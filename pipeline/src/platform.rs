@@ -4,7 +4,7 @@ mod budget;
 
 use std::sync::Arc;
 
-use aion_analytics::Tail;
+use aion_analytics::{Engine, Tail};
 use aion_schemas::catalog::Topic;
 use aion_sinks::{
     clickhouse::{self, ClickHouse},
@@ -31,7 +31,7 @@ use crate::{
     http::{self, Pages, exports::ExportsApi, sql::Sql, v1::Api},
     inbound::Inbound,
     job::{self, JobError, JobSpec},
-    live_sql::{LiveSql, serve_postgres},
+    live_sql::{self, LiveSql, serve_postgres},
     metrics::{Host, Metrics},
     preflight::{self, Partitions},
     registry::{self, Registry},
@@ -54,6 +54,8 @@ pub struct Platform {
     close_http: CancellationToken,
     /// Stops what isn't a job, with `shutdown` or once every job has ended.
     close: CancellationToken,
+    /// Answers questions.
+    engine: Arc<Engine>,
     /// Answers PostgreSQL's clients, where that is configured.
     postgres: Option<JoinHandle<()>>,
 }
@@ -119,7 +121,7 @@ impl Platform {
             Some(config) => Some(serve_postgres(config, Arc::clone(&engine)).await?),
             None => None,
         };
-        let sql = Arc::new(Sql::new(engine, max_rows));
+        let sql = Arc::new(Sql::new(Arc::clone(&engine), max_rows));
         let in_lake = config.jobs.iter().filter(|job| job.sinks.contains(&SinkKind::Lake));
         let tables = in_lake.map(|job| table_spec(&job.topic)).collect();
         let rounds = config.lake.upkeep.clone();
@@ -143,7 +145,18 @@ impl Platform {
             tokio::spawn(
                 async move { http::serve((listener, tls), (&access, pages), closed).await },
             );
-        Ok(Platform { health, jobs, webhooks, inbound, making, http, close_http, close, postgres })
+        Ok(Platform {
+            health,
+            jobs,
+            webhooks,
+            inbound,
+            making,
+            http,
+            close_http,
+            close,
+            engine,
+            postgres,
+        })
     }
 
     /// Waits until every job ended: because of `shutdown`, or because a person has to act.
@@ -160,9 +173,7 @@ impl Platform {
             making.await.context("the task of exports broke")?;
         }
         self.close_http.cancel();
-        if let Some(postgres) = self.postgres {
-            postgres.abort();
-        }
+        live_sql::stop(&self.engine, self.postgres).await;
         self.http.await.context("the HTTP task broke")?.context("serve HTTP")?;
         failed.map_or(Ok(()), |failure| Err(failure.into()))
     }

@@ -2,7 +2,8 @@
 //!
 //! **Invariant:** an answer that ends without an error is whole: the last message says so, and a
 //! query that dies without it is an error.
-//! **Invariant:** a query ends in its time, also where nobody takes its rows: its turn and its memory are others' then.
+//! **Invariant:** a query ends in its time, also where nobody takes its rows: its turn and its memory are others' then. It ends
+//! with its engine too.
 
 use std::{
     pin::Pin,
@@ -22,10 +23,15 @@ use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::JoinHandle,
-    time::Sleep,
 };
 
-use super::{Description, allowed::Allowed, query::Query, repeated::searched_once, watched::Until};
+use super::{
+    Description,
+    allowed::{Allowed, End},
+    query::Query,
+    repeated::searched_once,
+    watched::Until,
+};
 use crate::{
     error::Error,
     memory::{Limits, guarded, of_rows},
@@ -41,7 +47,7 @@ pub struct Answer {
     waiting: Arc<Waiting>,
     allowed: Allowed,
     /// Of whoever reads it, from when nothing is there to be read.
-    late: Option<Pin<Box<Sleep>>>,
+    late: Option<End>,
     ended: bool,
     _running: Running,
 }
@@ -86,7 +92,7 @@ impl Answer {
 
     /// Until when it may take.
     pub fn allowed(&self) -> Allowed {
-        self.allowed
+        self.allowed.clone()
     }
 }
 
@@ -105,10 +111,9 @@ impl Stream for Answer {
             Poll::Ready(None) => Some(Err(Error::Internal("its thread panicked".into()))),
             // Its thread may be kept by a call, and not be there to say so.
             Poll::Pending => {
-                let allowed = self.allowed;
-                let late = self.late.get_or_insert_with(|| Box::pin(allowed.end()));
-                ready!(late.as_mut().poll(context));
-                Some(Err(allowed.too_late()))
+                let Answer { late, allowed, .. } = &mut *self;
+                let late = late.get_or_insert_with(|| allowed.end());
+                Some(Err(ready!(Pin::new(late).poll(context))))
             }
         };
         self.ended = true;
@@ -118,7 +123,8 @@ impl Stream for Answer {
 
 /// Looks at a statement on the threads of `handle`.
 pub(super) async fn describe(handle: &Handle, query: Query) -> Result<Description, Error> {
-    let allowed = Allowed::by(query.bounds);
+    let allowed = Allowed::by(query.bounds, &query.stopping);
+    let within = allowed.clone();
     let (described, description) = oneshot::channel();
     let _running = Running(handle.spawn(async move {
         let work = async {
@@ -126,7 +132,7 @@ pub(super) async fn describe(handle: &Handle, query: Query) -> Result<Descriptio
             query.describe().await
         };
         // Whoever asked may be gone; then this task is being aborted too.
-        drop(described.send(allowed.wait(work).await.flatten()));
+        drop(described.send(within.wait(work).await.flatten()));
     }));
     allowed.wait(description).await?.map_err(|_| panicked())?
 }
@@ -137,13 +143,13 @@ fn panicked() -> Error {
 
 /// Runs a query on the threads of `handle`; returns when its first rows can be asked for.
 pub(super) async fn start(handle: &Handle, query: Query) -> Result<Answer, Error> {
-    let allowed = Allowed::by(query.bounds);
+    let allowed = Allowed::by(query.bounds, &query.stopping);
     let (planned, schema) = oneshot::channel();
     let (rows, waiting) = mpsc::channel(BATCHES_WAITING);
     let waiting = Arc::new(Waiting(Mutex::new(waiting)));
     // Not held by the query: where the answer is dropped, the query finds its channel closed.
     let read = Arc::downgrade(&waiting);
-    let running = Running(handle.spawn(run(query, allowed, planned, rows, read)));
+    let running = Running(handle.spawn(run(query, allowed.clone(), planned, rows, read)));
     let schema = allowed.wait(schema).await?.map_err(|_| panicked())??;
     Ok(Answer { schema, waiting, allowed, late: None, ended: false, _running: running })
 }
@@ -155,7 +161,7 @@ async fn run(
     rows: mpsc::Sender<Message>,
     waiting: Weak<Waiting>,
 ) {
-    let until = Until { allowed, client: rows.clone() };
+    let until = Until { allowed: allowed.clone(), client: rows.clone() };
     let begun = allowed.wait(begin(&query, &until)).await.flatten();
     // Whoever asked may be gone; then this task is being aborted too.
     let (stream, turn) = match begun {
@@ -177,7 +183,7 @@ async fn run(
 
 async fn turn(query: &Query) -> Result<OwnedSemaphorePermit, Error> {
     let turn = Arc::clone(&query.turns).acquire_owned().await;
-    turn.map_err(|_| Error::Internal("the engine is closing".into()))
+    turn.map_err(|_| Error::Stopping)
 }
 
 async fn begin(

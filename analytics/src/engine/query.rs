@@ -17,6 +17,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::{Description, depth, watched::Until};
 use crate::{
@@ -36,6 +37,7 @@ pub(super) struct Query {
     pub(super) outside: Outside,
     pub(super) bounds: Bounds,
     pub(super) turns: Arc<Semaphore>,
+    pub(super) stopping: CancellationToken,
     pub(super) sql: String,
     pub(super) parameters: Option<ParamValues>,
 }

@@ -41,15 +41,12 @@ pub(super) struct Until {
 }
 
 impl Until {
-    /// Fails once nobody waits for the query any more, or its time is over.
+    /// Fails once nobody waits for the query any more, its time is over, or the engine stops.
     pub(super) fn check(&self) -> Result<()> {
         if self.client.is_closed() {
             return Err(Error::Internal("nobody waits for it any more".into()).into());
         }
-        if self.allowed.is_over() {
-            return Err(self.allowed.too_late().into());
-        }
-        Ok(())
+        self.allowed.check().map_err(Into::into)
     }
 
     /// A join whose condition looks up.

@@ -156,9 +156,21 @@ where
             PgWireConnectionState::AwaitingStartup
                 | PgWireConnectionState::AuthenticationInProgress
         );
-        let received = receive(&mut client, &mut inbox);
-        let received =
-            if is_in { received.await? } else { timeout_at(deadline, received).await?? };
+        let received = async {
+            let received = receive(&mut client, &mut inbox);
+            if is_in {
+                return received.await;
+            }
+            timeout_at(deadline, received).await.unwrap_or_else(|late| Err(late.into()))
+        };
+        let received = tokio::select! {
+            // The end of what was refused has come as a rule: a client that is told so is ready for the last word.
+            biased;
+            received = received => received?,
+            () = handlers.questions.stopped() => {
+                return process_error(&mut client, errors::stopping(), true).await;
+            }
+        };
         let (answered, is_last, is_extended) = match received {
             Received::End | Received::Message(PgWireFrontendMessage::Terminate(_)) => return Ok(()),
             Received::TooLong(_) if !is_in => return Ok(()),

@@ -20,6 +20,12 @@ pub(super) fn cancelled() -> PgWireError {
     user("57014", "the query was stopped, as its client asked")
 }
 
+/// The last word to a client of a process that is stopping.
+pub(super) fn stopping() -> PgWireError {
+    let (state, what) = (state(&Error::Stopping), Error::Stopping.to_string());
+    PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".into(), state.into(), what)))
+}
+
 /// A client sent more than a statement may have.
 pub(super) fn too_long() -> PgWireError {
     let most = STATEMENT_BYTES >> 20;
@@ -41,6 +47,7 @@ fn state(error: &Error) -> &'static str {
         Error::Spill { .. } => "53400",
         Error::TemporaryFiles { .. } => "53100",
         Error::Deadline { .. } => "57014",
+        Error::Stopping => "57P01",
         Error::Open { .. } | Error::Read { .. } => "58030",
         Error::Internal(_) => "XX000",
     }

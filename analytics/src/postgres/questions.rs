@@ -70,6 +70,11 @@ impl Questions {
         Questions { engine, cancels }
     }
 
+    /// Waits until nothing is answered any more.
+    pub(super) async fn stopped(&self) {
+        self.engine.stopped().await;
+    }
+
     /// What a statement gives and takes. It waits for a turn as a question does, and can be stopped as one.
     async fn described(
         &self,

@@ -10,7 +10,7 @@ use aion_schemas::catalog::Catalog;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy, sink},
     net::TcpStream,
-    time::timeout,
+    task::JoinHandle,
 };
 
 use super::*;
@@ -23,6 +23,17 @@ const AT_MOST: Duration = Duration::from_mins(1);
 
 /// Serves one question at a time to clients that may let answers wait for so long.
 async fn serving(patience: Duration) -> SocketAddr {
+    started(patience).await.address
+}
+
+/// What serves.
+struct Started {
+    address: SocketAddr,
+    engine: Arc<Engine>,
+    served: JoinHandle<io::Result<()>>,
+}
+
+async fn started(patience: Duration) -> Started {
     let nothing = tempfile::tempdir().unwrap();
     let lake = url::Url::from_directory_path(nothing.path().join("lake")).unwrap();
     let mut settings = Settings::new(lake, Arc::new(Catalog::builtin()));
@@ -30,8 +41,9 @@ async fn serving(patience: Duration) -> SocketAddr {
     let engine = Arc::new(Engine::open(settings).unwrap());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(accept(listener, engine, Arc::new(Access::everybody()), patience));
-    address
+    let access = Arc::new(Access::everybody());
+    let served = tokio::spawn(accept(listener, Arc::clone(&engine), access, patience));
+    Started { address, engine, served }
 }
 
 /// A client that has come in.
@@ -94,6 +106,35 @@ async fn who_has_time_left_keeps_the_turn() {
     // The message that was being read when time was up has only begun: none had come.
     let answered = timeout(AT_MOST, answer(&mut waiting)).await.unwrap();
     assert_eq!(answered, b"TDCZ");
+}
+
+/// All that comes until the connection ends.
+async fn last_words(socket: &mut TcpStream) -> String {
+    let mut words = Vec::new();
+    timeout(AT_MOST, socket.read_to_end(&mut words)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&words).into_owned()
+}
+
+#[tokio::test]
+async fn a_stop_is_told_to_who_asks_and_to_who_does_not() {
+    let Started { address, engine, served } = started(AT_MOST).await;
+    let mut idle = client(address).await;
+    let (silent, mut waiting) = one_silent_one_waiting(address).await;
+    let patience = Duration::from_secs(1);
+    let begun = Instant::now();
+    engine.stop(patience).await;
+    assert!(begun.elapsed() >= patience, "a question was under way");
+    let words = last_words(&mut idle).await;
+    assert!(words.contains("FATAL") && words.contains("57P01"), "{words:?}");
+    assert!(words.contains("the process is stopping"), "{words:?}");
+    let words = last_words(&mut waiting).await;
+    assert!(words.contains("ERROR") && words.contains("FATAL"), "{words:?}");
+    assert_eq!(words.matches("the process is stopping").count(), 2, "{words:?}");
+    // Who takes nothing holds nothing up.
+    timeout(AT_MOST / 2, served).await.unwrap().unwrap().unwrap();
+    drop(silent);
+    let refused = TcpStream::connect(address).await;
+    assert!(refused.is_err(), "{refused:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aion_analytics::{Asker, Engine, Error, Parameters};
+use arrow::record_batch::RecordBatch;
 
 use crate::lake::{TestLake, ask, collect, decision, number, shown};
 
@@ -244,6 +245,42 @@ async fn whoever_asks_is_told_in_time_also_where_no_thread_is_free() {
         assert!(matches!(error, Error::Deadline { .. }), "{error:?}");
     }
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_question_that_takes_long() {
+    let mut settings = TestLake::new().settings();
+    (settings.threads, settings.queries) = (1, 1);
+    let engine = Engine::open(settings).unwrap();
+    let patience = Duration::from_secs(1);
+    let begun = Instant::now();
+    // One that runs, and one that waits for a turn.
+    let long = engine.query("select count(*) from range(0, 3000000000000)").await.unwrap();
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        keep_the_only_thread(&engine);
+        engine.stop(patience).await;
+    };
+    let (long, waiting, ()) = tokio::join!(collect(long), ask(&engine, "select 1"), stop);
+    let later = ask(&engine, "select 1").await;
+    let described = engine.describe("select 1", Parameters::none()).await;
+    for error in [long, waiting, later].map(Result::unwrap_err) {
+        assert!(matches!(error, Error::Stopping), "{error:?}");
+    }
+    assert!(matches!(described, Err(Error::Stopping)), "{described:?}");
+    assert!(begun.elapsed() >= patience, "those under way may end by themselves");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_stop_lets_a_question_end_that_is_soon_done() {
+    let engine = TestLake::new().engine();
+    let begun = Instant::now();
+    let quick = engine.query("select value from range(0, 3)").await.unwrap();
+    engine.stop(Duration::from_secs(30)).await;
+    let rows = collect(quick).await.unwrap();
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    assert!(begun.elapsed() < Duration::from_secs(20), "it waits no longer than for that");
 }
 
 #[tokio::test]

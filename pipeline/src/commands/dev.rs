@@ -134,8 +134,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     }
     let folder = DataFolder::open(&args.data)?;
     logging::start(&LogConfig { filter: "warn".into(), ..LogConfig::default() })?;
-    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    runtime.block_on(start_and_stop(args, &folder))
+    signals::run(start_and_stop(args, &folder))
 }
 
 /// Starts from the broker upwards, and stops from the generator downwards.

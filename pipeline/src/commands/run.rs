@@ -11,8 +11,7 @@ use crate::{config::Config, http, logging, platform::Platform, signals};
 pub fn run(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     logging::start(&config.log)?;
-    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    runtime.block_on(async {
+    signals::run(async {
         let shutdown = CancellationToken::new();
         signals::listen(shutdown.clone()).context("listen for signals")?;
         let listener = http::bind(config.http).await?;

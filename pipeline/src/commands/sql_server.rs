@@ -33,8 +33,7 @@ pub struct SqlServerArgs {
 pub fn run(args: &SqlServerArgs) -> anyhow::Result<()> {
     let config = ReaderConfig::load(&args.config)?;
     logging::start(&config.log)?;
-    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    runtime.block_on(serve(config))
+    signals::run(serve(config))
 }
 
 async fn serve(config: ReaderConfig) -> anyhow::Result<()> {
@@ -60,11 +59,15 @@ async fn serve(config: ReaderConfig) -> anyhow::Result<()> {
         Some(served) => Some(serve_postgres(served, Arc::clone(&engine)).await?),
         None => None,
     };
-    let sql = Arc::new(Sql::new(engine, config.sql.max_rows));
-    let pages = (&access, sql);
-    let served = http::serve_reader((listener, config.http_tls), pages, shutdown).await;
-    if let Some(postgres) = postgres {
-        postgres.abort();
-    }
+    let pages = (&access, Arc::new(Sql::new(Arc::clone(&engine), config.sql.max_rows)));
+    let stop = shutdown.clone();
+    let stopped = tokio::spawn(async move {
+        stop.cancelled().await;
+        live_sql::stop(&engine, postgres).await;
+    });
+    let served = http::serve_reader((listener, config.http_tls), pages, shutdown.clone()).await;
+    // It may have ended by itself.
+    shutdown.cancel();
+    stopped.await.context("stop to answer")?;
     served.context("serve HTTP")
 }

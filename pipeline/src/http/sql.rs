@@ -14,6 +14,7 @@
 //! | 400 | the query means nothing: syntax, unknown names; `near` is the nearest one |
 //! | 403 | the statement would change something |
 //! | 422 | it needs more memory, or gives more rows, than it may |
+//! | 503 | the lake can't be read, or the process is stopping |
 //! | 504 | it took longer than it may |
 //!
 //! **Invariant:** an answer that ends as HTTP says it must is whole. Whatever fails after the first rows were
@@ -132,7 +133,7 @@ async fn answer(sql: &Sql, options: &Options, request: Request) -> Result<Respon
     sql.engine.spawn(send(answer, form, max_rows, pieces));
     // Nothing comes at all where the engine closes.
     let first = allowed.wait(waiting.recv()).await?;
-    let first = first.unwrap_or_else(|| Err(Problem::closing()))?;
+    let first = first.unwrap_or_else(|| Err(Error::Stopping.into()))?;
     let rest = stream::poll_fn(move |context| waiting.poll_recv(context));
     let pieces = stream::iter([Ok(first)]).chain(rest).map(|piece| {
         piece.map_err(|problem| {

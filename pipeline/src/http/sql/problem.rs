@@ -25,11 +25,6 @@ impl Problem {
         Problem { status, detail: detail.into(), name: None }
     }
 
-    /// The process is stopping.
-    pub(super) fn closing() -> Problem {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping")
-    }
-
     /// An answer that is longer than it may be.
     pub(super) fn too_many_rows(max_rows: u64) -> Problem {
         let detail = format!(
@@ -51,9 +46,10 @@ impl Problem {
             Error::ReadOnly { .. } => StatusCode::FORBIDDEN,
             Error::Memory { .. } | Error::Spill { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Error::Read { .. } | Error::Open { .. } | Error::TemporaryFiles { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Error::Read { .. }
+            | Error::Open { .. }
+            | Error::TemporaryFiles { .. }
+            | Error::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let name = match error {
