@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `access`, `startup`, `scram` | who comes in |
 //! | `connection` | TLS, and one message after the other |
-//! | `questions` | simple and prepared statements |
+//! | `questions`, `extended` | simple and prepared statements |
 //! | `commands` | statements about the session |
 //! | `catalog` | the part of `pg_catalog` and `information_schema` that clients ask |
 //! | `rows`, `types` | values in text and binary; parameters |
@@ -24,6 +24,7 @@ pub(crate) mod catalog;
 mod commands;
 mod connection;
 mod errors;
+mod extended;
 mod questions;
 mod rows;
 mod scram;

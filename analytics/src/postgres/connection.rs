@@ -26,10 +26,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::{Decoder, Framed};
 
-use super::{
-    Connection, STATEMENT_BYTES, errors,
-    questions::{Extended, Prepared},
-};
+use super::{Connection, STATEMENT_BYTES, errors, extended::Extended, questions::Prepared};
 use crate::unread::{self, Unread};
 
 /// How long a client may take to come in.

@@ -1,4 +1,4 @@
-//! Statements of one connection, simple or prepared, and their answers.
+//! Statements of one connection and their answers; [`extended`](super::extended) keeps those that are prepared.
 //!
 //! **Invariant:** whatever a client sends goes through the engine's own check of plans, or is one of
 //! [`commands`](super::commands): nothing here can change anything.
@@ -10,25 +10,22 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use async_trait::async_trait;
-use datafusion::scalar::ScalarValue;
 use futures::{Sink, SinkExt, Stream, StreamExt, TryStreamExt, stream};
 use pgwire::{
     api::{
-        ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type,
-        portal::{Format, Portal, PortalExecutionState},
+        ClientInfo, ClientPortalStore, PgWireConnectionState, Type,
+        portal::Format,
         query::{
-            ExtendedQueryHandler, SimpleQueryHandler, send_execution_response,
-            send_partial_query_response, send_query_response, send_ready_for_query,
+            SimpleQueryHandler, send_execution_response, send_query_response, send_ready_for_query,
         },
         results::{FieldInfo, QueryResponse, Response, Tag},
         stmt::QueryParser,
-        store::{Entry, PortalStore},
+        store::PortalStore,
     },
     error::{PgWireError, PgWireResult},
     messages::{
         PgWireBackendMessage,
         data::DataRow,
-        extendedquery::{Execute, Sync as Synchronize},
         response::{EmptyQueryResponse, TransactionStatus},
         simplequery::Query,
     },
@@ -40,7 +37,7 @@ use super::{
     catalog,
     commands::{self, Command},
     errors, rows,
-    types::{null, of_parameter, value},
+    types::{null, of_parameter},
 };
 use crate::{
     engine::{Answer, Description, Engine},
@@ -53,14 +50,14 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Questions {
     engine: Arc<Engine>,
-    cancels: Arc<Cancels>,
+    pub(super) cancels: Arc<Cancels>,
 }
 
 /// A statement that was looked at and not run.
 #[derive(Clone, Debug)]
 pub(super) struct Prepared {
-    sql: String,
-    parameters: Vec<Type>,
+    pub(super) sql: String,
+    pub(super) parameters: Vec<Type>,
     columns: SchemaRef,
 }
 
@@ -98,7 +95,7 @@ impl Questions {
     }
 
     /// Runs one statement.
-    async fn run(
+    pub(super) async fn run(
         &self,
         sql: &str,
         parameters: Parameters,
@@ -243,7 +240,7 @@ impl SimpleQueryHandler for Questions {
 }
 
 /// Sends what has no rows.
-async fn finish<C>(
+pub(super) async fn finish<C>(
     client: &mut C,
     response: Response,
     transaction: &mut TransactionStatus,
@@ -326,149 +323,4 @@ impl QueryParser for Questions {
     ) -> PgWireResult<Vec<FieldInfo>> {
         Ok(rows::fields(&statement.columns, format.unwrap_or(&Format::UnifiedText)))
     }
-}
-
-/// The handler of prepared statements; [`Questions`] parses for it.
-#[derive(Debug)]
-pub(super) struct Extended(pub(super) Arc<Questions>);
-
-#[async_trait]
-impl ExtendedQueryHandler for Extended {
-    type Statement = Prepared;
-    type QueryParser = Questions;
-
-    fn query_parser(&self) -> Arc<Questions> {
-        Arc::clone(&self.0)
-    }
-
-    /// Sends rows as they come, as simple statements do: what pgwire does of itself collects all of them first, and makes
-    /// room for as many as the client says.
-    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
-    where
-        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Prepared>,
-        C::Error: Debug,
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        client.set_state(PgWireConnectionState::QueryInProgress);
-        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
-        // None, or less, is all of them.
-        let most = usize::try_from(message.max_rows).unwrap_or(0);
-        match client.portal_store().get_portal(name) {
-            Some(Entry::Value(portal)) => {
-                let executed = self.execute(client, &portal, most).await;
-                if executed.is_err() {
-                    // What broke off isn't gone on with.
-                    client.portal_store().rm_portal(name);
-                }
-                executed?;
-            }
-            Some(Entry::Empty) => {
-                let empty = EmptyQueryResponse::new();
-                client.feed(PgWireBackendMessage::EmptyQueryResponse(empty)).await?;
-            }
-            None => return Err(PgWireError::PortalNotFound(name.to_owned())),
-        }
-        client.set_state(PgWireConnectionState::ReadyForQuery);
-        Ok(())
-    }
-
-    /// Portals end with their transaction, and with them the queries that wait for their clients to go on.
-    async fn on_sync<C>(&self, client: &mut C, _: Synchronize) -> PgWireResult<()>
-    where
-        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Prepared>,
-        C::Error: Debug,
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        let transaction = client.transaction_status();
-        if transaction != TransactionStatus::Transaction {
-            client.portal_store().clear_portals();
-        }
-        send_ready_for_query(client, transaction).await
-    }
-
-    async fn do_query<C>(
-        &self,
-        client: &mut C,
-        portal: &Portal<Prepared>,
-        _: usize,
-    ) -> PgWireResult<Response>
-    where
-        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Prepared>,
-        C::Error: Debug,
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        let place = self.0.cancels.place(client);
-        let statement = &portal.statement.statement;
-        let parameters = bound(portal, &statement.parameters)?;
-        let format = &portal.result_column_format;
-        self.0.run(&statement.sql, Parameters::by_place(parameters), format, &place.stop).await
-    }
-}
-
-impl Extended {
-    /// Begins a portal, or goes on where it was, and sends so many rows at most; all of them where that is 0.
-    async fn execute<C>(
-        &self,
-        client: &mut C,
-        portal: &Portal<Prepared>,
-        most: usize,
-    ) -> PgWireResult<()>
-    where
-        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Prepared>,
-        C::Error: Debug,
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        let state = portal.state();
-        let mut state = state.lock().await;
-        let before = std::mem::take(&mut *state);
-        let mut rows = match before {
-            PortalExecutionState::Suspended(rows) => rows,
-            PortalExecutionState::Initial => {
-                let response = self.do_query(client, portal, most).await?;
-                match response {
-                    Response::Query(rows) => rows,
-                    other => {
-                        let mut transaction = client.transaction_status();
-                        finish(client, other, &mut transaction).await?;
-                        client.set_transaction_status(transaction);
-                        return Ok(());
-                    }
-                }
-            }
-            PortalExecutionState::Finished => {
-                *state = PortalExecutionState::Finished;
-                return send_execution_response(client, Tag::new("SELECT").with_rows(0)).await;
-            }
-        };
-        let is_suspended = send_partial_query_response(client, &mut rows, most).await?;
-        *state = if is_suspended {
-            PortalExecutionState::Suspended(rows)
-        } else {
-            PortalExecutionState::Finished
-        };
-        Ok(())
-    }
-}
-
-/// The values of a portal's parameters.
-fn bound(portal: &Portal<Prepared>, types: &[Type]) -> PgWireResult<Vec<ScalarValue>> {
-    if portal.parameters.len() != types.len() {
-        let (given, wanted) = (portal.parameters.len(), types.len());
-        let what = format!("{given} parameters were given, the statement has {wanted}");
-        return Err(errors::user("08P01", what));
-    }
-    let read = |(at, kind): (usize, &Type)| {
-        let format = match &portal.parameter_format {
-            Format::Individual(codes) if at >= codes.len() => Format::UnifiedText.format_for(at),
-            format => format.format_for(at),
-        };
-        let bytes = portal.parameters[at].as_deref();
-        value(kind, format, bytes)
-            .map_err(|cause| errors::user("22P02", format!("parameter ${}: {cause}", at + 1)))
-    };
-    types.iter().enumerate().map(read).collect()
 }
