@@ -5,6 +5,7 @@
 //! | `access`, `startup`, `scram` | who comes in |
 //! | `connection` | TLS, and one message after the other |
 //! | `questions`, `extended` | simple and prepared statements |
+//! | `kept` | what they keep by name, within a bound |
 //! | `commands` | statements about the session |
 //! | `catalog` | the part of `pg_catalog` and `information_schema` that clients ask |
 //! | `rows`, `types` | values in text and binary; parameters |
@@ -25,6 +26,7 @@ mod commands;
 mod connection;
 mod errors;
 mod extended;
+mod kept;
 mod questions;
 mod rows;
 mod scram;
@@ -37,7 +39,7 @@ use futures::{FutureExt, future::BoxFuture};
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 
 pub use self::access::{Access, Users};
-use self::{cancel::Cancels, questions::Questions, startup::Door};
+use self::{cancel::Cancels, kept::Room, questions::Questions, startup::Door};
 use crate::{
     engine::Engine,
     unread::{self, UNREAD},
@@ -80,7 +82,7 @@ async fn accept(
             format!("{address}: other machines are served with users and a certificate only");
         return Err(io::Error::other(what));
     }
-    let cancels = Arc::new(Cancels::default());
+    let (cancels, room) = (Arc::new(Cancels::default()), Room::default());
     let served = Arc::new(Semaphore::new(CONNECTIONS));
     let refused = Arc::new(Semaphore::new(REFUSALS));
     let mut connections = tokio::task::JoinSet::new();
@@ -103,7 +105,8 @@ async fn accept(
         let Ok(place) = place.or_else(|_| Arc::clone(&refused).try_acquire_owned()) else {
             continue;
         };
-        let questions = Arc::new(Questions::new(Arc::clone(&engine), Arc::clone(&cancels)));
+        let questions = Questions::new(Arc::clone(&engine), Arc::clone(&cancels), room.clone());
+        let questions = Arc::new(questions);
         let door = Arc::new(Door::new(Arc::clone(&access), is_full));
         let cancels = Arc::clone(&cancels);
         let connection = Connection { door, questions, cancels, is_full, patience };

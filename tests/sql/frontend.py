@@ -14,13 +14,16 @@ def message(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("!i", len(body) + 4) + body
 
 
-def parse(query: str) -> bytes:
-    return message(b"P", b"\0" + query.encode() + b"\0" + struct.pack("!h", 0))
+def parse(query: str, name: str = "") -> bytes:
+    words = name.encode() + b"\0" + query.encode() + b"\0"
+    return message(b"P", words + struct.pack("!h", 0))
 
 
-def bind() -> bytes:
-    """The unnamed statement as the unnamed portal, with columns in binary."""
-    return message(b"B", b"\0\0" + struct.pack("!hhhh", 0, 0, 1, 1))
+def bind(portal: str = "", given: tuple[bytes, ...] = ()) -> bytes:
+    """The unnamed statement with parameters in text and columns in binary."""
+    values = b"".join(struct.pack("!i", len(value)) + value for value in given)
+    head = portal.encode() + b"\0\0" + struct.pack("!hh", 0, len(given))
+    return message(b"B", head + values + struct.pack("!hh", 1, 1))
 
 
 def execute(most: int) -> bytes:

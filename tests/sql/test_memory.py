@@ -319,6 +319,59 @@ def test_what_is_too_long_is_read_past(asking: Asking, kind: bytes):
     assert asking.run.memory_mib("VmHWM") < before + MEMORY_MIB
 
 
+@pytest.mark.parametrize("kind", ["statements", "portals"])
+def test_what_is_kept_by_name_is_bounded(asking: Asking, kind: str):
+    """300 MB, of which nothing is closed."""
+    long = "x" * 1_000_000
+    asking.run.forget_peak()
+    before = asking.run.memory_mib("VmRSS")
+    with Frontend(asking.port) as client:
+        client.start()
+        client.send(parse("begin"), bind(), execute(0), SYNC)
+        list(client.until(b"Z"))
+        client.send(parse("select 1 where $1 > ''"), SYNC)
+        list(client.until(b"Z"))
+        refused: list[int] = []
+        for number in range(300):
+            if kind == "statements":
+                client.send(parse("", f"{number}{long}"), SYNC)
+            else:
+                client.send(bind(f"{number}", (long.encode(),)), SYNC)
+            answered = dict(client.until(b"Z"))
+            if b"E" in answered:
+                refused.append(number)
+                assert code(answered[b"E"]) == "53200", answered
+                assert b"a connection keeps 8 MiB" in answered[b"E"]
+        assert refused and refused[0] > 1, refused
+        # It is this client's matter only, and it can make room.
+        assert asking.by_psql("select 1").rows == [["1"]]
+        client.send(message(b"Q", b"rollback; discard all\0"))
+        assert b"E" not in dict(client.until(b"Z"))
+        client.send(parse("select 1 where $1 > ''"), bind("p", (b"a",)), SYNC)
+        assert b"E" not in dict(client.until(b"Z"))
+    assert asking.run.memory_mib("VmHWM") < before + MEMORY_MIB
+
+
+def test_a_name_that_is_given_up_is_gone(asking: Asking):
+    with asking.connect() as connection:
+        wire = connection.pgconn
+        for give_up, gone in (
+            (b"deallocate one", b"26000"),
+            (b'deallocate prepare "one"', b"26000"),
+            (b"deallocate all", b"26000"),
+            (b"discard all", b"26000"),
+            (b"discard plans", None),
+        ):
+            assert wire.prepare(b"one", b"select 1").error_message == b""
+            assert wire.exec_prepared(b"one", []).get_value(0, 0) == b"1"
+            assert wire.exec_(give_up).error_message == b"", give_up
+            after = wire.exec_prepared(b"one", [])
+            state = after.error_field(psycopg.pq.DiagnosticField.SQLSTATE)
+            assert state == gone, give_up
+        unknown = wire.exec_(b"deallocate nobody")
+        assert unknown.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"26000"
+
+
 def test_many_rows_out_of_few_are_counted(asking):
     """As large as all of these are together, none of them is there at once."""
     for query, wanted in (

@@ -16,6 +16,12 @@ pub(super) enum Command {
     End(&'static str),
     /// Nothing but this tag.
     Done(&'static str),
+    /// Give up the prepared statement of this name.
+    Deallocate(String),
+    /// Give up all prepared statements.
+    DeallocateAll,
+    /// Give up all that the session has named.
+    DiscardAll,
     /// One row with the value of a setting.
     Show { name: String, value: String },
     /// Refused: SQLSTATE, message.
@@ -94,7 +100,8 @@ pub(super) fn of(sql: &str) -> Command {
         "rollback" | "abort" => Command::End("ROLLBACK"),
         "savepoint" => Command::Done("SAVEPOINT"),
         "release" => Command::Done("RELEASE"),
-        "deallocate" => Command::Done("DEALLOCATE"),
+        "deallocate" => deallocate(&bare),
+        "discard" if word(1) == "all" => Command::DiscardAll,
         "discard" => Command::Done("DISCARD"),
         "close" => Command::Done("CLOSE CURSOR"),
         "reset" => Command::Done("RESET"),
@@ -110,6 +117,23 @@ pub(super) fn of(sql: &str) -> Command {
         ),
         _ => Command::Ask,
     }
+}
+
+/// `deallocate x`, `deallocate prepare x`, `deallocate all`; names that aren't quoted are in small letters.
+fn deallocate(bare: &str) -> Command {
+    let rest = behind(bare, "deallocate").unwrap_or_default();
+    let name = behind(rest, "prepare").unwrap_or(rest).trim_end_matches(';').trim();
+    match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
+        Some(quoted) => Command::Deallocate(quoted.replace("\"\"", "\"")),
+        None if name.eq_ignore_ascii_case("all") => Command::DeallocateAll,
+        None => Command::Deallocate(name.to_lowercase()),
+    }
+}
+
+/// What follows a word that the text begins with.
+fn behind<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let (first, rest) = text.trim_start().split_once(char::is_whitespace)?;
+    first.eq_ignore_ascii_case(word).then_some(rest)
 }
 
 fn set(words: &[String]) -> Command {
@@ -186,6 +210,15 @@ mod tests {
             ("COMMIT", Command::End("COMMIT")),
             ("rollback", Command::End("ROLLBACK")),
             ("rollback to savepoint a", Command::Done("ROLLBACK")),
+            ("DEALLOCATE _pg3_0", Command::Deallocate("_pg3_0".into())),
+            ("deallocate\tprepare \"A \"\"b\";", Command::Deallocate("A \"b".into())),
+            ("deallocate /* x */ S_1 ;", Command::Deallocate("s_1".into())),
+            ("deallocate prepare", Command::Deallocate("prepare".into())),
+            ("deallocate \"all\"", Command::Deallocate("all".into())),
+            ("DEALLOCATE ALL", Command::DeallocateAll),
+            ("deallocate prepare all;", Command::DeallocateAll),
+            ("DISCARD ALL;", Command::DiscardAll),
+            ("discard plans", Command::Done("DISCARD")),
             ("SET extra_float_digits = 3", Command::Done("SET")),
             ("set session characteristics as transaction read only", Command::Done("SET")),
             ("SET TIME ZONE 'UTC'", Command::Done("SET")),

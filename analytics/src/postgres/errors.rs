@@ -32,6 +32,15 @@ pub(super) fn too_long() -> PgWireError {
     user("54000", format!("the statement with its parameters is longer than {most} MiB"))
 }
 
+/// `who` keeps all that it may of what clients have named.
+pub(super) fn keeps_too_much(who: &str, most_bytes: usize) -> PgWireError {
+    let most = most_bytes >> 20;
+    let what = format!(
+        "{who} {most} MiB of prepared statements and portals at most: close those that aren't needed, or deallocate all"
+    );
+    user("53200", what)
+}
+
 fn state(error: &Error) -> &'static str {
     match error {
         Error::Syntax(_) => "42601",

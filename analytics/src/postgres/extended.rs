@@ -3,6 +3,7 @@
 use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::scalar::ScalarValue;
 use futures::{Sink, SinkExt};
 use pgwire::{
@@ -14,18 +15,23 @@ use pgwire::{
             send_ready_for_query,
         },
         results::{Response, Tag},
+        stmt::StoredStatement,
         store::{Entry, PortalStore},
     },
     error::{PgWireError, PgWireResult},
     messages::{
         PgWireBackendMessage,
-        extendedquery::{Execute, Sync as Synchronize},
+        extendedquery::{
+            Bind, BindComplete, Close, CloseComplete, Execute, Parse, ParseComplete,
+            Sync as Synchronize, TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
+        },
         response::{EmptyQueryResponse, TransactionStatus},
     },
 };
 
 use super::{
     errors,
+    kept::Kind,
     questions::{Prepared, Questions, finish},
     types::value,
 };
@@ -42,6 +48,55 @@ impl ExtendedQueryHandler for Extended {
 
     fn query_parser(&self) -> Arc<Questions> {
         Arc::clone(&self.0)
+    }
+
+    /// As pgwire does of itself, within the bound.
+    async fn on_parse<C>(&self, client: &mut C, message: Parse) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let parsed = StoredStatement::parse(client, &message, self.query_parser()).await?;
+        self.0.kept.keep(Kind::Statement, name, parsed.as_ref().map_or(0, bytes_of))?;
+        match parsed {
+            Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
+            None => client.portal_store().put_empty_statement(name),
+        }
+        client.send(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?;
+        Ok(())
+    }
+
+    /// As pgwire does of itself, within the bound.
+    async fn on_bind<C>(&self, client: &mut C, message: Bind) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.portal_name.as_deref().unwrap_or(DEFAULT_NAME);
+        let statement = message.statement_name.as_deref().unwrap_or(DEFAULT_NAME);
+        match client.portal_store().get_statement(statement) {
+            Some(Entry::Value(statement)) => {
+                // The statement is there as long as the portal is, also when it was closed or its name is another's.
+                let bytes = bytes_of(&statement) + bytes_beside(&message);
+                let mut portal = Portal::try_new(&message, statement)?;
+                self.0.kept.keep(Kind::Portal, name, bytes)?;
+                portal.parameters = apart(&message.parameters);
+                client.portal_store().put_portal(Arc::new(portal));
+            }
+            Some(Entry::Empty) if message.parameters.is_empty() => {
+                self.0.kept.keep(Kind::Portal, name, 0)?;
+                client.portal_store().put_empty_portal(name);
+            }
+            Some(Entry::Empty) => return Err(miscounted(message.parameters.len(), 0)),
+            None => return Err(PgWireError::StatementNotFound(statement.to_owned())),
+        }
+        client.send(PgWireBackendMessage::BindComplete(BindComplete::new())).await?;
+        Ok(())
     }
 
     /// Sends rows as they come, as simple statements do: what pgwire does of itself collects all of them first, and makes
@@ -62,7 +117,7 @@ impl ExtendedQueryHandler for Extended {
                 let executed = self.execute(client, &portal, most).await;
                 if executed.is_err() {
                     // What broke off isn't gone on with.
-                    client.portal_store().rm_portal(name);
+                    self.0.kept.forget(client.portal_store(), Kind::Portal, name);
                 }
                 executed?;
             }
@@ -76,6 +131,25 @@ impl ExtendedQueryHandler for Extended {
         Ok(())
     }
 
+    /// As pgwire does of itself, and makes room.
+    async fn on_close<C>(&self, client: &mut C, message: Close) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let kind = match message.target_type {
+            TARGET_TYPE_BYTE_STATEMENT => Kind::Statement,
+            TARGET_TYPE_BYTE_PORTAL => Kind::Portal,
+            other => return Err(PgWireError::InvalidTargetType(other)),
+        };
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        self.0.kept.forget(client.portal_store(), kind, name);
+        client.send(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?;
+        Ok(())
+    }
+
     /// Portals end with their transaction, and with them the queries that wait for their clients to go on.
     async fn on_sync<C>(&self, client: &mut C, _: Synchronize) -> PgWireResult<()>
     where
@@ -86,7 +160,7 @@ impl ExtendedQueryHandler for Extended {
     {
         let transaction = client.transaction_status();
         if transaction != TransactionStatus::Transaction {
-            client.portal_store().clear_portals();
+            self.0.kept.forget_all(client.portal_store(), Kind::Portal);
         }
         send_ready_for_query(client, transaction).await
     }
@@ -103,11 +177,10 @@ impl ExtendedQueryHandler for Extended {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let place = self.0.cancels.place(client);
         let statement = &portal.statement.statement;
         let parameters = bound(portal, &statement.parameters)?;
         let format = &portal.result_column_format;
-        self.0.run(&statement.sql, Parameters::by_place(parameters), format, &place.stop).await
+        self.0.run(client, &statement.sql, Parameters::by_place(parameters), format).await
     }
 }
 
@@ -160,9 +233,7 @@ impl Extended {
 /// The values of a portal's parameters.
 fn bound(portal: &Portal<Prepared>, types: &[Type]) -> PgWireResult<Vec<ScalarValue>> {
     if portal.parameters.len() != types.len() {
-        let (given, wanted) = (portal.parameters.len(), types.len());
-        let what = format!("{given} parameters were given, the statement has {wanted}");
-        return Err(errors::user("08P01", what));
+        return Err(miscounted(portal.parameters.len(), types.len()));
     }
     let read = |(at, kind): (usize, &Type)| {
         let format = match &portal.parameter_format {
@@ -174,4 +245,28 @@ fn bound(portal: &Portal<Prepared>, types: &[Type]) -> PgWireResult<Vec<ScalarVa
             .map_err(|cause| errors::user("22P02", format!("parameter ${}: {cause}", at + 1)))
     };
     types.iter().enumerate().map(read).collect()
+}
+
+fn miscounted(given: usize, wanted: usize) -> PgWireError {
+    let what = format!("{given} parameters were given, the statement has {wanted}");
+    errors::user("08P01", what)
+}
+
+/// What a statement takes beside its name.
+fn bytes_of(statement: &StoredStatement<Prepared>) -> usize {
+    statement.parameter_types.len() * size_of::<Option<Type>>() + statement.statement.bytes()
+}
+
+/// What a portal takes beside its name and its statement.
+fn bytes_beside(message: &Bind) -> usize {
+    let codes = message.parameter_format_codes.len() + message.result_column_format_codes.len();
+    let values: usize = message.parameters.iter().flatten().map(Bytes::len).sum();
+    codes * size_of::<i16>() + message.parameters.len() * size_of::<Option<Bytes>>() + values
+}
+
+/// The values in memory of their own: as they came they hold all that was read together with them.
+fn apart(values: &[Option<Bytes>]) -> Vec<Option<Bytes>> {
+    let all: Vec<&[u8]> = values.iter().flatten().map(|value| &value[..]).collect();
+    let mut all = Bytes::from(all.concat());
+    values.iter().map(|value| value.as_ref().map(|value| all.split_to(value.len()))).collect()
 }

@@ -36,7 +36,9 @@ use super::{
     cancel::Cancels,
     catalog,
     commands::{self, Command},
-    errors, rows,
+    errors,
+    kept::{Kept, Kind, Room},
+    rows,
     types::{null, of_parameter},
 };
 use crate::{
@@ -50,7 +52,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Questions {
     engine: Arc<Engine>,
-    pub(super) cancels: Arc<Cancels>,
+    cancels: Arc<Cancels>,
+    pub(super) kept: Kept,
 }
 
 /// A statement that was looked at and not run.
@@ -61,10 +64,18 @@ pub(super) struct Prepared {
     columns: SchemaRef,
 }
 
+impl Prepared {
+    /// What it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let parameters = self.parameters.len() * size_of::<Type>();
+        self.sql.len() + parameters + self.columns.fields().size()
+    }
+}
+
 impl Questions {
-    /// Answers from an engine.
-    pub(super) fn new(engine: Arc<Engine>, cancels: Arc<Cancels>) -> Questions {
-        Questions { engine, cancels }
+    /// Answers one connection from an engine.
+    pub(super) fn new(engine: Arc<Engine>, cancels: Arc<Cancels>, room: Room) -> Questions {
+        Questions { engine, cancels, kept: Kept::new(room) }
     }
 
     /// Waits until nothing is answered any more.
@@ -95,24 +106,23 @@ impl Questions {
     }
 
     /// Runs one statement.
-    pub(super) async fn run(
+    pub(super) async fn run<C>(
         &self,
+        client: &C,
         sql: &str,
         parameters: Parameters,
         format: &Format,
-        stop: &Arc<Notify>,
-    ) -> PgWireResult<Response> {
-        match commands::of(sql) {
-            Command::Begin => return Ok(Response::TransactionStart(Tag::new("BEGIN"))),
-            Command::End(tag) => return Ok(Response::TransactionEnd(Tag::new(tag))),
-            Command::Done(tag) => return Ok(Response::Execution(Tag::new(tag))),
-            Command::Refuse(state, what) => return Err(errors::user(state, what)),
-            Command::Show { name, value } => return Ok(shown(&name, value, format)),
-            Command::Ask => {}
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sync,
+        C::PortalStore: PortalStore,
+    {
+        if let Some(done) = self.done(client.portal_store(), commands::of(sql), format)? {
+            return Ok(done);
         }
+        let stop = Arc::clone(&self.cancels.place(client).stop);
         let sql = catalog::rewritten(sql);
-        let stopped = Box::pin(Arc::clone(stop).notified_owned());
-        let mut stopped = stopped;
+        let mut stopped = Box::pin(stop.notified_owned());
         let work = async {
             match self.engine.query_with(&sql, parameters).await {
                 Err(error) if goes_by_postgres(&error, &sql) => {
@@ -129,6 +139,43 @@ impl Questions {
         let fields = Arc::new(rows::fields(answer.schema(), format));
         let rows = sent(Arc::clone(&self.engine), answer, Arc::clone(&fields), stopped);
         Ok(Response::Query(QueryResponse::new(fields, rows)))
+    }
+
+    /// Does what is about the session; `None` where it is a question.
+    fn done(
+        &self,
+        store: &impl PortalStore,
+        command: Command,
+        format: &Format,
+    ) -> PgWireResult<Option<Response>> {
+        let response = match command {
+            Command::Ask => return Ok(None),
+            Command::Refuse(state, what) => return Err(errors::user(state, what)),
+            Command::Begin => Response::TransactionStart(Tag::new("BEGIN")),
+            Command::End(tag) => {
+                self.kept.forget_all(store, Kind::Portal);
+                Response::TransactionEnd(Tag::new(tag))
+            }
+            Command::Done(tag) => Response::Execution(Tag::new(tag)),
+            Command::Deallocate(name) => {
+                if !self.kept.forget(store, Kind::Statement, &name) {
+                    let what = format!("there is no prepared statement {name:?}");
+                    return Err(errors::user("26000", what));
+                }
+                Response::Execution(Tag::new("DEALLOCATE"))
+            }
+            Command::DeallocateAll => {
+                self.kept.forget_all(store, Kind::Statement);
+                Response::Execution(Tag::new("DEALLOCATE ALL"))
+            }
+            Command::DiscardAll => {
+                self.kept.forget_all(store, Kind::Portal);
+                self.kept.forget_all(store, Kind::Statement);
+                Response::Execution(Tag::new("DISCARD ALL"))
+            }
+            Command::Show { name, value } => shown(&name, value, format),
+        };
+        Ok(Some(response))
     }
 }
 
@@ -206,7 +253,6 @@ impl SimpleQueryHandler for Questions {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         client.set_state(PgWireConnectionState::QueryInProgress);
-        let place = self.cancels.place(client);
         let mut transaction = client.transaction_status();
         let statements: Vec<&str> = statements::split(&query.query).all().collect();
         if statements.is_empty() {
@@ -216,7 +262,7 @@ impl SimpleQueryHandler for Questions {
         }
         for sql in statements {
             let none = Parameters::none();
-            match self.run(sql, none, &Format::UnifiedText, &place.stop).await? {
+            match self.run(client, sql, none, &Format::UnifiedText).await? {
                 Response::Query(rows) => send_query_response(client, rows, true).await?,
                 other => finish(client, other, &mut transaction).await?,
             }
@@ -233,9 +279,7 @@ impl SimpleQueryHandler for Questions {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let place = self.cancels.place(client);
-        let one = self.run(query, Parameters::none(), &Format::UnifiedText, &place.stop).await?;
-        Ok(vec![one])
+        Ok(vec![self.run(client, query, Parameters::none(), &Format::UnifiedText).await?])
     }
 }
 
@@ -258,7 +302,6 @@ where
         }
         Response::TransactionEnd(tag) => {
             *transaction = transaction.to_idle_state();
-            client.portal_store().clear_portals();
             send_execution_response(client, tag).await
         }
         Response::Execution(tag) => send_execution_response(client, tag).await,

@@ -55,12 +55,16 @@ async fn client(address: SocketAddr) -> TcpStream {
     socket
 }
 
+/// Sends a message.
+async fn send(socket: &mut TcpStream, kind: u8, body: &[u8]) {
+    socket.write_u8(kind).await.unwrap();
+    socket.write_u32(body.len() as u32 + 4).await.unwrap();
+    socket.write_all(body).await.unwrap();
+}
+
 /// Sends a simple statement.
 async fn ask(socket: &mut TcpStream, sql: &str) {
-    socket.write_u8(b'Q').await.unwrap();
-    socket.write_u32(sql.len() as u32 + 5).await.unwrap();
-    socket.write_all(sql.as_bytes()).await.unwrap();
-    socket.write_u8(0).await.unwrap();
+    send(socket, b'Q', &[sql.as_bytes(), b"\0"].concat()).await;
 }
 
 /// The kinds of all messages up to the one by which the next statement may be sent.
@@ -146,4 +150,47 @@ async fn who_has_nothing_to_take_stays() {
         ask(&mut client, "select 1").await;
         assert_eq!(timeout(AT_MOST, answer(&mut client)).await.unwrap(), b"TDCZ");
     }
+}
+
+/// Of which eleven are kept.
+fn name(number: usize) -> String {
+    format!("{number}{}", "x".repeat(250_000))
+}
+
+/// Prepares statements without words under names from this number on, until one is refused; how many are kept.
+async fn kept(client: &mut TcpStream, first: usize) -> usize {
+    for number in first.. {
+        send(client, b'P', &[name(number).as_bytes(), b"\0\0\0\0"].concat()).await;
+        send(client, b'S', b"").await;
+        match &answer(client).await[..] {
+            b"1Z" => {}
+            b"EZ" => return number - first,
+            other => panic!("{other:?}"),
+        }
+    }
+    unreachable!("a client has no end of names")
+}
+
+#[tokio::test]
+async fn names_are_bounded_and_given_up_by_whoever_has_them() {
+    let address = serving(AT_MOST).await;
+    let mut client = client(address).await;
+    assert_eq!(kept(&mut client, 0).await, 11);
+    for (first, sql, room) in [
+        (20, format!("deallocate {}", name(3)), 1),
+        (30, "deallocate all".to_owned(), 11),
+        (45, "discard plans".to_owned(), 0),
+        (50, "discard all".to_owned(), 11),
+    ] {
+        ask(&mut client, &sql).await;
+        assert_eq!(answer(&mut client).await, b"CZ", "{first}");
+        assert_eq!(kept(&mut client, first).await, room, "{first}");
+    }
+    ask(&mut client, "deallocate nothing").await;
+    assert_eq!(answer(&mut client).await, b"EZ");
+    // As drivers do it.
+    send(&mut client, b'C', &[&b"S"[..], name(50).as_bytes(), b"\0"].concat()).await;
+    send(&mut client, b'S', b"").await;
+    assert_eq!(answer(&mut client).await, b"3Z");
+    assert_eq!(kept(&mut client, 70).await, 1);
 }
