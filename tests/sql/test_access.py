@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -241,6 +242,29 @@ def listened(process: Process) -> set[str]:
                     host = socket.inet_ntoa(bytes.fromhex(host)[::-1])
                 found.add(f"{host}:{int(port, 16)}")
     return found
+
+
+def test_a_server_with_many_questions_is_ready(server):
+    server.start("", "[sql]\nqueries = 1")
+    endless = b"select count(*) from range(0, 3000000000) a, range(0, 3000000000) b\0"
+    with Frontend(server.port) as greedy, Frontend(server.port, 2) as waiting:
+        greedy.start()
+        waiting.start()
+        greedy.send(message(b"Q", endless))
+        time.sleep(1)
+        waiting.send(message(b"Q", b"select 1\0"))
+        with pytest.raises(TimeoutError):
+            waiting.exactly(1)
+        begun = time.monotonic()
+        for _ in range(20):
+            assert server.get("/readyz") == (200, "ready\n")
+        assert time.monotonic() - begun < 5
+    # It looks at the lake, though.
+    log = server.lake / "decisions" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / f"{0:020}.json").write_text("{")
+    status, why = server.get("/readyz")
+    assert status == 503 and "decisions" in why, why
 
 
 @pytest.mark.parametrize("is_on", [False, True])

@@ -24,7 +24,7 @@
 mod encode;
 mod problem;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aion_analytics::{Answer, Engine, Error, Parameters};
 use axum::{
@@ -38,7 +38,10 @@ use axum::{
 use futures::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
 
 pub(crate) use self::encode::Form;
 use self::{encode::Encoder, problem::Problem};
@@ -46,6 +49,8 @@ use crate::commands::sql::format::named_apart;
 
 /// The longest body of a question.
 const MAX_BODY_BYTES: usize = aion_analytics::postgres::STATEMENT_BYTES;
+/// How long `/readyz` waits for the lake.
+const LOOK: Duration = Duration::from_secs(5);
 /// A piece of an answer is at least this long, the last one apart. What fails before the first is full has a
 /// status of its own.
 const PIECE_BYTES: usize = 64 << 10;
@@ -57,12 +62,14 @@ const PIECES_WAITING: usize = 2;
 pub struct Sql {
     engine: Arc<Engine>,
     max_rows: u64,
+    /// Taken while the lake is looked at for `/readyz`.
+    looking: Arc<Mutex<()>>,
 }
 
 impl Sql {
     /// Answers from `engine`, with at most so many rows each.
     pub fn new(engine: Arc<Engine>, max_rows: u64) -> Sql {
-        Sql { engine, max_rows }
+        Sql { engine, max_rows, looking: Arc::default() }
     }
 }
 
@@ -98,13 +105,26 @@ async fn tables(State(sql): State<Arc<Sql>>) -> Response {
     Json(json!({ "tables": tables })).into_response()
 }
 
-/// Whether the lake can be read.
+/// Whether the lake can be read. That takes no turn: a server with many questions is ready, and strangers are in nobody's way.
 pub(super) async fn ready(State(sql): State<Arc<Sql>>) -> Response {
-    let Some(table) = sql.engine.tables().first() else { return "ready\n".into_response() };
-    match sql.engine.query(&format!("select 1 from \"{}\" limit 1", table.name)).await {
-        Ok(_) => "ready\n".into_response(),
-        Err(cause) => (StatusCode::SERVICE_UNAVAILABLE, format!("{cause}\n")).into_response(),
-    }
+    let why = match timeout(LOOK, look(sql)).await {
+        Ok(Ok(())) => return "ready\n".into_response(),
+        Ok(Err(cause)) => cause.to_string(),
+        Err(_) => format!("the lake wasn't read within {LOOK:?}"),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
+}
+
+/// Reads the newest version of a table, for one who asks at a time. It goes on when nobody waits any more: broken off, it would
+/// begin anew for the next one, and a long log would never be read.
+async fn look(sql: Arc<Sql>) -> Result<(), Error> {
+    let looking = Arc::clone(&sql.looking).lock_owned().await;
+    let look = tokio::spawn(async move {
+        let _looking = looking;
+        let Some(table) = sql.engine.tables().first() else { return Ok(()) };
+        sql.engine.snapshot(&table.name).await.map(drop)
+    });
+    look.await.unwrap_or_else(|cause| Err(Error::Internal(cause.to_string())))
 }
 
 async fn ask(
