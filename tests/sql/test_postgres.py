@@ -376,6 +376,42 @@ def test_times_are_in_utc_and_no_other_zone_is_promised(live):
         ]
 
 
+@pytest.mark.parametrize("prepare", [False, True])
+def test_no_other_isolation_encoding_or_style_is_promised(live, prepare):
+    with connect(live) as connection:
+        # As clients say it when they come in.
+        for taken in (
+            "SET client_encoding TO 'UTF8'",
+            "SET client_encoding='utf-8'",
+            "SET NAMES 'UNICODE'",
+            "SET DateStyle=ISO",
+            "SET datestyle TO 'ISO, MDY'",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
+            "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            "ROLLBACK",
+        ):
+            connection.execute(taken, prepare=prepare)
+        for refused, why in (
+            ("begin isolation level repeatable read", "above read committed"),
+            ("start transaction isolation level serializable", "above read committed"),
+            (
+                "set transaction isolation level serializable",
+                "above read committed",
+            ),
+            ("set client_encoding to 'LATIN1'", "it is utf8 here"),
+            ("set names 'latin1'", "it is utf8 here"),
+            ("set datestyle = 'German'", "it is iso here"),
+        ):
+            with pytest.raises(psycopg.errors.FeatureNotSupported) as error:
+                connection.execute(refused, prepare=prepare)
+            assert why in str(error.value), refused
+        # What was refused hasn't begun.
+        idle = psycopg.pq.TransactionStatus.IDLE
+        assert connection.info.transaction_status == idle
+        shown = connection.execute("show datestyle").fetchall()
+        assert shown == [("ISO, YMD",)]
+
+
 @pytest.mark.parametrize("kind", ["simple", "prepared"])
 def test_a_client_that_goes_ends_its_query(live, kind):
     port = int(live.postgres.split(":")[1])

@@ -2,6 +2,9 @@
 //!
 //! Every statement sees its own snapshot, in a transaction too, as at isolation level `read committed`; so
 //! beginning and ending one needs no more than saying so.
+//!
+//! **Invariant:** what is said to be done holds: a time zone, an encoding, a style of dates and a level of isolation that
+//! aren't here are refused.
 
 use crate::statements;
 
@@ -28,7 +31,7 @@ pub(super) enum Command {
     Refuse(&'static str, String),
 }
 
-/// Settings that a client may set, since no value of theirs changes an answer.
+/// Settings that a client may set: no value of theirs changes an answer, but for those of [`FIXED`] and the time zone.
 const SETTABLE: [&str; 14] = [
     "application_name",
     "bytea_output",
@@ -44,6 +47,13 @@ const SETTABLE: [&str; 14] = [
     "standard_conforming_strings",
     "timezone",
     "transaction",
+];
+
+/// Settings by which answers would differ, with what may be said of them, without signs: the first holds.
+const FIXED: [(&str, &[&str]); 2] = [
+    ("client_encoding", &["utf8", "unicode", "default"]),
+    // The order of day and month is of dates that are read, and none is read in which it would matter.
+    ("datestyle", &["iso", "mdy", "dmy", "ymd", "default"]),
 ];
 
 /// What the one time zone that there is may be called, and what stands for whichever there is.
@@ -87,14 +97,14 @@ pub(super) const SETTINGS: [(&str, &str); 12] = [
 pub(super) fn of(sql: &str) -> Command {
     let bare = statements::without_comments(sql);
     let words: Vec<String> = bare
-        .split(|c: char| c.is_whitespace() || matches!(c, ';' | '=' | '(' | ')'))
+        .split(|c: char| c.is_whitespace() || matches!(c, ';' | '=' | '(' | ')' | ','))
         .filter(|word| !word.is_empty())
         .map(str::to_lowercase)
         .collect();
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     match word(0) {
-        "begin" => Command::Begin,
-        "start" if word(1) == "transaction" => Command::Begin,
+        "begin" => begin(&words),
+        "start" if word(1) == "transaction" => begin(&words),
         "commit" | "end" => Command::End("COMMIT"),
         "rollback" | "abort" if word(1) == "to" || word(2) == "to" => Command::Done("ROLLBACK"),
         "rollback" | "abort" => Command::End("ROLLBACK"),
@@ -116,6 +126,22 @@ pub(super) fn of(sql: &str) -> Command {
             ),
         ),
         _ => Command::Ask,
+    }
+}
+
+fn begin(words: &[String]) -> Command {
+    isolated(words).unwrap_or(Command::Begin)
+}
+
+/// Refuses a level of isolation above the one that there is.
+fn isolated(words: &[String]) -> Option<Command> {
+    let at = words.windows(2).position(|pair| pair == ["isolation", "level"])?;
+    match words.get(at + 2).map(String::as_str) {
+        Some("repeatable" | "serializable") => {
+            let what = "the isolation level can't be above read committed: each statement sees its own snapshot here";
+            Some(Command::Refuse("0A000", what.to_owned()))
+        }
+        _ => None,
     }
 }
 
@@ -150,11 +176,28 @@ fn set(words: &[String]) -> Command {
     };
     if name == "timezone" {
         set_time_zone(&words[1..])
+    } else if name == "transaction" {
+        isolated(words).unwrap_or(Command::Done("SET"))
+    } else if let Some((_, may_be)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
+        set_fixed(name, may_be, &words[1..])
     } else if SETTABLE.contains(&name) {
         Command::Done("SET")
     } else {
         let what = format!("{name:?} can't be set here; these can: {}", SETTABLE.join(", "));
         Command::Refuse("42704", what)
+    }
+}
+
+/// `set datestyle to x, y`, `set datestyle = x` and `set names x`, from behind the second word.
+fn set_fixed(name: &str, may_be: &[&str], words: &[String]) -> Command {
+    let bare = |word: &String| word.replace(|c: char| !c.is_alphanumeric(), "");
+    let mut values = words.iter().map(bare).filter(|word| word != "to");
+    match values.find(|value| !may_be.contains(&value.as_str())) {
+        None => Command::Done("SET"),
+        Some(other) => {
+            let what = format!("{name} can't be {other:?}: it is {} here", may_be[0]);
+            Command::Refuse("0A000", what)
+        }
     }
 }
 
@@ -206,7 +249,8 @@ mod tests {
             ("select 1", Command::Ask),
             ("-- begin\nselect 1", Command::Ask),
             ("/* x */ BEGIN READ ONLY;", Command::Begin),
-            ("start transaction isolation level repeatable read", Command::Begin),
+            ("start transaction isolation level read committed, read only", Command::Begin),
+            ("BEGIN TRANSACTION ISOLATION LEVEL READ UNCOMMITTED", Command::Begin),
             ("COMMIT", Command::End("COMMIT")),
             ("rollback", Command::End("ROLLBACK")),
             ("rollback to savepoint a", Command::Done("ROLLBACK")),
@@ -228,6 +272,16 @@ mod tests {
             ("set timezone=default", Command::Done("SET")),
             ("set timezone = \"+00:00\"", Command::Done("SET")),
             ("set client_encoding to 'UTF8'", Command::Done("SET")),
+            ("SET client_encoding='utf-8'", Command::Done("SET")),
+            ("set names \"UNICODE\"", Command::Done("SET")),
+            ("set client_encoding to default", Command::Done("SET")),
+            ("SET DateStyle=ISO", Command::Done("SET")),
+            ("set datestyle to 'ISO, MDY'", Command::Done("SET")),
+            ("set session datestyle to iso, dmy;", Command::Done("SET")),
+            (
+                "set session characteristics as transaction isolation level read uncommitted",
+                Command::Done("SET"),
+            ),
             ("show tables", Command::Ask),
             (
                 "SHOW standard_conforming_strings",
@@ -246,6 +300,15 @@ mod tests {
             "set local timezone = -5",
             "set time zone interval '+01:00' hour to minute",
             "set timezone",
+            "start transaction isolation level repeatable read",
+            "BEGIN READ ONLY, ISOLATION LEVEL SERIALIZABLE",
+            "set transaction isolation level serializable",
+            "set session characteristics as transaction isolation level repeatable read",
+            "set client_encoding to 'LATIN1'",
+            "set names latin1",
+            "set datestyle = 'German'",
+            "set datestyle to sql, dmy",
+            "set local datestyle to 'ISO, Postgres'",
         ] {
             assert!(matches!(of(refused), Command::Refuse(..)), "{refused}");
         }
