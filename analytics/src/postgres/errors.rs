@@ -61,3 +61,48 @@ fn state(error: &Error) -> &'static str {
         Error::Internal(_) => "XX000",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::Asker;
+
+    #[test]
+    fn each_error_has_the_code_that_clients_know_it_by() {
+        let text = || "why".to_owned();
+        let asker = Asker::Sql;
+        for (error, code) in [
+            (Error::Syntax(text()), "42601"),
+            (Error::UnknownTable { name: text(), near: None, tables: vec![text()] }, "42P01"),
+            (Error::UnknownColumn { name: text(), near: Some(text()), columns: vec![] }, "42703"),
+            (Error::Query("Invalid function 'nothing'".to_owned()), "42883"),
+            (Error::Query(text()), "42000"),
+            (Error::Data("Divide by zero error".to_owned()), "22012"),
+            (Error::Data("Arrow error: divide by zero".to_owned()), "22012"),
+            (Error::Data(text()), "22000"),
+            (Error::Unsupported(text()), "0A000"),
+            (Error::ReadOnly { what: text() }, "25006"),
+            (Error::Memory { limit_bytes: 1 << 20, cause: text(), asker }, "53200"),
+            (Error::Spill { limit_bytes: 1 << 20, asker }, "53400"),
+            (Error::TemporaryFiles { cause: text() }, "53100"),
+            (Error::Deadline { limit: Duration::from_secs(1), asker }, "57014"),
+            (Error::Open { lake: text(), cause: text() }, "58030"),
+            (Error::Read { what: text(), cause: text() }, "58030"),
+            (Error::Internal(text()), "XX000"),
+        ] {
+            let sent = of(&error);
+            assert_eq!(sent.code(), code, "{error}");
+            assert!(!sent.is_fatal(), "the connection goes on after {error}");
+            assert!(sent.to_string().contains(&error.to_string()), "{sent}");
+        }
+        for (sent, code) in [
+            (cancelled(), "57014"),
+            (too_long(), "54000"),
+            (keeps_too_much("a connection keeps", 1 << 20), "53200"),
+        ] {
+            assert_eq!((sent.code(), sent.is_fatal()), (code, false), "{sent}");
+        }
+    }
+}
