@@ -46,6 +46,37 @@ async fn a_dead_letter_that_was_written_twice_is_one() {
     assert_eq!(shown(&engine, sql).await, expected);
 }
 
+fn gap(job: &str, first: i64, reason: &str, detail: &str) -> Value {
+    json!({"job": job, "topic": "t", "topic_id": "i", "partition": 0, "first": first, "next": 9,
+           "reason": reason, "detail": detail, "recorded_at": "2026-11-25T12:00:01Z"})
+}
+
+#[tokio::test]
+async fn a_gap_that_was_written_twice_is_one() {
+    let lake = TestLake::new();
+    let stored = [gap("a", 5, "diverged", "first"), gap("a", 6, "diverged", "other")];
+    lake.append("gaps", 0, &stored).await;
+    let later = [
+        gap("a", 5, "diverged", "again"),
+        gap("a", 5, "diverged_kept", "settled"),
+        gap("b", 5, "diverged", "b"),
+    ];
+    lake.append("gaps", 2, &later).await;
+    let engine = lake.engine();
+    assert_eq!(number(&engine, "select count(*) from gaps_raw").await, 5);
+    let sql = "select job, \"first\", reason, detail from gaps order by job, \"first\", reason";
+    let expected = "\
++-----+-------+---------------+---------+
+| job | first | reason        | detail  |
++-----+-------+---------------+---------+
+| a   | 5     | diverged      | first   |
+| a   | 5     | diverged_kept | settled |
+| a   | 6     | diverged      | other   |
+| b   | 5     | diverged      | b       |
++-----+-------+---------------+---------+";
+    assert_eq!(shown(&engine, sql).await, expected);
+}
+
 #[tokio::test]
 async fn lag_is_the_distance_between_mark_and_end() {
     let lake = TestLake::new();
