@@ -13,9 +13,9 @@
 //! | a chain to e | e, and next e, of a later epoch than the rows | go on from e: its last record has no row |
 //! | a chain to e | less than e, or nothing | go on from e |
 //! | a chain to e | chain end c > e, the last batch young | fill e..c, then go on from c |
-//! | a chain to e | chain end c > e, the last batch old | go on from c; e..c is reported |
+//! | a chain to e | chain end c > e, the last batch old | go on from c; e..c is reported, if it can't have expired |
 //! | a break, the batch before it young | | fill exactly the break, then go on |
-//! | a break, the batch before it old | | leave it; it is reported |
+//! | a break, the batch before it old | | leave it; it is reported, if it can't have expired |
 //! | a break or a tail, old, or a head, and a note `repair` over just that | | as a young break |
 //! | two batches that overlap, or a batch with more rows than it was written with | | stop: rows are doubled |
 //!
@@ -32,8 +32,11 @@
 //!
 //! *Can't have expired* is what begins with rows, or ends in some, of a day that the TTL hasn't reached. Of a table that
 //! is older than its TTL only the end can tell, so a lost head shows there only where all is gone that was noted last.
+//! Breaks expire as well: a part is dropped once all in it may go, and one that has later rows of another partition outlives
+//! a younger one. A break begins with rows no older than the batch before it; where the rule isn't the contract's it is
+//! reported all the same.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, iter, ops::Range};
 
 use aion_schemas::log::{Mark, Offset};
 
@@ -146,6 +149,11 @@ pub(super) enum Kept {
 }
 
 impl Kept {
+    /// Whether rows may be gone by the rule of which these days are known: none of the days has to be there at that time.
+    fn may_have_taken(self, days: impl IntoIterator<Item = i32>, now: u32) -> bool {
+        days.into_iter().all(|day| !self.keeps(day, now))
+    }
+
     /// Whether rows of that day have to be there at that time, in seconds.
     fn keeps(self, day: i32, now: u32) -> bool {
         match self {
@@ -199,8 +207,17 @@ struct Hole {
     day: Option<i32>,
 }
 
+/// Whether offsets are missing that a table had: before its first batch, between two, or behind the last.
+pub(super) fn misses_some(links: &[Link], notes: &Notes) -> bool {
+    let is_behind_break = |link: &Link| link.previous.is_some_and(|before| before.end < link.first);
+    let has_tail = |note: Note| links.iter().all(|link| link.end < note.chain_end);
+    missing_head(links, notes).is_some()
+        || links.iter().any(is_behind_break)
+        || notes.reached.is_some_and(has_tail)
+}
+
 /// What the notes say that a partition had before its first batch; where it has none, all that it had.
-pub(super) fn missing_head(links: &[Link], notes: &Notes) -> Option<Range<Offset>> {
+fn missing_head(links: &[Link], notes: &Notes) -> Option<Range<Offset>> {
     let opened = notes.opened?.chain_end;
     let first = links.first().map(|link| link.head);
     // A note without a day is of somebody who has seen no batch.
@@ -209,13 +226,11 @@ pub(super) fn missing_head(links: &[Link], notes: &Notes) -> Option<Range<Offset
     (opened < end).then_some(opened..end)
 }
 
-/// Whether the table's TTL may have taken a head: neither the rows that it began with nor those that it ended in, where
-/// that was noted, have to be there.
-fn may_have_expired(head: &Range<Offset>, notes: &Notes, now: u32, kept: Kept) -> bool {
+/// The days of the rows that a head began with, and of those that it ended in, where that was noted.
+fn days_of_head(head: &Range<Offset>, notes: &Notes) -> impl Iterator<Item = i32> + use<> {
     let is_within = |note: &Note| head.start < note.chain_end && note.chain_end <= head.end;
     let (first, last) = (notes.opened, notes.reached.filter(is_within));
-    let mut days = [first, last].into_iter().flatten().filter_map(|note| note.day);
-    days.all(|day| !kept.keeps(day, now))
+    [first, last].into_iter().flatten().filter_map(|note| note.day)
 }
 
 /// Takes out what says that offsets are there more than once, so that the chain goes on behind the furthest of them;
@@ -252,7 +267,7 @@ pub(super) fn survey(
     let head = missing_head(links, notes);
     let wanted = head.clone().filter(|range| notes.wanted.contains(range));
     let is_missed = |range: &Range<Offset>| {
-        wanted.is_none() && !may_have_expired(range, notes, youth.now, kept)
+        wanted.is_none() && !kept.may_have_taken(days_of_head(range, notes), youth.now)
     };
     let missed = head.filter(is_missed);
     let Some(last) = links.iter().find(|link| link.is_last) else {
@@ -260,6 +275,9 @@ pub(super) fn survey(
     };
     let is_filled =
         |range: &Range<Offset>, lease: u32| youth.is_young(lease) || notes.wanted.contains(range);
+    let is_lost = |began: i32, ended: Option<i32>| {
+        kept == Kept::Unknown || !kept.may_have_taken(iter::once(began).chain(ended), youth.now)
+    };
     if let Some(double) = links.iter().find(|link| link.is_doubled) {
         return Err(Overlap(double.first..double.end));
     }
@@ -277,10 +295,10 @@ pub(super) fn survey(
         }
         end = end.max(previous.end);
         let range = previous.end..link.first;
+        let day = day_of(previous.newest_us);
         if is_filled(&range, previous.lease) {
-            let day = Some(day_of(previous.newest_us));
-            holes.push(Hole { range, mark: previous.mark(), day });
-        } else {
+            holes.push(Hole { range, mark: previous.mark(), day: Some(day) });
+        } else if is_lost(day, None) {
             gone.push(range);
         }
     }
@@ -302,7 +320,9 @@ pub(super) fn survey(
             holes.push(Hole { range: end..note.chain_end, mark: by_rows, day: at.day });
         }
         Some(note) if note.chain_end > end => {
-            at.lost.push(end..note.chain_end);
+            if is_lost(day_of(last.newest_us), note.day) {
+                at.lost.push(end..note.chain_end);
+            }
             at.mark = Some(note.mark());
             at.chain_end = Some(note.chain_end);
             at.day = note.day.or(at.day);

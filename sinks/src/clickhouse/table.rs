@@ -20,7 +20,7 @@ use super::{
     guarantee::Guarantee,
     ledger::Ledger,
     plan,
-    survey::{Found, Kept, Link, Notes, Youth, missing_head, survey, without_overlaps},
+    survey::{Found, Kept, Link, Notes, Youth, misses_some, survey, without_overlaps},
 };
 use crate::sink::SinkError;
 
@@ -111,11 +111,11 @@ impl Table {
             let links = look.found.get(number).map_or(&[][..], Vec::as_slice);
             (links, notes.get(number).unwrap_or(&none))
         };
-        let misses_head = |number: &i32| {
+        let is_short = |number: &i32| {
             let (links, notes) = of(number);
-            missing_head(links, notes).is_some()
+            misses_some(links, notes)
         };
-        let kept = if numbers.iter().any(misses_head) {
+        let kept = if numbers.iter().any(is_short) {
             self.kept().await.map_err(failed)?
         } else {
             Kept::Forever

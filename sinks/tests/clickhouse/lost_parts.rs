@@ -154,6 +154,23 @@ async fn what_is_old_was_erased_and_does_not_come_back() {
     assert_eq!(place.offsets(&p0).await, kept);
 }
 
+/// The server drops what has expired part by part, so an older batch may outlive a younger one.
+#[tokio::test]
+async fn what_the_ttl_may_have_taken_out_of_a_chain_is_neither_lost_nor_to_be_repaired() {
+    let (place, _, p0) = four_batches().await;
+    lose(&place, "10, 30").await;
+    place.engine.run(&format!("SYSTEM STOP TTL MERGES {}", place.table())).await;
+    let short = "MODIFY TTL toDateTime(_append_time) + toIntervalDay(1)";
+    let sql =
+        format!("ALTER TABLE {} {short} SETTINGS materialize_ttl_after_modify = 0", place.table());
+    place.engine.run(&sql).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (mut sink, first) = writer(&place, &p0, Duration::from_secs(1)).await;
+    assert_eq!((first, sink.take_lost()), (40, vec![]));
+    assert_eq!(place.house.breaks(spec()).await.unwrap(), []);
+    assert_eq!(place.batches().await, [(0, 9), (20, 29)], "expired, and there still");
+}
+
 /// Negative control: whoever fills every break resurrects what was erased.
 #[tokio::test]
 async fn without_the_age_erased_rows_come_back() {

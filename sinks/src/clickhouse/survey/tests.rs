@@ -181,6 +181,51 @@ fn an_old_break_is_left_and_reported() {
     assert!(at.ahead.is_empty());
 }
 
+/// What is told as lost of a table that keeps rows so, and where it goes on; its clock is behind day 7.
+fn lost(links: &[Link], notes: &Notes, kept: Kept) -> (Vec<Range<Offset>>, Option<Mark>) {
+    assert!(misses_some(links, notes), "its TTL is asked for");
+    let youth = Youth { now: 7 * 86_400 + 1, ..YOUTH };
+    let at = survey(links, notes, youth, kept).unwrap();
+    assert!(at.ahead.is_empty());
+    (at.lost, at.mark)
+}
+
+/// The batch before it ends on day 4.
+#[test]
+fn a_break_that_may_have_expired_is_no_loss() {
+    let links = [broken(20, 30, OLD), last(100, OLD)];
+    let told = |kept| lost(&links, &Notes::default(), kept);
+    for kept in [Kept::Forever, Kept::Days(4), Kept::Unknown] {
+        assert_eq!(told(kept), (vec![range(20, 30)], Some(mark(100, 3))), "{kept:?}");
+    }
+    assert_eq!(told(Kept::Days(3)), (vec![], Some(mark(100, 3))));
+    let whole = [broken(30, 30, OLD), last(100, OLD)];
+    assert!(!misses_some(&whole, &reached(100, 110)));
+}
+
+/// The last batch ends on day 5, what was noted behind it on day 7.
+#[test]
+fn a_tail_that_may_have_expired_is_no_loss() {
+    let links = [last(60, OLD)];
+    let told = |kept| lost(&links, &reached(100, 110), kept);
+    for kept in [Kept::Forever, Kept::Days(3), Kept::Days(1), Kept::Unknown] {
+        assert_eq!(told(kept), (vec![range(60, 100)], Some(mark(110, 2))), "{kept:?}");
+    }
+    assert_eq!(told(Kept::Days(0)), (vec![], Some(mark(110, 2))));
+}
+
+/// It is filled or asked for whatever the TTL says: what it takes of it again is stored all the same.
+#[test]
+fn what_is_filled_is_not_held_against_the_ttl() {
+    let (young, old) = ([broken(20, 30, YOUNG)], [broken(20, 30, OLD)]);
+    let wanted = Notes { wanted: vec![range(20, 30)], ..Notes::default() };
+    for (links, notes) in [(&young, &Notes::default()), (&old, &wanted)] {
+        let links = [links[0], last(100, YOUNG)];
+        let at = survey(&links, notes, YOUTH, Kept::Days(0)).unwrap();
+        assert_eq!((at.mark, at.lost), (Some(mark(20, 2)), vec![]));
+    }
+}
+
 #[test]
 fn an_old_break_is_filled_where_somebody_wants_just_that() {
     let links = [broken(20, 30, OLD), broken(50, 70, OLD), last(100, YOUNG)];
