@@ -128,7 +128,7 @@ pub struct Settings {
     pub max_execution: Duration,
     /// How long an INSERT's answer is waited for beyond that.
     pub answer_within: Duration,
-    /// How long after it was seen stored a batch that is gone is written again.
+    /// For how long after the batch before it was seen stored one that is gone is written again.
     pub repair_window: Duration,
     /// How often it is noted how far a partition is; offsets without rows are noted as often at most.
     pub note_every: Duration,

@@ -30,6 +30,10 @@
 //! missed at the next start, at once; an old break is far more likely to be rows that somebody erased, which must not
 //! come back by themselves. Nor must a head, of whatever age: a table that somebody emptied looks the same.
 //!
+//! What is gone was stored after the batch before it; when, nothing tells that is left. The batch behind a break may have come
+//! hours later, and a note moves on over offsets without rows: by either, what was erased in these hours would come back. So in
+//! a partition that gets a batch less than once an hour none is young enough.
+//!
 //! *Can't have expired* is what begins with rows, or ends in some, of a day that the TTL hasn't reached. Of a table that
 //! is older than its TTL only the end can tell, so a lost head shows there only where all is gone that was noted last.
 //! Breaks expire as well: a part is dropped once all in it may go, and one that has later rows of another partition outlives

@@ -81,7 +81,7 @@ pub(super) fn fragile(live: &Live, name: &str) -> Option<Finding> {
         FSYNC.into_iter().filter(|switch| live.switch(switch) != Some(true)).collect();
     let what = format!(
         "{name} has no {}: a power failure may take what was acknowledged, which is written again at a job's next start \
-         within the hour, and later if `aion clickhouse repair` is told to",
+         where it follows on a batch of the last hour, and else if `aion clickhouse repair` is told to",
         off.join(" and no ")
     );
     (!off.is_empty()).then(|| Finding::new(Weight::Word, what))

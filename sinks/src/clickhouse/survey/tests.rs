@@ -174,6 +174,7 @@ fn a_break_and_a_tail_are_both_filled() {
     assert_eq!((at.mark, at.ahead), (Some(mark(20, 2)), segments.into()));
 }
 
+/// However young the batch behind it is: between the two it may have been erased.
 #[test]
 fn an_old_break_is_left_and_reported() {
     let at = found(&[broken(20, 30, OLD), last(100, YOUNG)], &Notes::default());
