@@ -11,6 +11,7 @@
 //! | constraint `lease` | missing | rows twice | a writer that slept would not be refused |
 //! | the table `marks` beside it | not ReplacingMergeTree(next), or a window below the contract's | rows lost | of two writers that open a table each would decide where its first batch begins |
 //! | columns | one missing, of another type, or without nulls where there may be some | rows lost | rows would be stored otherwise than they are |
+//! | the server's plan of reading the table, or `marks` | it filters rows by a policy; seen once there are parts | rows lost | what is hidden would be taken for missing, and sent again |
 //! | several addresses | one where the table isn't replicated, or is another, or where that may not be asked | rows lost | what lands at one would be looked for at another |
 //! | `fsync_after_insert`, `fsync_part_directory` | not on, here or at `marks` | a word | a power failure takes what the system had not written yet |
 //! | `ttl_only_drop_parts` | not on, with a TTL | a word | the server writes parts anew to take out rows |
@@ -149,6 +150,12 @@ async fn look(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
         }
         None => findings.extend(rules::unfit(&live, &format!("{database}.{name}"), least)),
     }
+    for (name, live) in [(name.as_str(), &live), (MARKS, &marks)] {
+        if live.engine.ends_with("MergeTree") {
+            let read = plan_of_reading(client, name).await.map_err(failed)?;
+            findings.extend(rules::hidden(&read, &format!("{database}.{name}")));
+        }
+    }
     findings.extend(rules::unlike(&live, &table.spec));
     findings
         .extend([rules::fragile(&live, name), rules::fragile(&marks, MARKS)].into_iter().flatten());
@@ -156,6 +163,14 @@ async fn look(table: &Table) -> Result<(Live, Vec<Finding>), SinkError> {
     findings.extend(rules::passed_over(&deduplicate_insert(client).await.map_err(failed)?));
     findings.extend(views::look(client, &live, least).await.map_err(failed)?);
     Ok((live, findings))
+}
+
+/// How the server would read a table for this account. Which policies there are it tells only those who may ask.
+async fn plan_of_reading(client: &Client, table: &str) -> Result<Vec<String>, Failure> {
+    let database = &client.server().database;
+    let sql = format!("EXPLAIN actions = 1 SELECT * FROM {database}.{table}");
+    let rows: Vec<(String,)> = client.ask(&sql).await?;
+    Ok(rows.into_iter().map(|(line,)| line).collect())
 }
 
 /// What the account's settings say of tokens; nothing where the server is older than that setting.

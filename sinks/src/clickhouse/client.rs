@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** `wait_end_of_query` is always set: an answer of 200 is a whole one, and no error comes in the
 //! middle of it.
+//! **Invariant:** a question says all settings that could have its answer be less than there is (`WHOLE`).
 //! **Invariant:** the password goes to the configured address and nowhere else: no proxy, no redirect.
 //! **Invariant:** nothing here tries again but what reached nobody, at another address. Whether any other request may be
 //! repeated is for those to say who know what it does.
@@ -97,6 +98,26 @@ const AS_ROWS: [(&str, &str); 3] = [
     ("default_format", "JSONCompactEachRow"),
     ("output_format_json_quote_64bit_integers", "0"),
     ("output_format_json_named_tuples_as_objects", "0"),
+];
+
+/// What has an answer be whole, or an error. An account's profile may have the server stop early, leave rows out, or say what
+/// it said before; and a batch that a look doesn't see is sent again.
+const WHOLE: [(&str, &str); 15] = [
+    ("read_overflow_mode", "throw"),
+    ("read_overflow_mode_leaf", "throw"),
+    ("timeout_overflow_mode", "throw"),
+    ("timeout_overflow_mode_leaf", "throw"),
+    ("result_overflow_mode", "throw"),
+    ("group_by_overflow_mode", "throw"),
+    ("sort_overflow_mode", "throw"),
+    ("distinct_overflow_mode", "throw"),
+    ("set_overflow_mode", "throw"),
+    ("join_overflow_mode", "throw"),
+    ("limit", "0"),
+    ("offset", "0"),
+    ("additional_table_filters", "{}"),
+    ("additional_result_filter", ""),
+    ("use_query_cache", "0"),
 ];
 
 /// A client of one server; clones share its connections.
@@ -225,7 +246,7 @@ impl Client {
     /// Asks a question; each row of the answer is read from a JSON array.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Failure> {
         let body = Bytes::from(sql.to_owned());
-        rows(&self.post(&AS_ROWS, body, ANSWER_WITHIN).await?)
+        rows(&self.post(&as_rows(), body, ANSWER_WITHIN).await?)
     }
 
     /// What the server at an address says of replicas; one that has lost Keeper doesn't know.
@@ -235,7 +256,7 @@ impl Client {
         question: &str,
     ) -> Result<Vec<Replica>, Failure> {
         let body = Bytes::from(question.to_owned());
-        let answer = self.send_to(&self.server.urls[at], &AS_ROWS, body, CONNECT_WITHIN).await?;
+        let answer = self.send_to(&self.server.urls[at], &as_rows(), body, CONNECT_WITHIN).await?;
         let has: Vec<Replica> = rows(&answer.bytes().await.map_err(Failure::unanswered)?)?;
         if has.iter().any(|(.., total, _)| *total == 0) {
             return Err(Failure::Unanswered("its Keeper doesn't answer".to_owned()));
@@ -277,15 +298,16 @@ impl Client {
         }))
     }
 
-    fn as_columns(&self) -> [(&str, &str); 5] {
-        [
+    fn as_columns(&self) -> Vec<(&str, &str)> {
+        let as_columns = [
             ("database", self.server.database.as_str()),
             ("default_format", "ArrowStream"),
             ("output_format_arrow_string_as_string", "1"),
             ("output_format_arrow_low_cardinality_as_dictionary", "0"),
             // The least of no rows is null, as elsewhere.
             ("aggregate_functions_null_for_empty", "1"),
-        ]
+        ];
+        [&as_columns[..], &WHOLE[..]].concat()
     }
 
     /// Inserts rows as one block, which becomes one part.
@@ -418,6 +440,11 @@ impl Client {
         let body = answer.bytes().await.map_err(Failure::unanswered)?;
         Err(Failure::refused(status, code, &body))
     }
+}
+
+/// What a question says whose answer is rows.
+fn as_rows() -> Vec<(&'static str, &'static str)> {
+    [&AS_ROWS[..], &WHOLE[..]].concat()
 }
 
 /// The rows of an answer.

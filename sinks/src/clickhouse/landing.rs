@@ -204,7 +204,13 @@ impl Landing {
                 match self.look(table).await? {
                     Seen::Ours => return self.stored(table).await,
                     Seen::Others => return Ok(Outcome::Moved),
-                    Seen::Nothing => self.wait_for_suffix(table)?,
+                    Seen::Nothing => {
+                        // What is hidden from the account by now may be there: it goes under no other token.
+                        if self.vanished >= 2 {
+                            check::again(table).await?;
+                        }
+                        self.wait_for_suffix(table)?;
+                    }
                 }
             }
             let sent = self.send(table).await;

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::{
     inserts::{plain, said},
+    relay::Relay,
     shared::{Of, Place, once, orders, range, settings, settle_slowly, spec},
 };
 
@@ -137,6 +138,30 @@ async fn a_token_without_its_part_is_passed_by_another_token() {
     assert_eq!(place.offsets(&p0).await, range(0, 20));
 }
 
+/// What a writer says that doesn't go on.
+async fn stops(writer: &mut ClickHouseSink) -> String {
+    let start = Instant::now();
+    let failed = loop {
+        match once(writer).await {
+            Err(SinkError::Retry { .. }) if start.elapsed() < Duration::from_mins(1) => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            ended => break ended.unwrap_err(),
+        }
+    };
+    assert!(matches!(failed, SinkError::Fatal { .. }), "{failed:?}");
+    failed.to_string()
+}
+
+/// How often rows were sent under each token.
+fn tokens(relay: &Relay) -> BTreeMap<String, usize> {
+    let mut sent = BTreeMap::new();
+    for path in relay.inserts("orders") {
+        *sent.entry(said(&path)["insert_deduplication_token"].clone()).or_default() += 1;
+    }
+    sent
+}
+
 /// What takes rows away as they come, such as a TTL of the owner's own: a person is told, and nothing passes for stored.
 #[tokio::test]
 async fn what_no_token_brings_into_the_table_stops_the_job() {
@@ -148,26 +173,33 @@ async fn what_no_token_brings_into_the_table_stops_the_job() {
     writer.assign(std::slice::from_ref(&p0)).await.unwrap();
     relay.loses_rows.store(true, SeqCst);
     take(&mut writer, log.batch(0, 0, 10)).await;
-    let start = Instant::now();
-    let failed = loop {
-        match once(&mut writer).await {
-            Err(SinkError::Retry { .. }) if start.elapsed() < Duration::from_mins(1) => {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            ended => break ended.unwrap_err(),
-        }
-    };
-    assert!(matches!(failed, SinkError::Fatal { .. }), "{failed:?}");
-    let text = failed.to_string();
+    let text = stops(&mut writer).await;
     assert!(text.contains("acknowledged under three tokens, and not in the table"), "{text}");
-    let mut sent = BTreeMap::<String, usize>::new();
-    for path in relay.inserts("orders") {
-        *sent.entry(said(&path)["insert_deduplication_token"].clone()).or_default() += 1;
-    }
+    let sent = tokens(&relay);
     let base = format!("{}/0", p0.key());
     let tokens = [base.clone(), format!("{base}#1"), format!("{base}#2")];
     assert!(sent.keys().eq(&tokens), "{sent:?}");
     assert!(sent.values().all(|times| *times == 2), "twice each: {sent:?}");
+}
+
+/// A row policy that comes while a job runs hides what landed: under another token it would land again.
+#[tokio::test]
+async fn what_a_row_policy_hides_goes_under_no_other_token() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (relay, house) = plain(&place).await;
+    let mut writer = house.sink(spec(), settings());
+    writer.assign(std::slice::from_ref(&p0)).await.unwrap();
+    relay.loses_rows.store(true, SeqCst);
+    relay.hides_rows.store(true, SeqCst);
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    let text = stops(&mut writer).await;
+    let policy = format!("a row policy hides rows of {} from the account", place.table());
+    assert!(text.contains(&policy), "{text}");
+    assert_eq!(tokens(&relay), BTreeMap::from([(format!("{}/0", p0.key()), 2)]));
+    let mut writer = house.sink(spec(), settings());
+    let refused = writer.assign(std::slice::from_ref(&p0)).await.unwrap_err().to_string();
+    assert!(refused.contains(&policy), "nor does another begin: {refused}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering::SeqCst},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aion_schemas::clickhouse::LEDGER_COLUMNS;
@@ -68,6 +68,51 @@ async fn an_insert_brings_along_each_setting_that_the_guarantee_rests_on() {
     ];
     let wanted = wanted.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(said(&inserts[0]), BTreeMap::from(wanted));
+}
+
+/// Whatever the account's profile has: what an answer lacks would be taken for missing.
+#[tokio::test]
+async fn a_question_brings_along_each_setting_that_has_its_answer_be_whole() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (relay, house) = plain(&place).await;
+    let mut sink = house.sink(spec(), settings());
+    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    settle(&mut sink).await;
+    let within = Duration::from_secs(10);
+    house.query("SELECT 1", within).await.unwrap();
+    drop(house.stream("SELECT 1", within).await.unwrap());
+    let throws = [
+        "read_overflow_mode",
+        "read_overflow_mode_leaf",
+        "timeout_overflow_mode",
+        "timeout_overflow_mode_leaf",
+        "result_overflow_mode",
+        "group_by_overflow_mode",
+        "sort_overflow_mode",
+        "distinct_overflow_mode",
+        "set_overflow_mode",
+        "join_overflow_mode",
+    ];
+    let others = [
+        ("limit", "0"),
+        ("offset", "0"),
+        ("additional_table_filters", "{}"),
+        ("additional_result_filter", ""),
+        ("use_query_cache", "0"),
+    ];
+    let wanted: Vec<_> = throws.map(|name| (name, "throw")).into_iter().chain(others).collect();
+    let mut formats = BTreeMap::<String, usize>::new();
+    for path in relay.questions() {
+        let said = said(&path);
+        for (name, value) in &wanted {
+            assert_eq!(said.get(*name).map(String::as_str), Some(*value), "{name} of {path}");
+        }
+        *formats.entry(said["default_format"].clone()).or_default() += 1;
+    }
+    assert!(formats.keys().eq(["ArrowStream", "JSONCompactEachRow"]), "{formats:?}");
+    assert_eq!(formats["ArrowStream"], 2);
 }
 
 /// However much waits: more than 256 MiB of rows would be several blocks to a server, and so several tokens.

@@ -35,8 +35,12 @@ pub(crate) struct Relay {
     pub(crate) loses_notes: AtomicUsize,
     /// Whether it acknowledges rows, and stores them nowhere.
     pub(crate) loses_rows: AtomicBool,
+    /// Whether it says that it hides rows by a policy.
+    pub(crate) hides_rows: AtomicBool,
     /// What it says of clusters, a status with headers and a body, where it says that the table is Distributed.
     pub(crate) clusters: Mutex<Option<(String, String)>>,
+    /// The addresses of what it was asked, with what they say.
+    questions: Mutex<Vec<String>>,
     /// The INSERTs that it was sent, by table: their addresses with what they say.
     inserts: Mutex<BTreeMap<&'static str, Vec<String>>>,
     /// By table, how many INSERTs are on their way, and how many there were at once.
@@ -57,6 +61,8 @@ impl Relay {
             ahead_s: 0.into(),
             loses_notes: 0.into(),
             loses_rows: false.into(),
+            hides_rows: false.into(),
+            questions: Mutex::default(),
             clusters: Mutex::default(),
             inserts: Mutex::default(),
             under_way: Mutex::default(),
@@ -76,6 +82,11 @@ impl Relay {
     /// The INSERTs into a table that it was sent.
     pub(crate) fn inserts(&self, table: &str) -> Vec<String> {
         self.inserts.lock().unwrap().get(table).cloned().unwrap_or_default()
+    }
+
+    /// The questions that it was asked.
+    pub(crate) fn questions(&self) -> Vec<String> {
+        self.questions.lock().unwrap().clone()
     }
 
     /// How many INSERTs into a table were on their way at once.
@@ -114,6 +125,13 @@ impl Relay {
     /// A status with headers, and a body; `None` where the engine gives none.
     async fn answer(&self, path: &str, body: Vec<u8>) -> Option<(String, Vec<u8>)> {
         let sql = String::from_utf8_lossy(&body).into_owned();
+        if !path.contains("query=INSERT") && !sql.starts_with("INSERT") {
+            self.questions.lock().unwrap().push(path.to_owned());
+        }
+        if sql.starts_with("EXPLAIN") && self.hides_rows.load(SeqCst) {
+            let plan = "[\"ReadFromMergeTree\"]\n[\"  Row level filter\"]\n";
+            return Some(("200 OK".to_owned(), plan.into()));
+        }
         let table = if path.contains("query=INSERT") {
             "orders"
         } else if sql.starts_with("INSERT") {

@@ -127,8 +127,9 @@ class Front(ThreadingHTTPServer):
         try:
             if not LETS_DATABASE_BE.match(query):
                 connection.query(f"USE `{own.get('database') or 'default'}`")
-            for name, value in settings.items():
-                connection.query(f"SET {name} = '{value}'")
+            if settings:
+                given = (f"{name} = '{value}'" for name, value in settings.items())
+                connection.query(f"SET {', '.join(given)}")
             if body is not None:
                 query = from_file(query, body)
             return connection.query(

@@ -95,6 +95,17 @@ pub(super) fn passed_over(deduplicate_insert: &str) -> Option<Finding> {
     (deduplicate_insert == "disable").then_some(finding)
 }
 
+/// What hides rows of a table from the account, by the server's plan of reading it: a policy that is a filter of the read, or
+/// a step behind it.
+pub(super) fn hidden(plan: &[String], table: &str) -> Option<Finding> {
+    let is_policy = |line: &String| {
+        line.contains("Row level filter") || line.contains("Row-level security filter")
+    };
+    let what = format!("a row policy hides rows of {table} from the account");
+    let hint = format!("take the account out of the row policies of {table}");
+    plan.iter().any(is_policy).then(|| Finding::new(Weight::Loses, what).hinted(hint))
+}
+
 /// A TTL that costs the server more than it has to.
 pub(super) fn piecemeal(live: &Live) -> Option<Finding> {
     let is_so = live.kept() != Kept::Forever && live.switch(WHOLE_PARTS) != Some(true);
@@ -197,6 +208,27 @@ mod tests {
         assert_eq!(weight, Some(Weight::Doubles));
         for fine in ["enable", "backward_compatible_choice", ""] {
             assert_eq!(passed_over(fine), None, "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_row_policy_shows_in_the_plan_of_reading() {
+        let told = |plan: &[&str]| {
+            let plan: Vec<String> = plan.iter().map(|line| (*line).to_owned()).collect();
+            hidden(&plan, "aion.tasks").map(|one| (one.weight, one.what))
+        };
+        let read = "ReadFromMergeTree (aion.tasks)";
+        let empty = ["Output: note", "", "ReadNothing (Read from NullSource)"];
+        assert_eq!((told(&[]), told(&empty)), (None, None));
+        assert_eq!(told(&["Output: note", "", read, "   Parts: 1 | Granules: 1"]), None);
+        let what = "a row policy hides rows of aion.tasks from the account".to_owned();
+        // As 26.9 says it, as older servers do, and where the filter is a step of its own.
+        for policy in [
+            "   Row level filter column:  note = 'x'",
+            "  Row level filter column: equals(note, 'x'_String)",
+            "  Filter (Row-level security filter)",
+        ] {
+            assert_eq!(told(&["Expression", read, policy]), Some((Weight::Loses, what.clone())));
         }
     }
 
