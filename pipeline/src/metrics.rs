@@ -147,7 +147,7 @@ const JOB_GAUGES: [JobGauge; 4] = [
 /// A gauge of a partition: name, help, value.
 type PartitionGauge = (&'static str, &'static str, fn(&PartitionStatus) -> Option<f64>);
 
-const PARTITION_GAUGES: [PartitionGauge; 8] = [
+const PARTITION_GAUGES: [PartitionGauge; 9] = [
     ("aion_partition_lag_messages", "Records not yet durable in every sink.", |partition| {
         partition.lag.map(|lag| lag as f64)
     }),
@@ -183,6 +183,11 @@ const PARTITION_GAUGES: [PartitionGauge; 8] = [
         "aion_partition_waits_for_schema",
         "1 while the next record waits for a schema that the registry doesn't give.",
         |partition| Some(f64::from(u8::from(partition.wanted_schema.is_some()))),
+    ),
+    (
+        "aion_partition_sink_lost_offsets",
+        "Offsets that sinks had and have no more, summed over the sinks, as found when the partition was assigned.",
+        |partition| partition.lost.map(|offsets| offsets as f64),
     ),
     ("aion_partition_stopped", "1 when the partition waits for a person.", |partition| {
         Some(f64::from(u8::from(matches!(partition.state, PartitionState::Stopped(_)))))

@@ -137,6 +137,13 @@ const jobs = {
       alert: 'AionGap',
       thresholds: { bad: 1 },
     }),
+    graph({
+      title: 'Lost by a store',
+      description: 'Offsets that a store had and has no more, erased or lost with a disk, as found at the last assignment. 0 is good, unless somebody erased them.',
+      unit: 'short',
+      queries: [[`sum by (${JOB}) (aion_partition_sink_lost_offsets${ON})`, '{{exported_job}}']],
+      alert: 'AionSinkLost',
+    }),
   ],
 };
 

@@ -77,6 +77,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             records: chunk.records.saturating_sub(accepted),
             rejected,
             high: Some(chunk.high),
+            is_told_anew: false,
         });
         self.count_unknown(chunk.unknown_fields);
         self.advance(number, now).await
@@ -106,7 +107,9 @@ impl<S: Source, J: Journal> Job<S, J> {
                 Ledger::DeadLetters => &mut self.counters.rejected,
                 Ledger::Gaps => &mut self.counters.gaps,
             };
-            *count += recording.count.saturating_sub(failed.len()) as u64;
+            if !item.is_told_anew {
+                *count += recording.count.saturating_sub(failed.len()) as u64;
+            }
             item.entries = failed;
         }
         self.advance(partition, now).await

@@ -102,6 +102,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         let run = self.last_run;
         let Some(reader) = self.readers.get_mut(&number) else { return };
         reader.backoff.succeeded();
+        reader.lost_offsets = reader.lost.iter().map(|(_, range)| range.end - range.start).sum();
         reader.run = run;
         reader.phase = Phase::Locating { again_at: now + LOCATE_AGAIN };
         self.source.command(Command::Locate { partition: number, run }).await;
@@ -159,14 +160,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         let gaps =
             missed(reader, &names, located.bounds.start, rules.hold(Rule::FirstStartHasNoGap));
         begin_empty_stores(reader, located.bounds.start, rules.hold(Rule::NoMarkStartsAtLogStart));
-        let lost = Gap::gather(GapKind::SinkLost, std::mem::take(&mut reader.lost));
-        if !lost.is_empty() {
-            let entry = |gap: &Gap| gap.entry(&self.plan.job, &reader.partition, noted_at);
-            for gap in &lost {
-                gap.tell(&self.plan.job, &reader.partition, RECORDED);
-            }
-            reader.waiting.push_back(Item::of_entries(lost.iter().map(entry).collect()));
-        }
+        tell_lost(reader, &self.plan.job, noted_at);
         if let Some(item) = gap_item(reader, &gaps, located.bounds.start, &self.plan.columns) {
             let entry = |gap: &Gap| gap.entry(&self.plan.job, &reader.partition, noted_at);
             let entries = gaps.iter().map(entry).collect();
@@ -285,6 +279,20 @@ pub(super) fn stop_diverged(
     reader.stop(what);
     reader.asks = Some((Question::Divergence, now));
     reader.waiting.push_back(Item::of_entries(entries));
+}
+
+/// Queues the entries of what sinks had and have no more. Where it is left alone they say so at each assignment.
+fn tell_lost(reader: &mut Reader, job: &str, noted_at: Timestamp) {
+    let lost = Gap::gather(GapKind::SinkLost, std::mem::take(&mut reader.lost));
+    if lost.is_empty() {
+        return;
+    }
+    for gap in &lost {
+        gap.tell(job, &reader.partition, RECORDED);
+    }
+    let entry = |gap: &Gap| gap.entry(job, &reader.partition, noted_at);
+    let item = Item::of_entries(lost.iter().map(entry).collect());
+    reader.waiting.push_back(Item { is_told_anew: true, ..item });
 }
 
 /// Queues the entry that says how a cut was settled, before anything that is read on the strength of it.

@@ -52,6 +52,8 @@ pub(super) struct Reader {
     pub(super) reject_share: RejectShare,
     /// What sinks had and have no more, to be written down.
     pub(super) lost: Vec<(&'static str, Range<Offset>)>,
+    /// So many offsets that was when it was assigned, summed over the sinks.
+    pub(super) lost_offsets: i64,
     /// It stopped and a person is asked something: when to look whether somebody has decided.
     pub(super) asks: Option<(Question, Instant)>,
     /// What somebody decided about the log's having been cut.
@@ -127,6 +129,8 @@ pub(super) struct Item {
     pub(super) rejected: u64,
     /// The log's end, as it was told with the batch.
     pub(super) high: Option<Offset>,
+    /// Whether its entries are written at each assignment: they are not counted.
+    pub(super) is_told_anew: bool,
 }
 
 impl Item {
@@ -141,6 +145,7 @@ impl Item {
             records: 0,
             rejected: 0,
             high: None,
+            is_told_anew: false,
         }
     }
 }
@@ -164,6 +169,7 @@ impl Reader {
             looks_left: 0,
             reject_share: RejectShare::default(),
             lost: Vec::new(),
+            lost_offsets: 0,
             asks: None,
             settled: None,
             is_settled_told: false,
@@ -354,6 +360,7 @@ impl Reader {
             assigned_at: self.assigned_at,
             committed_at: self.committed_at,
             wanted_schema: self.wanted_schema,
+            lost: (self.phase != Phase::Assigning).then_some(self.lost_offsets),
             marks,
         }
     }

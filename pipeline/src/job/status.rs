@@ -36,7 +36,7 @@ pub struct JobStatus {
     /// How often fields were met that the contract doesn't have, by name, since the job started. After
     /// the first 64 names the others are counted as `other`.
     pub unknown_fields: Arc<BTreeMap<String, u64>>,
-    /// Gaps written down since the job started.
+    /// Gaps written down since the job started, without what `lost` of partitions has: that is written at each assignment.
     pub gaps: u64,
     /// How often partitions were given or taken.
     pub rebalances: u64,
@@ -61,6 +61,7 @@ impl JobStatus {
             assigned_at: Instant::now(),
             committed_at: Some(Instant::now()),
             wanted_schema: None,
+            lost: Some(0),
         };
         JobStatus {
             partitions: vec![partition],
@@ -108,6 +109,8 @@ pub struct PartitionStatus {
     pub committed_at: Option<Instant>,
     /// The id of the schema that its next record waits for.
     pub wanted_schema: Option<SchemaId>,
+    /// So many offsets sinks had and have no more, summed over them, as they said when it was assigned; `None` until then.
+    pub lost: Option<i64>,
 }
 
 /// What a partition is doing.
