@@ -8,11 +8,17 @@ import subprocess
 import time
 import urllib.request
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    Producer,
+    TopicPartition,
+)
 from deltalake import DeltaTable
 from events import decision, text
 from processes import Audit, Dev, Process, binary, sql
@@ -184,7 +190,28 @@ def good(count: int) -> list[bytes]:
     return [text(decision(n, datetime.now(UTC), rng)) for n in range(count)]
 
 
+def check_times_and_schemas(place: Place, originals: dict, began: datetime) -> None:
+    """Of each letter in the table and of each message of the topic, by the record of the log that it names."""
+    headers = {
+        message.key().decode(): {
+            name: value.decode() for name, value in message.headers()
+        }
+        for message in place.log("aion.dead-letters")
+    }
+    now = datetime.now(UTC)
+    for letter in place.letters():
+        kind, append_ms = originals[letter["partition"], letter["offset"]].timestamp()
+        assert kind == TIMESTAMP_LOG_APPEND_TIME
+        appended = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=append_ms)
+        for told in letter, headers[letter["key"]]:
+            assert int(told["schema_id"]) == place.schema_id()
+            assert datetime.fromisoformat(told["append_time"]) == appended
+            rejected = datetime.fromisoformat(told["rejected_at"])
+            assert max(began, appended) <= rejected <= now
+
+
 def test_a_schema_that_was_not_known_and_then_is(place: Place):
+    began = datetime.now(UTC)
     place.start()
     place.generate(300)
     place.avro(40)
@@ -208,6 +235,7 @@ def test_a_schema_that_was_not_known_and_then_is(place: Place):
         (message.partition(), message.offset()): message
         for message in place.log(DECISIONS)
     }
+    check_times_and_schemas(place, originals, began)
     one = letters[7]
     original = originals[one["partition"], one["offset"]]
     raw = subprocess.run(

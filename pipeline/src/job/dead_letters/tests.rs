@@ -3,8 +3,8 @@
 use aion_kafka::{Headers, TimeKind};
 use aion_schemas::{
     catalog::{Catalog, DEAD_LETTERS},
-    decode::{self, Decoder},
-    log::Offset,
+    decode::{self, Decoder, Retry},
+    log::{Offset, Origin, Stream},
 };
 use arrow::array::{Array, AsArray};
 
@@ -38,25 +38,64 @@ fn whatever_stands_in_the_topic_becomes_a_row() {
     assert_eq!(reason.value(0), "");
 }
 
-#[test]
-fn the_key_tells_job_incarnation_partition_and_offset() {
-    let stream = aion_schemas::log::Stream { topic: "t".into(), id: Uuid::from_u128(5) };
-    let rejected = Rejected {
+/// A record that was rejected, of a writer whose schema has this id.
+fn rejected(schema_id: Option<u32>, retry: Option<Retry>) -> Rejected {
+    Rejected {
         offset: Offset(120),
-        append_time: Timestamp(0),
+        append_time: Timestamp(1_000_001),
         key: Some(Bytes::from_static(b"k")),
         value: Some(Bytes::from_static(b"{")),
         reason: "malformed_json",
         field: Some("intent".into()),
         detail: "cut short".to_owned(),
-        schema_id: None,
-        retry: None,
-    };
-    let entry = entry("j", &Partition { stream, number: 4 }, rejected, Timestamp(1));
+        schema_id,
+        retry,
+    }
+}
+
+fn letter_of(rejected: Rejected) -> Entry {
+    let stream = Stream { topic: "t".into(), id: Uuid::from_u128(5) };
+    entry("j", &Partition { stream, number: 4 }, rejected, Timestamp(2_000_002))
+}
+
+#[test]
+fn the_key_and_the_headers_tell_all_that_is_known() {
+    let origin = Origin { topic_id: Uuid::from_u128(6), partition: 1, offset: Offset(3) };
+    let entry = letter_of(rejected(Some(7), Some(Retry { origin, append_time: Timestamp(3) })));
     assert_eq!(entry.key, "j:00000000-0000-0000-0000-000000000005:4:120");
     assert_eq!(entry.value.as_deref(), Some(&b"{"[..]));
-    let header = |name: &str| entry.headers.iter().find(|(found, _)| *found == name);
-    assert_eq!(header("reason").unwrap().1, "malformed_json");
-    assert_eq!(header("key").unwrap().1, "k");
-    assert!(header("schema_id").is_none());
+    let headers: Vec<_> = entry
+        .headers
+        .iter()
+        .map(|(name, value)| (*name, std::str::from_utf8(value).unwrap()))
+        .collect();
+    assert_eq!(
+        headers,
+        [
+            ("job", "j"),
+            ("topic", "t"),
+            ("topic_id", "00000000-0000-0000-0000-000000000005"),
+            ("partition", "4"),
+            ("offset", "120"),
+            ("reason", "malformed_json"),
+            ("field", "intent"),
+            ("detail", "cut short"),
+            ("schema_id", "7"),
+            ("append_time", "1970-01-01T00:00:01.000001Z"),
+            ("rejected_at", "1970-01-01T00:00:02.000002Z"),
+            ("key", "k"),
+            ("origin", "00000000-0000-0000-0000-000000000006/1/3"),
+            ("origin_append_time", "1970-01-01T00:00:00.000003Z"),
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_known_has_no_header() {
+    let plain = rejected(None, None);
+    let entry = letter_of(Rejected { key: None, field: None, detail: String::new(), ..plain });
+    let names: Vec<_> = entry.headers.iter().map(|(name, _)| *name).collect();
+    let always =
+        ["job", "topic", "topic_id", "partition", "offset", "reason", "append_time", "rejected_at"];
+    assert_eq!(names, always);
 }
