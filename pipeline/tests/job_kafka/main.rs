@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod memory;
+mod polling;
 mod schemas;
 
 use std::{
@@ -21,6 +22,7 @@ use aion_schemas::{
 use aion_sinks::{
     budget::Budget,
     memory::{MemorySink, Settings, Store},
+    sink::Sink,
 };
 use arrow::array::AsArray;
 use tempfile::TempDir;
@@ -140,10 +142,12 @@ impl Cluster {
     }
 
     fn run(&self, spec: JobSpec, (store, settings): (&Store, Settings), budget: Budget) -> Running {
-        let sinks: Vec<Box<dyn aion_sinks::sink::Sink>> =
-            vec![Box::new(MemorySink::open(store, settings))];
+        self.run_into(spec, Box::new(MemorySink::open(store, settings)), budget)
+    }
+
+    fn run_into(&self, spec: JobSpec, sink: Box<dyn Sink>, budget: Budget) -> Running {
         let stop = CancellationToken::new();
-        let handle = job::run(spec, &self.connection, sinks, budget, stop.clone()).unwrap();
+        let handle = job::run(spec, &self.connection, vec![sink], budget, stop.clone()).unwrap();
         Running { handle, stop }
     }
 }
