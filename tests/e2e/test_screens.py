@@ -163,7 +163,7 @@ def test_the_status_line_counts_and_stays_where_it_is(dev: Dev, on_terminal):
     terminal.say("\x03")
     end = terminal.rest()
     assert terminal.process.returncode == 0
-    assert end.endswith("Stopped; everything is written. Start again to go on.\r\n")
+    assert end.endswith("Stopped; everything is kept. Start again to go on.\r\n")
 
 
 def test_generating_has_a_bar_on_a_terminal_and_nowhere_else(dev: Dev, tmp_path: Path):

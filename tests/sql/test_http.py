@@ -13,7 +13,7 @@ import urllib.request
 
 import polars
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from offsets import ends
 from processes import Dev, sql
 
 LARGE = "select a.value from range(0, 3000000) a"
@@ -61,19 +61,7 @@ def rows(dev, query: str, parameters: object = None) -> list[dict]:
 
 def in_log(dev) -> int:
     """How many events the log has, asked of the broker."""
-    settings = {"bootstrap.servers": dev.kafka, "group.id": "counting"}
-    consumer = Consumer(settings)
-    try:
-        topics = consumer.list_topics(timeout=10).topics
-        partitions = [
-            TopicPartition(topic, partition)
-            for topic in TOPICS.values()
-            for partition in topics[topic].partitions
-        ]
-        ends = (consumer.get_watermark_offsets(place, 10) for place in partitions)
-        return sum(end for _, end in ends)
-    finally:
-        consumer.close()
+    return sum(ends(dev).values())
 
 
 def count(dev, where: str = "true") -> int:

@@ -197,7 +197,7 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     let stopped = broker.stop().await.context("stop the broker");
     ended?;
     stopped?;
-    println!("Stopped; everything is written. Start again to go on.");
+    println!("Stopped; everything is kept. Start again to go on.");
     Ok(())
 }
 
