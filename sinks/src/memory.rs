@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What the next call of a sink on the store runs into. Each is used up by the call that meets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// A write is handed back.
     Busy,
@@ -57,6 +57,7 @@ struct Inner {
     /// With each mark, the flush that wrote it.
     marks: BTreeMap<Partition, (Mark, Uuid)>,
     faults: VecDeque<Fault>,
+    met: Vec<Fault>,
     stalled: bool,
 }
 
@@ -74,6 +75,11 @@ impl Store {
     /// The faults that nothing has met so far.
     pub fn faults_left(&self) -> usize {
         self.lock().faults.len()
+    }
+
+    /// The faults that calls have met, in order.
+    pub fn faults_met(&self) -> Vec<Fault> {
+        self.lock().met.clone()
     }
 
     /// While stalled, flushes neither land nor fail.
@@ -117,6 +123,7 @@ impl Inner {
         if !kinds.contains(&next) {
             return None;
         }
+        self.met.push(next);
         self.faults.pop_front()
     }
 

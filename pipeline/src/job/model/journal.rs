@@ -5,6 +5,7 @@ use aion_sinks::memory::Store;
 use serde_json::Value;
 
 use super::{
+    seen::Thing,
     sinks::pause,
     world::{JournalFault, SINKS, Shared, ToldGap, World, lock},
 };
@@ -28,7 +29,7 @@ impl ModelJournal {
         for _ in 0..=turns {
             pause().await;
         }
-        let fault = lock(&self.world).journal_fault.take();
+        let fault = self.meet();
         let landed = match fault {
             Some(JournalFault::Refused) => 0,
             Some(JournalFault::Torn) => 1,
@@ -52,6 +53,14 @@ impl ModelJournal {
             }
         }
         Err(NotAcknowledged { topic, cause: format!("{fault:?}"), entries })
+    }
+
+    /// Uses up the fault that is scripted.
+    fn meet(&self) -> Option<JournalFault> {
+        let mut world = lock(&self.world);
+        let fault = world.journal_fault.take()?;
+        world.seen.note(Thing::OfJournal(fault), 1);
+        Some(fault)
     }
 
     fn letter(&self, entry: &Entry) {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use aion_sinks::memory::{Fault, Store};
+use arrow::record_batch::RecordBatch;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
     processes::Processes,
-    seen::Seen,
+    seen::{Seen, Thing},
     source::Answers,
     verdict::{Kind, Violation, judge},
     world::{JournalFault, PARTITIONS, ToldGap, What, World, lock, share},
@@ -58,9 +59,9 @@ const STEPS: u32 = 900;
 /// So many rounds without faults must be enough to come to rest.
 const REST_ROUNDS: u32 = 600;
 
-struct Schedule {
+pub(super) struct Schedule {
     rng: StdRng,
-    group: Processes,
+    pub(super) group: Processes,
     seen: Seen,
     /// Few schedules make the topic anew or cut it, so that the others get far.
     with_recreation: bool,
@@ -81,13 +82,15 @@ pub(super) fn run(seed: u64, options: Options) -> Result<Seen, Violation> {
     for partition in 0..PARTITIONS {
         group.give(partition, if partition == 0 { other } else { first });
     }
+    let mut seen = Seen::default();
+    seen.note(Thing::TwoSinks, usize::from(second == 0));
     let mut schedule = Schedule {
         with_recreation: rng.random_bool(0.3),
         with_truncation: rng.random_bool(0.3),
         with_second_sink_from: second,
         rng,
         group,
-        seen: Seen::default(),
+        seen,
     };
     for step in 0..STEPS {
         if step > 0 && step == schedule.with_second_sink_from {
@@ -100,6 +103,31 @@ pub(super) fn run(seed: u64, options: Options) -> Result<Seen, Violation> {
 }
 
 impl Schedule {
+    /// One without chance: records in the first partition, and one process, number 0, that is given all. Its journal is
+    /// slower than its first sink.
+    pub(super) fn of(records: &[What], sinks: usize, options: Options) -> Schedule {
+        let mut world = World::default();
+        world.create_topic();
+        world.journal_turns = 10;
+        for what in records {
+            world.produce(0, *what);
+        }
+        let mut group = Processes::new(share(world), vec![Store::new(), Store::new()], options);
+        group.sinks = sinks;
+        let first = group.start();
+        for partition in 0..PARTITIONS {
+            group.give(partition, first);
+        }
+        Schedule {
+            rng: StdRng::seed_from_u64(0),
+            group,
+            seen: Seen::default(),
+            with_recreation: false,
+            with_truncation: false,
+            with_second_sink_from: 0,
+        }
+    }
+
     fn step(&mut self) -> Result<(), Violation> {
         match self.rng.random_range(0..1000) {
             // What is left, most of it, runs a process.
@@ -140,7 +168,7 @@ impl Schedule {
         }
     }
 
-    fn fetch_of(&mut self, at: usize, partition: i32, max: usize) {
+    pub(super) fn fetch_of(&mut self, at: usize, partition: i32, max: usize) {
         let process = &self.group.all[at];
         if process.budget.is_spent() {
             return;
@@ -166,7 +194,7 @@ impl Schedule {
                 let known = self.group.all[at].status.now().stream.clone();
                 let back = self.rng.random_range(1..3);
                 let stale = known.and_then(|one| lock(&self.group.world).id_before(one.id, back));
-                self.seen.stale += u64::from(stale.is_some());
+                self.seen.note(Thing::StaleLookup, usize::from(stale.is_some()));
                 stale.map_or(Answers::Truly, Answers::Stale)
             }
             _ => Answers::Truly,
@@ -199,7 +227,7 @@ impl Schedule {
         Ok(())
     }
 
-    fn poll(&mut self, at: usize) -> Result<(), Violation> {
+    pub(super) fn poll(&mut self, at: usize) -> Result<(), Violation> {
         self.group.all[at].poll().map_err(|what| Violation::new(Kind::Failed, what))?;
         if !self.group.all[at].is_alive() {
             // It was asked to stop, and has: somebody else takes over.
@@ -216,21 +244,21 @@ impl Schedule {
 
     fn take_away(&mut self) {
         let (partition, to) = (self.rng.random_range(0..PARTITIONS), self.any_alive());
-        self.seen.sleepers += 1;
+        self.seen.note(Thing::Sleeper, 1);
         let from = self.group.owners[&partition];
         self.group.all[from].frozen = self.rng.random_range(0..6);
         self.group.take_away(partition, to);
     }
 
     fn kill(&mut self) {
-        self.seen.kills += 1;
+        self.seen.note(Thing::Kill, 1);
         let at = self.any_alive();
         let heir = self.group.start();
         self.group.kill(at, heir);
     }
 
     fn stop(&mut self) {
-        self.seen.stops += 1;
+        self.seen.note(Thing::Stop, 1);
         let at = self.any_alive();
         let within = Duration::from_millis(self.rng.random_range(0..600));
         let deadline = self.group.clock.now() + within;
@@ -250,7 +278,6 @@ impl Schedule {
     }
 
     fn fault(&mut self) {
-        self.seen.faults += 1;
         let mut world = lock(&self.group.world);
         world.journal_turns = self.rng.random_range(0..12);
         world.commit_fault |= self.rng.random_bool(0.3);
@@ -285,13 +312,13 @@ impl Schedule {
     }
 
     fn elect(&mut self) {
-        self.seen.elections += 1;
+        self.seen.note(Thing::Election, 1);
         let partition = self.rng.random_range(0..PARTITIONS);
         lock(&self.group.world).elect(partition);
     }
 
     fn recreate(&mut self) {
-        self.seen.recreated += 1;
+        self.seen.note(Thing::Recreated, 1);
         lock(&self.group.world).create_topic();
     }
 
@@ -312,11 +339,13 @@ impl Schedule {
             world.produce(partition, anything(&mut self.rng));
         }
         let regrown = at + 1..=world.log(partition).end();
-        self.seen.regrown += u64::from(marks.iter().any(|mark| regrown.contains(mark)));
+        let is_past = marks.iter().any(|mark| regrown.contains(mark));
+        self.seen.note(Thing::Regrown, usize::from(is_past));
     }
 
     /// A job with another configuration, and where it matters with another name.
     fn restart_all_with_two_sinks(&mut self) {
+        self.seen.note(Thing::SecondSink, 1);
         self.group.sinks = 2;
         if self.group.options.marks_name_job {
             let first = std::mem::replace(&mut self.group.stores[0], Store::new());
@@ -340,7 +369,7 @@ impl Schedule {
     }
 
     /// No more faults. Who sleeps wakes and acts once more, then one fresh process does what is left.
-    fn come_to_rest(&mut self) -> Result<(), Violation> {
+    pub(super) fn come_to_rest(&mut self) -> Result<(), Violation> {
         let mut world = lock(&self.group.world);
         (world.journal_fault, world.journal_turns) = (None, 0);
         drop(world);
@@ -390,7 +419,7 @@ impl Schedule {
     }
 
     /// Whether every partition is stopped, or stored up to the end of its log by every sink.
-    fn is_at_rest(&self, at: usize) -> bool {
+    pub(super) fn is_at_rest(&self, at: usize) -> bool {
         let process = &self.group.all[at];
         let status = process.status.now();
         let mut world = lock(&self.group.world);
@@ -426,18 +455,22 @@ impl Schedule {
         (0..PARTITIONS).all(|number| is_done(number, &mut world))
     }
 
-    fn judge(mut self) -> Result<Seen, Violation> {
+    pub(super) fn judge(mut self) -> Result<Seen, Violation> {
         let world = lock(&self.group.world);
         let stores = &self.group.stores[..self.group.sinks];
         judge(&world, (stores, self.group.unmarked.as_ref()), self.group.options)?;
-        self.seen.letters = world.letters.len() as u64;
-        let count =
-            |of: fn(&ToldGap) -> bool| world.gaps.iter().filter(|gap| of(gap)).count() as u64;
-        self.seen.gaps = count(|gap| !gap.diverged && !gap.deleted);
-        self.seen.deleted = count(|gap| gap.deleted);
-        self.seen.diverged = count(|gap| gap.diverged);
-        let rows = self.group.stores.iter().flat_map(Store::rows);
-        self.seen.rows = rows.map(|rows| rows.num_rows() as u64).sum();
+        self.seen.add(&world.seen);
+        self.seen.note(Thing::Letter, world.letters.len());
+        let count = |of: fn(&ToldGap) -> bool| world.gaps.iter().filter(|gap| of(gap)).count();
+        self.seen.note(Thing::Gap, count(|gap| !gap.diverged && !gap.deleted));
+        self.seen.note(Thing::GapOfDeletedTopic, count(|gap| gap.deleted));
+        self.seen.note(Thing::GapOfCutLog, count(|gap| gap.diverged));
+        for store in &self.group.stores {
+            self.seen.note(Thing::Row, store.rows().iter().map(RecordBatch::num_rows).sum());
+            for fault in store.faults_met() {
+                self.seen.note(Thing::OfStore(fault), 1);
+            }
+        }
         drop(world);
         Ok(self.seen)
     }

@@ -19,6 +19,7 @@ use async_trait::async_trait;
 
 use super::{
     schedule::Options,
+    seen::Thing,
     source::Consumer,
     world::{Shared, World, lock},
 };
@@ -104,10 +105,15 @@ impl Sink for Seam {
 
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
         let (partition, range) = (batch.partition.clone(), batch.range.clone());
+        let is_empty = batch.rows.num_rows() == 0;
         let accepted = self.inner.write(batch).await?;
+        let mut world = lock(&self.world);
         if matches!(accepted, Accepted::Taken) {
             let (first, next) = (range.start.get(), range.end.get());
             self.held.entry(partition).or_insert(first..next).end = next;
+            world.seen.note(Thing::MarkWithoutRows, usize::from(is_empty));
+        } else {
+            world.seen.note(Thing::HandedBack, 1);
         }
         Ok(accepted)
     }

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::{
     schedule::Options,
+    seen::Thing,
     world::{ModelClock, PARTITIONS, Shared, What, World, lock},
 };
 use crate::job::{
@@ -160,9 +161,14 @@ impl Consumer {
             return;
         }
         self.polled += 1;
+        let passed = &log.slots[position..end];
+        let count = |what: What| passed.iter().filter(|slot| slot.what == what).count();
+        let (tombstones, holes) = (count(What::Tombstone), count(What::Hole));
         let chunk = chunk(reading, end, log, self.polled, with);
         (reading.position, reading.epoch) = (end, chunk.batch.epoch);
         self.events.push_back(Event::Chunk(chunk));
+        world.seen.note(Thing::Tombstone, tombstones);
+        world.seen.note(Thing::Hole, holes);
     }
 }
 
@@ -291,6 +297,7 @@ impl Source for Scripted {
                 let failed = std::mem::take(&mut lock(&self.world).commit_fault);
                 let offsets = marks.iter().map(|(number, offset, _)| (*number, *offset));
                 if failed {
+                    lock(&self.world).seen.note(Thing::FailedCommit, 1);
                     let numbers = offsets.map(|(number, _)| number).collect();
                     consumer.events.push_back(Event::CommitFailed(numbers));
                 } else {

@@ -13,6 +13,7 @@ use aion_schemas::log::{Mark, Offset, Partition, Stream, Timestamp};
 use aion_sinks::memory::Store;
 use uuid::Uuid;
 
+use super::seen::Seen;
 use crate::job::event_loop::Clock;
 
 pub(super) const TOPIC: &str = "events";
@@ -98,7 +99,7 @@ pub(super) struct ToldGap {
 }
 
 /// What the next call of the journal runs into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum JournalFault {
     Refused,
     /// The first entry is there, the others are not.
@@ -128,6 +129,8 @@ pub(super) struct World {
     pub(super) group: BTreeMap<i32, Offset>,
     /// Commits above what some store had.
     pub(super) commits_ahead: Vec<String>,
+    /// What processes ran into.
+    pub(super) seen: Seen,
     next_uid: i64,
 }
 
