@@ -17,6 +17,7 @@ import uuid
 import pytest
 from cluster import Cluster
 from confluent_kafka import (
+    OFFSET_END,
     Consumer,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
@@ -275,6 +276,42 @@ def test_an_operator_sees_offsets_and_groups(address, admin, topic):
     )
     assert [(place.partition, place.offset) for place in offsets] == [(0, 1)]
     admin.delete_consumer_groups(["seen"])["seen"].result()
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "zstd"])
+def test_offsets_by_the_times_of_producers(request, address, topic, codec):
+    """Both are exact, but in a compressed batch: there the embedded broker names the batch's first record."""
+    refused = []
+    producer = Producer(
+        {
+            "bootstrap.servers": address,
+            "compression.type": codec,
+            "linger.ms": 1000,  # one batch of all
+        }
+    )
+    for second in range(4):
+        # What becomes no smaller is sent as it is.
+        producer.produce(
+            topic,
+            b"x" * 1000,
+            partition=0,
+            timestamp=A_TIME_MS + second * 1000,
+            on_delivery=lambda error, _: refused.append(error) if error else None,
+        )
+    assert producer.flush(PATIENCE_S) == 0
+    assert refused == []
+    reader = consumer(address, "by-time")
+
+    def offset(ms):
+        place = TopicPartition(topic, 0, A_TIME_MS + ms)
+        return reader.offsets_for_times([place], PATIENCE_S)[0].offset
+
+    found = [offset(ms) for ms in (-1000, 0, 1, 1000, 2500, 3000)]
+    is_exact = codec == "none" or request.node.callspec.params["address"] is apache
+    assert found == ([0, 0, 1, 1, 3, 3] if is_exact else [0] * 6)
+    # What is asked for is never left out, and past the end there is nothing.
+    assert offset(3001) == OFFSET_END
+    reader.close()
 
 
 def test_transactions_are_refused_in_words(embedded_address):
