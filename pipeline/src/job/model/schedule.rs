@@ -82,15 +82,15 @@ pub(super) fn run(seed: u64, options: Options) -> Result<Seen, Violation> {
     for partition in 0..PARTITIONS {
         group.give(partition, if partition == 0 { other } else { first });
     }
-    let mut seen = Seen::default();
-    seen.note(Thing::TwoSinks, usize::from(second == 0));
+    let mut met = Seen::default();
+    met.note(Thing::TwoSinks, usize::from(second == 0));
     let mut schedule = Schedule {
         with_recreation: rng.random_bool(0.3),
         with_truncation: rng.random_bool(0.3),
         with_second_sink_from: second,
         rng,
         group,
-        seen,
+        seen: met,
     };
     for step in 0..STEPS {
         if step > 0 && step == schedule.with_second_sink_from {
