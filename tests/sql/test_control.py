@@ -13,18 +13,15 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from deltalake import DeltaTable
 from processes import ROOT, Audit, Dev, binary
+from retries import REJECTED, RETRIED, send_a_retry
 
 TABLES = {
     "decisions": "aion.router.decisions",
     "tasks": "aion.tasks.lifecycle",
     "dead_letters": "aion.dead-letters",
 }
-# Where one record of the lake's tasks comes from, and what it is a retry of.
-RETRIES = "aion.retries.tasks"
-REJECTED = "dead_letters where topic = 'aion.tasks.lifecycle'"
 # Those that producers write.
 TOPICS = [
     "aion.router.decisions",
@@ -50,10 +47,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory):
             dev.wait(lambda wanted=wanted: dev.count("batches") > wanted, "commits")
             dev.wait(lambda: dev.count(REJECTED) > 5, "dead letters")
             if run == 1:
-                dev.wait(
-                    lambda: dev.count("tasks where _origin is not null") > 0,
-                    "the retry",
-                )
+                dev.wait(lambda: dev.count(RETRIED) > 0, "the retry")
             assert dev.stop() == 0
             if run == 0:
                 # An interval that ends here is complete a minute later, or when each partition has a later row.
@@ -61,23 +55,6 @@ def dev(tmp_path_factory: pytest.TempPathFactory):
         yield dev
     finally:
         dev.end()
-
-
-def send_a_retry(dev: Dev) -> None:
-    """A row in the partition that nobody else writes to: a task's dead letter, sent again with a value that is good."""
-    command = [binary(), "generate", "--topic", "tasks", "--count", "1"]
-    made = subprocess.run(command, check=True, capture_output=True, timeout=60)
-    (letter,) = dev.sql(f"select * from {REJECTED} order by rejected_at limit 1")
-    origin = "/".join(str(letter[name]) for name in ("topic_id", "partition", "offset"))
-    appended = datetime.datetime.fromisoformat(letter["append_time"])
-    headers = {
-        "job": letter["job"],
-        "origin": origin,
-        "origin_append_time": appended.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-    }
-    producer = Producer({"bootstrap.servers": dev.kafka})
-    producer.produce(RETRIES, made.stdout.rstrip(b"\n"), headers=headers)
-    assert producer.flush(30) == 0
 
 
 def batches(dev: Dev, table: str) -> dict[tuple[str, int], list[dict]]:
@@ -138,7 +115,7 @@ def test_batches_say_what_the_audit_counts_and_stay_after_a_compaction(dev: Dev)
         dev.wait(lambda: Audit("--data", dev.data).code == 0, "all is stored")
         audit = Audit("--data", dev.data)
         before = {table: batches(dev, table) for table in TABLES}
-        query = "select distinct _topic_id from tasks where _origin is not null"
+        query = f"select distinct _topic_id from {RETRIED}"
         (retries,) = [row["_topic_id"] for row in dev.sql(query)]
         for table in ("decisions", "tasks"):
             for partition in audit.partitions(TABLES[table]):

@@ -7,11 +7,13 @@ import time
 import urllib.parse
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 from deltalake import DeltaTable
-from processes import Audit, Dev, binary, sql, wait
+from processes import ROOT, Audit, Dev, Process, binary, sql, wait
+from retries import JOB, REJECTED, RETRIED, send_a_retry
 
 TABLES = {
     "aion.router.decisions": "decisions",
@@ -84,10 +86,14 @@ def pair(values) -> tuple[int, int]:
 EVERYBODY: list[Ask] = [by_psql, by_curl, by_aion_sql, by_aion_sql_stored]
 
 
-def below(partitions: list[dict], partition: str, offset: str) -> str:
+PLACES = ("_topic_id", "_partition", "_offset")
+
+
+def below(partitions: list[dict], places: tuple[str, str, str] = PLACES) -> str:
     """Whether a row is one of those that an audit judged."""
+    topic_id, partition, offset = places
     return " or ".join(
-        f"({partition} = {p['partition']} and {offset} < {p['mark'] or 0})"
+        f"({topic_id} = '{p['topic_id']}' and {partition} = {p['partition']} and {offset} < {p['mark'] or 0})"
         for p in partitions
     )
 
@@ -100,12 +106,15 @@ def audited(dev: Dev) -> Audit:
 
 def test_everybody_counts_what_the_audit_counts(flowing: Dev):
     ends, live = [], 0
+    flowing.wait(lambda: flowing.count(REJECTED) > 0, "dead letters")
+    send_a_retry(flowing)
+    flowing.wait(lambda: flowing.count(RETRIED) == 1, "the retry")
     for _ in range(ROUNDS):
         audit = audited(flowing)
         for topic, table in TABLES.items():
             partitions = audit.partitions(topic)
             stored = {p["partition"]: p["stored"] for p in partitions if p["stored"]}
-            where = below(partitions, "_partition", "_offset")
+            where = below(partitions)
             query = f"select _partition, count(*) from {table} where {where} group by 1"
             for ask in EVERYBODY:
                 assert dict(ask(flowing, query)) == stored, (topic, ask.__name__)
@@ -115,26 +124,93 @@ def test_everybody_counts_what_the_audit_counts(flowing: Dev):
         ends.append(audit.total("judged") + audit.total("pending"))
     assert live > 0, "nothing came while all were asked"
     assert ends == sorted(set(ends)), "the log stood still"
-    dead_letters_are_counted_once(flowing, audited(flowing))
+    audit = audited(flowing)
+    a_retry_is_no_row_of_its_topic(flowing, audit)
+    dead_letters_are_counted_once(flowing, audit)
+
+
+def a_retry_is_no_row_of_its_topic(dev: Dev, audit: Audit) -> None:
+    """Negative control: by partition and offset alone it would be one, below the marks."""
+    partitions = audit.partitions("aion.tasks.lifecycle")
+    alone = below(partitions).replace("_topic_id =", "'' <>")
+    for where, rows in [(below(partitions), 0), (alone, 1)]:
+        query = f"select count(*), 0 from {RETRIED} and ({where})"
+        assert by_psql(dev, query) == [(rows, 0)], where
 
 
 def dead_letters_are_counted_once(dev: Dev, audit: Audit) -> None:
-    judged = {topic: audit.partitions(topic) for topic in TABLES}
-    letters = sum(p["dead_letters"] for found in judged.values() for p in found)
-    assert letters > 20
-    parts = (
-        f"(topic = '{topic}' and ({below(partitions, 'partition', 'offset')}))"
-        for topic, partitions in judged.items()
-    )
+    """That of the retry too: its record has a row, and what was rejected stays known."""
+    parts, letters, retried = [], 0, 0
+    for topic, table in TABLES.items():
+        partitions = audit.partitions(topic)
+        letters += sum(p["dead_letters"] for p in partitions)
+        retried += sum(p["retried"] for p in partitions)
+        where = below(partitions, ("topic_id", '"partition"', '"offset"'))
+        parts.append(f"(job = '{table}-lake' and ({where}))")
+    assert letters > 20 and retried == 1
+    counts = [(letters + retried, 0)]
     query = f"select count(*), 0 from dead_letters where {' or '.join(parts)}"
     for ask in EVERYBODY:
         # They are a topic of their own, which a job of its own stores.
         wait(
-            lambda: ask(dev, query) == [(letters, 0)],  # noqa: B023
-            f"{ask.__name__} counts {letters} dead letters",
+            lambda: ask(dev, query) == counts,  # noqa: B023
+            f"{ask.__name__} counts {counts} dead letters",
             30,
             dev.output,
         )
+
+
+@pytest.fixture
+def other(dev: Dev, tmp_path: Path):
+    """A second job of the tasks, which fills a lake of its own; its dead letters are in the topic of all."""
+    dev.start("--no-generator")
+    run, config = Process(tmp_path / "other.log"), tmp_path / "other.toml"
+    config.write_text(
+        f'[kafka]\nbrokers = "{dev.kafka}"\n[http]\nlisten = "{run.http}"\n'
+        f'[lake]\nurl = "{tmp_path / "other"}"\nflush_age_s = 1\n'
+        '[[job]]\nname = "other"\ntopic = "aion.tasks.lifecycle"\nsinks = ["lake"]\n'
+    )
+    run.launch("run", "--config", config)
+    run.wait_ready()
+    yield
+    run.end()
+
+
+def open_ones(job: str) -> str:
+    """Asks how many records have no row, as the handbook says."""
+    page = (ROOT / "docs" / "sql.md").read_text()
+    _, _, after = page.partition("```sql\n-- Records of tasks that are still open")
+    query = "--" + after.partition(";\n```")[0]
+    return f"select coalesce(sum(n), 0), 0 from ({query}) o where job = '{job}'"
+
+
+@pytest.mark.usefixtures("other")
+def test_a_letter_is_of_one_job_and_stays_when_its_record_is_stored(dev: Dev):
+    command = [binary(), "generate", "--topic", "tasks", "--count", "300"]
+    command += ["--bad-share", "0.1", "--to", dev.kafka]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    dev.wait(lambda: audited(dev).total("pending") == 0, "all is read")
+    letters = audited(dev).total("dead_letters")
+    assert letters > 5
+    kept = f"select count(*), 0 from {REJECTED}"
+    everybody = "select count(*), count(distinct job) from dead_letters"
+
+    def all_count(query: str, wanted: tuple[int, int]) -> None:
+        for ask in EVERYBODY:
+            dev.wait(
+                lambda: ask(dev, query) == [wanted],  # noqa: B023
+                f"{ask.__name__}: {wanted} by {query}",
+                30,
+            )
+
+    all_count(everybody, (2 * letters, 2))
+    all_count(kept, (letters, 0))
+    all_count(open_ones(JOB), (letters, 0))
+    send_a_retry(dev)
+    dev.wait(lambda: audited(dev).total("retried") == 1, "the retry")
+    assert audited(dev).total("dead_letters") == letters - 1
+    all_count(kept, (letters, 0))
+    all_count(open_ones(JOB), (letters - 1, 0))
 
 
 LOOKS = "select _partition, count(*), count(distinct _offset), max(_offset) from decisions group by 1"

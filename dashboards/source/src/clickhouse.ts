@@ -110,11 +110,11 @@ export const clickhouse = board(
         }),
         rows({
           title: 'Dead letters by cause',
-          description: 'What could not become a row, by topic, reason and field.',
+          description: 'What could not become a row, by job, topic, reason and field. Records that were stored since are among them.',
           unit: 'short',
           queries: ask(`
-            SELECT topic, reason, ifNull(field, '') AS at, uniqExact(job, topic_id, partition, offset) AS letters, max(rejected_at) AS last
-            FROM dead_letters WHERE $__timeFilter(rejected_at) GROUP BY topic, reason, at ORDER BY letters DESC LIMIT 50`),
+            SELECT job, topic, reason, ifNull(field, '') AS at, uniqExact(topic_id, partition, offset) AS letters, max(rejected_at) AS last
+            FROM dead_letters WHERE $__timeFilter(rejected_at) GROUP BY job, topic, reason, at ORDER BY letters DESC LIMIT 50`),
           alert: 'AionRejects',
         }),
       ],

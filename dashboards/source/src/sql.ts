@@ -109,12 +109,12 @@ export const sql = board(
       panels: [
         rows({
           title: 'Dead letters by cause',
-          description: 'What could not become a row, by topic, reason and field, with the last one.',
+          description: 'What could not become a row, by job, topic, reason and field, with the last one. Records that were stored since are among them.',
           unit: 'short',
           queries: ask(`
-            select topic, reason, coalesce(field, '') as field,
-              count(distinct concat(job, ' ', topic_id, ' ', partition, ' ', "offset")) as letters, max(rejected_at) as last
-            from dead_letters_raw where $__timeFilter(rejected_at) group by 1, 2, 3 order by 4 desc limit 50`),
+            select job, topic, reason, coalesce(field, '') as field,
+              count(distinct concat(topic_id, ' ', partition, ' ', "offset")) as letters, max(rejected_at) as last
+            from dead_letters_raw where $__timeFilter(rejected_at) group by 1, 2, 3, 4 order by 5 desc limit 50`),
           alert: 'AionRejects',
         }),
         rows({
