@@ -7,13 +7,16 @@ import os
 import socket
 import struct
 import subprocess
+import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
+from asking import ENDLESS
 from brokers import Embedded
 from cluster import Place
 from frontend import Frontend
@@ -156,17 +159,63 @@ def test_with_a_certificate_only_encrypted_clients_come_in(server):
             assert connection.pgconn.ssl_in_use, more
             many = connection.execute("select value from range(0, 100000)").fetchall()
             assert len(many) == 100_000
-            cancelled = connection.execute("select 1")
-            assert cancelled.fetchall() == [(1,)]
+            assert connection.execute("select 1").fetchall() == [(1,)]
     assert "sslmode=require" in refused(server, "ann", PASSWORD, sslmode="disable")
     assert "password authentication failed" in refused(
         server, "ann", "x", sslmode="require"
     )
 
 
-def test_bytes_before_encryption_are_not_read_as_encrypted(server):
+# One question at a time, and not for long, so that a test ends when a protection is out.
+ONE_TURN = "[sql]\nqueries = 1\ntimeout_s = 60"
+
+
+def start_encrypted(server: Server, sql: str = "") -> None:
     pem, key = certificate(server.folder)
-    server.start(f'{users(server)}\ncertificate = "{pem}"\nkey = "{key}"')
+    server.start(f'{users(server)}\ncertificate = "{pem}"\nkey = "{key}"', sql)
+
+
+def test_what_an_encrypted_client_asked_can_be_stopped(server):
+    """By a request that is encrypted as well, and by a plain one, as older clients send."""
+    start_encrypted(server, ONE_TURN)
+    with connect(server, "ann", PASSWORD, sslmode="require") as connection:
+        for cancel in [connection.cancel_safe, connection.cancel]:
+            begun, later = time.monotonic(), threading.Timer(1, cancel)
+            later.start()
+            # Past its time it would end by the same code.
+            with pytest.raises(psycopg.errors.QueryCanceled, match="client asked"):
+                connection.execute(ENDLESS)
+            assert 1 <= time.monotonic() - begun < 15
+            later.join()
+            assert connection.execute("select 1").fetchall() == [(1,)]
+
+
+def vanish(connection: psycopg.Connection) -> None:
+    """Its side of the connection ends, without a word by either protocol."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as own:
+        own.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("go", [psycopg.Connection.close, vanish])
+def test_an_encrypted_client_that_goes_ends_its_query(server, go):
+    start_encrypted(server, ONE_TURN)
+    greedy = connect(server, "ann", PASSWORD, sslmode="require")
+    with connect(server, "bob", "pencil", sslmode="require") as other:
+        greedy.pgconn.send_query(ENDLESS.encode())
+        while greedy.pgconn.flush():
+            time.sleep(0.01)
+        time.sleep(0.5)
+        with ThreadPoolExecutor(1) as waiting:
+            turn = waiting.submit(other.execute, "select 1")
+            time.sleep(1)
+            assert not turn.done(), "the turn is taken"
+            go(greedy)
+            assert turn.result(20).fetchall() == [(1,)]
+    greedy.close()
+
+
+def test_bytes_before_encryption_are_not_read_as_encrypted(server):
+    start_encrypted(server)
     hello = struct.pack("!i", 196608) + b"user\0ann\0database\0aion\0\0"
     begin = struct.pack("!ii", 8, 80877103)
     with socket.create_connection(("127.0.0.1", server.port), 10) as client:
@@ -246,11 +295,10 @@ def listened(process: Process) -> set[str]:
 
 def test_a_server_with_many_questions_is_ready(server):
     server.start("", "[sql]\nqueries = 1")
-    endless = b"select count(*) from range(0, 3000000000) a, range(0, 3000000000) b\0"
     with Frontend(server.port) as greedy, Frontend(server.port, 2) as waiting:
         greedy.start()
         waiting.start()
-        greedy.send(message(b"Q", endless))
+        greedy.send(message(b"Q", ENDLESS.encode() + b"\0"))
         time.sleep(1)
         waiting.send(message(b"Q", b"select 1\0"))
         with pytest.raises(TimeoutError):

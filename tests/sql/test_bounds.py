@@ -12,13 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from asking import KEY, Asking
+from asking import ENDLESS, KEY, Asking
 from processes import ROOT, Process, wait
 
 TIMEOUT_S = 5
 AT_ONCE = 2
 MEMORY_MIB = 64
-ENDLESS = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
 # What an answer may take beyond its time, on a machine that has other work.
 LATE_S = 20
 

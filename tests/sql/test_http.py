@@ -13,6 +13,7 @@ import urllib.request
 
 import polars
 import pytest
+from asking import ENDLESS
 from offsets import ends
 from processes import Dev, sql
 
@@ -25,7 +26,6 @@ TOPICS = {
 }
 # What all questions together may hold, unless it is said otherwise.
 MEMORY_MIB = 256
-ENDLESS = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
 
 
 @pytest.fixture(scope="module")

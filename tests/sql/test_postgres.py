@@ -14,11 +14,11 @@ from datetime import UTC, date, datetime, timedelta
 import polars
 import psycopg
 import pytest
+from asking import ENDLESS
 from frontend import SYNC, Frontend, bind, code, execute, message, parse
 from processes import Dev
 from processes import binary as program
 
-ENDLESS = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
 # As Grafana writes them, with their line breaks.
 SEARCH_PATH = """
           quote_ident(table_schema) IN (

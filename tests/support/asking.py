@@ -15,6 +15,8 @@ from cluster import Place
 from processes import Process, free_port
 
 KEY = "a-key-of-32-characters-for-tests"
+# A question that takes no memory, and all the time that it is given.
+ENDLESS = "select count(*) from range(0, 3000000000) a, range(0, 3000000000) b"
 
 
 class Asked:
