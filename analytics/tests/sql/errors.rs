@@ -32,6 +32,8 @@ async fn whatever_would_change_something_is_refused() {
         "truncate table decisions",
         "copy decisions to '/tmp/stolen.csv'",
         "copy (select 1) to '/tmp/stolen.parquet' stored as parquet",
+        "select route into t from decisions",
+        "merge into decisions d using tasks t on d.task_id = t.task_id when matched then delete",
         "set datafusion.execution.target_partitions = 64",
         "reset datafusion.execution.target_partitions",
         "commit",
@@ -58,6 +60,9 @@ async fn what_the_engine_does_not_know_is_refused_too() {
         "call p()",
         "attach 'x' as y",
         "load 'x'",
+        "copy decisions from '/etc/passwd'",
+        "copy decisions from stdin",
+        "with x as (select 'x' as task_id) insert into decisions (task_id) select task_id from x",
     ] {
         let error = refused(sql).await;
         let is_said = matches!(error, Error::Unsupported(_) | Error::Syntax(_) | Error::Query(_));
