@@ -49,9 +49,9 @@ class Frontend:
     def send(self, *messages: bytes) -> None:
         self.socket.sendall(b"".join(messages))
 
-    def hello(self) -> None:
+    def hello(self, user: bytes = b"me") -> None:
         """Says who it is."""
-        hello = struct.pack("!i", 196608) + b"user\0me\0database\0aion\0\0"
+        hello = struct.pack("!i", 196608) + b"user\0%s\0database\0aion\0\0" % user
         self.send(struct.pack("!i", len(hello) + 4) + hello)
 
     def start(self) -> list[tuple[bytes, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -19,7 +20,7 @@ import pytest
 from asking import ENDLESS
 from brokers import Embedded
 from cluster import Place
-from frontend import Frontend
+from frontend import Frontend, code, message
 from processes import Process, binary, free_port
 from readers import Server
 
@@ -96,10 +97,6 @@ def test_users_prove_their_passwords(server):
     assert PASSWORD not in server.output()
 
 
-def message(kind: bytes, body: bytes) -> bytes:
-    return kind + struct.pack("!i", len(body) + 4) + body
-
-
 def answers(server: Server, *later: bytes) -> bytes:
     """All that is answered to somebody who says who they are and then these messages."""
     hello = struct.pack("!i", 196608) + b"user\0ann\0database\0aion\0\0"
@@ -125,6 +122,30 @@ def test_nothing_is_answered_before_the_proof(server):
         # No `AuthenticationOk`.
         assert b"R\0\0\0\x08\0\0\0\0" not in got, (before, got)
         assert b"FATAL" in got, (before, got)
+
+
+def test_refusals_have_their_codes(server):
+    """A driver doesn't tell the code of one that it met while it came in."""
+    server.start(users(server))
+    for user in (b"ann", b"eve"):
+        with Frontend(server.port) as client:
+            client.hello(user)
+            asked, _ = next(client.until(b"R"))
+            assert asked == b"R"
+            first = b"n,,n=,r=abc"
+            size = struct.pack("!i", len(first))
+            client.send(message(b"p", b"SCRAM-SHA-256\0" + size + first))
+            _, challenge = next(client.until(b"R"))
+            nonce, *_ = challenge[4:].split(b",")
+            proof = base64.b64encode(bytes(32))
+            client.send(message(b"p", b"c=biws,%s,p=%s" % (nonce, proof)))
+            *_, (kind, body) = client.until(b"E")
+            assert (kind, code(body)) == (b"E", "28P01"), body
+    with Frontend(server.port) as client:
+        client.hello()
+        client.send(message(b"Q", b"select 1\0"))
+        *_, (kind, body) = client.until(b"E")
+        assert (kind, code(body)) == (b"E", "08P01"), body
 
 
 def peak_mib(server: Server) -> int:
@@ -161,6 +182,9 @@ def test_with_a_certificate_only_encrypted_clients_come_in(server):
             assert len(many) == 100_000
             assert connection.execute("select 1").fetchall() == [(1,)]
     assert "sslmode=require" in refused(server, "ann", PASSWORD, sslmode="disable")
+    with Frontend(server.port) as plain:
+        kind, body = plain.start()[-1]
+        assert (kind, code(body)) == (b"E", "28000"), body
     assert "password authentication failed" in refused(
         server, "ann", "x", sslmode="require"
     )

@@ -72,6 +72,12 @@ def test_a_question_past_its_time_ends_with_advice_and_within_its_memory(
     wait(lambda: rows(asking) == asking.place.sent, "what was sent meanwhile")
 
 
+def test_past_its_time_a_client_of_postgresql_gets_its_code(asking: Asking):
+    answer = asking.by_psql(ENDLESS)
+    assert (answer.code, answer.rows) == ("57014", []), answer.message
+    assert f"stopped after {TIMEOUT_S}s" in answer.message
+
+
 @contextmanager
 def greedy(asking: Asking):
     """A question without end, for as long as its client stays."""

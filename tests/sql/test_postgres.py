@@ -221,7 +221,9 @@ def test_statements_prepared_limited_and_in_transactions(live):
 
 def test_nothing_can_be_changed(live, tmp_path):
     stolen = tmp_path / "stolen.csv"
-    tables = "select table_schema, table_name from information_schema.tables order by 1, 2"
+    tables = (
+        "select table_schema, table_name from information_schema.tables order by 1, 2"
+    )
     before = ask(live, tables)
     with connect(live) as connection:
         for statement in [
@@ -281,6 +283,21 @@ def test_errors_have_their_codes(live):
             assert connection.execute("select 1").fetchall() == [(1,)], (
                 "the session goes on"
             )
+
+
+def test_values_that_do_not_fit_have_their_codes(live):
+    with connect(live) as connection:
+        query = "select count(*) from decisions where size = %s"
+        with pytest.raises(
+            psycopg.errors.InvalidTextRepresentation, match="bigint|int8"
+        ):
+            connection.execute(query, ["many"])
+        assert connection.execute("select 1").fetchall() == [(1,)]
+    with Frontend(int(live.postgres.split(":")[1])) as client:
+        client.start()
+        # It is bound without a value.
+        client.send(parse("select $1 + 1"), bind(), execute(0), SYNC)
+        assert code(dict(client.until(b"Z"))[b"E"]) == "08P01"
 
 
 def test_a_query_can_be_cancelled(live):
