@@ -202,6 +202,18 @@ def test_a_list_is_a_parameter(live):
         assert status == 400, body
 
 
+def test_lag_is_what_the_broker_has_beyond_the_lake(live):
+    before = ends(live)
+    told = rows(live, 'select topic, "partition", mark, end_offset, lag from lag')
+    after = ends(live)
+    lags = {(row["topic"], row["partition"]): row for row in told}
+    assert sum(before.values()) > 0
+    for (table, number), end in before.items():
+        row = lags[TOPICS[table], number]
+        assert end <= row["end_offset"] <= after[table, number], row
+        assert row["lag"] == row["end_offset"] - (row["mark"] or 0), row
+
+
 def test_an_answer_that_is_too_long_is_never_taken_for_a_whole_one(live):
     status, _, body = post(live, {"query": LARGE, "max_rows": 10})
     assert status == 422 and b"more than 10 rows" in body
