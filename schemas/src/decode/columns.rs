@@ -303,10 +303,10 @@ impl Values {
     }
 }
 
-/// Takes a buffer out and leaves an empty one with room for as much again and a little more: batches
-/// of one partition are much alike, and growing step by step copies everything twice.
+/// Takes a buffer out and leaves an empty one with room for as much again and half more: batches of one partition
+/// are alike, if not the same, and growing step by step copies everything twice.
 pub(super) fn renew<T>(buffer: &mut Vec<T>) -> Vec<T> {
-    let room = buffer.len() + buffer.len() / 8;
+    let room = buffer.len() + buffer.len() / 2;
     let mut full = std::mem::replace(buffer, Vec::with_capacity(room));
     // The byte budget counts what is used, so what isn't must stay small beside it.
     if full.capacity() > full.len() + full.len() / 4 {

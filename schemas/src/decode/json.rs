@@ -177,6 +177,10 @@ pub(super) fn check_utf8(text: &[u8]) -> Result<(), Fault> {
     let flaw = |flaw: std::str::Utf8Error| {
         Fault::new(Reason::InvalidUtf8, flaw.valid_up_to(), "text that isn't UTF-8")
     };
+    // The quicker of the two; where the flaw is, only the standard library tells.
+    if simdutf8::basic::from_utf8(text).is_ok() {
+        return Ok(());
+    }
     std::str::from_utf8(text).map(|_| ()).map_err(flaw)
 }
 
