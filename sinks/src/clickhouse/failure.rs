@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | retry | no answer, 5xx, too many parts, read-only, a replica that is behind | verify, then the same token again, after a pause |
 //! | size | 241 (memory), 159 (time) | verify, then half the batch |
-//! | row | a constraint other than the lease, text that can't be converted | verify, then half the batch, until it is one row: a dead letter |
+//! | row | a constraint other than the lease, text that can't be converted, a column that can't be computed | verify, then half the batch, until it is one row: a dead letter |
 //! | lease | 469 that names the lease | verify, a new lease, the same token again; never a reject |
 //! | running | 216 | an earlier INSERT of the token still runs: wait for it |
 //! | fatal | 401, 403, a redirect, unknown table or column, a bad argument, a setting that may not be set | stop, and say what to change |
@@ -101,9 +101,14 @@ impl Failure {
             252 if text.contains("partitions for single INSERT") => Class::Fatal(
                 "the table's partition key must be _batch_day: run `aion clickhouse plan`",
             ),
-            6 | 27 | 38 | 41 | 43 | 53 | 69 | 70 | 131 | 321 | 349 | 395 | 469 | 691 => Class::Row,
+            6 | 26 | 27 | 38 | 41 | 43 | 53 | 69 | 70 | 72 | 128 | 130 | 131 | 135 | 153 | 190
+            | 321 | 349 | 376 | 395 | 407 | 467 | 469 | 675 | 676 | 691 => Class::Row,
             159 | 241 => Class::Size,
-            62 | 73 | 117 => Class::Fatal("the server may be too old: 24.8 or newer is needed"),
+            62 | 73 => Class::Fatal("the server may be too old: 24.8 or newer is needed"),
+            117 => Class::Fatal(
+                "the server may be too old, 24.8 or newer is needed; or an expression of yours, in a column, a \
+                 constraint or a view, can't read such a value",
+            ),
             0 if matches!(status, 401 | 403) => Class::Fatal(
                 "look at user and password of [clickhouse], and at the proxy before it",
             ),
@@ -168,7 +173,7 @@ mod tests {
         for code in [0, 202, 209, 210, 242, 243, 252, 319, 425, 999] {
             assert_eq!(refused(code, "busy"), Class::Retry, "{code}");
         }
-        for code in [36, 47, 60, 81, 164, 497, 516] {
+        for code in [36, 47, 60, 81, 117, 164, 497, 516] {
             assert!(matches!(refused(code, "no"), Class::Fatal(_)), "{code}");
         }
         assert_eq!(refused(216, "already running"), Class::Running);
@@ -184,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_refused_row_and_a_lack_of_memory_or_time_are_the_batchs() {
-        for code in [6, 38, 53, 131, 349, 395, 691] {
+        for code in [6, 38, 53, 72, 131, 153, 349, 376, 395, 407, 691] {
             assert_eq!(refused(code, "no"), Class::Row, "{code}");
         }
         assert_eq!(refused(241, "memory limit exceeded"), Class::Size);

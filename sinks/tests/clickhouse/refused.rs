@@ -4,36 +4,36 @@ use aion_schemas::log::{Offset, Partition};
 use aion_sinks::{
     clickhouse::testing::Protection,
     conformance::{Log, marks, settle, take},
-    sink::{Flushed, Refused, Sink, SinkError},
+    sink::{Flushed, Sink, SinkError},
 };
 use serde_json::json;
 
 use crate::shared::{Place, once, range};
 
-/// A table with a constraint of its owner's, in the row's `value`, which is a quarter of the offset.
-async fn picky(condition: &str) -> (Place, Log, Partition) {
+/// A table with something of its owner's, of the row's `value`, which is a quarter of the offset.
+async fn owned(add: &str) -> (Place, Log, Partition) {
     let (place, log) = (Place::new().await, Log::new());
-    let sql = format!("ALTER TABLE {} ADD CONSTRAINT own CHECK {condition}", place.table());
-    place.engine.run(&sql).await;
+    place.engine.run(&format!("ALTER TABLE {} ADD {add}", place.table())).await;
     let p0 = log.partition(0);
     (place, log, p0)
+}
+
+/// A table with a constraint of its owner's.
+async fn picky(condition: &str) -> (Place, Log, Partition) {
+    owned(&format!("CONSTRAINT own CHECK {condition}")).await
 }
 
 fn refused(flushed: &Flushed) -> Vec<(&Partition, i64)> {
     flushed.refused.iter().map(|one| (&one.partition, one.offset.get())).collect()
 }
 
-#[tokio::test]
-async fn a_refused_row_is_found_and_told_and_its_neighbours_land() {
-    let (place, log, p0) = picky("value != 5.25").await; // offset 21
+/// Of a table that takes any row but that of offset 21: it is told, and all others land. What the server says of it.
+async fn only_21_is_refused((place, log, p0): (Place, Log, Partition)) -> String {
     let mut sink = place.owner(&p0).await;
     take(&mut sink, log.batch(0, 0, 30)).await;
     take(&mut sink, log.batch(0, 30, 50)).await;
     let told = settle(&mut sink).await;
     assert_eq!(refused(&told), [(&p0, 21)]);
-    let Refused { cause, .. } = &told.refused[0];
-    assert!(cause.contains("Constraint `own`"), "{cause}");
-    assert!(!cause.contains("5.25 ") && !cause.contains("Column values"), "no value: {cause}");
     assert_eq!(place.offsets(&p0).await, range(0, 21), "what stands before it");
     // The job reads on from there, and the record is a dead letter now.
     assert_eq!(sink.assign(std::slice::from_ref(&p0)).await.unwrap()[&p0].offset, Offset(21));
@@ -45,6 +45,27 @@ async fn a_refused_row_is_found_and_told_and_its_neighbours_land() {
     assert_eq!(batches.last(), Some(&(21, 49)), "the whole range is covered: {batches:?}");
     let follow = batches.windows(2).all(|two| two[0].1 + 1 == two[1].0);
     assert!(follow, "{batches:?}");
+    told.refused[0].cause.clone()
+}
+
+#[tokio::test]
+async fn a_refused_row_is_found_and_told_and_its_neighbours_land() {
+    let cause = only_21_is_refused(picky("value != 5.25").await).await;
+    assert!(cause.contains("Constraint `own`"), "{cause}");
+    assert!(!cause.contains("5.25 ") && !cause.contains("Column values"), "no value: {cause}");
+}
+
+/// What the server can't compute of one row, it can't of the batch, as often as it is sent.
+#[tokio::test]
+async fn a_row_of_which_a_column_cant_be_computed_is_told_and_its_neighbours_land() {
+    for (computed, says) in [
+        ("Int64 MATERIALIZED intDiv(1, toInt64(value * 4) - 21)", "Division by zero"),
+        ("UInt8 MATERIALIZED toUInt8(if(value = 5.25, '1x', '1'))", "Cannot parse"),
+        ("UUID MATERIALIZED toUUID(if(value = 5.25, 'x', repeat('0', 32)))", "UUID"),
+    ] {
+        let cause = only_21_is_refused(owned(&format!("COLUMN own {computed}")).await).await;
+        assert!(cause.contains(says), "{computed}: {cause}");
+    }
 }
 
 #[tokio::test]
