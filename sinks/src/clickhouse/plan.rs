@@ -2,13 +2,15 @@
 //!
 //! Only what adds is done: a missing database, table, column, index, projection, constraint, a window that is too
 //! small, the size of parts and the switches of the contract where none is set, a view. What takes away or changes what is there
-//! (a type, a sorting key, a TTL, an engine, another index, projection or constraint of the same name) is explained with the
-//! statement where there is one, and left to a person.
+//! (a type, a sorting key, a TTL, an engine, another index, projection or constraint of the same name, what a column is computed
+//! from, a codec, what a view asks) is explained with the statement where there is one, and left to a person.
+
+mod columns;
 
 use std::collections::BTreeMap;
 
 use aion_schemas::clickhouse::{
-    Column, DEDUPLICATION_WINDOW, LEASE, MARKS, Statement, Table, WIDE_PART_BYTES, database,
+    DEDUPLICATION_WINDOW, LEASE, MARKS, Statement, Table, WIDE_PART_BYTES, database,
 };
 
 use super::{
@@ -27,6 +29,8 @@ pub(super) const MARKS_ENGINE: &str = "ReplacingMergeTree(next)";
 pub(super) const FSYNC: [&str; 2] = ["fsync_after_insert", "fsync_part_directory"];
 /// Rows go by their TTL a part at a time.
 pub(super) const WHOLE_PARTS: &str = "ttl_only_drop_parts";
+/// Where it isn't as in the contract, a server refuses a `DELETE FROM` of a table that has projections, or drops them.
+const ERASABLE: (&str, &str) = ("lightweight_mutation_projection_mode", "'rebuild'");
 
 /// Something that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,10 @@ pub(super) struct Live {
     pub(super) create: String,
     /// Types by name.
     pub(super) columns: BTreeMap<String, String>,
+    /// By name: of what kind the expression is that a column has, and the expression.
+    pub(super) computed: BTreeMap<String, String>,
+    /// Codecs by name, where a column has its own.
+    pub(super) codecs: BTreeMap<String, String>,
     /// Materialized views that read what is inserted into it.
     pub(super) readers: Vec<Name>,
 }
@@ -188,6 +196,12 @@ fn parts(list: &str) -> Vec<&str> {
     found
 }
 
+/// What a view asks, of the statement that makes it.
+fn asked_by(view: &Statement) -> &str {
+    let (_, asked) = view.sql.split_once(" AS\n").unwrap_or(("", &view.sql));
+    asked.rsplit_once("\nCOMMENT '").map_or(asked, |(asked, _)| asked)
+}
+
 /// The table of that name in the database, where there is one.
 pub(super) async fn live(client: &Client, name: &str) -> Result<Option<Live>, Failure> {
     live_of(client, &(client.server().database.clone(), name.to_owned())).await
@@ -210,11 +224,21 @@ pub(super) async fn live_of(
     else {
         return Ok(None);
     };
-    let columns: Vec<(String, String)> = client
-        .ask(&format!("SELECT name, type FROM system.columns WHERE {of} table = {name}"))
+    let described: Vec<(String, String, String, String, String)> = client
+        .ask(&format!(
+            "SELECT name, type, default_kind, default_expression, compression_codec FROM system.columns WHERE {of} \
+             table = {name}"
+        ))
         .await?;
-    let columns = columns.into_iter().collect();
-    Ok(Some(Live { engine, partition_key, sorting_key, create, columns, readers }))
+    let mut live = Live { engine, partition_key, sorting_key, create, readers, ..Live::default() };
+    for (name, kind, computed, from, codec) in described {
+        if !computed.is_empty() {
+            live.computed.insert(name.clone(), format!("{computed} {from}"));
+        }
+        live.codecs.insert(name.clone(), codec);
+        live.columns.insert(name, kind);
+    }
+    Ok(Some(live))
 }
 
 /// A name as text in SQL.
@@ -258,8 +282,9 @@ impl ClickHouse {
             }
         }
         for view in views {
-            if live(&self.client, &view.object).await.map_err(failed)?.is_none() {
-                changes.push(missing(view.clone(), "view"));
+            match live(&self.client, &view.object).await.map_err(failed)? {
+                None => changes.push(missing(view.clone(), "view")),
+                Some(live) => changes.extend(self.another(view, &live).await.map_err(failed)?),
             }
         }
         if is_many {
@@ -270,6 +295,27 @@ impl ClickHouse {
             }
         }
         Ok(changes)
+    }
+
+    /// What stands under a view's name, where it is no view, or one that asks something else: of both queries the server says
+    /// how it writes them.
+    async fn another(&self, view: &Statement, live: &Live) -> Result<Option<Change>, Failure> {
+        let object = view.object.clone();
+        if live.engine != "View" {
+            let what = format!("it is a {}, and no view", live.engine);
+            return Ok(Some(Change { object, what, sql: None, adds: false }));
+        }
+        let (database, name) = (quoted(&self.client.server().database), quoted(&object));
+        let ours = quoted(asked_by(view));
+        let sql = format!(
+            "SELECT formatQuerySingleLine(as_select) = formatQuerySingleLine({ours}) FROM system.tables \
+             WHERE database = {database} AND name = {name}"
+        );
+        let same: Vec<(u8,)> = self.client.ask(&sql).await?;
+        let what = "the view asks something else".to_owned();
+        let sql = view.sql.replacen("CREATE VIEW IF NOT EXISTS", "CREATE OR REPLACE VIEW", 1);
+        let is_other = same == [(0,)];
+        Ok(is_other.then_some(Change { object, what, sql: Some(sql), adds: false }))
     }
 
     /// The settings that tables have otherwise than the contract, at whichever address; those that don't answer are left out.
@@ -365,7 +411,7 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
             changes.push(change(what, None, false));
         }
     }
-    changes.extend(columns(table, live, change));
+    changes.extend(columns::differences(table, live, change));
     let indexes = table.indexes.iter().map(|one| ("INDEX", &*one.name, one.definition()));
     let projections =
         table.projections.iter().map(|one| ("PROJECTION", one.name, one.definition()));
@@ -376,6 +422,7 @@ fn differences(database: &str, table: &Table, live: &Live) -> Vec<Change> {
     changes.extend(window(live, change));
     let switches = FSYNC.into_iter().chain([WHOLE_PARTS]);
     changes.extend(switches.filter_map(|name| off(name, live, change)));
+    changes.extend(inerasable(live, change));
     let wide = "min_bytes_for_wide_part";
     if !live.create.contains(&format!("{wide} = ")) {
         let sql = format!("MODIFY SETTING {wide} = {WIDE_PART_BYTES}");
@@ -438,6 +485,21 @@ fn off(
     Some(change(what, Some(format!("MODIFY SETTING {name} = 1")), !is_own))
 }
 
+/// A table that takes no `DELETE FROM`. What somebody has chosen instead is left to them.
+fn inerasable(
+    live: &Live,
+    change: impl Fn(String, Option<String>, bool) -> Change,
+) -> Option<Change> {
+    let (name, ours) = ERASABLE;
+    let theirs = live.given(name).map(str::trim);
+    if theirs == Some(ours) {
+        return None;
+    }
+    let is = theirs.map_or("isn't set".to_owned(), |theirs| format!("is {theirs}"));
+    let sql = format!("MODIFY SETTING {name} = {ours}");
+    Some(change(format!("{name} {is}"), Some(sql), theirs.is_none()))
+}
+
 /// A window that remembers too few tokens.
 fn window(live: &Live, change: impl Fn(String, Option<String>, bool) -> Change) -> Option<Change> {
     if live.window() >= u64::from(DEDUPLICATION_WINDOW) {
@@ -445,36 +507,6 @@ fn window(live: &Live, change: impl Fn(String, Option<String>, bool) -> Change) 
     }
     let sql = format!("MODIFY SETTING {} = {DEDUPLICATION_WINDOW}", live.window_setting());
     Some(change(live.window_words(), Some(sql), true))
-}
-
-fn columns(
-    table: &Table,
-    live: &Live,
-    change: impl Fn(String, Option<String>, bool) -> Change,
-) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let mut after = String::from("FIRST");
-    for column in &table.columns {
-        let Column { name, kind, .. } = column;
-        match live.columns.get(name) {
-            Some(theirs) if theirs == kind => {}
-            Some(theirs) => {
-                let what = format!("column {name} is {theirs}, and would be {kind} in a new table");
-                changes.push(change(what, Some(format!("MODIFY COLUMN {name} {kind}")), false));
-            }
-            None => {
-                let add = format!("ADD COLUMN {} {after}", column.definition());
-                changes.push(change(format!("column {name} is missing"), Some(add), true));
-            }
-        }
-        after = format!("AFTER {name}");
-    }
-    let ours = |name: &String| table.columns.iter().any(|column| column.name == *name);
-    for (name, kind) in live.columns.iter().filter(|(name, _)| !ours(name)) {
-        let what = format!("column {name} ({kind}) is not of the contract, and is left alone");
-        changes.push(change(what, None, false));
-    }
-    changes
 }
 
 /// A shorter TTL takes rows away, a longer one may: both are for a person.

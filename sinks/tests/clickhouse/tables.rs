@@ -139,6 +139,72 @@ async fn another_definition_of_a_name_is_explained_and_not_applied() {
     assert_eq!(plan().await, []);
 }
 
+/// What is the contract's by name and type can still be something else: an empty map, a question of somebody's own.
+#[tokio::test]
+async fn what_is_computed_packed_or_asked_otherwise_is_explained_and_not_applied() {
+    let place = Place::empty(shared());
+    let (tables, views) = contract(&place.database);
+    let plan = || async { place.house.plan(&tables, &views).await.unwrap() };
+    for change in plan().await {
+        place.house.apply(&change).await.unwrap();
+    }
+    let database = &place.database;
+    let tasks = format!("ALTER TABLE {database}.tasks");
+    for sql in [
+        format!("{tasks} MODIFY COLUMN event_id Nullable(String) MATERIALIZED task_id"),
+        format!("{tasks} MODIFY COLUMN metadata_map REMOVE MATERIALIZED"),
+        format!("{tasks} MODIFY COLUMN agent_id DEFAULT 'nobody'"),
+        format!("{tasks} MODIFY COLUMN _offset CODEC(Delta, LZ4)"),
+        format!("{tasks} RESET SETTING lightweight_mutation_projection_mode"),
+        format!(
+            "CREATE OR REPLACE VIEW {database}.task_latency AS SELECT status FROM {database}.tasks"
+        ),
+    ] {
+        place.engine.run(&sql).await;
+    }
+    let changes = plan().await;
+    let what: Vec<&str> = changes.iter().map(|change| change.what.as_str()).collect();
+    let of_tasks = &tables.iter().find(|table| table.name == "tasks").unwrap().columns;
+    let map = of_tasks.iter().find(|column| column.name == "metadata_map").unwrap();
+    let members = map.materialized.as_deref().unwrap();
+    assert_eq!(
+        what,
+        [
+            "column event_id is MATERIALIZED task_id, and would be plain in a new table",
+            &format!(
+                "column metadata_map is plain, and would be MATERIALIZED {members} in a new table"
+            ),
+            "the codec of column _offset is Delta, LZ4, and would be Delta, ZSTD(1) in a new table",
+            "lightweight_mutation_projection_mode isn't set",
+            "the view asks something else",
+        ]
+    );
+    let (adds, others): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.adds);
+    assert_eq!(adds.len(), 1, "{adds:?}");
+    place.house.apply(adds[0]).await.unwrap();
+    for change in others {
+        assert!(place.house.apply(change).await.is_err(), "{change:?}");
+        place.engine.run(change.sql.as_deref().unwrap()).await;
+    }
+    assert_eq!(plan().await, []);
+    // What somebody has chosen for DELETE FROM, and what isn't a view at all.
+    let chosen = "MODIFY SETTING lightweight_mutation_projection_mode = 'drop'";
+    place.engine.run(&format!("{tasks} {chosen}")).await;
+    place.engine.run(&format!("DROP VIEW {database}.task_latency")).await;
+    let own = "(status String) ENGINE = MergeTree ORDER BY status";
+    place.engine.run(&format!("CREATE TABLE {database}.task_latency {own}")).await;
+    let changes = plan().await;
+    let said: Vec<(&str, bool)> =
+        changes.iter().map(|change| (change.what.as_str(), change.adds)).collect();
+    assert_eq!(
+        said,
+        [
+            ("lightweight_mutation_projection_mode is 'drop'", false),
+            ("it is a MergeTree, and no view", false),
+        ]
+    );
+}
+
 #[tokio::test]
 async fn a_table_that_keeps_rows_for_another_time_is_explained_and_not_changed() {
     let place = Place::new().await;
