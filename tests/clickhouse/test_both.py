@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -147,6 +148,11 @@ def test_both_are_exact_and_say_the_same(both: Both):
     told = both.tell("validate", "--connect")
     assert "window 10000 of at least" in told, told
     assert "NOT GIVEN" not in told and "refused" not in told, told
+    assert "clock" not in told, told
+    clock = r"^SELECT toUnixTimestamp\(now\(\)\)$"
+    both.engine.fault(clock, "answer", text=f"[{int(time.time()) - 3600}]\n")
+    told = both.tell("validate", "--connect")
+    assert re.search(r"its clock is -36\d\d s ahead of this machine's", told), told
     set_times(both.dev.kafka, "CreateTime")
     told = both.tell("validate", "--connect")
     assert "exports of it are refused, since its message.timestamp.type is" in told

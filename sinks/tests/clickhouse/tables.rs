@@ -2,7 +2,7 @@
 
 use aion_schemas::{
     catalog::{Catalog, Environment},
-    clickhouse::{Table, marks, of_topic, statements},
+    clickhouse::{Statement, Table, marks, of_topic, statements},
 };
 use aion_sinks::{
     clickhouse::{Settings, TableSpec, guarantee::Guarantee},
@@ -33,6 +33,29 @@ async fn every_statement_of_the_contract_runs_and_runs_again() {
     assert_eq!(place.engine.rows(&sql).await.len(), all.len() - 1, "all but the database");
 }
 
+/// No Keeper is at hand, so of what is for a cluster it is only seen that the server reads it as it is meant.
+#[tokio::test]
+async fn every_statement_for_a_cluster_is_read() {
+    let place = Place::empty(shared());
+    let all = statements(&Catalog::builtin(), &place.database, Environment::Prod, Some("main"));
+    for Statement { object, sql } in &all {
+        let quoted = sql.replace('\\', "\\\\").replace('\'', "\\'");
+        let read = place.engine.rows(&format!("SELECT formatQuerySingleLine('{quoted}')")).await;
+        let read = read[0][0].as_str().unwrap();
+        let name = read.split(" ON CLUSTER main").next().unwrap();
+        assert!(name != read && name.ends_with(object.as_str()), "{object}: {read}");
+        if read.starts_with("CREATE TABLE") {
+            let engine = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'";
+            assert!(read.contains(engine), "{object}: {read}");
+        }
+    }
+    // The one setting of theirs that no table of one server has.
+    let window = "replicated_deduplication_window";
+    assert!(all.iter().any(|statement| statement.sql.contains(&format!(" {window} = "))));
+    let sql = format!("SELECT count() FROM system.merge_tree_settings WHERE name = '{window}'");
+    assert_eq!(place.engine.rows(&sql).await, [serde_json::json!([1])]);
+}
+
 #[tokio::test]
 async fn a_new_database_has_no_differences() {
     let place = Place::empty(shared());
@@ -46,7 +69,7 @@ async fn a_new_database_has_no_differences() {
     assert_eq!(place.house.plan(&tables, &views).await.unwrap(), []);
 }
 
-fn contract(database: &str) -> (Vec<Table>, Vec<aion_schemas::clickhouse::Statement>) {
+fn contract(database: &str) -> (Vec<Table>, Vec<Statement>) {
     let catalog = Catalog::builtin();
     let tables = catalog.topics.iter().map(|topic| Table::of(topic, Environment::Prod)).collect();
     let of = |topic| of_topic(topic, database, Environment::Prod, None).into_iter().skip(1);
