@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
-from cluster import Place
+from both_stores import BothStores
+from clickhouse.engine import Engine
+from cluster import Cluster, Place
 from confluent_kafka import Producer
 from events import decision, text
 from monitoring import samples
@@ -58,19 +61,22 @@ class Jobs:
         return sorted((gap["job"], gap["reason"], gap["first"]) for gap in gaps)
 
     def settle(self, job: str, choice: str, partition: int, code: int = 0) -> str:
-        """What `aion diverged` prints."""
         config = self.place.config("operator", "operator", self.more, {})
-        where = [job, self.place.topic, str(partition)]
-        done = subprocess.run(
-            [binary(), "diverged", choice, *where]
-            + ["--config", config, "--because", "a test"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-        return done.stdout if code == 0 else done.stderr
+        return settle(config, choice, [job, self.place.topic, str(partition)], code)
+
+
+def settle(config: Path, choice: str, where: list[str], code: int = 0) -> str:
+    """What `aion diverged` prints."""
+    done = subprocess.run(
+        [binary(), "diverged", choice, *where]
+        + ["--config", config, "--because", "a test"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return done.stdout if code == 0 else done.stderr
 
 
 def leader(place: Place) -> int:
@@ -188,3 +194,76 @@ def test_a_cut_below_a_marker_is_found_at_the_next_start(place: Place):
     assert found == ("diverged", agreed, mark)
     assert again.metric("aion_partition_stopped", topic=place.topic) == 1
     assert len(place.stored()) == 350 and set(place.stored().values()) == {1}
+
+
+@pytest.fixture
+def both(cluster: Cluster, tmp_path: Path):
+    """A topic that lands in the lake and in ClickHouse."""
+    engine = Engine(tmp_path / "engine")
+    place = BothStores(cluster, tmp_path, "test.cut", engine, replication=2)
+    place.bootstrap()
+    wait(place.may_write, "the router may write", 20)
+    yield place
+    place.end()
+    engine.kill()
+
+
+def test_what_clickhouse_has_of_a_cut_log_stays_or_goes_by_hand(both: BothStores):
+    """As docs/kafka.md has it: kept at first, and then taken out for what the log has."""
+    cluster, engine, house = both.cluster, both.engine, f"aion.{both.table}"
+    set_config(both, unclean__leader__election__enable="true")
+    old, heir = leader(both), follower(both)
+    run = both.run()
+    run.wait_ready()
+    both.produce(300, partition=0)
+    both.wait_and_check()
+    _, agreed = bounds(both, 0)
+    cluster.node("kill", heir)
+    both.produce(50, partition=0)
+    run.wait(lambda: both.in_house().total() == 350, "what only the leader has")
+    run.wait(lambda: both.stored().total() == 350, "and the lake has it")
+    cluster.node("kill", old)
+    cluster.node("start", heir)
+    wait(lambda: leader(both) == heir, "the follower leads", 60)
+    both.produce(80, partition=0)
+    stopped = lambda: run.metric("aion_partition_stopped", topic=both.topic)
+    run.wait(lambda: stopped() == 2, "the partition stops in both jobs")
+    cluster.node("start", old)
+
+    operator = both.config("operator", "operator", "", {})
+    in_lake, in_house = (
+        [f"{both.table}-{sink}", both.topic, "0"] for sink in ("lake", "clickhouse")
+    )
+    settle(operator, "replace", in_lake)
+    assert "by hand" in settle(operator, "replace", in_house, code=2)
+    settle(operator, "keep", in_house)
+    run.wait(lambda: stopped() == 0, "both go on")
+    run.wait(lambda: both.stored().total() == 380, "what the log has now")
+    run.wait(lambda: both.in_house() == both.stored(), "what came behind what is kept")
+    epochs = (
+        f"SELECT uniqExact(_leader_epoch) FROM {house} WHERE _offset >= {agreed}"
+        " AND _partition = 0"
+    )
+    assert engine.rows(epochs) == [[2]], "rows of the old leader, then of the new one"
+
+    assert run.stop() == 0
+    topic_id = both.topic_id()
+    engine.query(
+        f"DELETE FROM aion.marks WHERE table_name = '{both.table}' AND topic_id = '{topic_id}'"
+        " AND partition = 0 AND kind = 'reached'"
+    )
+    engine.query(
+        f"DELETE FROM {house} WHERE _topic_id = '{topic_id}' AND _partition = 0"
+        f" AND _batch_last >= {agreed}"
+    )
+    assert both.in_house().total() <= 300
+    # The server forgets the tokens of what is gone, which two minutes would pass by as well.
+    for tokens in (1, 10_000):
+        setting = f"non_replicated_deduplication_window = {tokens}"
+        engine.query(f"ALTER TABLE {house} MODIFY SETTING {setting}")
+    run = both.run()
+    run.wait(lambda: both.in_house() == both.stored(), "what the log has now", 240)
+    assert engine.rows(epochs) == [[1]], "rows of the new leader"
+    both.produce(20, partition=0)
+    run.wait(lambda: both.in_house().total() == 400, "it goes on")
+    assert both.in_house() == both.stored()

@@ -158,8 +158,8 @@ fn take_back(
 ) -> anyhow::Result<(Offset, u64)> {
     if job.sinks.contains(&SinkKind::ClickHouse) {
         let message = format!(
-            "job {} writes to ClickHouse, and rows can only be taken out of the lake: keep what is stored, or give \
-             each place a job of its own",
+            "job {} writes to ClickHouse, and this takes rows out of the lake only: keep what is stored, or take it out of \
+             the table by hand (docs/kafka.md, \"A log that was cut\"). Beside other sinks, give each place a job of its own",
             job.name
         );
         return Err(Failure::new(Exit::Usage, message).into());
