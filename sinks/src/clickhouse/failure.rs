@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | retry | no answer, 5xx, too many parts, read-only, a replica that is behind | verify, then the same token again, after a pause |
 //! | size | 241 (memory), 159 (time) | verify, then half the batch |
-//! | row | a constraint other than the lease, text that can't be converted, a column that can't be computed | verify, then half the batch, until it is one row: a dead letter |
+//! | row | a constraint other than the lease, text that can't be converted, a column that can't be computed; 36 and 117 that name a function | verify, then half the batch, until it is one row: a dead letter |
 //! | lease | 469 that names the lease | verify, a new lease, the same token again; never a reject |
 //! | running | 216 | an earlier INSERT of the token still runs: wait for it |
 //! | fatal | 401, 403, a redirect, unknown table or column, a bad argument, a setting that may not be set | stop, and say what to change |
@@ -89,6 +89,7 @@ impl Failure {
             192..=194 | 516 => Class::Fatal("look at user and password of [clickhouse]"),
             497 => Class::Fatal("grant the account SELECT and INSERT on the tables"),
             16 | 47 | 60 | 81 => Class::Fatal("run `aion clickhouse plan`, then `apply`"),
+            36 | 117 if is_of_an_expression(text) => Class::Row,
             36 => Class::Fatal(
                 "no such statement is taken of this table, or an expression of yours, in a column, a constraint or a \
                  view, takes no such value",
@@ -154,6 +155,12 @@ impl Failure {
     }
 }
 
+/// Whether a function of the table's owner, in a column or a constraint, takes no such value: of the statement as a whole
+/// the server says nothing of the kind.
+fn is_of_an_expression(text: &str) -> bool {
+    text.contains("while executing 'FUNCTION ")
+}
+
 /// Whether a violated constraint is the lease; a table may have others.
 fn names_lease(text: &str) -> bool {
     text.contains("Constraint `lease`") || text.contains("Constraint lease")
@@ -191,6 +198,11 @@ mod tests {
     fn a_refused_row_and_a_lack_of_memory_or_time_are_the_batchs() {
         for code in [6, 38, 53, 72, 131, 153, 349, 376, 395, 407, 691] {
             assert_eq!(refused(code, "no"), Class::Row, "{code}");
+        }
+        let unread =
+            "Invalid base64Decode value (!!): while executing 'FUNCTION base64Decode(note)'";
+        for code in [36, 117] {
+            assert_eq!(refused(code, unread), Class::Row, "{code}");
         }
         assert_eq!(refused(241, "memory limit exceeded"), Class::Size);
         assert_eq!(refused(159, "Timeout exceeded"), Class::Size);
