@@ -200,7 +200,17 @@ def test_a_cut_below_a_marker_is_found_at_the_next_start(place: Place):
 def both(cluster: Cluster, tmp_path: Path):
     """A topic that lands in the lake and in ClickHouse."""
     engine = Engine(tmp_path / "engine")
-    place = BothStores(cluster, tmp_path, "test.cut", engine, replication=2)
+    place = BothStores(
+        cluster, tmp_path, "test.cut", engine, replication=2, partitions=2
+    )
+    # Every topic into both would be fourteen jobs.
+    for topic, sink in [
+        (place.topic, "lake"),
+        (place.topic, "clickhouse"),
+        ("aion.dead-letters", "lake"),
+        ("aion.gaps", "lake"),
+    ]:
+        place.more += f'[[job]]\ntopic = "{topic}"\nsinks = ["{sink}"]\n'
     place.bootstrap()
     wait(place.may_write, "the router may write", 20)
     yield place
@@ -216,7 +226,7 @@ def test_what_clickhouse_has_of_a_cut_log_stays_or_goes_by_hand(both: BothStores
     run = both.run()
     run.wait_ready()
     both.produce(300, partition=0)
-    both.wait_and_check()
+    run.wait(both.landed, "all is stored")
     _, agreed = bounds(both, 0)
     cluster.node("kill", heir)
     both.produce(50, partition=0)
