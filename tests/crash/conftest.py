@@ -8,7 +8,9 @@ import random
 from pathlib import Path
 
 import pytest
+from both_stores import BothStores
 from brokers import Embedded
+from clickhouse.engine import Engine
 from cluster import Place
 
 
@@ -44,5 +46,25 @@ def small(place: Place) -> Place:
 def place(broker: Embedded, tmp_path: Path, request: pytest.FixtureRequest):
     settings = getattr(request.node.get_closest_marker("topic"), "kwargs", {})
     place = small(Place(broker, tmp_path, "crash.events", **settings))
+    yield place
+    place.end()
+
+
+@pytest.fixture
+def engine(tmp_path: Path):
+    engine = Engine(tmp_path / "engine")
+    yield engine
+    engine.kill()
+
+
+@pytest.fixture(params=["a-job-each", "one-job"])
+def both_stores(
+    broker: Embedded, engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
+):
+    """Written by a job for each of the stores, or by one for both."""
+    by_one_job = request.param == "one-job"
+    place = small(
+        BothStores(broker, tmp_path, "crash.events", engine, by_one_job=by_one_job)
+    )
     yield place
     place.end()

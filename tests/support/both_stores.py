@@ -12,6 +12,16 @@ from cluster import Place
 from deltalake import DeltaTable
 from processes import binary
 
+# Where nothing is said of jobs, each topic has one for each store.
+BY_ONE_JOB = """
+[[job]]
+topic = "{topic}"
+sinks = ["lake", "clickhouse"]
+[[job]]
+topic = "aion.dead-letters"
+sinks = ["lake"]
+"""
+
 
 class BothStores(Place):
     """As a place, with a ClickHouse that may be killed as well."""
@@ -21,11 +31,20 @@ class BothStores(Place):
     a_second = 1000
 
     def __init__(
-        self, cluster: Brokers, folder: Path, topic: str, engine: Engine, **settings
+        self,
+        cluster: Brokers,
+        folder: Path,
+        topic: str,
+        engine: Engine,
+        *,
+        by_one_job: bool = False,
+        **settings,
     ) -> None:
         super().__init__(cluster, folder, topic, **settings)
         self.engine = engine
         self.more = f'[clickhouse]\nurl = "{engine.url}"\nflush_age_s = 1\n'
+        if by_one_job:
+            self.more += BY_ONE_JOB.format(topic=topic)
 
     def bootstrap(self, *arguments: object) -> None:
         super().bootstrap(*arguments)
