@@ -15,6 +15,9 @@ from clickhouse.engine import Engine
 from clickhouse.writers import Writers
 from processes import Dev, binary
 
+# What a constraint refuses, which here is `lease`.
+LEASE_IS_OVER = 469
+
 
 @pytest.fixture
 def dev(tmp_path: Path):
@@ -140,12 +143,20 @@ def test_a_writer_that_stands_before_its_insert_for_long_lands_nothing(
         for table in ("tasks", "decisions"):
             setting = f"non_replicated_deduplication_window = {tokens}"
             engine.query(f"ALTER TABLE aion.{table} MODIFY SETTING {setting}")
+    # Who goes on has leases that become old as well: what is refused now is the sleeper's.
+    other.freeze()
     # Of the minute that a lease has from the look before it, fifty seconds are over sooner: nobody has to wait for them.
     lease_ends(engine, 50)
-    time.sleep(max(0, stood + 12 - time.monotonic()))
+    time.sleep(max(1, stood + 12 - time.monotonic()))
+    before = engine.refusals(LEASE_IS_OVER)
     frozen.thaw()
+    frozen.wait(
+        lambda: engine.refusals(LEASE_IS_OVER) > before, "its INSERT is refused", 30
+    )
+    # It may have had several in its hands.
     time.sleep(5)
     lease_ends(engine, 0)
+    other.thaw()
     writers.check()
     no_more_events(dev)
     writers.wait_for_all()

@@ -112,6 +112,17 @@ def test_errors_are_those_of_the_server(engine, database):
     assert count(engine, database) == 0
 
 
+def test_refusals_are_counted_by_code(engine, database):
+    constraint = "ADD CONSTRAINT few CHECK n < 10"
+    engine.query(f"ALTER TABLE t {constraint}", database=database)
+    before = engine.refusals(469)
+    insert(engine, database, 0, 10)
+    assert engine.refusals(469) == before
+    with pytest.raises(QueryError):
+        insert(engine, database, 5, 10)
+    assert engine.refusals(469) == before + 1
+
+
 def test_a_dropped_answer_leaves_the_rows(engine, database):
     engine.fault("INSERT", "drop_after")
     with pytest.raises((urllib.error.URLError, ConnectionError)):

@@ -88,3 +88,8 @@ class Engine:
         """How many faults queries have met since it was started; where one comes after, the query has run by then."""
         with urllib.request.urlopen(f"{self.url}/faults", timeout=60) as answer:
             return json.load(answer)
+
+    def refusals(self, code: int) -> int:
+        """How many queries were refused with this code since it was started."""
+        with urllib.request.urlopen(f"{self.url}/refusals", timeout=60) as answer:
+            return json.load(answer).get(str(code), 0)

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -80,6 +81,7 @@ class Front(ThreadingHTTPServer):
         self.running: set[str] = set()
         self.faults: list[dict] = []
         self.met = 0
+        self.refusals: Counter[int] = Counter()
         self.keeper = Connection(str(folder / "data"))
 
     def fault(self, query: str) -> dict | None:
@@ -162,6 +164,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/faults":
             with self.server.lock:
                 return self.answer(200, json.dumps(self.server.met).encode())
+        if self.path == "/refusals":
+            with self.server.lock:
+                return self.answer(200, json.dumps(self.server.refusals).encode())
         self.serve()
 
     def do_POST(self) -> None:
@@ -260,6 +265,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer[: len(answer) // 2])
 
     def refuse(self, code: int, status: int, text: str) -> None:
+        with self.server.lock:
+            self.server.refusals[code] += 1
         self.close_connection = True
         headers = {"X-ClickHouse-Exception-Code": str(code), "Connection": "close"}
         self.answer(status, (text + "\n").encode(), headers)
