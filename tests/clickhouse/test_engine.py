@@ -112,6 +112,16 @@ def test_errors_are_those_of_the_server(engine, database):
     assert count(engine, database) == 0
 
 
+def test_a_query_is_run_with_the_settings_of_a_fault(engine, database):
+    little = {"max_memory_usage": 1, "max_untracked_memory": 1}
+    engine.fault("INSERT", "set", settings=little)
+    with pytest.raises(QueryError) as refused:
+        insert(engine, database, 0, 16)
+    assert (refused.value.code, refused.value.status) == (241, 507)
+    insert(engine, database, 0, 16)
+    assert count(engine, database) == 16
+
+
 def test_refusals_are_counted_by_code(engine, database):
     constraint = "ADD CONSTRAINT few CHECK n < 10"
     engine.query(f"ALTER TABLE t {constraint}", database=database)

@@ -39,6 +39,26 @@ async fn what_passes_is_tried_again() {
     }
 }
 
+/// In the engine's own words.
+#[tokio::test]
+async fn a_table_that_has_too_many_parts_is_waited_for() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut writer = place.owner(&p0).await;
+    take(&mut writer, log.batch(0, 0, 10)).await;
+    settle(&mut writer).await;
+    let most = format!("ALTER TABLE {} MODIFY SETTING parts_to_throw_insert", place.table());
+    place.engine.run(&format!("{most} = 1")).await;
+    take(&mut writer, log.batch(0, 10, 20)).await;
+    let failed = once(&mut writer).await.unwrap_err();
+    assert!(matches!(failed, SinkError::Retry { .. }), "{failed:?}");
+    assert!(failed.to_string().contains("Code: 252. "), "{failed}");
+    assert_eq!(place.offsets(&p0).await, range(0, 10), "nothing of it is there");
+    place.engine.run(&format!("{most} = 3000")).await;
+    assert_eq!(settle(&mut writer).await.marks, marks([(&p0, 20)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 20));
+}
+
 /// An answer of which half comes says nothing, whether of an INSERT or of the look after it.
 #[tokio::test]
 async fn half_an_answer_is_none() {

@@ -6,7 +6,7 @@ use aion_sinks::{
     conformance::{Log, marks, settle, take},
     sink::{Flushed, Sink, SinkError},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::shared::{Place, once, range};
 
@@ -146,17 +146,17 @@ async fn a_table_that_was_changed_stops_the_job_and_rejects_nothing() {
 }
 
 /// What a server says of a batch that is too large for it.
-async fn goes_in_halves(code: u32, text: &str) {
+async fn goes_in_halves(fault: &Value, code: u32) {
     let (place, log, p0) = picky("1").await;
     let mut sink = place.owner(&p0).await;
     take(&mut sink, log.batch(0, 0, 16)).await;
     for _ in 0..2 {
-        let fault = json!({"kind": "refuse", "code": code, "status": 500, "text": text});
-        place.engine.fault(&format!("INSERT INTO {}", place.table()), fault).await;
+        place.engine.fault(&format!("INSERT INTO {}", place.table()), fault.clone()).await;
     }
     for _ in 0..2 {
         let failed = once(&mut sink).await.unwrap_err();
         assert!(matches!(failed, SinkError::Retry { .. }), "it passes: {failed:?}");
+        assert!(failed.to_string().contains(&format!("Code: {code}. ")), "{failed}");
     }
     assert_eq!(settle(&mut sink).await.marks, marks([(&p0, 16)]));
     assert_eq!(place.batches().await, [(0, 3), (4, 8), (9, 14), (15, 15)]);
@@ -168,13 +168,17 @@ async fn goes_in_halves(code: u32, text: &str) {
     assert_eq!(place.offsets(&p0).await, range(0, 48));
 }
 
+/// In the engine's own words.
 #[tokio::test]
 async fn a_batch_that_is_too_large_for_the_servers_memory_goes_in_halves() {
-    goes_in_halves(241, "Memory limit (total) exceeded").await;
+    let little = json!({"max_memory_usage": "1", "max_untracked_memory": "1"});
+    goes_in_halves(&json!({"kind": "set", "settings": little}), 241).await;
 }
 
 /// Sent again as it is, it would take too long for ever.
 #[tokio::test]
 async fn a_batch_that_takes_the_server_too_long_goes_in_halves() {
-    goes_in_halves(159, "Timeout exceeded: elapsed 60 s, maximum: 60").await;
+    let text = "Timeout exceeded: elapsed 60 s, maximum: 60";
+    let fault = json!({"kind": "refuse", "code": 159, "status": 500, "text": text});
+    goes_in_halves(&fault, 159).await;
 }

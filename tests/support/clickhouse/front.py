@@ -118,6 +118,8 @@ class Front(ThreadingHTTPServer):
             raise Dropped
         if kind == "answer":
             return fault["text"].encode()
+        if kind == "set":
+            return self.ask(settings | fault["settings"], own, query, body)
         if kind == "halve":
             raise Halved(answer)
         time.sleep(fault["seconds"])
