@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** files and pages are left out by such a condition as before: whoever looks for its bounds asks for its snapshot, and
 //! gets the condition itself.
+//! **Invariant:** `explain analyze` shows which searches are made so: as `once(..)`.
 //! Deliberately absent: `=`, `<>` and `in`, which look at a view and rarely at its text.
 
 use std::{
@@ -132,7 +133,7 @@ impl Hash for SearchedOnce {
 
 impl fmt::Display for SearchedOnce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.condition.fmt(f)
+        write!(f, "once({})", self.condition)
     }
 }
 
@@ -320,6 +321,7 @@ mod tests {
         let [plain, replaced] =
             [plain, replaced].map(|plan| displayable(plan.as_ref()).indent(false).to_string());
         assert!(plain.contains("reason_max@") && plain.contains("size_max@"), "{plain}");
-        assert_eq!(replaced, plain);
+        let search = "reason@1 LIKE budget%";
+        assert_eq!(replaced, plain.replacen(search, &format!("once({search})"), 1));
     }
 }

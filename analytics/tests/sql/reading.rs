@@ -77,6 +77,31 @@ async fn searches_in_text_of_few_values_find_each_row() {
     }
 }
 
+/// In the plan that is carried out: a step of planning that comes too early or too late finds none of them.
+#[tokio::test]
+async fn searches_in_text_are_made_once_for_each_value() {
+    let lake = three_files().await;
+    let engine = lake.engine();
+    let plan = async |condition: &str| {
+        let rows = format!("select count(*) from decisions where {condition}");
+        shown(&engine, &format!("explain analyze {rows}")).await
+    };
+    for (condition, search) in [
+        ("reason like '%lic%'", "predicate=once(reason@"),
+        ("reason not like '%lic'", "predicate=once(reason@"),
+        ("reason ilike '%LIC%'", "predicate=once(reason@"),
+        ("reason ~ '^p.*[a-z]y$'", "predicate=once(reason@"),
+        ("reason !~ '^q.*[a-z]y$'", "predicate=once(reason@"),
+        ("upper(reason) like 'P%'", "predicate=once(upper(reason@"),
+        ("reason like '%lic%' and _offset < 3", "once(reason@"),
+    ] {
+        let plan = plan(condition).await;
+        assert!(plan.contains(search), "{condition}: {plan}");
+    }
+    let plan = plan("reason = 'policy'").await;
+    assert!(plan.contains("predicate=reason@") && !plan.contains("once("), "{plan}");
+}
+
 #[tokio::test]
 async fn counts_read_no_file() {
     let lake = three_files().await;
