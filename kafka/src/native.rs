@@ -10,6 +10,7 @@ mod allocator;
 mod client;
 mod event;
 pub(crate) mod ffi;
+pub(crate) mod groups;
 mod list;
 mod message;
 #[cfg(any(test, feature = "testing"))]
@@ -28,7 +29,7 @@ pub(crate) use message::{Buffer, HeaderSource, Message, NewMessage, Report};
 pub(crate) use mock::Mock;
 pub use priority::give_way;
 pub(crate) use queue::Queue;
-pub(crate) use request::{AdminRequest, GroupQuestion, NewTopicSpec, Rule, TopicResult};
+pub(crate) use request::{AdminRequest, NewTopicSpec, Rule, TopicResult};
 pub(crate) use started::Started;
 
 use std::{

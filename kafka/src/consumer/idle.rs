@@ -3,7 +3,7 @@
 //! A group's leader shares out what one broker tells it of the topics. A broker that has just come back, or that a
 //! topic made anew has not reached, may not know them: then the members are given nothing, and no error says so.
 //! librdkafka doesn't find out either, however often it looks at the topics afterwards: they are what they were when
-//! it joined. So a member that has had nothing for some time asks the coordinator who has its topics' partitions.
+//! it joined. So a member that has had nothing for some time asks the brokers who has its topics' partitions.
 //! Where there are more members than partitions, somebody has, and it waits; where nobody has, it joins anew.
 //!
 //! Of a group with several topics it is found only if all of them are nobody's: one of which a member has something says
@@ -11,19 +11,24 @@
 //!
 //! Deliberately absent: static members. Who comes back under the same `group.instance.id` is given what it had.
 
-use std::time::{Duration, Instant};
-
-use rdkafka::bindings::rd_kafka_admin_op_t as Op;
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{Consumer, Membership};
-use crate::{
-    Error, TopicPartition,
-    native::{AdminRequest, GroupQuestion},
-};
+use crate::{Error, TopicPartition, native::groups};
+
+/// What the members of a group have, as [`groups::taken`] has it.
+type Taken = Result<Option<Vec<TopicPartition>>, Error>;
 
 /// How long a member has nothing before it asks, and the pause before it asks again.
 const ASK_AFTER: Duration = Duration::from_secs(10);
-/// How long the coordinator's answer may take.
+/// How long the brokers' answers may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How long leaving may take: there is nothing to give back.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
@@ -34,7 +39,7 @@ pub(super) struct Idle {
     /// When to ask; `None` while the member has something.
     ask_at: Option<Instant>,
     /// The question that is out.
-    asked: Option<GroupQuestion>,
+    asked: Option<Receiver<Taken>>,
 }
 
 impl Consumer {
@@ -48,26 +53,35 @@ impl Consumer {
         let ask_at = *self.idle.ask_at.get_or_insert(now + ASK_AFTER);
         let Some(asked) = &self.idle.asked else {
             if now >= ask_at {
-                self.idle.asked = Some(self.ask_who_has()?);
+                self.idle.asked = Some(self.ask_who_has());
             }
             return Ok(());
         };
-        let Some(answer) = asked.answer() else { return Ok(()) };
+        let answer = asked.try_recv();
+        if matches!(answer, Err(TryRecvError::Empty)) {
+            return Ok(());
+        }
         self.idle = Idle { ask_at: Some(now + ASK_AFTER), asked: None };
         match answer {
-            Ok(Some(taken)) if !self.membership.wants_any(&taken) => self.join_anew(),
-            Ok(_) => Ok(()),
-            Err(error) => {
-                tracing::debug!(%error, "will be asked again");
-                Ok(())
-            }
+            Ok(Ok(Some(taken))) if !self.membership.wants_any(&taken) => return self.join_anew(),
+            Ok(Err(error)) => tracing::debug!(%error, "will be asked again"),
+            Ok(Ok(_)) | Err(_) => {}
         }
+        Ok(())
     }
 
-    fn ask_who_has(&self) -> Result<GroupQuestion, Error> {
-        let doing = format!("ask who has the partitions of group {}", self.group());
-        let kind = Op::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-        AdminRequest::new(&self.client, kind, ANSWER_WAIT, doing)?.describe_group(self.group())
+    /// Asks on a thread of its own, which ends with the answer. Where there can't be one, nothing is answered.
+    fn ask_who_has(&self) -> Receiver<Taken> {
+        let (answer, asked) = sync_channel(1);
+        let (client, group) = (Arc::clone(&self.client), self.group().to_owned());
+        let ask = move || {
+            // Nobody waits where the member has something by now.
+            answer.send(groups::taken(&client, &group, ANSWER_WAIT)).ok();
+        };
+        if let Err(error) = thread::Builder::new().name("who has what".to_owned()).spawn(ask) {
+            tracing::debug!(%error, "will be asked again");
+        }
+        asked
     }
 
     /// Becomes another member, by a client that knows nothing of before.

@@ -13,6 +13,8 @@ use rdkafka::bindings::{
     rd_kafka_topic_result_t, rd_kafka_topic_t,
 };
 
+use super::groups::RawList;
+
 pub(crate) const NO_ERROR: i32 = 0;
 
 unsafe extern "C" {
@@ -62,6 +64,12 @@ unsafe extern "C" {
         partition: i32,
         low: *mut i64,
         high: *mut i64,
+        timeout_ms: c_int,
+    ) -> i32;
+    pub(super) fn rd_kafka_list_groups(
+        rk: *mut rd_kafka_t,
+        group: *const c_char,
+        groups: *mut *const RawList,
         timeout_ms: c_int,
     ) -> i32;
     pub(super) fn rd_kafka_metadata(

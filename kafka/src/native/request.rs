@@ -1,4 +1,4 @@
-//! Administration requests: each is sent, and its answer awaited, in one call; a question about a group apart.
+//! Administration requests: each is sent, and its answer awaited, in one call.
 
 use std::{
     ffi::{CString, c_char},
@@ -16,11 +16,9 @@ use super::{
 use crate::Error;
 
 mod acls;
-mod groups;
 mod parts;
 
 pub(crate) use self::acls::Rule;
-pub(crate) use self::groups::GroupQuestion;
 pub(crate) use self::parts::{Description, NewTopicSpec, Setting, TopicResult};
 use self::parts::{
     Owned, TEXT, description, elements, new_topic, setting, topic_resource, topic_results,
