@@ -1,11 +1,12 @@
 """Ten questions that people ask, over one lake, beside DuckDB and chDB on the same Parquet files.
 
-    python benches/sql.py [--decisions 10000000] [--rounds 5] [--data DIR]
+    python benches/sql.py [--decisions 10000000] [--rounds 5] [--data DIR] [--memory-mib 4096]
 
 Makes the lake by `aion dev` and `aion generate` (kept in --data, and taken up again), compacts it, and asks
 `aion sql-server` over PostgreSQL's protocol, and the other two in this process, in turns. Answers have to be the
 same, else it ends with 1. Shown is the least wall time and CPU time of the rounds, in milliseconds, and our ratio to the
-better of the two.
+better of the two. Ours and DuckDB may use --memory-mib; `sql.memory_mib` is 256 unless it is set, so `--memory-mib 256`
+shows what is answered then. A question that is refused for want of memory is shown as `refused`, with the message.
 Needs `pip install duckdb` beside tests/requirements.txt, and AION_BIN or target/release/aion.
 """
 
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -101,14 +102,19 @@ def make(data: Path, decisions: int) -> Path:
 
 class Ours:
     name = "aion"
+    # Of memory, and of temporary files.
+    refusals = (
+        psycopg.errors.OutOfMemory,
+        psycopg.errors.ConfigurationLimitExceeded,
+    )
 
-    def __init__(self, lake: Path, folder: Path) -> None:
+    def __init__(self, lake: Path, folder: Path, memory_mib: int) -> None:
         self.server = Process(folder / "server.log")
         port = free_port()
         config = folder / "reader.toml"
         config.write_text(
             f'lake.url = "{lake}"\nhttp.listen = "{self.server.http}"\n'
-            f'sql.memory_mib = 4096\nsql.postgres.listen = "127.0.0.1:{port}"\n'
+            f'sql.memory_mib = {memory_mib}\nsql.postgres.listen = "127.0.0.1:{port}"\n'
         )
         self.server.launch("sql-server", "--config", config)
         self.server.wait_ready()
@@ -141,15 +147,16 @@ def own_cpu_s() -> float:
 
 class Duck:
     name = "DuckDB"
+    refusals = (duckdb.OutOfMemoryException,)
     words: ClassVar[dict[str, str]] = {
         "minute": "date_trunc('minute', timestamp)",
         "p95": "quantile_cont(latency_ms, 0.95)",
         "since": "timestamptz '{since}+00'",
     }
 
-    def __init__(self, files: dict[str, list[str]]) -> None:
+    def __init__(self, files: dict[str, list[str]], memory_mib: int) -> None:
         self.session = duckdb.connect(
-            config={"threads": THREADS, "memory_limit": "4GB"}
+            config={"threads": THREADS, "memory_limit": f"{memory_mib}MiB"}
         )
         self.session.execute("set timezone = 'UTC'")
         for table, parts in files.items():
@@ -169,6 +176,8 @@ class Duck:
 
 class Chdb:
     name = "chDB"
+    # It has no bound.
+    refusals = ()
     words: ClassVar[dict[str, str]] = {
         "minute": "toStartOfMinute(timestamp)",
         "p95": "quantileExactInclusive(0.95)(assumeNotNull(latency_ms))",
@@ -180,7 +189,7 @@ class Chdb:
         self.session.query("create database bench")
         for table, parts in files.items():
             # Of a path that begins with a brace it finds nothing.
-            folder = os.path.commonpath(parts)
+            folder = os.path.commonpath([os.path.dirname(part) for part in parts])
             names = ",".join(os.path.relpath(part, folder) for part in parts)
             glob = f"{folder}/{{{names}}}"
             self.session.query(
@@ -231,10 +240,30 @@ def same(one: list[tuple], other: list[tuple]) -> bool:
     )
 
 
-def measured(ask: Callable, cpu_s: Callable, query: str) -> tuple[float, float, list]:
-    begun, used = time.perf_counter(), cpu_s()
-    rows = ask(query)
-    return time.perf_counter() - begun, cpu_s() - used, rows
+@dataclass
+class Asked:
+    """One question to one engine: the least of each time, the answer of each round, and why there was none."""
+
+    wall_s: float = math.inf
+    cpu_s: float = math.inf
+    answers: list[list[tuple]] = field(default_factory=list)
+    refused: str = ""
+
+    def ask(self, engine: Ours | Duck | Chdb, query: str) -> None:
+        begun, used = time.perf_counter(), engine.cpu_s()
+        try:
+            rows = engine.ask(query)
+        except engine.refusals as cause:
+            self.refused = " ".join(str(cause).split())
+            return
+        self.wall_s = min(self.wall_s, time.perf_counter() - begun)
+        self.cpu_s = min(self.cpu_s, engine.cpu_s() - used)
+        self.answers.append(plain(rows))
+
+    def cell(self) -> str:
+        if self.refused:
+            return "refused"
+        return f"{1000 * self.wall_s:.0f} / {1000 * self.cpu_s:.0f}"
 
 
 def main() -> None:
@@ -242,6 +271,13 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path)
+    parser.add_argument(
+        "--memory-mib",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="memory that ours and DuckDB may use for questions, in MiB [default: 4096; 256 is what aion has unless told]",
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         lake = make(asked.data or Path(scratch) / "bench", asked.decisions)
@@ -256,7 +292,11 @@ def main() -> None:
         since = datetime.fromisoformat(newest[0]["t"]) - timedelta(minutes=15)
         one = "select task_id from decisions order by task_id limit 1"
         task = sql(one, "--lake", lake)[0]["task_id"]
-        engines = [Ours(lake, Path(scratch)), Duck(files), Chdb(files)]
+        engines = [
+            Ours(lake, Path(scratch), asked.memory_mib),
+            Duck(files, asked.memory_mib),
+            Chdb(files),
+        ]
         try:
             moment = since.strftime("%Y-%m-%d %H:%M:%S.%f")
             others = table(engines, asked.rounds, moment, task)
@@ -273,32 +313,43 @@ def table(engines: list, rounds: int, since: str, task: str) -> int:
     print(f"| question | {names} | wall, to the better | CPU, to the better |")
     print("|---" * (len(engines) + 3) + "|")
     for name, text in QUESTIONS:
-        best = {engine.name: [math.inf, math.inf] for engine in engines}
-        answers: dict[str, list] = {engine.name: [] for engine in engines}
+        asked = {engine.name: Asked() for engine in engines}
         for _ in range(rounds + 1):  # the first warms up, and counts if it is the best
             for engine in engines:
                 words = {k: v.format(since=since) for k, v in engine.words.items()}
-                query = text.format(task=task, **words)
-                wall, cpu, rows = measured(engine.ask, engine.cpu_s, query)
-                best[engine.name] = [
-                    min(a, b)
-                    for a, b in zip(best[engine.name], (wall, cpu), strict=True)
-                ]
-                answers[engine.name].append(plain(rows))
-        ours, duck, click = (best[engine.name] for engine in engines)
-        ratio = [ours[at] / max(min(duck[at], click[at]), 1e-3) for at in (0, 1)]
-        cells = [
-            f"{1000 * wall:.0f} / {1000 * cpu:.0f}" for wall, cpu in (ours, duck, click)
-        ]
-        print(
-            f"| {name} | {' | '.join(cells)} | {ratio[0]:.2f} | {ratio[1]:.2f} |",
-            flush=True,
-        )
-        for engine in engines[1:]:
-            pairs = zip(answers["aion"], answers[engine.name], strict=True)
-            for one, other in (pair for pair in pairs if not same(*pair)):
+                # Who refused once isn't asked again.
+                if not asked[engine.name].refused:
+                    asked[engine.name].ask(engine, text.format(task=task, **words))
+        cells = " | ".join(each.cell() for each in asked.values())
+        print(f"| {name} | {cells} | {' | '.join(ratios(asked))} |", flush=True)
+        others += told(name, asked)
+    return others
+
+
+def ratios(asked: dict[str, Asked]) -> list[str]:
+    """Our wall time and CPU time to the better of those that answered."""
+    ours = asked["aion"]
+    peers = [each for each in asked.values() if each is not ours and not each.refused]
+    if ours.refused or not peers:
+        return ["", ""]
+    wall = ours.wall_s / max(min(each.wall_s for each in peers), 1e-3)
+    cpu = ours.cpu_s / max(min(each.cpu_s for each in peers), 1e-3)
+    return [f"{wall:.2f}", f"{cpu:.2f}"]
+
+
+def told(question: str, asked: dict[str, Asked]) -> int:
+    """Prints why there is no answer, and which answers aren't ours; how many aren't."""
+    others = 0
+    for name, each in asked.items():
+        if each.refused:
+            print(f"{question}: {name} refused it: {each.refused}", flush=True)
+        if name == "aion":
+            continue
+        # Of rounds that both answered.
+        for one, other in zip(asked["aion"].answers, each.answers, strict=False):
+            if not same(one, other):
                 what = f"has another answer: {one[:3]} {other[:3]}"
-                print(f"{name}: {engine.name} {what}")
+                print(f"{question}: {name} {what}", flush=True)
                 others += 1
     return others
 
