@@ -284,9 +284,13 @@ async fn names_are_bounded_and_given_up_by_whoever_has_them() {
     }
     ask(&mut client, "deallocate nothing").await;
     assert_eq!(answer(&mut client).await, b"EZ");
-    // As drivers do it.
-    send(&mut client, b'C', &[&b"S"[..], name(50).as_bytes(), b"\0"].concat()).await;
+    // As drivers do it, whose names are short.
+    ask(&mut client, "deallocate all").await;
+    assert_eq!(answer(&mut client).await, b"CZ");
+    send(&mut client, b'P', b"short\0\0\0\0").await;
+    send(&mut client, b'C', b"Sshort\0").await;
     send(&mut client, b'S', b"").await;
-    assert_eq!(answer(&mut client).await, b"3Z");
-    assert_eq!(kept(&mut client, 70).await, 1);
+    assert_eq!(answer(&mut client).await, b"13Z");
+    ask(&mut client, "deallocate short").await;
+    assert_eq!(answer(&mut client).await, b"EZ", "it was given up");
 }

@@ -29,6 +29,8 @@ pub struct LakeSink {
     table_id: String,
     buffers: Buffers,
     waiting_since: Option<Instant>,
+    /// Whether a batch found no room since the last flush began: then what there is goes, however little it is.
+    is_full: bool,
     work: Work,
     /// Bytes that the running flush holds.
     flying_bytes: usize,
@@ -52,6 +54,7 @@ impl LakeSink {
             table_id: log.table_id.clone(),
             buffers: Buffers::default(),
             waiting_since: None,
+            is_full: false,
             work: Work::Idle(log),
             flying_bytes: 0,
             untold: Flushed::default(),
@@ -74,7 +77,8 @@ impl LakeSink {
             return false;
         }
         let since = *self.waiting_since.get_or_insert(now);
-        self.buffers.bytes() >= self.table.settings.flush_bytes
+        self.is_full
+            || self.buffers.bytes() >= self.table.settings.flush_bytes
             || now.saturating_duration_since(since) >= self.table.settings.flush_age
     }
 
@@ -83,6 +87,7 @@ impl LakeSink {
         self.work = match std::mem::replace(&mut self.work, Work::Lost) {
             Work::Idle(log) => {
                 self.waiting_since = None;
+                self.is_full = false;
                 let flush = flush::Flush::new(self.buffers.take());
                 self.spawn(log, flush)
             }
@@ -243,6 +248,7 @@ impl Sink for LakeSink {
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
         let held = self.held();
         if held > 0 && held + batch.bytes() > self.table.settings.hold_bytes {
+            self.is_full = true;
             return Ok(Accepted::Busy(batch));
         }
         self.check_columns(&batch)?;
