@@ -333,15 +333,10 @@ fn a_mark_whose_epoch_the_broker_has_forgotten_is_out_of_range() {
     node.broker.apply_retention(); // if it hasn't done so by itself yet
     let (first, next) = admin.watermarks(&zero("a")).unwrap();
     assert!(first > Offset(2) && next == Offset(5), "{first}..{next}: epoch 1 begins at 2");
-    node.write("a", 23..24);
     for epoch in [0, Mark::behind_hole(Offset(1), Some(0)).epoch] {
         let mut consumer = node.started("a", 1, epoch);
         assert_eq!(out_of_range(&mut consumer), Offset(1), "epoch {epoch} of the mark");
     }
-    // A store that begins where the log does knows of epoch 0 only that it is the least.
-    let mut consumer = node.started("a", first.get(), Mark::at_log_start(first).epoch);
-    let rows = read(&mut consumer, "a", (Offset(6) - first) as usize);
-    assert_eq!(rows.last(), Some(&(5, "23".to_owned(), 1)));
 }
 
 /// Polls until partitions come or go: those that come are left unread, those that go are given back.
