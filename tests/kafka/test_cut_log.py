@@ -36,7 +36,7 @@ class Jobs:
 
     def start(self) -> Process:
         self.run = self.place.run(more=self.more)
-        self.run.wait_ready()
+        self.run.wait_ready(90)
         return self.run
 
     def counted(self) -> int:
