@@ -83,7 +83,7 @@ def stops(process: Process, port: int) -> None:
 def test_dev_stops_while_questions_take_long(dev: Dev):
     dev.start("--no-generator")
     stops(dev, int(dev.postgres.split(":")[1]))
-    assert "Stopped; everything is written." in dev.output()
+    assert "Stopped; everything is kept." in dev.output()
 
 
 def test_a_server_stops_while_questions_take_long(tmp_path: Path):
