@@ -26,9 +26,9 @@ PAIRS = 3
 ROWS = 250_000
 # Of the CPU time that the process gets: by their niceness, the threads of questions take a tenth of what one thread that is
 # always busy has. As impolite as all others they would take a third at least.
-LEAST_CPU = 0.8
+LEAST_CPU = 0.75
 # Of the rows: how much of a processor there is changes from second to second on a machine that has other work.
-LEAST_ROWS = 0.5
+LEAST_ROWS = 0.4
 TICKS = os.sysconf("SC_CLK_TCK")
 MULTIPLY = (
     "with some as (select size from decisions limit 2000) select count(*) from "
