@@ -5,7 +5,7 @@
 //! timed out before it was sent is given up twice (an assertion in `rd_kafka_enq_once_del_source_return`).
 
 use std::{
-    ffi::{CStr, c_char, c_int, c_void},
+    ffi::{c_char, c_int, c_void},
     mem::offset_of,
     ptr,
     time::Duration,
@@ -13,7 +13,7 @@ use std::{
 
 use rdkafka::bindings as rd;
 
-use super::{Client, cstring, ffi, millis};
+use super::{Client, cstring, ffi, millis, text};
 use crate::{Error, TopicPartition};
 
 /// What `rd_kafka_list_groups` says of several brokers of which some didn't answer.
@@ -127,7 +127,7 @@ impl RawGroup {
     /// Whether everybody has what is theirs.
     fn is_stable(&self) -> bool {
         // SAFETY: null, or a C string that lives as long as the group.
-        !self.state.is_null() && unsafe { CStr::from_ptr(self.state) } == c"Stable"
+        unsafe { text(self.state) == "Stable" }
     }
 
     fn members(&self) -> &[RawMember] {
