@@ -74,6 +74,7 @@ impl LakeSink {
     fn is_due(&mut self, now: Instant) -> bool {
         if self.buffers.is_empty() {
             self.waiting_since = None;
+            self.is_full = false;
             return false;
         }
         let since = *self.waiting_since.get_or_insert(now);
