@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aion_schemas::clickhouse::LEDGER_COLUMNS;
+use aion_schemas::{clickhouse::LEDGER_COLUMNS, log::Partition};
 use aion_sinks::{
     clickhouse::{ClickHouse, Server, Settings},
     conformance::{Log, ROW_BYTES, marks, schema, settle, take},
@@ -28,6 +28,18 @@ pub(crate) async fn plain(place: &Place) -> (Arc<Relay>, ClickHouse) {
     (relay, ClickHouse::new(server).unwrap())
 }
 
+/// Stores ten rows of a partition through such a relay.
+async fn ten_stored(place: &Place) -> (Partition, Arc<Relay>, ClickHouse) {
+    let log = Log::new();
+    let p0 = log.partition(0);
+    let (relay, house) = plain(place).await;
+    let mut sink = house.sink(spec(), settings());
+    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    settle(&mut sink).await;
+    (p0, relay, house)
+}
+
 /// What an INSERT said in its address.
 pub(crate) fn said(path: &str) -> BTreeMap<String, String> {
     let url = Url::parse(&format!("http://relay{path}")).unwrap();
@@ -37,13 +49,8 @@ pub(crate) fn said(path: &str) -> BTreeMap<String, String> {
 /// All of it: what isn't sent is what the account or the server has set.
 #[tokio::test]
 async fn an_insert_brings_along_each_setting_that_the_guarantee_rests_on() {
-    let (place, log) = (Place::new().await, Log::new());
-    let p0 = log.partition(0);
-    let (relay, house) = plain(&place).await;
-    let mut sink = house.sink(spec(), settings());
-    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
-    take(&mut sink, log.batch(0, 0, 10)).await;
-    settle(&mut sink).await;
+    let place = Place::new().await;
+    let (p0, relay, _) = ten_stored(&place).await;
     let inserts = relay.inserts("orders");
     assert_eq!(inserts.len(), 1, "{inserts:?}");
     let (schema, table, token) = (schema(), place.table(), format!("{}/0", p0.key()));
@@ -73,13 +80,8 @@ async fn an_insert_brings_along_each_setting_that_the_guarantee_rests_on() {
 /// Whatever the account's profile has: what an answer lacks would be taken for missing.
 #[tokio::test]
 async fn a_question_brings_along_each_setting_that_has_its_answer_be_whole() {
-    let (place, log) = (Place::new().await, Log::new());
-    let p0 = log.partition(0);
-    let (relay, house) = plain(&place).await;
-    let mut sink = house.sink(spec(), settings());
-    sink.assign(std::slice::from_ref(&p0)).await.unwrap();
-    take(&mut sink, log.batch(0, 0, 10)).await;
-    settle(&mut sink).await;
+    let place = Place::new().await;
+    let (_, relay, house) = ten_stored(&place).await;
     let within = Duration::from_secs(10);
     house.query("SELECT 1", within).await.unwrap();
     drop(house.stream("SELECT 1", within).await.unwrap());
