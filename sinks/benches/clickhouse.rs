@@ -9,18 +9,17 @@
 
 #[path = "clickhouse/counter.rs"]
 mod counter;
+#[path = "clickhouse/engine.rs"]
+mod engine;
 
 use std::{
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use aion_schemas::{
     catalog::{Catalog, Environment, Topic},
-    clickhouse::{Table, database, marks},
+    clickhouse::Table,
     decode::{Decoder, Outcome, Record},
     log::{Offset, Partition, Timestamp},
 };
@@ -44,6 +43,7 @@ use arrow::{
 };
 
 use counter::Counter;
+use engine::Engine;
 
 fn main() -> anyhow::Result<()> {
     if let Some(engine) = counter::engine_port() {
@@ -117,10 +117,8 @@ async fn run(
     let name = format!("b{way:?}").to_lowercase();
     let table = Table::of(topic, Environment::Prod);
     let nothing = format!("CREATE TABLE {name}.nothing AS {name}.decisions ENGINE = Null");
-    let made = [database(&name, None).sql, marks(&name, None).sql, table.create(&name, None).sql];
-    for sql in made.into_iter().chain([nothing]) {
-        engine.post(&[("query", &sql)], Vec::new()).await?;
-    }
+    engine.make(&name, &table).await?;
+    engine.post(&[("query", &nothing)], Vec::new()).await?;
     let partition = Log::new().partition(0);
     let counter = (way == Way::Counted).then(|| Counter::start(engine.port)).transpose()?;
     let port = counter.as_ref().map_or(engine.port, |counter| counter.port);
@@ -205,60 +203,15 @@ impl Body {
     }
 }
 
-/// The test engine as a process.
-struct Engine {
-    process: Child,
-    port: u16,
-    http: reqwest::Client,
-    _folder: tempfile::TempDir,
-}
-
 impl Engine {
-    fn start() -> anyhow::Result<Engine> {
-        let folder = tempfile::tempdir()?;
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = std::env::var_os("HOME").context("there is no $HOME")?;
-        let cache = cache.unwrap_or_else(|| PathBuf::from(home).join(".cache"));
-        let mut process = Command::new(cache.join("aion-event-streams/venv/bin/python"))
-            .arg(root.join("../tests/support/clickhouse/front.py"))
-            .arg(folder.path().join("engine"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start the engine: `scripts/setup test` installs what it needs")?;
-        let mut line = String::new();
-        let out = process.stdout.take().context("the engine has no output")?;
-        BufReader::new(out).read_line(&mut line)?;
-        let port = line.trim().rsplit(' ').next().and_then(|port| port.parse().ok());
-        let port = port.with_context(|| format!("the engine said {line:?}"))?;
-        Ok(Engine { process, port, http: reqwest::Client::new(), _folder: folder })
-    }
-
     fn pid(&self) -> String {
         self.process.id().to_string()
-    }
-
-    async fn post(&self, settings: &[(&str, &str)], body: Vec<u8>) -> anyhow::Result<String> {
-        let url = format!("http://127.0.0.1:{}/", self.port);
-        let url = reqwest::Url::parse_with_params(&url, settings)?;
-        let answer = self.http.post(url).body(body).send().await?;
-        let (status, text) = (answer.status(), answer.text().await?);
-        ensure!(status.is_success(), "{text}");
-        Ok(text)
     }
 
     async fn insert(&self, table: &str, body: &Body) -> anyhow::Result<()> {
         let sql = format!("INSERT INTO {table} ({}) FORMAT {}", body.columns, body.format);
         let settings = [("query", sql.as_str()), ("date_time_input_format", "best_effort")];
         self.post(&settings, body.bytes.clone()).await.map(drop)
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
     }
 }
 

@@ -1,11 +1,15 @@
 //! A server that counts the rows that it is sent and keeps none, in a process of its own: what the client takes by itself.
-//! It answers `INSERT`s of rows, and the look after each; what else is asked the engine behind it answers.
+//!
+//! It answers `INSERT`s of rows, and the look after each by what came of that partition; what else is asked or noted the engine
+//! behind it answers, which has the tables. Of the rows that knows nothing: where anything but a look is asked of rows that
+//! came, the conversation ends without an answer.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -13,7 +17,7 @@ use std::{
 use anyhow::{Context, ensure};
 use arrow::{
     array::AsArray,
-    datatypes::{Int64Type, UInt32Type},
+    datatypes::{Int32Type, Int64Type, UInt32Type},
     ipc::reader::StreamReader,
 };
 
@@ -28,8 +32,8 @@ pub(crate) struct Counter {
 struct Counted {
     rows: usize,
     bytes: usize,
-    /// First offset, last offset and rows of the last batch.
-    last: Option<(i64, i64, u32)>,
+    /// By topic id and partition: first offset, last offset and rows of each batch.
+    batches: BTreeMap<(String, i64), Vec<(i64, i64, u32)>>,
 }
 
 /// A request: where it goes, and what is in it.
@@ -126,45 +130,61 @@ fn next_request(reader: &mut impl BufRead) -> anyhow::Result<Option<Request>> {
 }
 
 fn reply(request: &Request, engine: u16, counted: &Mutex<Counted>) -> anyhow::Result<Vec<u8>> {
-    let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
     if request.path == "/counted" {
+        let counted = lock(counted);
         return Ok(format!("{} {}", counted.rows, counted.bytes).into_bytes());
     }
     // Rows come with their statement in the address.
     if request.path.contains("query=INSERT") {
-        count(&request.body, &mut counted)?;
+        count(&request.body, counted)?;
         return Ok(Vec::new());
     }
     let sql = String::from_utf8_lossy(&request.body);
-    let number = |behind: &str| {
-        let digits = sql.split_once(behind)?.1.split(|one: char| !one.is_ascii_digit()).next()?;
-        digits.parse::<i64>().ok()
+    // What is asked of rows names their topic so; what is asked of notes doesn't.
+    let Some(topic_id) = behind(&sql, "_topic_id = '", |one| one == '\'') else {
+        return ask(engine, request);
     };
-    match number("_batch_first < ").zip(number("_batch_last >= ")) {
-        Some((next, first)) => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-            let is_asked = |batch: &(i64, i64, u32)| batch.0 < next && batch.1 >= first;
-            let found = counted.last.filter(is_asked);
-            let found = found.map(|(first, last, rows)| format!("[{first},{},{rows},0]", last + 1));
-            Ok(format!("[{now},[{}]]\n", found.unwrap_or_default()).into_bytes())
-        }
-        None => ask(engine, request),
-    }
+    let number = |name| behind(&sql, name, |one| !one.is_ascii_digit())?.parse::<i64>().ok();
+    let range = number("_batch_first < ").zip(number("_batch_last >= "));
+    let Some((partition, (next, first))) = number("_partition = ").zip(range) else {
+        let is_known = lock(counted).batches.keys().any(|(came, _)| came == topic_id);
+        ensure!(!is_known, "of rows that came it answers a look and no more: {sql}");
+        return ask(engine, request);
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let counted = lock(counted);
+    let came = counted.batches.get(&(topic_id.to_owned(), partition)).into_iter().flatten();
+    let found = came.filter(|batch| batch.0 < next && batch.1 >= first);
+    let found = found.map(|(first, last, rows)| format!("[{first},{},{rows},0]", last + 1));
+    Ok(format!("[{now},[{}]]\n", found.collect::<Vec<_>>().join(",")).into_bytes())
 }
 
-fn count(body: &[u8], counted: &mut Counted) -> anyhow::Result<()> {
-    counted.bytes += body.len();
+/// What stands behind some text, up to where it ends.
+fn behind<'a>(sql: &'a str, text: &str, is_end: impl Fn(char) -> bool) -> Option<&'a str> {
+    sql.split_once(text)?.1.split(is_end).next()
+}
+
+fn count(body: &[u8], counted: &Mutex<Counted>) -> anyhow::Result<()> {
     for rows in StreamReader::try_new(body, None)? {
         let rows = rows?;
-        counted.rows += rows.num_rows();
         let column = |name| rows.column_by_name(name).context("no ledger");
-        counted.last = Some((
+        let topic_id = column("_topic_id")?.as_string::<i32>().value(0).to_owned();
+        let partition = column("_partition")?.as_primitive::<Int32Type>().value(0);
+        let batch = (
             column("_batch_first")?.as_primitive::<Int64Type>().value(0),
             column("_batch_last")?.as_primitive::<Int64Type>().value(0),
             column("_batch_rows")?.as_primitive::<UInt32Type>().value(0),
-        ));
+        );
+        let mut counted = lock(counted);
+        counted.rows += rows.num_rows();
+        counted.batches.entry((topic_id, partition.into())).or_default().push(batch);
     }
+    lock(counted).bytes += body.len();
     Ok(())
+}
+
+fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {
+    counted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Asks another server, and is answered in full.
