@@ -1,8 +1,8 @@
 //! A server that counts the rows that it is sent and keeps none, in a process of its own: what the client takes by itself.
 //!
-//! It answers `INSERT`s of rows, and the look after each by what came of that partition; what else is asked or noted the engine
-//! behind it answers, which has the tables. Of the rows that knows nothing: where anything but a look is asked of rows that
-//! came, the conversation ends without an answer.
+//! It answers `INSERT`s of rows, and the look after each by what came of that partition; what else is asked or noted goes to
+//! the engine behind it, which has the tables and none of the rows: where anything but a look is asked of rows that came,
+//! the conversation ends without an answer.
 
 use std::{
     collections::BTreeMap,
