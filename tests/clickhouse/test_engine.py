@@ -160,6 +160,23 @@ def test_a_fault_counts_as_met_once_the_query_has_run_or_waits(engine, database)
     assert count(engine, database) == 5
 
 
+def test_a_clock_that_is_put_ahead_is_that_of_questions_alone(engine, database):
+    def now() -> int:
+        return engine.rows("SELECT toUnixTimestamp(now())")[0][0]
+
+    soon = f"n + toUnixTimestamp(now()) < {now() + 60}"
+    constraint = f"ADD CONSTRAINT soon CHECK {soon}"
+    engine.query(f"ALTER TABLE t {constraint}", database=database)
+    before = now()
+    for ahead_s in (70, 30):
+        engine.put_clock_ahead(ahead_s)
+    after = now()
+    insert(engine, database, 0, 1)
+    engine.put_clock_ahead(-100)
+    assert 100 <= after - before < 130
+    assert 0 <= now() - before < 60
+
+
 def test_a_user_is_asked_for(tmp_path: Path):
     engine = Engine(tmp_path / "engine", "--user", "aion", "--password", "secret")
     try:

@@ -10,7 +10,7 @@ from kills import Plan
 def test_three_processes_with_both_stores_and_every_way_to_die(
     both_stores: BothStores, seed: int
 ):
-    """What `scripts/soak both` does for twenty minutes."""
+    """What `scripts/soak both` does for twenty minutes, and waits for all that has to be waited for."""
     plan = Plan(both_stores, seed)
     plan.round(kills=4)
     assert plan.kills() == 4

@@ -325,6 +325,10 @@ class Place:
     def rows(self, query: str) -> list[dict]:
         return sql(query, "--lake", self.lake, "--catalog", self.catalog)
 
+    def is_at_rest(self, run: Process) -> bool:
+        """Whether all is stored that was sent, as the only process says that is left."""
+        return run.metric("aion_partition_lag_messages") == 0
+
     def landed(self) -> bool:
         """Whether as many records are stored or rejected as the log has."""
         values = sum(1 for _, _, has_value in self.log() if has_value)

@@ -312,9 +312,8 @@ class Plan:
         place = self.place
         run = place.run()
         run.wait_ready()
-        lag = "aion_partition_lag_messages"
         patience_s = place.patience_s
-        run.wait(lambda: run.metric(lag) == 0, "what was sent is stored", patience_s)
+        run.wait(lambda: place.is_at_rest(run), "what was sent is stored", patience_s)
         wanted, stored, rejected = place.wait_and_check(patience_s)
         assert run.stop() == 0, run.output()
         # What was acknowledged to whoever sent it is in the log.

@@ -84,6 +84,11 @@ class Engine:
         body = json.dumps({"match": match, "kind": kind, **more}).encode()
         urllib.request.urlopen(f"{self.url}/fault", data=body, timeout=60).close()
 
+    def put_clock_ahead(self, seconds: int) -> None:
+        """From now on, until it is started again, questions are told a time that is so much later."""
+        body = str(seconds).encode()
+        urllib.request.urlopen(f"{self.url}/clock", data=body, timeout=60).close()
+
     def met(self) -> int:
         """How many faults queries have met since it was started; where one comes after, the query has run by then."""
         with urllib.request.urlopen(f"{self.url}/faults", timeout=60) as answer:
