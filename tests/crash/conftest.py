@@ -1,5 +1,5 @@
-"""The embedded broker as a process of its own, and a topic for each test. The seed is printed when a test fails:
-AION_SEED brings it back."""
+"""The embedded broker as a process of its own, or Apache Kafka, and a topic for each test. The seed is printed when a test
+fails: AION_SEED brings it back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from both_stores import BothStores
 from brokers import Embedded
 from clickhouse.engine import Engine
-from cluster import Place
+from cluster import Cluster, Place
 
 
 @pytest.fixture
@@ -32,6 +32,14 @@ def broker(tmp_path: Path):
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def kafka(tmp_path: Path):
+    cluster = Cluster(tmp_path / "kafka", nodes=1, is_open=True)
+    cluster.start()
+    yield cluster
+    cluster.stop()
 
 
 def small(place: Place) -> Place:
@@ -57,14 +65,20 @@ def engine(tmp_path: Path):
     engine.kill()
 
 
-@pytest.fixture(params=["a-job-each", "one-job"])
-def both_stores(
-    broker: Embedded, engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
-):
+# Which broker, and whether one job writes to both stores.
+BOTH_STORES = {
+    "a-job-each": ("broker", False),
+    "one-job": ("broker", True),
+    "apache-kafka": ("kafka", False),
+}
+
+
+@pytest.fixture(params=BOTH_STORES)
+def both_stores(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest):
     """Written by a job for each of the stores, or by one for both."""
-    by_one_job = request.param == "one-job"
-    place = small(
-        BothStores(broker, tmp_path, "crash.events", engine, by_one_job=by_one_job)
-    )
-    yield place
+    name, by_one_job = BOTH_STORES[request.param]
+    broker = request.getfixturevalue(name)
+    place = BothStores(broker, tmp_path, "crash.events", engine, by_one_job=by_one_job)
+    place.is_in_haste = True
+    yield small(place)
     place.end()
