@@ -115,7 +115,7 @@ pub struct Refused {
     pub partition: Partition,
     /// Its offset.
     pub offset: Offset,
-    /// What the store says of it.
+    /// What the store says of it, and never a value of it: it is logged.
     pub cause: String,
 }
 

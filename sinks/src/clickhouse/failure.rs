@@ -10,6 +10,9 @@
 //! | fatal | 401, 403, a redirect, unknown table or column, a bad argument, a setting that may not be set | stop, and say what to change |
 //!
 //! Whatever the class, an INSERT that was not acknowledged may have landed: only the table tells.
+//!
+//! **Invariant:** what is said of a refused row has nothing that stands in the row. It goes to logs, `/readyz` and the letter's
+//! `detail`, which more people read than its value.
 
 use reqwest::StatusCode;
 
@@ -143,6 +146,16 @@ impl Failure {
         }
     }
 
+    /// What is said of a refused row: the error's number and name, and what is the table's own in its text. Servers quote
+    /// values, in every form.
+    pub(super) fn without_values(self) -> String {
+        let Failure::Refused { code, text, .. } = &self else { return self.text() };
+        let (said, name) = apart(text);
+        let name = name.map_or_else(String::new, |name| format!(" ({name})"));
+        let own = of_the_table(*code, said).map_or_else(String::new, |own| format!(": {own}"));
+        format!("Code: {code}{name}{own}")
+    }
+
     /// What was said.
     pub(super) fn text(self) -> String {
         match self {
@@ -155,10 +168,39 @@ impl Failure {
     }
 }
 
+/// What a server said, and the name of the error behind it.
+fn apart(text: &str) -> (&str, Option<&str>) {
+    let said = text.rsplit_once(" (version ").map_or(text, |(said, _)| said);
+    let is_name = |name: &str| {
+        let is_part = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(is_part)
+    };
+    match said.strip_suffix(')').and_then(|said| said.rsplit_once('(')) {
+        Some((said, name)) if is_name(name) => (said.trim_end(), Some(name)),
+        _ => (said, None),
+    }
+}
+
+/// What stands in it of the table: a constraint, a function with its arguments' names, a column with its type.
+fn of_the_table(code: u32, said: &str) -> Option<&str> {
+    let own = if code == 469 {
+        said[said.find("Constraint ")?..].split(" Column values").next()?
+    } else {
+        // Added behind all else, so the last one isn't a value's.
+        let last = |words: &str| said.rfind(words).map(|at| &said[at..]);
+        let own = last(IN_A_FUNCTION).or_else(|| last("while converting column "));
+        own?.lines().next()?
+    };
+    Some(own.trim_end_matches('.'))
+}
+
+/// How the server names the function that takes no such value.
+const IN_A_FUNCTION: &str = "while executing 'FUNCTION ";
+
 /// Whether a function of the table's owner, in a column or a constraint, takes no such value: of the statement as a whole
 /// the server says nothing of the kind.
 fn is_of_an_expression(text: &str) -> bool {
-    text.contains("while executing 'FUNCTION ")
+    text.contains(IN_A_FUNCTION)
 }
 
 /// Whether a violated constraint is the lease; a table may have others.
@@ -206,6 +248,33 @@ mod tests {
         }
         assert_eq!(refused(241, "memory limit exceeded"), Class::Size);
         assert_eq!(refused(159, "Timeout exceeded"), Class::Size);
+    }
+
+    #[test]
+    fn what_is_said_of_a_refused_row_has_nothing_of_the_row() {
+        let said = |code, text: &str| {
+            let text = format!("Code: {code}. DB::Exception: {text}");
+            Failure::refused(StatusCode::BAD_REQUEST, Some(code), text.as_bytes()).without_values()
+        };
+        assert_eq!(
+            said(
+                469,
+                "Constraint `size` for table d.t is violated at row 3. Expression: (n < 9). Column values: n = 4711. \
+                 (VIOLATED_CONSTRAINT) (version 26.9.2.1 (official build))"
+            ),
+            "Code: 469 (VIOLATED_CONSTRAINT): Constraint `size` for table d.t is violated at row 3. Expression: (n < 9)"
+        );
+        assert_eq!(
+            said(
+                72,
+                "Cannot parse '4711: while executing 'FUNCTION mine': while executing 'FUNCTION toFloat64(note : 0) -> \
+                 toFloat64(note) Float64 : 1'. (CANNOT_PARSE_NUMBER)"
+            ),
+            "Code: 72 (CANNOT_PARSE_NUMBER): while executing 'FUNCTION toFloat64(note : 0) -> toFloat64(note) Float64 : 1'"
+        );
+        let column = "while converting column `n` from type Int64 to type Int8";
+        assert_eq!(said(70, &format!("No 4711: {column}\n4711")), format!("Code: 70: {column}"));
+        assert_eq!(said(38, "Cannot parse date (4711)"), "Code: 38");
     }
 
     #[test]

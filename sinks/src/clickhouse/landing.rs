@@ -283,7 +283,7 @@ impl Landing {
             Ok(()) => Ok(Sent::Acknowledged),
             Err(failure) => match failure.class() {
                 Class::Lease => Ok(Sent::StaleLease),
-                Class::Row => Ok(Sent::Unfit(Unfit::Row, without_values(failure.text()))),
+                Class::Row => Ok(Sent::Unfit(Unfit::Row, failure.without_values())),
                 Class::Size => Ok(Sent::Unfit(Unfit::Size, failure.text())),
                 _ => Err(failure.error(&self.doing(table))),
             },
@@ -491,13 +491,6 @@ impl Landing {
         let note = Note { chain_end, next: mark.offset, epoch: mark.epoch, day };
         table.ledger.note(&self.partition, NoteKind::Reached, note, None).await
     }
-}
-
-/// What a server says of a row that it refuses, without what stands in the row.
-fn without_values(mut text: String) -> String {
-    let end = text.find(" Column values").unwrap_or(text.len());
-    text.truncate(end);
-    text
 }
 
 #[cfg(test)]
