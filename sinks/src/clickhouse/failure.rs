@@ -51,7 +51,7 @@ pub(crate) enum Class {
     Fatal(&'static str),
 }
 
-/// So much of what a server says is passed on.
+/// So many characters are kept of the beginning of what a server says, and of its end: in between it may quote a long value.
 const MAX_TEXT: usize = 600;
 
 impl Failure {
@@ -70,7 +70,7 @@ impl Failure {
 
     pub(super) fn refused(status: StatusCode, code: Option<u32>, body: &[u8]) -> Failure {
         let text = String::from_utf8_lossy(body);
-        let text: String = text.trim().chars().take(MAX_TEXT).collect();
+        let text = without_middle(text.trim());
         // A proxy before the server, or a server that fails late, says the number in the text at most.
         let told =
             text.split("Code: ").nth(1).and_then(|rest| rest.split('.').next()?.parse().ok());
@@ -168,6 +168,16 @@ impl Failure {
     }
 }
 
+fn without_middle(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= 2 * MAX_TEXT {
+        return text.to_owned();
+    }
+    let begins: String = text.chars().take(MAX_TEXT).collect();
+    let ends: String = text.chars().skip(count - MAX_TEXT).collect();
+    format!("{begins} … {ends}")
+}
+
 /// What a server said, and the name of the error behind it.
 fn apart(text: &str) -> (&str, Option<&str>) {
     let said = text.rsplit_once(" (version ").map_or(text, |(said, _)| said);
@@ -248,6 +258,22 @@ mod tests {
         }
         assert_eq!(refused(241, "memory limit exceeded"), Class::Size);
         assert_eq!(refused(159, "Timeout exceeded"), Class::Size);
+    }
+
+    #[test]
+    fn a_function_is_found_behind_a_value_however_long() {
+        let value = "ä".repeat(100_000);
+        let text = format!(
+            "Code: 117. DB::Exception: No base64 ({value}): while executing 'FUNCTION base64Decode(note : 0) -> \
+             base64Decode(note) String : 1'. (INCORRECT_DATA)"
+        );
+        let failure = Failure::refused(StatusCode::BAD_REQUEST, Some(117), text.as_bytes());
+        assert_eq!(failure.class(), Class::Row);
+        let Failure::Refused { text, .. } = &failure else { panic!("{failure:?}") };
+        assert_eq!(text.chars().count(), 2 * MAX_TEXT + 3);
+        assert!(
+            failure.without_values().contains(": while executing 'FUNCTION base64Decode(note : 0)")
+        );
     }
 
     #[test]
