@@ -51,9 +51,14 @@ impl Folder {
     }
 }
 
+/// Whether more is there than a first start leaves that died: the lock, and an identity that didn't get its name.
 fn holds_strangers(path: &Path) -> Result<bool, Error> {
     let entries = fs::read_dir(path).map_err(Error::io("list", path))?;
-    Ok(entries.flatten().any(|entry| entry.file_name() != LOCK))
+    let staged = staged(Path::new(IDENTITY)).into_os_string();
+    Ok(entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        name != LOCK && name != staged
+    }))
 }
 
 fn lock(folder: &Path) -> Result<File, Error> {
@@ -122,17 +127,29 @@ pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Optio
     serde_json::from_slice(&bytes).map(Some).map_err(corrupt)
 }
 
-/// Writes `bytes` beside `path`, makes them durable, and moves them there. Returns the open file.
+/// Writes `bytes` beside `path`, makes them durable, and moves them there; what can't be moved is removed. Returns the
+/// open file.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let (staged, length) = (staged(path), bytes.len() as u64);
-    let mut file = File::create(&staged)?;
-    steps::did(|| Step::Made(staged.clone()));
-    file.write_all(bytes)?;
-    steps::did(|| Step::Written { file: staged.clone(), bytes: length });
-    sync_data(&file, &staged, length)?;
-    fs::rename(&staged, path)?;
+    let staged = staged(path);
+    let moved = stage(&staged, bytes).and_then(|file| {
+        fs::rename(&staged, path)?;
+        Ok(file)
+    });
+    let file = moved.inspect_err(|_| {
+        fs::remove_file(&staged).ok();
+    })?;
     steps::did(|| Step::Renamed { from: staged.clone(), to: path.to_owned() });
     sync_folder(path.parent().unwrap_or(path))?;
+    Ok(file)
+}
+
+fn stage(staged: &Path, bytes: &[u8]) -> io::Result<File> {
+    let length = bytes.len() as u64;
+    let mut file = File::create(staged)?;
+    steps::did(|| Step::Made(staged.to_owned()));
+    file.write_all(bytes)?;
+    steps::did(|| Step::Written { file: staged.to_owned(), bytes: length });
+    sync_data(&file, staged, length)?;
     Ok(file)
 }
 
@@ -194,7 +211,20 @@ fn may_be_unsynced(error: io::ErrorKind, is_new: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
+
+    #[test]
+    fn what_cannot_be_moved_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("topics.json");
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"[]").is_err(), "a folder has the name");
+        let left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [path]);
+    }
 
     /// `/proc` syncs no folder, as some mounts don't.
     #[cfg(target_os = "linux")]

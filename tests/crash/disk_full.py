@@ -57,9 +57,12 @@ def test_a_full_disk(place: Place, disk: Path, rng: random.Random):
     assert run.stop() == 0, run.output()
 
 
-def test_a_disk_without_room_to_start(dev: Dev, disk: Path):
+@pytest.mark.parametrize("room_kib", [4, 8, 12, 16, 32])
+def test_a_disk_without_room_to_start(dev: Dev, disk: Path, room_kib: int):
+    """Each small file takes 4 KiB, so that each time another is the first that finds no room: the broker's lock, its
+    identity, the registry's log, an address, a secret."""
     filler = disk / "filler"
-    filler.write_bytes(bytes((SIZE_KIB - 16) << 10))
+    filler.write_bytes(bytes((SIZE_KIB - room_kib) << 10))
     dev.data = disk / "data"
     dev.begin()
     code, last = dev.refused()

@@ -47,6 +47,29 @@ fn a_start_that_cant_be_says_what_to_do() {
     assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1, "and leaves it alone");
 }
 
+/// Killed, or out of room, between the lock and the identity, which was empty then, or half of it was there.
+#[test]
+fn what_a_first_start_left_that_died_is_no_obstacle() {
+    for staged in ["", "{\n  \"product\": \"aion-em"] {
+        let mut rig = Rig::with(|settings| {
+            fs::create_dir(&settings.data).unwrap();
+            fs::write(settings.data.join("lock"), "").unwrap();
+            fs::write(settings.data.join("broker.json.new"), staged).unwrap();
+        });
+        rig.create("t", 1, &[]);
+        rig.send("t", &["a"]);
+        rig.restart();
+        assert_eq!(rig.values("t", 1), ["a"]);
+        assert!(!rig.data().join("broker.json.new").exists());
+    }
+    let other = tempfile::tempdir().unwrap();
+    for name in ["lock", "broker.json.new", "thesis.txt"] {
+        fs::write(other.path().join(name), "irreplaceable").unwrap();
+    }
+    let message = refused(&Rig::new(), Settings::new(other.path()));
+    assert!(message.contains("not this broker's"), "{message}");
+}
+
 #[test]
 fn a_folder_of_a_newer_build_is_refused() {
     let mut rig = Rig::new();
