@@ -69,6 +69,7 @@ def test_where_nothing_is_missing_it_says_nothing(setup):
         ("build", ("cc", "make", "pkg-config"), "gcc make pkg-config libssl-dev zlib1g-dev"),
         ("kafka", ("java", "mvn"), "openjdk-17-jre-headless maven"),
         ("test", ("curl", "psql"), "postgresql-client curl"),
+        ("test", ("python3",), "python3 python3-venv"),
     ],
 )  # fmt: skip
 def test_who_may_not_install_packages_is_told_the_line_that_does(
@@ -110,6 +111,24 @@ def test_an_old_compiler_is_told_of(setup, version: str, is_too_old: bool):
     )
     assert done.stderr == (f"setup: {told}\n" if is_too_old else "")
     assert done.returncode == is_too_old
+
+
+OLD_PYTHON = """\
+setup: the tests need Python 3.11 or newer, as Debian 12 and Ubuntu 24.04 have it
+"""
+
+
+def test_an_old_python_is_told_of_before_anything_is_installed(setup):
+    done = setup("test", without=("curl",), python3="exit 1")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", OLD_PYTHON)
+
+
+def test_a_python_that_was_just_installed_may_be_old_too(setup, tmp_path: Path):
+    old = f"/bin/ln -s {shutil.which('false')} {tmp_path}/python3"
+    apt_get = {"apt-get": f'[ "$1" != install ] || {old}'}
+    done = setup("test", without=("python3",), id="echo 0", cmp="exit 1", **apt_get)
+    assert done.stdout == "setup: installing python3 python3-venv\n"
+    assert (done.returncode, done.stderr) == (1, OLD_PYTHON)
 
 
 def test_without_rust_it_says_where_it_comes_from(setup):
