@@ -120,6 +120,7 @@ pub struct Decoder {
     columns: Columns,
     positions: Positions,
     payload_bytes: usize,
+    full_at_bytes: usize,
     events: Events,
     mirror: Arc<Plan>,
     writers: BTreeMap<SchemaId, Writer>,
@@ -136,6 +137,7 @@ impl Decoder {
             columns: Columns::new(&schema.fields),
             positions: Positions::default(),
             payload_bytes: 0,
+            full_at_bytes: MAX_BATCH_BYTES,
             events: Events::new(&schema.fields),
             mirror: Arc::new(Plan::mirror(&schema.fields)),
             writers: BTreeMap::new(),
@@ -206,9 +208,14 @@ impl Decoder {
         self.columns.bytes() + self.rows() * Positions::ROW_BYTES
     }
 
-    /// Whether [`Decoder::finish`] must come before the next record.
+    /// Whether [`Decoder::finish`] must come before the next record, which is rejected else.
     pub fn is_full(&self) -> bool {
-        self.payload_bytes >= MAX_BATCH_BYTES
+        self.payload_bytes >= self.full_at_bytes
+    }
+
+    /// From now on it is full after so many bytes, not [`MAX_BATCH_BYTES`]. **For tests.**
+    pub fn fill_at(&mut self, payload_bytes: usize) {
+        self.full_at_bytes = payload_bytes;
     }
 
     /// Takes the rows as a batch of `Schema::arrow`; the decoder is empty and goes on.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use aion_kafka::Record;
 use aion_schemas::{
-    decode::Outcome,
+    decode::{MAX_BATCH_BYTES, Outcome},
     log::{Partition, Timestamp},
     schema::Schema,
 };
@@ -152,6 +152,11 @@ impl Rows for DeadLetterRows {
         self.bytes + self.rows * ROW_BYTES
     }
 
+    /// No column is longer than all of them, and Arrow's offsets have 31 bits.
+    fn is_full(&self) -> bool {
+        self.bytes >= MAX_BATCH_BYTES
+    }
+
     #[expect(
         clippy::unwrap_used,
         reason = "the arrays are made from the same fields as the schema, whatever the input"
@@ -190,6 +195,8 @@ impl Column {
             Values::Text(values) => {
                 let text = text.or_else(|| self.required.then(String::new).map(Into::into));
                 values.append_option(text.as_deref());
+                // More than the header's, where that isn't UTF-8.
+                return text.as_deref().map_or(0, str::len);
             }
             Values::Integer(values) => {
                 let number = text.and_then(|text| text.parse().ok());

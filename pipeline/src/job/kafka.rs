@@ -182,3 +182,6 @@ impl Source for KafkaSource {
         self.pulse.last()
     }
 }
+
+#[cfg(test)]
+mod tests;

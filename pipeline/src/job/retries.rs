@@ -98,6 +98,10 @@ impl Rows for RetryRows {
         self.decoder.bytes()
     }
 
+    fn is_full(&self) -> bool {
+        self.decoder.is_full()
+    }
+
     fn finish(&mut self, topic_id: Uuid, partition: i32) -> RecordBatch {
         self.decoder.finish(topic_id, partition)
     }

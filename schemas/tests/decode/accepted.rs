@@ -1,7 +1,7 @@
 //! What is accepted, and what it becomes.
 
 use aion_schemas::{
-    decode::{Outcome, Record, Retry},
+    decode::{Outcome, Reason, Record, Retry},
     log::{Offset, Origin, Timestamp},
     schema::{Kind, ORIGIN_COLUMN, POSITION_COLUMNS},
 };
@@ -54,6 +54,26 @@ fn a_row_ends_in_its_position() {
     let append_times = append_times.as_primitive::<types::TimestampMicrosecondType>();
     assert_eq!(append_times.values()[..], [NOW_MICROS; 2]);
     assert_eq!(column(ORIGIN_COLUMN).null_count(), 2);
+}
+
+#[test]
+fn a_full_decoder_takes_no_row_before_it_is_finished() {
+    let mut decoder = decoder(&every_kind());
+    let payload = event("tenant_id", Some("\"acme\""));
+    decoder.fill_at(2 * payload.len());
+    for round in 0..2 {
+        for _ in 0..2 {
+            assert!(!decoder.is_full(), "round {round}");
+            assert_eq!(push(&mut decoder, payload.as_bytes()), Outcome::Row);
+        }
+        assert!(decoder.is_full(), "round {round}");
+        let outcome = push(&mut decoder, payload.as_bytes());
+        assert!(
+            matches!(&outcome, Outcome::Rejected(reject) if reject.reason == Reason::BatchFull),
+            "{outcome:?}"
+        );
+        assert_eq!(finish(&mut decoder).num_rows(), 2);
+    }
 }
 
 #[test]

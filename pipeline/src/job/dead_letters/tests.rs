@@ -38,6 +38,27 @@ fn whatever_stands_in_the_topic_becomes_a_row() {
     assert_eq!(reason.value(0), "");
 }
 
+#[test]
+fn rows_that_arrow_has_no_offsets_for_are_left_for_the_next_batch() {
+    let catalog = Catalog::builtin();
+    let mut rows = DeadLetterRows::new(&catalog.topic(DEAD_LETTERS).unwrap().schema);
+    rows.bytes = MAX_BATCH_BYTES - 1;
+    assert!(!rows.is_full());
+    let letter = Record {
+        key: None,
+        value: Some(b"x"),
+        offset: Offset(7),
+        epoch: 3,
+        append_time: Timestamp(1_000_000),
+        time_kind: TimeKind::LogAppend,
+        headers: Headers::NONE,
+    };
+    assert_eq!(rows.push(&letter), Outcome::Row);
+    assert!(rows.is_full());
+    assert_eq!(rows.finish(Uuid::nil(), 2).num_rows(), 1);
+    assert!(!rows.is_full());
+}
+
 /// A record that was rejected, of a writer whose schema has this id.
 fn rejected(schema_id: Option<u32>, retry: Option<Retry>) -> Rejected {
     Rejected {

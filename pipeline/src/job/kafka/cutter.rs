@@ -37,6 +37,8 @@ pub(super) struct Cutter {
     pub(super) asks: bool,
     /// The record that waits for its schema: it and those behind it are fetched again.
     pub(super) wanted: Option<Wanted>,
+    /// The record that finds no room in `rows`: it and those behind it are fetched again, too.
+    left: Option<Offset>,
     pub(super) rows: Box<dyn Rows>,
     /// Records whose rows a sink refuses, and what it says of them.
     pub(super) refused: BTreeMap<Offset, String>,
@@ -73,6 +75,7 @@ impl Cutter {
             high: at.offset,
             asks: false,
             wanted: None,
+            left: None,
             rows,
             refused: BTreeMap::new(),
             from: at.offset,
@@ -96,7 +99,11 @@ impl Cutter {
 
     /// Takes one record in.
     pub(super) fn take(&mut self, record: &Record<'_>) {
-        if self.wanted.is_some() {
+        if self.wanted.is_some() || self.left.is_some() {
+            return;
+        }
+        if self.rows.is_full() {
+            self.left = Some(record.offset);
             return;
         }
         let mut outcome = match self.refused.get(&record.offset) {
@@ -149,7 +156,8 @@ impl Cutter {
 
     /// Notes the end of a fetch, which was poll number `polled`.
     pub(super) fn fetched(&mut self, fetched: Fetched, polled: u64, now: Instant) {
-        let next = self.wanted.map_or(fetched.next, |wanted| wanted.offset);
+        let untaken = self.wanted.map(|wanted| wanted.offset).or(self.left);
+        let next = untaken.unwrap_or(fetched.next);
         if next > self.next {
             self.next = next;
             if self.next > self.after_last {
@@ -160,6 +168,11 @@ impl Cutter {
             self.since.get_or_insert(now);
         }
         self.high = self.high.max(self.next).max(fetched.end.unwrap_or(Offset::ZERO));
+    }
+
+    /// Where to fetch again, if records of the last fetch found no room.
+    pub(super) fn take_left(&mut self) -> Option<Mark> {
+        self.left.take().map(|_| self.position())
     }
 
     /// Whether more may be fetched.
@@ -185,7 +198,7 @@ impl Cutter {
     /// Whether it is time to cut.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let waited = self.since.is_some_and(|since| now.saturating_duration_since(since) >= LINGER);
-        waited || self.room() == 0 || self.bytes() >= MAX_BYTES
+        waited || self.room() == 0 || self.bytes() >= MAX_BYTES || self.rows.is_full()
     }
 
     /// Cuts what was read since the last cut; `None` if that is nothing.
@@ -233,15 +246,24 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use aion_kafka::{Headers, TimeKind};
-    use aion_schemas::{catalog::Catalog, decode::Decoder, log::Stream};
+    use aion_schemas::{
+        catalog::Catalog,
+        decode::{Decoder, MAX_BATCH_BYTES},
+        log::Stream,
+    };
     use uuid::Uuid;
 
     use super::*;
 
     fn cutter(at: Mark) -> Cutter {
+        cutter_full_at(MAX_BATCH_BYTES, at)
+    }
+
+    fn cutter_full_at(payload_bytes: usize, at: Mark) -> Cutter {
         let stream = Stream { topic: "t".into(), id: Uuid::nil() };
         let catalog = Catalog::builtin();
-        let decoder = Decoder::new(&catalog.table("tasks").unwrap().schema);
+        let mut decoder = Decoder::new(&catalog.table("tasks").unwrap().schema);
+        decoder.fill_at(payload_bytes);
         Cutter::new(Partition { stream, number: 0 }, 1, at, Box::new(decoder))
     }
 
@@ -284,5 +306,40 @@ mod tests {
         assert_eq!(mark_after(&mut cutter(plain(10, 3)), &[], 11), behind(11, 3));
         assert_eq!(mark_after(&mut cutter(behind(10, 3)), &[], 11), behind(11, 3));
         assert_eq!(mark_after(&mut cutter(behind(10, 3)), &[(10, 4)], 11), plain(11, 4));
+    }
+
+    /// Two events are full. What comes behind them is taken in the next round: be it a tombstone, which would find room.
+    #[test]
+    fn what_finds_no_room_is_left_for_the_next_cut() {
+        let event = br#"{"task_id":"t","status":"s","timestamp":"1970-01-01T00:00:01Z"}"#;
+        let values: [Option<&[u8]>; 8] = [
+            Some(event),
+            Some(event),
+            None,
+            Some(event),
+            Some(event),
+            Some(b"poison"),
+            Some(event),
+            None,
+        ];
+        let (end, now) = (values.len(), Instant::now());
+        let mut cutter = cutter_full_at(2 * event.len(), Mark::at(Offset::ZERO));
+        let (mut from, mut cut) = (0, Vec::new());
+        while from < end {
+            for (offset, value) in values.iter().enumerate().skip(from) {
+                cutter.take(&Record { value: *value, ..tombstone(offset as i64, 0) });
+            }
+            let next = Offset(end as i64);
+            cutter.fetched(Fetched { count: end - from, next, end: None }, 1, now);
+            let left = cutter.take_left();
+            assert_eq!(cutter.is_due(now), left.is_some(), "what is full is cut at once");
+            let chunk = cutter.cut(&Budget::new(1 << 20)).unwrap();
+            assert_eq!(left.unwrap_or(chunk.batch.mark()), chunk.batch.mark());
+            let reasons: Vec<_> = chunk.rejected.iter().map(|one| one.reason).collect();
+            from = chunk.batch.range.end.get() as usize;
+            cut.push((chunk.records, chunk.batch.rows.num_rows(), from, reasons));
+        }
+        let poison = vec!["unknown_encoding"];
+        assert_eq!(cut, [(2, 2, 2, vec![]), (3, 2, 5, vec![]), (3, 1, 8, poison)]);
     }
 }

@@ -291,6 +291,7 @@ impl Poller {
     }
 
     fn fetch(&mut self) {
+        let mut failed = Vec::new();
         for (number, cutter) in &mut self.cutters {
             if !cutter.is_open() || cutter.room() == 0 {
                 continue;
@@ -300,10 +301,17 @@ impl Poller {
             let fetched = self.consumer.fetch(&name, room, |record| cutter.take(&record));
             self.polled += 1;
             cutter.fetched(fetched, self.polled, Instant::now());
+            if let Some(at) = cutter.take_left() {
+                // What is full is cut at this turn.
+                failed.extend(self.consumer.seek(&name, at.offset, at.epoch).err());
+            }
             if cutter.wanted.is_some() {
                 // It stands until the schema is known, and what it has fetched beyond is fetched again.
                 self.consumer.pause(&name);
             }
+        }
+        for error in failed {
+            self.trouble(&error);
         }
     }
 

@@ -22,6 +22,8 @@ pub(in crate::job) trait Rows: Send {
     }
     /// The bytes that they hold.
     fn bytes(&self) -> usize;
+    /// Whether they must be taken before the next record.
+    fn is_full(&self) -> bool;
     /// Takes them as a batch, and goes on empty.
     fn finish(&mut self, topic_id: Uuid, partition: i32) -> RecordBatch;
     /// Takes the counts of fields that the contract doesn't have.
@@ -62,6 +64,10 @@ impl Rows for Decoder {
 
     fn bytes(&self) -> usize {
         Decoder::bytes(self)
+    }
+
+    fn is_full(&self) -> bool {
+        Decoder::is_full(self)
     }
 
     fn finish(&mut self, topic_id: Uuid, partition: i32) -> RecordBatch {
