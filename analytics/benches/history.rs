@@ -11,7 +11,7 @@
 //! Shown is CPU time of the process, in milliseconds each: the median of the rounds, and how it compares with that of
 //! the first age in the same round, in the median too. Commits are measured by the hundred, with the checkpoint that falls due
 //! among them; upkeep, a round at a time, while the table grows.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports and fails by panic")]
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::{
     path::Path,

@@ -5,11 +5,7 @@
 //! of records (1,000,000 by default), `AION_COMPRESSION` the producer's codec (none). Runs three
 //! times and prints each.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a bench reports and fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::{
     io::{BufRead, BufReader, Read},

@@ -1,7 +1,7 @@
 //! What verifying a command costs: signature, body, time, API key, role, parameters, id and record; without HTTP and
 //! without Kafka. `AION_ROUNDS` sets the rounds (5) of 100,000 commands. Prints commands per CPU-second: the median.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports and fails by panic")]
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@
 //! the number of events (1,000,000 by default), `AION_ROUNDS` the rounds (3). Prints nanoseconds of CPU per event, and
 //! the job's share of the raw rate: medians.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports and fails by panic")]
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 #[path = "../../sinks/benches/clickhouse/counter.rs"]
 mod counter;

@@ -75,7 +75,7 @@ pub fn is_disk_full(error: &std::io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use anyhow::Context;
 

@@ -55,7 +55,7 @@ pub(crate) fn options(table: &BTreeMap<String, toml::Value>) -> Result<StoreOpti
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
 

@@ -4,7 +4,7 @@
 //! take turns, so that a slow spell of the machine meets both; shown are medians of the rounds, and of their ratios.
 //! It fails where the goal is missed. `cargo bench --workspace --bench decode`; one of the two by `-- json` or `-- avro`;
 //! fewer rounds by `-- rounds=3`, a part of the goal for a machine that is busy by `-- of_goal=0.8`
-#![allow(clippy::unwrap_used, reason = "a bench")]
+#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::{fs, hint::black_box, process::ExitCode, str::FromStr, sync::Arc};
 

@@ -1,6 +1,6 @@
 //! The ClickHouse sink against the engine itself: the suite of all sinks, then each row of the tables in its
 //! module's doc, each protection with its negative control.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "clickhouse/conformance.rs"]
 mod conformance;

@@ -1,5 +1,5 @@
 //! The lake sink: the suite of all sinks, then what is its own: rivals, sleepers, lost answers, damaged tables.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "lake/checkpoints.rs"]
 mod checkpoints;

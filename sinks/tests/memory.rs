@@ -1,5 +1,5 @@
 //! The memory sink passes the suite of all sinks, and its scripted faults do what they say.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::{Duration, Instant};
 

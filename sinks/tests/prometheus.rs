@@ -1,5 +1,5 @@
 //! The sink of series: the suite of all sinks, then what is its own: what is shown, by whom, and what it adds up to.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "prometheus/conformance.rs"]
 mod conformance;

@@ -1,6 +1,6 @@
 //! Requests and their ids; rows and files are tested over a lake in `tests/sql`.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
 

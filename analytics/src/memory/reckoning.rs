@@ -218,7 +218,7 @@ fn steps_us(argument: &ColumnarValue, rows: usize) -> Result<Vec<i128>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use std::sync::Arc;
 

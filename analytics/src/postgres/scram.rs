@@ -153,7 +153,7 @@ fn wrong(what: &str) -> PgWireError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
 

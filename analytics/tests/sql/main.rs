@@ -1,5 +1,5 @@
 //! SQL over lakes as the lake sink writes them.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bounds;
 mod control;

@@ -1,10 +1,5 @@
 //! The embedded broker as its clients see it: librdkafka, and the protocol spoken by hand.
-#![allow(
-    clippy::unwrap_used,
-    unreachable_pub,
-    missing_docs,
-    reason = "a test may panic, and has no other users"
-)]
+#![expect(clippy::unwrap_used, unreachable_pub, reason = "a test may panic; nobody uses it")]
 
 mod admin;
 mod consume;

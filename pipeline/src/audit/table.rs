@@ -220,7 +220,7 @@ fn sum_up(report: &Report, out: &mut impl Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use uuid::Uuid;
 

@@ -58,7 +58,7 @@ pub fn retry_after(value: &str, now: std::time::SystemTime) -> Option<Duration> 
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use std::time::{SystemTime, UNIX_EPOCH};
 

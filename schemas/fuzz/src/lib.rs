@@ -2,8 +2,8 @@
 //! as an example of `aion-schemas`, a third time wherever that is built.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the tests use more of these files")]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(dead_code, reason = "the tests use more of these files")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../../tests/decode/checks.rs"]
 mod checks;

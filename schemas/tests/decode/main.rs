@@ -1,5 +1,5 @@
 //! The decoder against tables of bad input, against `serde_json` and `apache-avro`, and against itself.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod accepted;
 mod checks;

@@ -172,7 +172,7 @@ fn hexadecimal(text: &mut String, bytes: &[u8]) -> Result<(), std::fmt::Error> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
 

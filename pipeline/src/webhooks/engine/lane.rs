@@ -190,7 +190,7 @@ impl Working {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use std::sync::OnceLock;
 
