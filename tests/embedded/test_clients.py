@@ -286,9 +286,13 @@ def test_offsets_by_the_times_of_producers(request, address, topic, codec):
         {
             "bootstrap.servers": address,
             "compression.type": codec,
-            "linger.ms": 1000,  # one batch of all
+            # One batch of all: none of them leaves before the flush, however slow the machine is.
+            "linger.ms": 60_000,
         }
     )
+    # With the partition known each goes straight into its queue. Else they would get there one by one under the flush,
+    # which sets the linger aside.
+    producer.list_topics(topic, timeout=PATIENCE_S)
     for second in range(4):
         # What becomes no smaller is sent as it is.
         producer.produce(
