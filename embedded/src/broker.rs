@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Weak},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -78,6 +78,11 @@ impl Broker {
         self.node.address
     }
 
+    /// A view of it for whoever watches it; it neither keeps it nor holds up its end.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::downgrade(&self.node))
+    }
+
     /// Ends all connections, makes everything durable and releases the data folder.
     pub async fn stop(mut self) -> Result<(), Error> {
         self.stopping.send_replace(true);
@@ -118,6 +123,28 @@ impl Broker {
     fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, Error> {
         let found = self.node.topics.by_name(topic).and_then(|topic| topic.partition(partition));
         found.ok_or_else(|| Error::NoPartition { topic: topic.to_owned(), partition })
+    }
+}
+
+/// Whether a broker does its work, for as long as it runs.
+#[derive(Clone, Debug)]
+pub struct Watch(Weak<Node>);
+
+impl Watch {
+    /// What the broker can't write: whose, which file, why, and what to do about it; of several files the one that failed
+    /// last. `None` when all goes well, or it has stopped.
+    pub fn trouble(&self) -> Option<String> {
+        let (node, now) = (self.0.upgrade()?, Instant::now());
+        let topics = node.topics.all();
+        let of_logs = topics.iter().flat_map(|topic| {
+            let partitions = topic.partitions().into_iter().enumerate();
+            partitions.filter_map(move |(number, partition)| {
+                let (at, what) = partition.trouble(now)?;
+                Some((at, format!("{}[{number}]: {what}", topic.name)))
+            })
+        });
+        let all = of_logs.chain(node.offsets.trouble(now));
+        all.max_by_key(|(at, _)| *at).map(|(_, what)| what)
     }
 }
 

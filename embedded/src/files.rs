@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -143,14 +144,21 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-fn stage(staged: &Path, bytes: &[u8]) -> io::Result<File> {
+fn stage(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let length = bytes.len() as u64;
-    let mut file = File::create(staged)?;
-    steps::did(|| Step::Made(staged.to_owned()));
+    let mut file = File::create(path)?;
+    steps::did(|| Step::Made(path.to_owned()));
     file.write_all(bytes)?;
-    steps::did(|| Step::Written { file: staged.to_owned(), bytes: length });
-    sync_data(&file, staged, length)?;
+    steps::did(|| Step::Written { file: path.to_owned(), bytes: length });
+    sync_data(&file, path, length)?;
     Ok(file)
+}
+
+/// Whether the name leads to this open file.
+pub(crate) fn leads_to(path: &Path, file: &File) -> bool {
+    let place = |about: fs::Metadata| (about.dev(), about.ino());
+    let places = (fs::metadata(path).map(place), file.metadata().map(place));
+    matches!(places, (Ok(named), Ok(open)) if named == open)
 }
 
 fn staged(path: &Path) -> PathBuf {

@@ -30,6 +30,7 @@ mod offsets;
 mod registry;
 pub mod steps;
 mod topics;
+mod trouble;
 
 use std::{
     io,
@@ -38,7 +39,10 @@ use std::{
     time::Duration,
 };
 
-pub use crate::{broker::Broker, registry::Registry};
+pub use crate::{
+    broker::{Broker, Watch},
+    registry::Registry,
+};
 
 /// When written records become durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use kafka_protocol::error::ResponseError;
@@ -36,6 +36,7 @@ use crate::{
     flusher::{Durable, Flusher, lock},
     steps::{self, Step},
     topics::Rules,
+    trouble::Trouble,
 };
 
 /// Milliseconds since 1970.
@@ -54,6 +55,7 @@ pub(crate) struct Partition {
     /// Who syncs; `None` when the operating system decides.
     flusher: Option<Arc<Flusher>>,
     log: Mutex<Log>,
+    trouble: Trouble,
 }
 
 /// Where an appended batch lies; `next` is what has to be durable before it is acknowledged.
@@ -90,7 +92,12 @@ impl Partition {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         steps::did(|| Step::Made(folder.clone()));
         let log = Mutex::new(Log::open(&folder, flusher.is_some())?);
-        Ok(Arc::new(Partition { folder, flusher, log }))
+        Ok(Arc::new(Partition { folder, flusher, log, trouble: Trouble::default() }))
+    }
+
+    /// What can't be written, and since when.
+    pub(crate) fn trouble(&self, now: Instant) -> Option<(Instant, String)> {
+        self.trouble.told(now)
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -158,51 +165,48 @@ impl Partition {
         }
         let active = log.active();
         let Err(error) = active.append(header, head, records) else {
-            log.is_stuck = false;
+            self.trouble.is_over();
             return Ok(());
         };
-        // Producers try again many times a second: told once, until something is written.
-        if !std::mem::replace(&mut log.is_stuck, true) {
-            let path = log.active().path.display().to_string();
-            tracing::error!(
-                path, %error,
-                "cannot write to the log; if the disk is full, free some space: producers try again"
-            );
-        }
-        if let Err(error) = log.active().undo() {
-            tracing::error!(%error, "cannot take back a half write; restart the broker to repair");
-            log.health = Health::Failed;
+        self.trouble.failed(&Error::io("write to", &active.path)(error));
+        let undone = active.undo().map_err(Error::io("take back a half write to", &active.path));
+        if let Err(error) = undone {
+            self.fail(log, &error);
         }
         Err(ResponseError::KafkaStorageError)
+    }
+
+    /// Has the log take nothing more until it is read again.
+    fn fail(&self, log: &mut Log, error: &Error) {
+        log.health = Health::Failed;
+        self.trouble.failed_for_good(error);
     }
 
     /// Starts a new segment once the present one is durable.
     fn roll(&self, log: &mut Log) -> Result<(), ResponseError> {
         let end = log.end;
-        let synced = match self.flusher {
-            Some(_) => log.active().sync(),
-            None => Ok(()),
-        };
-        if synced.is_err() {
-            log.health = Health::Failed;
+        if self.flusher.is_some()
+            && let Err(error) = log.active().sync()
+        {
+            let error = Error::io("sync", &log.active().path)(error);
+            self.fail(log, &error);
+            return Err(ResponseError::KafkaStorageError);
         }
-        let made = synced.and_then(|()| {
-            let segment = Segment::create(&self.folder, end, now_ms())?;
-            // Left there, its name would be taken at every further try.
-            let taken_back = |_: &_| drop(fs::remove_file(&segment.path));
-            files::sync_folder(&self.folder).inspect_err(taken_back)?;
-            Ok(segment)
-        });
-        let segment = made.map_err(|error| {
-            if !std::mem::replace(&mut log.is_stuck, true) {
-                let path = self.folder.display();
-                tracing::error!(%path, %error, "cannot start a new segment; producers try again");
-            }
+        let segment = self.make_segment(end).map_err(|error| {
+            self.trouble.failed(&Error::io("start a segment in", &self.folder)(error));
             ResponseError::KafkaStorageError
         })?;
         log.segments.push(segment);
         log.raise(end, 0);
         Ok(())
+    }
+
+    fn make_segment(&self, base: i64) -> io::Result<Segment> {
+        let segment = Segment::create(&self.folder, base, now_ms())?;
+        // Left there, its name would be taken at every further try.
+        let taken_back = |_: &_| drop(fs::remove_file(&segment.path));
+        files::sync_folder(&self.folder).inspect_err(taken_back)?;
+        Ok(segment)
     }
 
     fn wrote(self: &Arc<Self>, log: &mut Log) {
@@ -320,9 +324,7 @@ impl Durable for Partition {
         let synced = files::sync_data(&file, &path, at);
         let mut log = self.log();
         if let (Err(error), true) = (synced, log.health == Health::Good) {
-            let path = self.folder.display();
-            tracing::error!(%path, %error, "fsync failed; restart the broker");
-            log.health = Health::Failed;
+            self.fail(&mut log, &Error::io("sync", &path)(error));
         }
         if log.health != Health::Good {
             log.waiters.wake();

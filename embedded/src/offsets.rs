@@ -7,9 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::{File, OpenOptions},
-    io::{Read, Write},
+    io::{self, Read, Write},
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use kafka_protocol::error::ResponseError;
@@ -22,6 +23,7 @@ use crate::{
     flusher::{Durable, Flusher, Waiters, lock},
     lines,
     steps::{self, Step},
+    trouble::Trouble,
 };
 
 /// The file is rewritten when it is greater than this and mostly outdated.
@@ -50,12 +52,13 @@ pub(crate) struct Offsets {
     path: PathBuf,
     flusher: Option<Arc<Flusher>>,
     store: Mutex<Store>,
+    trouble: Trouble,
 }
 
 struct Store {
     file: Arc<File>,
     bytes: u64,
-    /// Bytes when the file was last rewritten.
+    /// Bytes when the file was last rewritten; more where that failed, so that it isn't tried again at once.
     dense_bytes: u64,
     groups: HashMap<String, Places>,
     /// Commits written, and commits durable.
@@ -103,7 +106,12 @@ impl Offsets {
             queued: false,
             failed: false,
         });
-        Ok(Arc::new(Offsets { path, flusher, store }))
+        Ok(Arc::new(Offsets { path, flusher, store, trouble: Trouble::default() }))
+    }
+
+    /// What can't be written, and since when.
+    pub(crate) fn trouble(&self, now: Instant) -> Option<(Instant, String)> {
+        self.trouble.told(now)
     }
 
     /// Notes offsets of a group; acknowledge when [`Offsets::durable`] of the result returns.
@@ -128,10 +136,14 @@ impl Offsets {
             return Err(ResponseError::KafkaStorageError);
         }
         if let Err(error) = (&*store.file).write_all(text.as_bytes()) {
-            tracing::error!(path = %self.path.display(), %error, "cannot write committed offsets");
-            store.failed = store.file.set_len(store.bytes).is_err();
+            self.trouble.failed(&self.error("write to", error));
+            let undone = store.file.set_len(store.bytes);
+            if let Err(error) = undone {
+                self.fail(&mut store, &self.error("take back a half write to", error));
+            }
             return Err(ResponseError::KafkaStorageError);
         }
+        self.trouble.is_over();
         store.bytes += text.len() as u64;
         steps::did(|| Step::Written { file: self.path.clone(), bytes: store.bytes });
         for line in new {
@@ -147,6 +159,16 @@ impl Offsets {
             flusher.push(Arc::clone(self) as Arc<dyn Durable>);
         }
         Ok(store.written)
+    }
+
+    fn error(&self, what: &'static str, error: io::Error) -> Error {
+        Error::io(what, &self.path)(error)
+    }
+
+    /// Takes nothing more until the file is read again.
+    fn fail(&self, store: &mut Store, error: &Error) {
+        store.failed = true;
+        self.trouble.failed_for_good(error);
     }
 
     /// Notes that what the first `bytes` hold may be acknowledged.
@@ -220,11 +242,13 @@ impl Offsets {
                 store.dense_bytes = store.bytes;
                 store.synced = store.written;
             }
-            Err(error) => {
-                tracing::error!(path = %self.path.display(), %error, "cannot rewrite offsets");
-                // The name may lead to either file now.
-                store.failed = true;
+            Err(error) if files::leads_to(&self.path, &store.file) => {
+                // As on a full disk. It is tried again when the file is twice as long.
+                store.dense_bytes = store.bytes / 2;
+                self.trouble.failed(&self.error("rewrite", error));
             }
+            // The name may lead to either file after a crash.
+            Err(error) => self.fail(store, &self.error("rewrite", error)),
         }
     }
 }
@@ -242,11 +266,7 @@ impl Durable for Offsets {
                 store.synced = store.synced.max(written);
                 self.told(bytes);
             }
-            Err(error) => {
-                let path = self.path.display();
-                tracing::error!(%path, %error, "fsync failed; restart the broker");
-                store.failed = true;
-            }
+            Err(error) => self.fail(&mut store, &self.error("sync", error)),
         }
         if store.bytes > REWRITE_BYTES.max(4 * store.dense_bytes) && !store.failed {
             self.rewrite(&mut store);
@@ -270,5 +290,44 @@ fn apply(groups: &mut HashMap<String, Places>, line: Line<'_>) {
         (None, _) => {
             groups.remove(&*line.group);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::fs;
+
+    use super::*;
+
+    /// As on a full disk: the file that is there goes on, and lacks nothing.
+    #[test]
+    fn a_rewrite_that_fails_costs_no_offset() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("offsets.log");
+        let (gone, kept) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let open = || Offsets::open(path.clone(), None).unwrap();
+        let at = |id, offset| {
+            let committed = Committed { offset, epoch: 0, metadata: String::new() };
+            ((id, 0), committed)
+        };
+        let offsets = open();
+        offsets.commit("group", vec![at(gone, 1), at(kept, 1)]).unwrap();
+        let in_the_way = folder.path().join("offsets.log.new");
+        fs::create_dir(&in_the_way).unwrap();
+        offsets.prune(|id| id == kept);
+        let told = offsets.trouble(Instant::now()).unwrap().1;
+        assert!(told.starts_with(&format!("rewrite {}", path.display())), "{told}");
+        offsets.commit("group", vec![at(kept, 2)]).unwrap();
+        assert_eq!(offsets.trouble(Instant::now()), None);
+
+        let offset = |offsets: &Offsets| offsets.get("group", (kept, 0)).map(|place| place.offset);
+        assert_eq!(offset(&open()), Some(2));
+        fs::remove_dir(in_the_way).unwrap();
+        let again = open();
+        again.prune(|id| id == kept);
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1, "it was rewritten");
+        assert_eq!(offset(&open()), Some(2));
     }
 }

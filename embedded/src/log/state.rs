@@ -28,8 +28,6 @@ pub(super) struct Log {
     pub(super) producers: Producers,
     pub(super) waiters: Waiters,
     pub(super) health: Health,
-    /// Whether the last write failed, which was told.
-    pub(super) is_stuck: bool,
     pub(super) queued: bool,
 }
 
@@ -149,7 +147,6 @@ impl Log {
             producers,
             waiters: Waiters::default(),
             health: Health::Good,
-            is_stuck: false,
             queued: false,
         })
     }

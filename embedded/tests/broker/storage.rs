@@ -7,9 +7,12 @@ use std::{
 };
 
 use aion_embedded::{Broker, Error, Settings};
-use kafka_protocol::messages::{
-    DeleteRecordsRequest,
-    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+use kafka_protocol::{
+    ResponseError,
+    messages::{
+        DeleteRecordsRequest,
+        delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+    },
 };
 
 use crate::{
@@ -234,6 +237,26 @@ fn retention_by_time_takes_whole_segments_and_leaves_the_young() {
     rig.restart();
     assert_eq!(rig.broker().apply_retention(), 0);
     assert_eq!(rig.watermarks("t"), (100, 300));
+}
+
+#[test]
+fn what_cant_be_written_is_told_until_it_can() {
+    // A segment for each batch.
+    let rig = Rig::with(|settings| settings.segment_bytes = 1);
+    rig.create("t", 1, &[]);
+    let watch = rig.broker().watch();
+    let send = || put(&rig, "t", batch(&[now_ms(); 5], (-1, -1, -1))).error_code;
+    assert_eq!((send(), watch.trouble()), (0, None));
+    let folder = segments(&rig)[0].parent().unwrap().to_owned();
+    let in_the_way = folder.join(format!("{:020}.log", 5));
+    fs::create_dir(&in_the_way).unwrap();
+    assert_eq!(send(), ResponseError::KafkaStorageError.code());
+    let told = watch.trouble().unwrap();
+    let what = format!("t[0]: start a segment in {}: ", folder.display());
+    assert!(told.starts_with(&what) && told.ends_with("; clients try again"), "{told}");
+    fs::remove_dir(&in_the_way).unwrap();
+    assert_eq!((send(), watch.trouble()), (0, None));
+    assert_eq!(rig.watermarks("t"), (0, 10));
 }
 
 /// Deletes the records of topic `t` below an offset: (error, the first offset now).
