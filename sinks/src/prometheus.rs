@@ -132,20 +132,20 @@ impl Series {
     pub async fn open(lake: &Lake) -> Result<Series, SinkError> {
         let store = lake.beside(FOLDER)?;
         store.make_folder("").await?;
-        let id = Uuid::new_v4();
-        let text = serde_json::json!({ "v": 1, "id": id }).to_string();
-        let id = match store.put_entry(NAME, Bytes::from(text)).await? {
-            Put::Created => id,
-            Put::Exists => {
-                let text = store.get(NAME).await?.unwrap_or_default();
-                let named: Option<Named> = serde_json::from_slice(&text).ok();
-                named.map(|named| named.id).ok_or_else(|| SinkError::Fatal {
-                    doing: format!("read {}{NAME}", store.root()),
-                    cause: "it doesn't say which store this is".to_owned(),
-                    hint: "it was not written by this program: move it away".to_owned(),
-                })?
-            }
-        };
+        // Where it has a name, a start needs no room for another: the disk may be full.
+        if store.exists(NAME).await? {
+            store.sync(NAME).await?;
+        } else {
+            let text = serde_json::json!({ "v": 1, "id": Uuid::new_v4() }).to_string();
+            store.put_entry(NAME, Bytes::from(text)).await?;
+        }
+        let text = store.get(NAME).await?.unwrap_or_default();
+        let named: Option<Named> = serde_json::from_slice(&text).ok();
+        let id = named.map(|named| named.id).ok_or_else(|| SinkError::Fatal {
+            doing: format!("read {}{NAME}", store.root()),
+            cause: "it doesn't say which store this is".to_owned(),
+            hint: "it was not written by this program: move it away".to_owned(),
+        })?;
         Ok(Series { lake: lake.clone(), id })
     }
 
