@@ -243,7 +243,7 @@ fn run(sources: &Sources, place: &Place, events: u64) {
     Runtime::new().unwrap().block_on(async {
         let stop = CancellationToken::new();
         let listener = http::bind(config.http).await.unwrap();
-        let platform = Platform::start(config, listener, &stop).await.unwrap();
+        let platform = Platform::start(config, listener, &stop, None).await.unwrap();
         let health = Arc::clone(&platform.health);
         tokio::time::timeout(WAIT * 5, all_taken(&health, events)).await.unwrap();
         // What waits is written at the stop, sooner than its age would have it.

@@ -1,6 +1,7 @@
 //! Whether this process does its work: one question over all its jobs.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,22 +17,46 @@ use crate::{
 /// A job whose source was silent for this long isn't alive: Kafka's own poll limit is five minutes.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// What runs in this process beside its jobs and may fail them, such as a broker.
+pub struct Beside {
+    name: &'static str,
+    trouble: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+impl Beside {
+    /// It is asked what it can't do, in words; it must not make the caller wait.
+    pub fn new(
+        name: &'static str,
+        trouble: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Beside {
+        Beside { name, trouble: Box::new(trouble) }
+    }
+}
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Beside").field(&self.name).finish()
+    }
+}
+
 /// The jobs of this process.
 #[derive(Debug)]
 pub struct Health {
+    beside: Option<Beside>,
     jobs: Vec<StatusReader>,
     webhooks: Option<Statuses>,
     commands: Option<Arc<Gateway>>,
 }
 
 impl Health {
-    /// Watches these jobs, and the webhooks and commands where there are any.
+    /// Watches these jobs, and the webhooks, commands and what runs beside where there are any.
     pub fn new(
         jobs: Vec<StatusReader>,
         webhooks: Option<Statuses>,
         commands: Option<Arc<Gateway>>,
+        beside: Option<Beside>,
     ) -> Health {
-        Health { jobs, webhooks, commands }
+        Health { beside, jobs, webhooks, commands }
     }
 
     /// Who takes commands in.
@@ -58,7 +83,12 @@ impl Health {
         let commands = self.commands().and_then(Gateway::trouble);
         let commands = commands.map(|trouble| format!("commands: {trouble}"));
         let jobs = self.jobs().filter_map(|job| why_not_ready(&job, now));
-        jobs.chain(webhooks).chain(commands).collect()
+        // First, since it may be why others fail.
+        let beside = self.beside.as_ref().and_then(|beside| {
+            let trouble = (beside.trouble)()?;
+            Some(format!("{}: {trouble}", beside.name))
+        });
+        beside.into_iter().chain(jobs).chain(webhooks).chain(commands).collect()
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     config::{ClickHouseConfig, Config, JobConfig, MetricsConfig, SinkKind},
     exit::{Exit, Failure},
     exports::service::{Exports, Stores},
-    health::Health,
+    health::{Beside, Health},
     http::{self, Pages, exports::ExportsApi, sql::Sql, v1::Api},
     inbound::Inbound,
     job::{self, JobError, JobSpec},
@@ -61,11 +61,12 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Starts every job; they stop when `shutdown` is cancelled.
+    /// Starts every job; they stop when `shutdown` is cancelled. What runs `beside` them is watched as they are.
     pub async fn start(
         config: Config,
         listener: TcpListener,
         shutdown: &CancellationToken,
+        beside: Option<Beside>,
     ) -> anyhow::Result<Platform> {
         let memory = memory(&config);
         let partitions = preflight::look(&config.kafka, &config.jobs).await?;
@@ -111,7 +112,7 @@ impl Platform {
         let told = webhooks.as_ref().map(|webhooks| webhooks.statuses.clone());
         let inbound = inbound(&config, &access, &close)?;
         let gateway = inbound.as_ref().map(|inbound| Arc::clone(&inbound.gateway));
-        let health = Arc::new(Health::new(statuses, told, gateway.clone()));
+        let health = Arc::new(Health::new(statuses, told, gateway.clone(), beside));
         let tls = config.http_tls.clone();
         let (catalog, connection) = (config.catalog.clone(), config.kafka.clone());
         let engine = live.engine(&config)?;

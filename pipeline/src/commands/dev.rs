@@ -44,6 +44,7 @@ use crate::{
     data_folder::DataFolder,
     exit::{Exit, Failure, is_disk_full},
     exports::service as exports,
+    health::Beside,
     http, logging, place,
     platform::Platform,
     registry, signals,
@@ -168,7 +169,9 @@ async fn start_and_stop(args: &DevArgs, folder: &DataFolder) -> anyhow::Result<(
     }
 
     let postgres = config.sql.postgres.as_ref().map(|served| served.listen);
-    let platform = Platform::start(config, listener, &shutdown).await?;
+    let watch = broker.watch();
+    let beside = Beside::new("broker", move || watch.trouble());
+    let platform = Platform::start(config, listener, &shutdown, Some(beside)).await?;
     let start = || Feed::start(&connection, args.rate, args.bad_share);
     let feed = if args.no_generator { None } else { Some(start()?) };
     let proposals = if args.no_generator { None } else { Some(Proposals::start(&connection)?) };

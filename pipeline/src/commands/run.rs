@@ -22,7 +22,7 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
             jobs = config.jobs.len(),
             "started"
         );
-        let platform = Platform::start(config, listener, &shutdown).await?;
+        let platform = Platform::start(config, listener, &shutdown, None).await?;
         platform.ended().await?;
         tracing::info!("stopped with everything written");
         Ok(())
