@@ -81,9 +81,11 @@ fn lock(folder: &Path) -> Result<File, Error> {
         }
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
+    // Over the one before, which takes no room: the disk may be full.
+    file.rewind()
         .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .and_then(|()| file.stream_position())
+        .and_then(|end| file.set_len(end))
         .map_err(Error::io("write the lock", &path))?;
     Ok(file)
 }

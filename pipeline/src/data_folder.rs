@@ -83,8 +83,12 @@ impl DataFolder {
     }
 
     fn write_address(&self, file: &str, address: SocketAddr) -> anyhow::Result<()> {
-        let path = self.path.join(file);
-        fs::write(&path, address.to_string()).with_context(|| format!("write {}", path.display()))
+        let (path, text) = (self.path.join(file), address.to_string());
+        // As it was before: the disk may be full, and then there is no room to write it again.
+        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
 
     /// The folder itself.
