@@ -1,4 +1,4 @@
-"""A lake's disk that fills up while rows are written, and a process that is killed while it is full.
+"""A disk that fills up under a lake, or under all of `aion dev`, and a process that is killed or stopped while it is full.
 
 The disk is a real one, of a few megabytes, in a mount namespace of this test's own: nothing is left of it, whatever
 becomes of the test. What happens on it stands in disk_full.py.
@@ -23,7 +23,7 @@ def test_a_disk_that_is_full(seed: int):
         capture_output=True,
         text=True,
         check=False,
-        timeout=360,
+        timeout=600,
     )
     print(done.stdout, done.stderr)
     assert done.returncode == 0, "see above; a machine that mounts nothing fails too"
