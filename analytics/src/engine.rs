@@ -8,6 +8,7 @@
 
 mod allowed;
 mod answer;
+mod conditions;
 mod depth;
 mod query;
 mod repeated;
@@ -34,8 +35,8 @@ use tokio::{runtime::Runtime, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use self::query::Query;
 pub use self::{allowed::Allowed, answer::Answer, spill::clear as clear_temporary_files};
+use self::{conditions::Failures, query::Query};
 use crate::{
     control::{Outside, Told, exports::Export, schemas::SchemaText},
     error::{Asker, Bounds, Error},
@@ -225,6 +226,7 @@ impl Engine {
             bounds: self.bounds,
             turns: Arc::clone(&self.turns),
             stopping: self.stopping.clone(),
+            failures: Failures::default(),
             sql: sql.to_owned(),
             parameters: parameters.into(),
         }

@@ -1,6 +1,6 @@
 //! What can go wrong with a query, said for the person who typed it.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, iter::successors, time::Duration};
 
 use aion_schemas::suggest::nearest;
 use arrow::{datatypes::DataType, error::ArrowError};
@@ -10,7 +10,7 @@ use datafusion::{
 };
 
 /// Why a query, or opening the lake, failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The lake isn't where it was said to be, or can't be used.
     #[error("open lake {lake}: {cause}")]
@@ -187,11 +187,10 @@ impl From<Error> for DataFusionError {
 }
 
 /// Turns DataFusion's error into one for people.
-pub(crate) fn explain(error: DataFusionError, bounds: &Bounds) -> Error {
-    let error = match unwrap_own(error) {
-        Ok(own) => return own,
-        Err(error) => error,
-    };
+pub(crate) fn explain(error: &DataFusionError, bounds: &Bounds) -> Error {
+    if let Some(own) = own(error) {
+        return own;
+    }
     match error.find_root() {
         DataFusionError::SchemaError(cause, _) => explain_schema(cause),
         DataFusionError::ResourcesExhausted(cause) => Error::Memory {
@@ -205,7 +204,11 @@ pub(crate) fn explain(error: DataFusionError, bounds: &Bounds) -> Error {
             explain_temporary(&cause.to_string(), bounds)
         }
         root @ (DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_)) => {
-            Error::Read { what: "the lake's files".into(), cause: root.message().into_owned() }
+            unreadable(&root.message())
+        }
+        // What a page of a file says, once its rows are made.
+        DataFusionError::ArrowError(cause, _) if matches!(**cause, ArrowError::ParquetError(_)) => {
+            unreadable(&cause.to_string())
         }
         DataFusionError::SQL(cause, _) => Error::Syntax(cause.to_string()),
         DataFusionError::ArrowError(cause, _) => Error::Data(cause.to_string()),
@@ -219,6 +222,10 @@ pub(crate) fn explain(error: DataFusionError, bounds: &Bounds) -> Error {
     }
 }
 
+fn unreadable(cause: &str) -> Error {
+    Error::Read { what: "the lake's files".into(), cause: cause.to_owned() }
+}
+
 /// As the engine says that temporary files together are longer than they may be.
 const OVER_TEMPORARY: &str = "exceeded the allowable limit";
 
@@ -230,20 +237,10 @@ fn explain_temporary(cause: &str, bounds: &Bounds) -> Error {
     }
 }
 
-/// Finds an [`Error`] of ours that DataFusion wrapped, in contexts or shared between partitions.
-fn unwrap_own(error: DataFusionError) -> Result<Error, DataFusionError> {
-    match error {
-        DataFusionError::External(cause) => match cause.downcast::<Error>() {
-            Ok(own) => Ok(*own),
-            Err(other) => Err(DataFusionError::External(other)),
-        },
-        DataFusionError::Context(text, inner) => {
-            unwrap_own(*inner).map_err(|other| DataFusionError::Context(text, Box::new(other)))
-        }
-        DataFusionError::Diagnostic(diagnostic, inner) => unwrap_own(*inner)
-            .map_err(|other| DataFusionError::Diagnostic(diagnostic, Box::new(other))),
-        other => Err(other),
-    }
+/// An [`Error`] of ours that DataFusion wrapped, in contexts or shared between partitions.
+fn own(error: &DataFusionError) -> Option<Error> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    successors(Some(first), |one| one.source()).find_map(|one| one.downcast_ref::<Error>().cloned())
 }
 
 fn explain_schema(error: &SchemaError) -> Error {

@@ -6,7 +6,8 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use datafusion::{
-    common::DFSchema, execution::context::SessionContext, physical_plan::PhysicalExpr,
+    common::DFSchema, error::DataFusionError, execution::context::SessionContext,
+    physical_plan::PhysicalExpr,
 };
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub struct Filter {
 impl Filter {
     /// Compiles `text`, such as `route = 'cloud' and size > 1000`, over these columns.
     pub fn new(text: &str, columns: &SchemaRef) -> Result<Filter, Error> {
-        let explain = |cause| explain(cause, &Bounds::default());
+        let explain = |cause: DataFusionError| explain(&cause, &Bounds::default());
         let schema = DFSchema::try_from(columns.as_ref().clone()).map_err(explain)?;
         let context = SessionContext::new();
         let parsed = context.parse_sql_expr(text, &schema).map_err(explain)?;
@@ -39,7 +40,7 @@ impl Filter {
     pub fn keeps(&self, batch: &RecordBatch) -> Result<Vec<bool>, Error> {
         let rows = batch.num_rows();
         let found = self.condition.evaluate(batch).and_then(|value| value.into_array(rows));
-        let found = found.map_err(|cause| explain(cause, &Bounds::default()))?;
+        let found = found.map_err(|cause| explain(&cause, &Bounds::default()))?;
         if found.data_type() == &DataType::Null {
             return Ok(vec![false; rows]);
         }

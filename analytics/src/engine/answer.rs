@@ -194,6 +194,7 @@ async fn begin(
     let explain = |cause| query.explain(cause, None);
     let (plan, context) = query.physical(until).await?;
     let plan = searched_once(plan).map_err(explain)?;
+    let plan = query.failures.told_by(plan).map_err(explain)?;
     let plan = yielding(plan, until).map_err(explain)?;
     let plan = guarded(plan, Limits::of(query.bounds.memory_bytes)).map_err(explain)?;
     let rows = execute_stream(plan, context).map_err(explain)?;

@@ -19,7 +19,7 @@ use datafusion::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{Description, depth, watched::Until};
+use super::{Description, conditions::Failures, depth, watched::Until};
 use crate::{
     control::Outside,
     error::{Bounds, Error, explain},
@@ -38,6 +38,7 @@ pub(super) struct Query {
     pub(super) bounds: Bounds,
     pub(super) turns: Arc<Semaphore>,
     pub(super) stopping: CancellationToken,
+    pub(super) failures: Failures,
     pub(super) sql: String,
     pub(super) parameters: Option<ParamValues>,
 }
@@ -149,7 +150,7 @@ impl Query {
                 name,
             };
         }
-        explain(cause, &self.bounds)
+        explain(&self.failures.behind(cause), &self.bounds)
     }
 }
 

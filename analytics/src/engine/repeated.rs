@@ -25,10 +25,6 @@ use datafusion::{
         Result,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    datasource::{
-        physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource},
-        source::DataSourceExec,
-    },
     logical_expr::{ColumnarValue, Operator},
     physical_expr::{
         PhysicalExpr,
@@ -39,6 +35,8 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 
+use super::conditions::with_conditions;
+
 /// So many rows have one value at least, or it isn't worth it.
 const REPEATS: usize = 8;
 /// No group yet.
@@ -46,22 +44,7 @@ const NONE: u32 = u32::MAX;
 
 /// The plan with such searches replaced in what Parquet's reader filters by.
 pub(super) fn searched_once(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let replaced = plan.transform_up(|node| {
-        if let Some(scan) = node.downcast_ref::<DataSourceExec>()
-            && let Some((config, parquet)) = scan.downcast_to_file_source::<ParquetSource>()
-            && let Some(condition) = parquet.filter()
-        {
-            let replaced = replaced(&condition, config.file_schema())?;
-            if !Arc::ptr_eq(&replaced, &condition) {
-                let source = Arc::new(parquet.with_predicate(replaced));
-                let config = FileScanConfigBuilder::from(config.clone()).with_source(source);
-                let scan = DataSourceExec::from_data_source(config.build());
-                return Ok(Transformed::yes(scan as _));
-            }
-        }
-        Ok(Transformed::no(node))
-    });
-    replaced.map(|plan| plan.data)
+    with_conditions(plan, replaced)
 }
 
 fn replaced(condition: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
@@ -216,6 +199,10 @@ mod tests {
     };
     use datafusion::{
         common::DFSchema,
+        datasource::{
+            physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource},
+            source::DataSourceExec,
+        },
         execution::{context::SessionContext, object_store::ObjectStoreUrl},
         physical_expr::planner::logical2physical,
         physical_plan::displayable,

@@ -1,8 +1,13 @@
 //! What people are told when a query can't be answered.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use aion_analytics::Error;
 
-use crate::lake::{TestLake, ask};
+use crate::lake::{TestLake, ask, decision};
 
 async fn refused(sql: &str) -> Error {
     match ask(&TestLake::new().engine(), sql).await {
@@ -130,8 +135,67 @@ async fn an_unknown_function_and_bad_sql_say_so() {
 #[tokio::test]
 async fn a_failure_while_rows_come_is_an_error_not_an_end() {
     let lake = TestLake::new();
-    lake.append("decisions", 0, &[crate::lake::decision("x", "small", "10:00:00")]).await;
+    lake.append("decisions", 0, &[decision("x", "small", "10:00:00")]).await;
     let error =
         ask(&lake.engine(), "select cast(task_id as int) from decisions").await.unwrap_err();
     assert!(error.to_string().contains("'x'"), "{error}");
+}
+
+/// It is worked out while a file is read, which is well.
+#[tokio::test]
+async fn what_a_condition_fails_with_is_no_fault_of_a_file() {
+    let lake = TestLake::new();
+    lake.append("decisions", 0, &[decision("x", "small", "10:00:00")]).await;
+    let engine = lake.engine();
+    let failed = async |condition: &str| {
+        let sql = format!("select route from decisions where size is null and {condition}");
+        ask(&engine, &sql).await.unwrap_err()
+    };
+    let no_number = failed("cast(task_id as int) = 1").await;
+    assert!(matches!(no_number, Error::Data(_)), "{no_number:?}");
+    assert!(no_number.to_string().contains("'x'"), "{no_number}");
+    let by_zero = failed("10 / _offset > 1").await;
+    assert!(matches!(by_zero, Error::Data(_)), "{by_zero:?}");
+    let too_long = failed("repeat(task_id, 1000000000) = 'x'").await;
+    assert!(matches!(too_long, Error::Memory { .. }), "{too_long:?}");
+    let all_with_all = "levenshtein(repeat(task_id, 100000), repeat('b', 400000)) = 0";
+    let too_many = failed(all_with_all).await;
+    assert!(matches!(too_many, Error::Query(_)), "{too_many:?}");
+    assert!(too_many.to_string().contains("levenshtein takes"), "{too_many}");
+    // And what doesn't fail is answered.
+    let sql = "select route from decisions where size is null and _offset / 10 = 0";
+    assert_eq!(ask(&engine, sql).await.unwrap()[0].num_rows(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_or_damaged_is_named_as_what_can_not_be_read() {
+    let gone: fn(&Path) = |file| fs::remove_file(file).unwrap();
+    // Where its last bytes say how to read it, and where its first page begins.
+    let no_footer: fn(&Path) = |file| zeroed(file, |bytes| bytes);
+    let no_page: fn(&Path) = |file| zeroed(file, |bytes| &mut bytes[4..64]);
+    for damage in [gone, no_footer, no_page] {
+        let lake = TestLake::new();
+        lake.append("decisions", 0, &[decision("x", "small", "10:00:00")]).await;
+        let root = lake.open().table("decisions").unwrap().root().to_file_path().unwrap();
+        let file = parquet_in(&root).unwrap();
+        assert_eq!(ask(&lake.engine(), "select * from decisions").await.unwrap().len(), 1);
+        damage(&file);
+        let error = ask(&lake.engine(), "select * from decisions").await.unwrap_err();
+        assert!(matches!(error, Error::Read { .. }), "{error:?}");
+        assert!(error.to_string().starts_with("read the lake's files: "), "{error}");
+    }
+}
+
+fn zeroed(file: &Path, part: impl Fn(&mut [u8]) -> &mut [u8]) {
+    let mut bytes = fs::read(file).unwrap();
+    part(&mut bytes).fill(0);
+    fs::write(file, bytes).unwrap();
+}
+
+/// The one file with rows.
+fn parquet_in(folder: &Path) -> Option<PathBuf> {
+    let paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let is_rows = |path: &&PathBuf| path.extension().is_some_and(|kind| kind == "parquet");
+    let deeper = || paths.iter().filter(|path| path.is_dir()).find_map(|path| parquet_in(path));
+    paths.iter().find(is_rows).cloned().or_else(deeper)
 }
