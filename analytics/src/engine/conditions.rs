@@ -217,6 +217,7 @@ mod tests {
         let other = failures.behind(DataFusionError::Execution("gone".to_owned()));
         assert!(other.to_string().contains("gone"), "{other}");
     }
+
     #[test]
     fn files_are_left_out_as_before() {
         let source = ParquetSource::new(schema()).with_predicate(condition("size > 5"));
