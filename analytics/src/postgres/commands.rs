@@ -23,6 +23,10 @@ pub(super) enum Command {
     Deallocate(String),
     /// Give up all prepared statements.
     DeallocateAll,
+    /// Give up the portal of this name: cursors are portals, and none is declared here.
+    Close(String),
+    /// Give up all portals.
+    CloseAll,
     /// Give up all that the session has named.
     DiscardAll,
     /// One row with the value of a setting.
@@ -113,7 +117,7 @@ pub(super) fn of(sql: &str) -> Command {
         "deallocate" => deallocate(&bare),
         "discard" if word(1) == "all" => Command::DiscardAll,
         "discard" => Command::Done("DISCARD"),
-        "close" => Command::Done("CLOSE CURSOR"),
+        "close" => close(&bare),
         "reset" => Command::Done("RESET"),
         "set" => set(&words[1..]),
         "show" => show(&words[1..]),
@@ -145,14 +149,29 @@ fn isolated(words: &[String]) -> Option<Command> {
     }
 }
 
-/// `deallocate x`, `deallocate prepare x`, `deallocate all`; names that aren't quoted are in small letters.
+/// `deallocate x`, `deallocate prepare x`, `deallocate all`.
 fn deallocate(bare: &str) -> Command {
     let rest = behind(bare, "deallocate").unwrap_or_default();
-    let name = behind(rest, "prepare").unwrap_or(rest).trim_end_matches(';').trim();
+    let name = named(behind(rest, "prepare").unwrap_or(rest));
+    name.map_or(Command::DeallocateAll, Command::Deallocate)
+}
+
+/// `close x`, `close all`. What names nothing is no SQL, which the engine says.
+fn close(bare: &str) -> Command {
+    match named(behind(bare, "close").unwrap_or_default()) {
+        Some(name) if name.is_empty() => Command::Ask,
+        Some(name) => Command::Close(name),
+        None => Command::CloseAll,
+    }
+}
+
+/// The name that stands for one, and none for all of them; names that aren't quoted are in small letters.
+fn named(rest: &str) -> Option<String> {
+    let name = rest.trim_end_matches(';').trim();
     match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
-        Some(quoted) => Command::Deallocate(quoted.replace("\"\"", "\"")),
-        None if name.eq_ignore_ascii_case("all") => Command::DeallocateAll,
-        None => Command::Deallocate(name.to_lowercase()),
+        Some(quoted) => Some(quoted.replace("\"\"", "\"")),
+        None if name.eq_ignore_ascii_case("all") => None,
+        None => Some(name.to_lowercase()),
     }
 }
 
@@ -263,6 +282,11 @@ mod tests {
             ("deallocate prepare all;", Command::DeallocateAll),
             ("DISCARD ALL;", Command::DiscardAll),
             ("discard plans", Command::Done("DISCARD")),
+            ("CLOSE C_1", Command::Close("c_1".into())),
+            ("close /* x */ \"C_1\" ;", Command::Close("C_1".into())),
+            ("Close All;", Command::CloseAll),
+            ("close \"all\"", Command::Close("all".into())),
+            ("close", Command::Ask),
             ("SET extra_float_digits = 3", Command::Done("SET")),
             ("set session characteristics as transaction read only", Command::Done("SET")),
             ("SET TIME ZONE 'UTC'", Command::Done("SET")),

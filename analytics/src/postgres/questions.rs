@@ -168,6 +168,17 @@ impl Questions {
                 self.kept.forget_all(store, Kind::Statement);
                 Response::Execution(Tag::new("DEALLOCATE ALL"))
             }
+            Command::Close(name) => {
+                if !self.kept.forget(store, Kind::Portal, &name) {
+                    let what = format!("cursor {name:?} does not exist");
+                    return Err(errors::user("34000", what));
+                }
+                Response::Execution(Tag::new("CLOSE CURSOR"))
+            }
+            Command::CloseAll => {
+                self.kept.forget_all(store, Kind::Portal);
+                Response::Execution(Tag::new("CLOSE CURSOR ALL"))
+            }
             Command::DiscardAll => {
                 self.kept.forget_all(store, Kind::Portal);
                 self.kept.forget_all(store, Kind::Statement);
