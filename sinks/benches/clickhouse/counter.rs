@@ -32,8 +32,14 @@ pub(crate) struct Counter {
 struct Counted {
     rows: usize,
     bytes: usize,
-    /// By topic id and partition: first offset, last offset and rows of each batch.
-    batches: BTreeMap<(String, i64), Vec<(i64, i64, u32)>>,
+    /// By topic id and partition.
+    batches: BTreeMap<(String, i64), Vec<Batch>>,
+}
+
+struct Batch {
+    first: i64,
+    last: i64,
+    rows: u32,
 }
 
 /// A request: where it goes, and what is in it.
@@ -154,8 +160,8 @@ fn reply(request: &Request, engine: u16, counted: &Mutex<Counted>) -> anyhow::Re
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let counted = lock(counted);
     let came = counted.batches.get(&(topic_id.to_owned(), partition)).into_iter().flatten();
-    let found = came.filter(|batch| batch.0 < next && batch.1 >= first);
-    let found = found.map(|(first, last, rows)| format!("[{first},{},{rows},0]", last + 1));
+    let found = came.filter(|batch| batch.first < next && batch.last >= first);
+    let found = found.map(|Batch { first, last, rows }| format!("[{first},{},{rows},0]", last + 1));
     Ok(format!("[{now},[{}]]\n", found.collect::<Vec<_>>().join(",")).into_bytes())
 }
 
@@ -170,11 +176,11 @@ fn count(body: &[u8], counted: &Mutex<Counted>) -> anyhow::Result<()> {
         let column = |name| rows.column_by_name(name).context("no ledger");
         let topic_id = column("_topic_id")?.as_string::<i32>().value(0).to_owned();
         let partition = column("_partition")?.as_primitive::<Int32Type>().value(0);
-        let batch = (
-            column("_batch_first")?.as_primitive::<Int64Type>().value(0),
-            column("_batch_last")?.as_primitive::<Int64Type>().value(0),
-            column("_batch_rows")?.as_primitive::<UInt32Type>().value(0),
-        );
+        let batch = Batch {
+            first: column("_batch_first")?.as_primitive::<Int64Type>().value(0),
+            last: column("_batch_last")?.as_primitive::<Int64Type>().value(0),
+            rows: column("_batch_rows")?.as_primitive::<UInt32Type>().value(0),
+        };
         let mut counted = lock(counted);
         counted.rows += rows.num_rows();
         counted.batches.entry((topic_id, partition.into())).or_default().push(batch);
