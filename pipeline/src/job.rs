@@ -22,7 +22,7 @@
 //! | [`journal`], `recorder`, [`gaps`], [`dead_letters`] | what could not be stored is written down |
 //! | `recreated` | the topic is gone, and another has its name |
 //! | [`schemas`] | which schemas framed records were written with |
-//! | `reject_share`, [`appeal`], `backoff` | when to stop, who lets it go on, when to try again |
+//! | `reject_share`, [`appeal`], `backoff`, `waits` | when to stop, who lets it go on, when to try again, and for how long |
 //! | [`status`] | what the outside sees |
 //!
 //! **Invariant:** a sink's own store is the truth about what is durable; a start asks the stores, never
@@ -79,6 +79,7 @@ pub mod status;
 mod stop;
 pub(crate) mod times;
 mod troubles;
+mod waits;
 
 /// What a job reads, and how.
 #[derive(Clone, Debug)]
@@ -123,6 +124,8 @@ pub struct JobHandle {
 
 /// How long a flush may hold up a rebalance: well below the time that the group waits for a member.
 const REVOKE_FLUSH: Duration = Duration::from_secs(20);
+/// How long a row waits in vain for what others have to store first: what is behind it waits as long.
+const WAIT_AT_MOST: Duration = Duration::from_mins(10);
 
 /// Starts a job. It ends when `shutdown` is cancelled, with everything durable that could be made so in
 /// time, or when something failed for good; other jobs of the process are not touched by that.
@@ -161,6 +164,7 @@ pub fn run(
         compacted: spec.topic.compacted,
         max_reject_share: spec.max_reject_share,
         revoke_flush: REVOKE_FLUSH.min(spec.stop_within),
+        wait_at_most: WAIT_AT_MOST,
         rules: Rules::default(),
     };
     let (job, status) = Job::new(plan, source, journal, sinks, (Box::new(SystemClock), budget));

@@ -365,7 +365,7 @@ pub fn table_spec(topic: &Topic) -> TableSpec {
 
 pub(crate) fn sink_failure(cause: &SinkError) -> Failure {
     let exit = match cause {
-        SinkError::Retry { .. } => Exit::Failed,
+        SinkError::Retry { .. } | SinkError::Waits { .. } => Exit::Failed,
         SinkError::Fatal { .. } => Exit::Guarantee,
     };
     Failure::new(exit, cause.to_string())

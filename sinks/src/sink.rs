@@ -108,14 +108,14 @@ pub struct Flushed {
     pub refused: Vec<Refused>,
 }
 
-/// A row that a store refuses for what it holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A row that a store refuses for what it holds, or that waits for what others have to store first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refused {
     /// Where it stands.
     pub partition: Partition,
     /// Its offset.
     pub offset: Offset,
-    /// What the store says of it, and never a value of it: it is logged.
+    /// What the store says of it, or what it waits for, and never a value of it: it is logged.
     pub cause: String,
 }
 
@@ -130,6 +130,17 @@ pub enum SinkError {
         /// Why it failed.
         cause: String,
     },
+    /// Rows wait for what others have to store first, and what is behind them waits with them. The job calls again after a
+    /// back-off; where nothing comes for long, it has their records read again as rejected ones.
+    #[error("{doing}: {cause}")]
+    Waits {
+        /// What was being done, to which object.
+        doing: String,
+        /// What is waited for.
+        cause: String,
+        /// The rows. What each waits for, and how far that is, is said in the same words until something comes.
+        rows: Vec<Refused>,
+    },
     /// The guarantee can't be given: the job stops and the operator has to act.
     #[error("{doing}: {cause}; {hint}")]
     Fatal {
@@ -140,4 +151,11 @@ pub enum SinkError {
         /// What to change.
         hint: String,
     },
+}
+
+impl SinkError {
+    /// Whether the same call may go well later, without a person.
+    pub fn passes(&self) -> bool {
+        !matches!(self, SinkError::Fatal { .. })
+    }
 }

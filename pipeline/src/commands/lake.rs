@@ -252,7 +252,7 @@ fn say(line: &str) -> anyhow::Result<()> {
 #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 fn failure(cause: SinkError) -> Failure {
     let exit = match cause {
-        SinkError::Retry { .. } => Exit::Failed,
+        SinkError::Retry { .. } | SinkError::Waits { .. } => Exit::Failed,
         SinkError::Fatal { .. } => Exit::Guarantee,
     };
     Failure::new(exit, cause.to_string())

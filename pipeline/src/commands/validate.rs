@@ -251,7 +251,7 @@ fn describe(fit: &Fit, asked: Guarantee) -> String {
 
 fn known(cause: &SinkError) -> Known {
     match cause {
-        SinkError::Retry { .. } => Known::Unknown(cause.to_string()),
+        SinkError::Retry { .. } | SinkError::Waits { .. } => Known::Unknown(cause.to_string()),
         SinkError::Fatal { .. } => Known::Broken(cause.to_string()),
     }
 }

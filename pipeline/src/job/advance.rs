@@ -291,7 +291,7 @@ impl<J: Journal> AdvanceOne<'_, J> {
                     sink.took(batch.range.end, rows, newest);
                 }
                 Ok(Accepted::Busy(_)) => self.reader.is_busy = true,
-                Err(error @ SinkError::Retry { .. }) => {
+                Err(error) if error.passes() => {
                     return Ok(Wrote::Failed(format!("{}: {error}", place.name)));
                 }
                 Err(error) => return Err((place.name, error)),

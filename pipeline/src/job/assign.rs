@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use aion_schemas::log::{Mark, Partition, Stream, Timestamp};
-use aion_sinks::{fault, sink::SinkError};
+use aion_sinks::fault;
 use uuid::Uuid;
 
 use super::{
@@ -78,7 +78,7 @@ impl<S: Source, J: Journal> Job<S, J> {
                         }
                     }
                 }
-                Err(error @ SinkError::Retry { .. }) => {
+                Err(error) if error.passes() => {
                     for partition in &partitions {
                         if let Some(reader) = self.readers.get_mut(&partition.number) {
                             reader.backoff.failed(now);

@@ -1,6 +1,9 @@
 //! From written to committed: flushes, what they made durable, and the report of it to Kafka.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use aion_schemas::log::Partition;
 use aion_sinks::sink::{Flush, Flushed, Refused, SinkError};
@@ -122,9 +125,13 @@ impl<S: Source, J: Journal> Job<S, J> {
         let place = &mut self.places[at];
         let flushed = match outcome {
             Ok(flushed) => flushed,
-            Err(error @ SinkError::Retry { .. }) => {
+            Err(error) if error.passes() => {
                 place.backoff.failed(now);
                 self.sink_troubled(at, &error);
+                let rows =
+                    if let SinkError::Waits { rows, .. } = error { rows } else { Vec::new() };
+                let in_vain = self.places[at].waits.note(rows, now, self.plan.wait_at_most);
+                self.refuse(at, in_vain, now).await;
                 return Ok(());
             }
             Err(error) => return Err(self.sink_failed(self.places[at].name, error)),
@@ -140,20 +147,7 @@ impl<S: Source, J: Journal> Job<S, J> {
                 self.counters.rows_stored += reader.sinks[at].durable(*mark);
             }
         }
-        for Refused { partition, offset, cause } in flushed.refused {
-            let reader = self.readers.get_mut(&partition.number);
-            if reader.is_some_and(|reader| is_current(reader, &partition)) {
-                let sink = self.places[at].name;
-                tracing::warn!(
-                    job = %self.plan.job, %partition, %offset, sink,
-                    "a row is refused, its record becomes a dead letter: {cause}"
-                );
-                let number = partition.number;
-                let cause = format!("{sink}: {cause}");
-                self.source.command(Command::Refuse { partition, offset, cause }).await;
-                self.restart(number, now).await;
-            }
-        }
+        self.refuse(at, flushed.refused, now).await;
         if !self.plan.rules.hold(Rule::MovedIsAssignedAnew) {
             return Ok(());
         }
@@ -169,5 +163,27 @@ impl<S: Source, J: Journal> Job<S, J> {
             }
         }
         Ok(())
+    }
+
+    /// Has the records of rows that sink number `at` doesn't take read again, as rejected ones.
+    async fn refuse(&mut self, at: usize, rows: Vec<Refused>, now: Instant) {
+        let sink = self.places[at].name;
+        let mut numbers = BTreeSet::new();
+        for Refused { partition, offset, cause } in rows {
+            let reader = self.readers.get(&partition.number);
+            if reader.is_none_or(|reader| reader.partition != partition) {
+                continue;
+            }
+            tracing::warn!(
+                job = %self.plan.job, %partition, %offset, sink,
+                "a row is refused, its record becomes a dead letter: {cause}"
+            );
+            numbers.insert(partition.number);
+            let cause = format!("{sink}: {cause}");
+            self.source.command(Command::Refuse { partition, offset, cause }).await;
+        }
+        for number in numbers {
+            self.restart(number, now).await;
+        }
     }
 }

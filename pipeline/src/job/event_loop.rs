@@ -37,6 +37,7 @@ use super::{
     source::{Command, Event, Lookup, Source},
     status::{JobState, JobStatus, Reporter, StatusReader},
     troubles::SinkTrouble,
+    waits::Waits,
 };
 
 /// Tells the time; the model test has one of its own.
@@ -59,6 +60,8 @@ pub(super) struct Plan {
     pub(super) max_reject_share: f64,
     /// How long a flush may hold up a rebalance.
     pub(super) revoke_flush: Duration,
+    /// How long a row may wait for what others have to store first, while nothing of that comes.
+    pub(super) wait_at_most: Duration,
     pub(super) rules: Rules,
 }
 
@@ -80,6 +83,8 @@ pub(super) struct Place {
     /// When the log told last that it fails.
     pub(super) told: Option<Instant>,
     pub(super) trouble: Option<SinkTrouble>,
+    /// Its rows that wait for what others have to store first.
+    pub(super) waits: Waits,
 }
 
 /// A running job.
@@ -144,6 +149,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             backoff: Backoff::up_to(SINK_AGAIN),
             told: None,
             trouble: None,
+            waits: Waits::default(),
         };
         let job = Job {
             plan,

@@ -40,6 +40,8 @@ use super::{
 mod refusals;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_hours(1);
 const TOPIC_ID: Uuid = Uuid::from_u128(7);
 
 /// What the test tells the job, and what the job said.
@@ -204,7 +206,7 @@ fn start_without(
     sink: Box<dyn Sink>,
     journal: impl Journal + 'static,
 ) -> Started {
-    start_by((Rules { without: rule }, 1.0), sink, journal)
+    start_by((Rules { without: rule }, 1.0, LONG), sink, journal)
 }
 
 /// A job that stops a partition of which more than this share is rejected.
@@ -213,11 +215,11 @@ fn start_within(
     sink: Box<dyn Sink>,
     journal: impl Journal + 'static,
 ) -> Started {
-    start_by((Rules::default(), max_reject_share), sink, journal)
+    start_by((Rules::default(), max_reject_share, LONG), sink, journal)
 }
 
 fn start_by(
-    (rules, max_reject_share): (Rules, f64),
+    (rules, max_reject_share, wait_at_most): (Rules, f64, Duration),
     sink: Box<dyn Sink>,
     journal: impl Journal + 'static,
 ) -> Started {
@@ -229,6 +231,7 @@ fn start_by(
         compacted: false,
         max_reject_share,
         revoke_flush: Duration::from_secs(1),
+        wait_at_most,
         rules,
     };
     let parts: (Box<dyn super::event_loop::Clock>, Budget) =

@@ -128,7 +128,7 @@ impl ClickHouse {
                 let hint = format!("an account that may delete rows runs this: {sql}");
                 SinkError::Fatal { doing, cause, hint }
             }
-            passes @ SinkError::Retry { .. } => passes,
+            passes => passes,
         })?;
         let look = table.ledger.overlapping(&partition, (one.range.start, one.range.end)).await;
         let found = look.map_err(|failure| failure.error(&doing))?.found;

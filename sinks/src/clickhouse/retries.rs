@@ -9,6 +9,9 @@
 //! | neither, and is past the record | lands | |
 //! | neither, and has yet to pass the record | waits: a later build may read it | |
 //!
+//! It waits also where the record's topic was deleted: rows that were read of it before may be on their way still. One that
+//! waits in vain is taken back by the job, as a dead letter: so what is behind it in the chain lands.
+//!
 //! That is sound with the chain. The batches of a partition of retries follow on each other, and of all INSERTs that
 //! begin at one offset the server takes one: what was looked at holds until this batch, or a rival's, lands. A topic
 //! of retries has one partition, so all retries of a table are one chain. And what the table is past, the record's own
@@ -31,7 +34,7 @@ use super::{
 use crate::{
     batch::Batch,
     origins::{of_rows, without},
-    sink::SinkError,
+    sink::{Refused, SinkError},
 };
 
 /// So many rows at most go in a batch of retries: each is named in a question.
@@ -69,7 +72,8 @@ pub(super) async fn leave_out(
     if origins.is_empty() && retried.is_empty() {
         return Ok(());
     }
-    let stored = settled(table, partition, &origins).await?;
+    let (stored, ahead) = settled(table, partition, &origins).await?;
+    wait_for(table, partition, batches, &ahead)?;
     let mut seen = BTreeSet::new();
     for batch in batches {
         let mut dropped = BTreeSet::new();
@@ -88,14 +92,18 @@ pub(super) async fn leave_out(
     Ok(())
 }
 
-/// Those of the records that are stored; the others are past, and never will be by themselves.
+/// Records that the table has yet to pass, with how far it has their partition.
+type Ahead = BTreeMap<Origin, Option<Offset>>;
+
+/// Those of the records that are stored, and those that are ahead. The others are past, and never will be stored by
+/// themselves.
 async fn settled(
     table: &Table,
     partition: &Partition,
     origins: &BTreeSet<Origin>,
-) -> Result<BTreeSet<Origin>, SinkError> {
+) -> Result<(BTreeSet<Origin>, Ahead), SinkError> {
     if origins.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok((BTreeSet::new(), Ahead::new()));
     }
     let mut of_topics = BTreeMap::<Uuid, BTreeSet<i32>>::new();
     for origin in origins {
@@ -110,20 +118,39 @@ async fn settled(
     }
     let stored = table.ledger.stored(origins).await;
     let stored = stored.map_err(|failure| failure.error(&doing(table, partition)))?;
-    let is_past = |origin: &Origin| {
-        let mark = marks.get(&(origin.topic_id, origin.partition));
-        mark.is_some_and(|mark| *mark > origin.offset)
-    };
-    match origins.difference(&stored).find(|origin| !is_past(origin)) {
-        None => Ok(stored),
-        Some(waits) => Err(SinkError::Retry {
-            doing: doing(table, partition),
-            cause: format!(
-                "the retry of record {waits} waits until the table is past that record: its partition goes on, or \
-                 somebody has it go on (`aion dead-letters accept`)"
-            ),
-        }),
+    let mark_of = |origin: &Origin| marks.get(&(origin.topic_id, origin.partition)).copied();
+    let open = origins.difference(&stored).map(|origin| (*origin, mark_of(origin)));
+    let ahead = open.filter(|(origin, mark)| mark.is_none_or(|mark| mark <= origin.offset));
+    let ahead = ahead.collect();
+    Ok((stored, ahead))
+}
+
+/// Fails where retries wait; tells all of them.
+fn wait_for(
+    table: &Table,
+    partition: &Partition,
+    batches: &[Batch],
+    ahead: &Ahead,
+) -> Result<(), SinkError> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        of_rows(&batch.rows, |row, origin| {
+            if let (Some(at), Some(offset)) = (ahead.get(&origin), batch.offset_of(row)) {
+                let has = at.map_or("nothing".to_owned(), |at| format!("what lies below {at}"));
+                let cause = format!(
+                    "a retry of record {origin}, which the table is not past: of its partition it has {has}"
+                );
+                rows.push(Refused { partition: partition.clone(), offset, cause });
+            }
+        });
     }
+    let Some(Refused { offset, cause, .. }) = rows.first() else { return Ok(()) };
+    let cause = format!(
+        "offset {offset} waits until the table is past that record, and what is behind it waits as well: {cause}; it lands \
+         when that partition goes on, or somebody has it go on (`aion dead-letters accept`), and is a dead letter again \
+         where nothing comes for long"
+    );
+    Err(SinkError::Waits { doing: doing(table, partition), cause, rows })
 }
 
 fn doing(table: &Table, partition: &Partition) -> String {

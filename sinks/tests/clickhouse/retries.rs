@@ -10,7 +10,7 @@ use aion_sinks::{
     batch::Batch,
     clickhouse::{ClickHouseSink, testing::Protection},
     conformance::{Log, marks, schema, settle, take},
-    sink::{Sink, SinkError},
+    sink::{Refused, Sink, SinkError},
 };
 use arrow::{array::StringArray, record_batch::RecordBatch};
 
@@ -137,7 +137,7 @@ async fn a_retry_waits_until_the_table_is_past_its_record() {
     let r0 = retries.partition(0);
     take(&mut sink, sent(&retries, 0, &[record(&log, 12)])).await;
     let waits = once(&mut sink).await.unwrap_err();
-    assert!(matches!(waits, SinkError::Retry { .. }), "{waits:?}");
+    assert!(matches!(waits, SinkError::Waits { .. }), "{waits:?}");
     assert!(waits.to_string().contains("waits until the table is past that record"), "{waits}");
     take(&mut main, log.batch(0, 10, 15)).await;
     settle(&mut main).await;
@@ -150,6 +150,50 @@ async fn a_retry_waits_until_the_table_is_past_its_record() {
     settle(&mut main).await;
     settle(&mut sink).await;
     assert_eq!(times(&place, record(&log, 15)).await, 1);
+}
+
+/// The retries that wait, as one try tells them.
+async fn waiting(sink: &mut ClickHouseSink) -> Vec<Refused> {
+    match once(sink).await {
+        Err(SinkError::Waits { rows, .. }) => rows,
+        other => panic!("some should wait: {other:?}"),
+    }
+}
+
+/// The topic of one of three records was made anew before the table was past it: nobody goes on with it.
+#[tokio::test]
+async fn retries_that_wait_are_told_and_those_behind_them_land_once_they_are_taken_back() {
+    let (place, (log, retries), mut main, mut sink) = ten_but_one().await;
+    let (r0, gone) = (retries.partition(0), Log::new());
+    let (never, poison, later) = (record(&gone, 3), record(&log, 5), record(&log, 12));
+    take(&mut sink, sent(&retries, 0, &[never, poison, later])).await;
+    let told = waiting(&mut sink).await;
+    let offsets: Vec<i64> = told.iter().map(|row| row.offset.get()).collect();
+    assert_eq!(offsets, [0, 2], "each that waits, and none that doesn't");
+    assert!(told.iter().all(|row| row.partition == r0));
+    assert!(told[0].cause.contains(&format!("record {never}")), "{told:?}");
+    assert!(told[0].cause.ends_with("it has nothing"), "{told:?}");
+    assert!(told[1].cause.ends_with("it has what lies below 10"), "{told:?}");
+    assert_eq!(waiting(&mut sink).await, told, "in the same words while nothing comes");
+    take(&mut main, log.batch(0, 10, 11)).await;
+    settle(&mut main).await;
+    let nearer = waiting(&mut sink).await;
+    assert_eq!(nearer[0], told[0]);
+    assert!(nearer[1].cause.ends_with("it has what lies below 11"), "something came: {nearer:?}");
+    take(&mut main, log.hollow(0, 11, 13)).await;
+    settle(&mut main).await;
+    assert_eq!(waiting(&mut sink).await, [told[0].clone()]);
+    // As a job does in the end: it has the partition assigned anew, and the record that waits is no row any more.
+    sink.assign(std::slice::from_ref(&r0)).await.unwrap();
+    let mut left = sent(&retries, 1, &[poison, later]);
+    left.range.start = Offset(0);
+    take(&mut sink, left).await;
+    assert_eq!(settle(&mut sink).await.marks, marks([(&r0, 3)]));
+    let mut landed = Vec::new();
+    for record in [never, poison, later] {
+        landed.push(times(&place, record).await);
+    }
+    assert_eq!(landed, [0, 1, 1]);
 }
 
 /// Negative control: one that doesn't wait is there twice once the record itself is read.

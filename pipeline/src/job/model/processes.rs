@@ -123,6 +123,7 @@ impl Processes {
             compacted: false,
             max_reject_share: 1.0,
             revoke_flush: Duration::from_secs(1),
+            wait_at_most: Duration::from_mins(10),
             rules: Rules { without: self.options.without },
         };
         let clock: Box<dyn Clock> = Box::new(self.clock.clone());

@@ -1,8 +1,11 @@
-//! A sink that refuses a row, one that has lost what it had, and one that fills breaks.
+//! A sink that refuses a row, one of which rows wait, one that has lost what it had, and one that fills breaks.
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,9 +16,12 @@ use aion_sinks::{
 };
 use async_trait::async_trait;
 
-use super::{Balking, Open, PATIENCE, TOPIC_ID, chunk, partition, start, start_without, stream};
+use super::{
+    Balking, LONG, Open, PATIENCE, TOPIC_ID, chunk, partition, start, start_by, start_without,
+    stream,
+};
 use crate::job::{
-    rules::Rule,
+    rules::{Rule, Rules},
     source::{Command, Event},
 };
 
@@ -114,6 +120,97 @@ async fn a_refused_row_is_read_again_as_a_rejected_record() {
     }
     job.script.stop(Duration::from_secs(5));
     drop(job.end().await);
+}
+
+/// Its rows at 2 and 4 wait for something, which comes nearer at each try, or never.
+struct Waiting {
+    comes_nearer: bool,
+    is_handed: bool,
+    tries: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Sink for Waiting {
+    fn name(&self) -> &'static str {
+        "waiting"
+    }
+
+    fn store_id(&self) -> String {
+        "waiting".to_owned()
+    }
+
+    async fn assign(&mut self, _: &[Partition]) -> Result<Marks, SinkError> {
+        self.is_handed = false;
+        Ok(Marks::new())
+    }
+
+    async fn write(&mut self, _: Batch) -> Result<Accepted, SinkError> {
+        self.is_handed = true;
+        Ok(Accepted::Taken)
+    }
+
+    async fn flush(&mut self, _: Instant, _: Flush) -> Result<Flushed, SinkError> {
+        if !self.is_handed {
+            return Ok(Flushed::default());
+        }
+        let tries = self.tries.fetch_add(1, SeqCst);
+        let at = if self.comes_nearer { tries } else { 0 };
+        let row = |offset| Refused {
+            partition: partition(0),
+            offset: Offset(offset),
+            cause: format!("it is at {at}"),
+        };
+        let (doing, cause) = ("store".to_owned(), "rows wait".to_owned());
+        Err(SinkError::Waits { doing, cause, rows: vec![row(2), row(4)] })
+    }
+
+    fn revoke(&mut self, _: &[Partition]) {}
+}
+
+/// The offsets that are to be read again as rejected ones, once the sink was tried some times.
+async fn refused_of_those_that_wait(wait_at_most: Duration, comes_nearer: bool) -> Vec<Offset> {
+    let tries = Arc::<AtomicUsize>::default();
+    let sink = Waiting { comes_nearer, is_handed: false, tries: Arc::clone(&tries) };
+    let mut job = start_by((Rules::default(), 1.0, wait_at_most), Box::new(sink), Open);
+    job.script.give(&[0], 5);
+    let said = Arc::clone(&job.script.said);
+    let refused = || {
+        let said = said.lock().unwrap();
+        let refused = said.iter().filter_map(|one| match one {
+            Command::Refuse { offset, cause, .. } => {
+                assert_eq!(cause, "waiting: it is at 0");
+                Some(*offset)
+            }
+            _ => None,
+        });
+        refused.collect::<Vec<_>>()
+    };
+    let told = tokio::time::timeout(PATIENCE, job.status.wait_for(|now| now.trouble.is_some()));
+    assert!(told.await.is_ok(), "{:#?}", job.status.now());
+    assert_eq!(job.status.now().trouble.as_deref(), Some("waiting: store: rows wait"));
+    let deadline = Instant::now() + PATIENCE;
+    while refused().is_empty() && tries.load(SeqCst) < 5 {
+        assert!(Instant::now() < deadline, "{:?}", said.lock().unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let refused = refused();
+    job.script.stop(Duration::from_secs(1));
+    drop(job.end().await);
+    refused
+}
+
+#[tokio::test]
+async fn rows_that_wait_in_vain_are_read_again_as_rejected_records() {
+    let soon = Duration::from_millis(300);
+    assert_eq!(refused_of_those_that_wait(soon, false).await, [Offset(2), Offset(4)]);
+}
+
+#[tokio::test]
+async fn rows_wait_for_long_and_on_while_something_comes() {
+    let none = Vec::<Offset>::new();
+    assert_eq!(refused_of_those_that_wait(LONG, false).await, none);
+    let soon = Duration::from_millis(300);
+    assert_eq!(refused_of_those_that_wait(soon, true).await, none, "something came at each try");
 }
 
 #[tokio::test]
