@@ -148,20 +148,56 @@ async fn marks<'a>(
     let mut marks = HashMap::new();
     for (store, sql) in questions {
         each_of(place, store, &sql, |rows| {
-            let (ids, numbers) = (texts(rows, 0)?, integers(rows, 1)?);
-            for ((id, number), mark) in ids.into_iter().zip(numbers).zip(integers(rows, 2)?) {
-                if let (Some(Ok(id)), Some(number), Some(mark)) =
-                    (id.map(|id| Uuid::parse_str(&id)), number, mark)
-                {
-                    let known = marks.entry((store, id, number as i32)).or_insert(Offset(mark));
-                    *known = (*known).max(Offset(mark));
-                }
-            }
-            Ok(())
+            each_mark(rows, |id, number, mark| {
+                let known = marks.entry((store, id, number)).or_insert(mark);
+                *known = (*known).max(mark);
+            })
         })
         .await?;
     }
     Ok(marks)
+}
+
+/// Calls `take` with each row of an answer that has a topic's id, a partition and its mark.
+fn each_mark(rows: &RecordBatch, mut take: impl FnMut(Uuid, i32, Offset)) -> anyhow::Result<()> {
+    let (ids, numbers) = (texts(rows, 0)?, integers(rows, 1)?);
+    for ((id, number), mark) in ids.into_iter().zip(numbers).zip(integers(rows, 2)?) {
+        if let (Some(Ok(id)), Some(number), Some(mark)) =
+            (id.map(|id| Uuid::parse_str(&id)), number, mark)
+        {
+            take(id, number as i32, Offset(mark));
+        }
+    }
+    Ok(())
+}
+
+/// Of the open cases, the records that their table of ClickHouse has yet to pass: retries of theirs would wait there, and
+/// all others of that table behind them.
+pub(super) async fn ahead(place: &Place, cases: &[Case]) -> anyhow::Result<HashSet<Record>> {
+    let mut tables = BTreeMap::<Arc<str>, Vec<Record>>::new();
+    for case in cases.iter().filter(|case| case.state == State::Open) {
+        if store_of(place, &case.letter.job) == Store::House
+            && let Some(topic) = place.topic(&case.letter.topic)
+        {
+            tables.entry(Arc::clone(&topic.table)).or_default().push(case.letter.record());
+        }
+    }
+    let Some(house) = &place.house else { return Ok(HashSet::new()) };
+    let mut ahead = HashSet::new();
+    for (table, records) in tables {
+        let mut marks = HashMap::<(Uuid, i32), Offset>::new();
+        for rows in &house.query(&house.marks(&table), WITHIN).await? {
+            each_mark(rows, |id, number, mark| {
+                marks.insert((id, number), mark);
+            })?;
+        }
+        let is_ahead = |(_, origin): &Record| {
+            let mark = marks.get(&(origin.topic_id, origin.partition));
+            mark.is_none_or(|mark| *mark <= origin.offset)
+        };
+        ahead.extend(records.into_iter().filter(is_ahead));
+    }
+    Ok(ahead)
 }
 
 /// The records whose retries wait for their job; none where no broker can be asked.

@@ -22,7 +22,8 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use super::{
     Filter,
     columns::{bytes, integers, texts},
-    letters::{self, Case, State, each, parse_key, quoted},
+    fate,
+    letters::{self, Case, Record, State, each, parse_key, quoted},
 };
 use crate::{
     args::jobs::{Place, PlaceArgs},
@@ -59,9 +60,11 @@ pub(super) fn run(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     let place = args.place.open()?;
     let connection = place.brokers("sending records again")?.clone();
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    let (cases, sees_waiting) = runtime.block_on(async {
+    let ((cases, sees_waiting), ahead) = runtime.block_on(async {
         args.filter.check(&place).await?;
-        letters::find(&place, &condition).await
+        let found = letters::find(&place, &condition).await?;
+        let ahead = fate::ahead(&place, &found.0).await?;
+        anyhow::Ok((found, ahead))
     })?;
     if let Some(key) =
         args.keys.iter().find(|key| !cases.iter().any(|one| one.letter.key() == **key))
@@ -71,7 +74,7 @@ pub(super) fn run(args: &RetryArgs) -> anyhow::Result<ExitCode> {
     if !sees_waiting {
         bail!("the broker doesn't answer; nothing was sent");
     }
-    let chosen = choose(&place, &cases);
+    let chosen = choose(&place, &cases, &ahead);
     if chosen.is_empty() {
         println!("Nothing to send.");
         return Ok(ExitCode::SUCCESS);
@@ -123,10 +126,10 @@ struct Chosen {
 }
 
 /// The cases to send, by the letter that has the record; says what is left out, and what is sent.
-fn choose(place: &Place, cases: &[Case]) -> HashMap<Key, Chosen> {
+fn choose(place: &Place, cases: &[Case], ahead: &HashSet<Record>) -> HashMap<Key, Chosen> {
     let mut chosen = HashMap::new();
     let mut counts = BTreeMap::<(Arc<str>, Arc<str>), u64>::new();
-    let (mut partial, mut foreign, mut deaf, mut done) = (0, 0, 0, 0);
+    let (mut partial, mut foreign, mut deaf, mut done, mut early) = (0, 0, 0, 0, 0);
     for Case { letter, state, .. } in cases {
         let topic = place.topic(&letter.topic).and_then(|topic| place.catalog.retries_of(topic));
         if *state != State::Open {
@@ -135,6 +138,8 @@ fn choose(place: &Place, cases: &[Case]) -> HashMap<Key, Chosen> {
             partial += 1;
         } else if !reads_retries(&place.jobs, &letter.job) {
             deaf += 1;
+        } else if ahead.contains(&letter.record()) {
+            early += 1;
         } else if let Some(topic) = topic {
             let count = counts.entry((Arc::clone(&topic.name), Arc::clone(&letter.reason)));
             *count.or_default() += 1;
@@ -154,6 +159,11 @@ fn choose(place: &Place, cases: &[Case]) -> HashMap<Key, Chosen> {
         (
             deaf,
             "are of jobs that read no retries, or that aren't in this configuration (--config names another)",
+        ),
+        (
+            early,
+            "are of records that ClickHouse isn't past yet: send them once their job has stored what follows. Of a topic \
+             that was deleted or made anew it never will be past them: docs/dead-letters.md says what to do",
         ),
     ];
     for (count, why) in left_out.iter().filter(|(count, _)| *count > 0) {
