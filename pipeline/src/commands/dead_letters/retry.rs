@@ -1,7 +1,8 @@
 //! `aion dead-letters retry`: sends originals to the topics of retries.
 //!
 //! **Invariant:** sending twice is harmless: the job's sink stores a record once. So a retry that was killed is
-//! simply run again; those that wait or are stored are left out, to spare work.
+//! simply run again; those that wait or are stored are left out, to spare work. So are those that would wait in
+//! ClickHouse, since others would wait behind them.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
