@@ -163,7 +163,7 @@ fn choose(place: &Place, cases: &[Case], ahead: &HashSet<Record>) -> HashMap<Key
         ),
         (
             early,
-            "are of records that ClickHouse isn't past yet: send them once their job has stored what follows. Of a topic \
+            "are of records that ClickHouse isn't past yet: run it again in a minute, or once their job goes on. Of a topic \
              that was deleted or made anew it never will be past them: docs/dead-letters.md says what to do",
         ),
     ];
