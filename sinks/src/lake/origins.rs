@@ -34,6 +34,7 @@ use super::{
     kernel,
     log::Log,
     peek::{Columns, peek},
+    read::partition_of,
 };
 use crate::{
     buffer::Chunks,
@@ -153,6 +154,12 @@ impl Origins {
 /// How the ids begin under which a partition's retried records are, of which the offset follows.
 pub(crate) fn retried(topic_id: Uuid, partition: i32) -> String {
     format!("{topic_id}/{partition}/retried/")
+}
+
+/// The partition and the offset that stand in such an id.
+pub(crate) fn retried_of(app_id: &str) -> Option<((Uuid, i32), Offset)> {
+    let (partition, offset) = app_id.split_once("/retried/")?;
+    Some((partition_of(partition)?, Offset(offset.parse().ok()?)))
 }
 
 /// Every file of the newest version.

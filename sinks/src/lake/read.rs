@@ -1,12 +1,12 @@
 //! Reading tables: the files and the marks of one version, for SQL, exports, audits and tests.
 //!
 //! **Invariant:** files and marks of a [`Snapshot`] are of one version, so the rows of its files are exactly those
-//! below its marks.
+//! below its marks. Records that were retried before a mark passed them are named apart: the row is the retry's.
 //! **Invariant:** a table is read as a whole or not at all: one whose files need more than reading Parquet
 //! (deletion vectors, mapped columns) is refused.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -27,6 +27,7 @@ use super::{
     history::{self, Commit},
     kernel::{self, Engine},
     log::EXPIRED,
+    origins,
 };
 use crate::{sink::SinkError, store::Store};
 
@@ -54,6 +55,8 @@ pub struct Snapshot {
     pub files: Vec<Arc<LiveFile>>,
     /// How far the table has each partition, by topic id and partition number.
     pub marks: BTreeMap<(Uuid, i32), Mark>,
+    /// Of each partition, the records that the table has by a retry which landed before the mark passed them.
+    retried: BTreeMap<(Uuid, i32), BTreeSet<Offset>>,
     /// Retention has taken every row of an event date before this one, in days since 1970.
     pub expired_before: Option<i32>,
 }
@@ -131,7 +134,8 @@ impl Table {
             let files = files.iter().map(|add| Ok(Arc::new(LiveFile::new(&root, add, &schema)?)));
             let files = files.collect::<Result<Vec<_>, SinkError>>()?;
             let (version, marks) = (opened.version, BTreeMap::new());
-            let mut snapshot = Snapshot { version, schema, files, marks, expired_before: None };
+            let (retried, expired_before) = (BTreeMap::new(), None);
+            let mut snapshot = Snapshot { version, schema, files, marks, retried, expired_before };
             for (app_id, version) in &opened.txns {
                 snapshot.apply_txn(app_id, *version);
             }
@@ -163,6 +167,12 @@ impl Snapshot {
         self.marks.get(&(topic_id, partition)).copied()
     }
 
+    /// The records of a partition that the table has by a retry which landed before the mark passed them, and never as rows
+    /// of their own; `None` where there were no such retries.
+    pub fn retried(&self, topic_id: Uuid, partition: i32) -> Option<&BTreeSet<Offset>> {
+        self.retried.get(&(topic_id, partition))
+    }
+
     /// The number of rows, where every file says its own.
     pub fn rows(&self) -> Option<u64> {
         self.files.iter().map(|file| file.rows).sum()
@@ -191,11 +201,21 @@ impl Snapshot {
         Ok(())
     }
 
-    /// `<topic id>/<partition>` is an offset, `<topic id>/<partition>/epoch` its leader epoch, [`EXPIRED`] a day; others
-    /// are not ours.
+    /// `<topic id>/<partition>` is an offset, `<topic id>/<partition>/epoch` its leader epoch,
+    /// `<topic id>/<partition>/retried/<offset>` that offset again, [`EXPIRED`] a day; others are not ours.
     fn apply_txn(&mut self, app_id: &str, version: i64) {
         if app_id == EXPIRED {
             self.expired_before = i32::try_from(version).ok();
+            return;
+        }
+        if let Some((partition, offset)) = origins::retried_of(app_id) {
+            let retried = self.retried.entry(partition).or_default();
+            // A mark that was set back has taken it back.
+            if version == offset.get() {
+                retried.insert(offset);
+            } else {
+                retried.remove(&offset);
+            }
             return;
         }
         let (partition, is_epoch) = match app_id.strip_suffix("/epoch") {

@@ -11,8 +11,9 @@ use aion_sinks::{
     conformance::{Log, marks, schema, settle, take},
     lake::{
         LakeSink,
+        read::Snapshot,
         testing::Protection,
-        upkeep::{Compacted, Compaction},
+        upkeep::{Compacted, Compaction, TakenBack},
     },
     sink::Sink,
 };
@@ -186,6 +187,36 @@ async fn what_is_skipped_stays_so_for_the_next_owner_and_after_a_checkpoint() {
     take(&mut retrying, sent(&retries, 0, 1, &[record(&log, 0, 3), record(&log, 0, 4)])).await;
     settle(&mut retrying).await;
     assert_eq!(stored(&place).await.values().copied().max(), Some(1));
+}
+
+/// The records of a partition that are told apart as retried before their mark.
+fn told_apart(read: &Snapshot, partition: &Partition) -> Vec<i64> {
+    let retried = read.retried(partition.stream.id, partition.number);
+    retried.into_iter().flatten().copied().map(Offset::get).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_are_told_which_records_were_retried_before_their_mark() {
+    let (place, log, retries) = (Place::new(), Log::new(), Log::new());
+    let p0 = log.partition(0);
+    let mut jobs = place.owner(std::slice::from_ref(&p0)).await;
+    take(&mut jobs, log.batch(0, 0, 5)).await;
+    settle(&mut jobs).await;
+    let reader = place.lake.table("orders").unwrap();
+    let told = async || {
+        let (goes_on, begins) = (reader.snapshot().await.unwrap().unwrap(), place.snapshot().await);
+        [goes_on, begins].map(|read| told_apart(&read, &p0))
+    };
+    assert_eq!(told().await, [vec![], vec![]]);
+    let mut retrying = place.owner(&[retries.partition(0)]).await;
+    let all = [3, 7, 9].map(|offset| record(&log, 0, offset));
+    take(&mut retrying, sent(&retries, 0, 0, &all)).await;
+    settle(&mut retrying).await;
+    assert_eq!(told().await, [vec![7, 9], vec![7, 9]], "the other is a row by itself");
+    let mut upkeep = place.lake.upkeep(spec(schema())).await.unwrap().unwrap();
+    let taken = upkeep.take_back(&p0, Offset(2)..Offset(5)).await.unwrap();
+    assert_eq!(taken, TakenBack::Done { rows: 5 });
+    assert_eq!(told().await, [vec![], vec![]], "the log has others there now");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
