@@ -73,7 +73,7 @@ pub(crate) struct Stored {
 #[derive(Debug)]
 struct Look {
     snapshot: Option<Arc<Snapshot>>,
-    /// Rows above the snapshot's marks, as they came from the decoder.
+    /// Rows above the snapshot's marks that it hasn't by a retry, as they came from the decoder.
     live: Vec<RecordBatch>,
 }
 
@@ -118,7 +118,11 @@ impl Stored {
                 let mark = snapshot.as_ref()?.mark(partition.stream.id, partition.number)?;
                 Some(mark.offset)
             };
-            let live = tail::beyond(tail, mark).into_iter().map(|batch| batch.rows).collect();
+            let retried = |partition: &Partition| {
+                snapshot.as_ref()?.retried(partition.stream.id, partition.number)
+            };
+            let live = tail::beyond(tail, mark, retried)?.into_iter().map(|batch| batch.rows);
+            let live = live.collect();
             Ok::<_, DataFusionError>(Look { snapshot, live })
         };
         self.look.get_or_try_init(look).await

@@ -9,9 +9,13 @@
 //! | writing | the sink takes the batch, the tail has it, the entry lands, the tail drops it | a row is always in one of the two, sometimes in both |
 //! | starting over | the tail keeps what the sink forgets; what is read again takes its place, batch by batch | whoever saw a row sees it on |
 //! | reading | clone the tail, read the table's version, keep rows at or above its marks | a row that lands in between is in the version, and its twin in the tail lies below the mark |
+//! | | of those, drop what the version has by a retry | it lands by no flush any more: the retry's row is there in its place |
 //!
 //! The other order of reading loses rows: those that land after the version was read, and that the tail
 //! dropped before it was cloned.
+//!
+//! A record may be retried before the mark has passed it, where a process died between its dead letter and the mark, and a job
+//! that knows its schema by then may read it meanwhile.
 //!
 //! **Invariant:** what the tail has of a partition is contiguous and starts at the table's mark or below it.
 //! **Invariant:** what waits to be read again takes half of the budget at most, so that there is room to read it.
@@ -33,6 +37,13 @@ use aion_sinks::{
     batch::Batch,
     budget::Reservation,
     sink::{Accepted, Flush, Flushed, Sink, SinkError},
+};
+use arrow::{
+    array::{AsArray, BooleanArray},
+    compute::filter_record_batch,
+    datatypes::Int64Type,
+    error::ArrowError,
+    record_batch::RecordBatch,
 };
 use async_trait::async_trait;
 
@@ -213,16 +224,40 @@ fn since(batches: &mut Vec<Batch>, wanted: Offset) {
     *batches = all.into_iter().filter_map(|batch| batch.since(wanted)).collect();
 }
 
-/// Of batches that were cloned before a version was read, the rows which that version doesn't have.
-pub(crate) fn beyond(
+/// Of batches that were cloned before a version was read, the rows which that version doesn't have: those at or above its
+/// mark, but for the records that it has by a retry.
+pub(crate) fn beyond<'a>(
     batches: Vec<Batch>,
     mark: impl Fn(&Partition) -> Option<Offset>,
-) -> Vec<Batch> {
-    let rest = |batch: Batch| match mark(&batch.partition) {
-        Some(mark) => batch.since(mark),
-        None => Some(batch),
+    retried: impl Fn(&Partition) -> Option<&'a BTreeSet<Offset>>,
+) -> Result<Vec<Batch>, ArrowError> {
+    let mut rest = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let above = match mark(&batch.partition) {
+            Some(mark) => batch.since(mark),
+            None => Some(batch),
+        };
+        let Some(mut batch) = above else { continue };
+        if let Some(retried) = retried(&batch.partition) {
+            batch.rows = without(&batch, retried)?;
+        }
+        if batch.rows.num_rows() > 0 {
+            rest.push(batch);
+        }
+    }
+    Ok(rest)
+}
+
+/// The rows but those at these offsets, of which there are none as a rule.
+fn without(batch: &Batch, retried: &BTreeSet<Offset>) -> Result<RecordBatch, ArrowError> {
+    let offsets = batch.rows.column_by_name("_offset");
+    let offsets = offsets.and_then(|offsets| offsets.as_primitive_opt::<Int64Type>());
+    let (Some(offsets), Some(_)) = (offsets, retried.range(batch.range.clone()).next()) else {
+        return Ok(batch.rows.clone());
     };
-    batches.into_iter().filter_map(rest).filter(|batch| batch.rows.num_rows() > 0).collect()
+    let is_kept = |at: &i64| Some(!retried.contains(&Offset(*at)));
+    let kept: BooleanArray = offsets.values().iter().map(is_kept).collect();
+    filter_record_batch(&batch.rows, &kept)
 }
 
 fn age(appended: Timestamp) -> Duration {

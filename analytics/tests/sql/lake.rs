@@ -102,7 +102,9 @@ impl TestLake {
 fn batch(schema: SchemaRef, first: i64, rows: &[Value]) -> RecordBatch {
     let line = |(row, offset): (&Value, i64)| {
         let mut row = row.clone();
-        row["_topic_id"] = json!(TOPIC_ID);
+        if row["_topic_id"].is_null() {
+            row["_topic_id"] = json!(TOPIC_ID);
+        }
         row["_leader_epoch"] = json!(0);
         row["_partition"] = json!(0);
         row["_offset"] = json!(offset);

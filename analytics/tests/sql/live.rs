@@ -9,16 +9,17 @@ use std::{
 };
 
 use aion_analytics::{Engine, Tail};
-use aion_schemas::log::{Marks, Offset, Partition, Timestamp};
+use aion_schemas::log::{Marks, Offset, Partition, Stream, Timestamp};
 use aion_sinks::{
     batch::Batch,
     budget::{Budget, Reservation},
     lake::{self, upkeep::Compaction},
     sink::{Accepted, Flush, Flushed, Sink, SinkError},
 };
-use arrow::array::AsArray;
+use arrow::{array::AsArray, datatypes::Int64Type};
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::lake::{TestLake, ask, decision, number, shown};
 
@@ -178,7 +179,7 @@ async fn look(engine: &Engine) -> [i64; 3] {
     let sql =
         "select count(*), count(distinct _offset), coalesce(max(_offset) + 1, 0) from decisions";
     let rows = ask(engine, sql).await.unwrap();
-    let column = |at: usize| rows[0].column(at).as_primitive::<arrow::datatypes::Int64Type>();
+    let column = |at: usize| rows[0].column(at).as_primitive::<Int64Type>();
     [0, 1, 2].map(|at| column(at).value(0))
 }
 
@@ -212,6 +213,60 @@ async fn no_count_falls_while_rows_are_read_again_after_a_failure() {
     assert_eq!(look(&engine).await, [10; 3]);
     writer.commit().await;
     assert_eq!((look(&lake.engine()).await, look(&engine).await), ([10; 3], [10; 3]));
+}
+
+/// Sends the record at an offset of the partition again, by a job of retries.
+async fn retry(lake: &TestLake, offset: i64) {
+    let (record, id) = (lake.partition("decisions"), Uuid::from_u128(8));
+    let stream = Stream { topic: "aion.retries.decisions".into(), id };
+    let partition = Partition { stream, number: 0 };
+    let mut row = decision("again", "small", "10:00:00");
+    row["_topic_id"] = json!(id);
+    row["_origin"] = json!(format!("{}/{offset}", record.key()));
+    let sink = lake.open().sink(lake.spec("decisions"), lake::Settings::default());
+    let mut sink = sink.await.unwrap();
+    sink.assign(std::slice::from_ref(&partition)).await.unwrap();
+    let batch = Batch {
+        partition,
+        range: Offset(0)..Offset(1),
+        epoch: 0,
+        appended: Some((Timestamp(0), Timestamp(0))),
+        rows: lake.rows("decisions", 0, &[row]),
+        memory: Reservation::none(),
+    };
+    assert!(matches!(sink.write(batch).await.unwrap(), Accepted::Taken));
+    let why = Flush::Now { deadline: Instant::now() + Duration::from_mins(1) };
+    sink.flush(Instant::now(), why).await.unwrap();
+}
+
+/// A process died between the record's dead letter and its mark, its schema became known, and the record is retried while the next
+/// process holds it as a row.
+#[tokio::test]
+async fn a_record_that_lands_by_a_retry_before_its_mark_is_seen_once() {
+    let (lake, mut writer, engine) = live().await;
+    let rows = |count: usize| vec![decision("a", "small", "10:00:00"); count];
+    writer.write(&rows(3), Reservation::none()).await;
+    writer.commit().await;
+    writer.write(&rows(3), Reservation::none()).await;
+    writer.write(&rows(2), Reservation::none()).await;
+    let (all, again) = ("select count(*) from decisions", " where task_id = 'again'");
+    let both = async |engine: &Engine| {
+        [number(engine, all).await, number(engine, &format!("{all}{again}")).await]
+    };
+    assert_eq!(both(&engine).await, [8, 0]);
+    retry(&lake, 4).await;
+    assert_eq!(both(&lake.engine()).await, [4, 1], "it is stored");
+    assert_eq!(both(&engine).await, [8, 1], "in the live row's place");
+    let live = "select _offset from decisions where _origin is null and _offset > 2 order by 1";
+    let shown = ask(&engine, live).await.unwrap();
+    let offsets: Vec<i64> = shown
+        .iter()
+        .flat_map(|rows| rows.column(0).as_primitive::<Int64Type>().values().to_vec())
+        .collect();
+    assert_eq!(offsets, [3, 5, 6, 7], "its neighbours are live on");
+    writer.commit().await;
+    assert_eq!(both(&engine).await, [8, 1], "and no count falls");
+    assert_eq!(both(&lake.engine()).await, [8, 1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
