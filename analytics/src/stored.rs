@@ -10,6 +10,8 @@
 
 mod live;
 pub(crate) mod prune;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -113,6 +115,8 @@ impl Stored {
             let table = &self.definition.table;
             // In this order: what lands in between is in the snapshot, and dropped from the tail.
             let tail = self.sources.tail.batches(table);
+            #[cfg(test)]
+            tests::between_the_looks(&self.sources.tail).await;
             let snapshot = self.sources.lake.snapshot(table).await?;
             let mark = |partition: &Partition| {
                 let mark = snapshot.as_ref()?.mark(partition.stream.id, partition.number)?;

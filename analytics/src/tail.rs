@@ -55,13 +55,16 @@ type Seen = dyn Fn(&str, Duration) + Send + Sync;
 pub struct Tail {
     tables: Arc<Mutex<BTreeMap<Arc<str>, Partitions>>>,
     seen: Option<Arc<Seen>>,
+    /// What happens between the two looks of the next query.
+    #[cfg(test)]
+    pub(crate) between: Arc<Mutex<Option<crate::stored::tests::Between>>>,
 }
 
 impl Tail {
     /// An empty tail that tells `seen`, of each batch that queries can see from now on, its table and how
     /// long ago the broker appended its oldest row.
     pub fn new(seen: impl Fn(&str, Duration) + Send + Sync + 'static) -> Tail {
-        Tail { tables: Arc::default(), seen: Some(Arc::new(seen)) }
+        Tail { seen: Some(Arc::new(seen)), ..Tail::default() }
     }
 
     /// Shows what a table's sink holds. A sink of retries must not be shown.
