@@ -30,6 +30,7 @@
 //! | [`parquet`] | an answer as a Parquet file |
 //! | [`postgres`] | the same over PostgreSQL's protocol |
 //! | [`unread`] | an end to answers that nobody takes |
+//! | [`alive`] | an end to connections whose peer has vanished |
 //! | `derived` | views: `task_latency`, `decision_outcomes` |
 //! | `views` | tables of at-least-once topics without their repetitions |
 //! | [`filter`] | a condition over batches that aren't stored |
@@ -47,6 +48,7 @@
 //! Text columns are `Utf8View`: filters and groups then copy no text. To exports they are `Utf8`, which no window holds for longer than
 //! it needs. `Binary` stays `Binary`.
 
+pub mod alive;
 pub mod control;
 mod derived;
 pub mod digest;

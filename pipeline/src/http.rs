@@ -26,12 +26,14 @@ pub mod v1;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use aion_analytics::alive;
 use axum::{
     Router,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
+    serve::ListenerExt,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -128,7 +130,10 @@ async fn serve_app(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     match tls {
-        None => serving::serve(listener, app, shutdown).await,
+        None => {
+            let listener = listener.tap_io(|socket| alive::watch(socket));
+            serving::serve(listener, app, shutdown).await
+        }
         Some(tls) => serving::serve(TlsListener::start(listener, tls)?, app, shutdown).await,
     }
 }

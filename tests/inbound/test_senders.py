@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import ssl
 from collections import Counter
 from concurrent import futures
@@ -17,6 +18,7 @@ import pytest
 from authority import Authority
 from gates import Gate, ask, command, connect, head, token
 from processes import wait
+from vanished import asked_in_s
 
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 # What no signature is right for.
@@ -200,3 +202,9 @@ def test_over_tls_and_with_metrics_for_whoever_may_see_them(gate: Gate, tmp_path
         keys = ["", "x", gate.keys["reviewer"], gate.keys["scraper"]]
         assert [status(path, key) for key in keys] == [401, 401, 403, 200], path
     assert status("/livez") == 200
+    host, port = address.split(":")
+    with (
+        socket.create_connection((host, int(port)), 10) as plain,
+        trust.wrap_socket(plain, server_hostname=host) as idle,
+    ):
+        assert 0 < asked_in_s(idle) <= 240

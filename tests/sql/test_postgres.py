@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 import subprocess
 import threading
 import time
@@ -18,6 +20,7 @@ from asking import ENDLESS
 from frontend import SYNC, Frontend, bind, code, execute, message, parse
 from processes import Dev
 from processes import binary as program
+from vanished import asked_in_s
 
 # As Grafana writes them, with their line breaks.
 SEARCH_PATH = """
@@ -439,6 +442,16 @@ def test_no_other_isolation_encoding_or_style_is_promised(live, prepare):
         assert connection.info.transaction_status == idle
         shown = connection.execute("show datestyle").fetchall()
         assert shown == [("ISO, YMD",)]
+
+
+def test_clients_that_may_have_vanished_are_asked(live):
+    with connect(live) as connection:
+        assert connection.execute("select 1").fetchall() == [(1,)]
+        with socket.socket(fileno=os.dup(connection.fileno())) as idle:
+            assert 0 < asked_in_s(idle) <= 240
+    host, port = live.http.split(":")
+    with socket.create_connection((host, int(port)), 10) as idle:
+        assert 0 < asked_in_s(idle) <= 240
 
 
 @pytest.mark.parametrize("kind", ["simple", "prepared"])

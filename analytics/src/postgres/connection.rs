@@ -5,7 +5,7 @@
 //! **Invariant:** no message is held that is longer than a statement may be: what a client announces beyond that is
 //! read past.
 //! **Invariant:** a client that takes nothing of an answer is cut off in the time that it is allowed, encrypted or not, and what
-//! makes the answer ends with it.
+//! makes the answer ends with it. One that has vanished loses its place as soon: the system asks for it.
 //!
 //! While one message is answered, the socket's other handle tells when the client is gone: nobody reads from it then.
 
@@ -27,7 +27,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::codec::{Decoder, Framed};
 
 use super::{Connection, STATEMENT_BYTES, errors, extended::Extended, questions::Prepared};
-use crate::unread::{self, Unread};
+use crate::{
+    alive,
+    unread::{self, Unread},
+};
 
 /// How long a client may take to come in.
 const STARTUP: Duration = Duration::from_mins(1);
@@ -62,6 +65,7 @@ pub(super) async fn serve(
     connection: Connection,
 ) -> io::Result<()> {
     socket.set_nodelay(true)?;
+    alive::watch(&socket);
     let from = socket.peer_addr()?;
     let deadline = Instant::now() + if connection.is_full { REFUSAL } else { STARTUP };
     let is_tls = timeout_at(deadline, wants_tls(&mut socket, tls.is_some())).await??;

@@ -4,6 +4,7 @@
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use aion_analytics::alive;
 use axum::serve::Listener;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -80,6 +81,7 @@ async fn accept(
                 continue;
             }
         };
+        alive::watch(&stream);
         let (acceptor, shaken) = (acceptor.clone(), shaken.clone());
         tokio::spawn(async move {
             match timeout(HANDSHAKE, acceptor.accept(stream)).await {
