@@ -14,6 +14,7 @@
 //! Who may use `/v1` is said by [`crate::access`]; the rest is open to whoever reaches the address, `/metrics` unless
 //! the configuration says otherwise.
 
+mod body;
 pub mod exports;
 mod exposition;
 mod guard;

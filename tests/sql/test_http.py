@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 import polars
 import pytest
@@ -237,6 +238,26 @@ def test_a_client_that_goes_ends_its_query(live):
     begun = time.monotonic()
     assert count(live) > 0
     assert time.monotonic() - begun < 20
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(live):
+    host, port = live.http.split(":")
+    begun = time.monotonic()
+    with ExitStack() as connections:
+        clients = {}
+        for path in ["/v1/sql", "/v1/validate/tasks", "/v1/exports"]:
+            client = socket.create_connection((host, int(port)), 90)
+            clients[path] = connections.enter_context(client)
+            head = f"POST {path} HTTP/1.1\r\nHost: {live.http}\r\n"
+            head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+            client.sendall(head.encode() + b"{")
+        for path, client in clients.items():
+            got = b""
+            while b"too slowly" not in got and (part := client.recv(65536)):
+                got += part
+            assert got.startswith(b"HTTP/1.1 408 "), (path, got)
+            assert b"application/problem+json" in got and b"too slowly" in got, path
+    assert 25 < time.monotonic() - begun < 80
 
 
 def test_events_flow_on_beside_a_ten_way_cross_join(dev):

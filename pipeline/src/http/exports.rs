@@ -19,7 +19,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use aion_analytics::exports::request::{Asked, Wrong};
 use axum::{
     Json, Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{
         Path, Query, Request, State,
         rejection::{PathRejection, QueryRejection},
@@ -31,7 +31,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::problem::MEDIA_TYPE;
+use super::{body, problem::MEDIA_TYPE};
 use crate::exports::{
     journal,
     service::{Exports, How, Refusal, Status, Taken},
@@ -152,11 +152,8 @@ async fn read(request: Request) -> Result<Reading, Response> {
 }
 
 async fn object(request: Request) -> Result<Map<String, Value>, Response> {
-    let too_long = |_| {
-        let detail = format!("the body is cut short, or longer than {} KiB", MAX_BODY_BYTES >> 10);
-        problem(StatusCode::PAYLOAD_TOO_LARGE, &detail, &[])
-    };
-    let body = to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(too_long)?;
+    let body = body::read(request.into_body(), MAX_BODY_BYTES).await;
+    let body = body.map_err(|(status, why)| problem(status, &why, &[]))?;
     match serde_json::from_slice(&body) {
         Ok(Value::Object(body)) => Ok(body),
         Ok(_) => Err(problem(StatusCode::BAD_REQUEST, "the body is a JSON object", &[])),

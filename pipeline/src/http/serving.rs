@@ -3,6 +3,7 @@
 //! | a client that | gets |
 //! |---|---|
 //! | is slow with the head of a request, or asks nothing for so long | its connection closed after [`HEAD`] |
+//! | is slow with the body | 408, said by what reads it |
 //! | sends a head that is longer than [`HEAD_BYTES`], or 100 headers | 431 |
 //! | takes nothing of an answer for so long | its connection closed after [`UNREAD`], which ends what the answer is made by |
 //! | vanishes without a word | its connection closed when the system has asked for it in vain ([`alive`](aion_analytics::alive)) |

@@ -13,7 +13,9 @@
 //! | 200 | the rows; they come as they are found |
 //! | 400 | the query means nothing: syntax, unknown names; `near` is the nearest one |
 //! | 403 | the statement would change something |
+//! | 408, 413 | the body comes too slowly, or is longer than a statement may be |
 //! | 422 | it needs more memory, or gives more rows, than it may |
+//! | 500 | a fault of the program |
 //! | 503 | the lake can't be read, or the process is stopping |
 //! | 504 | it took longer than it may |
 //!
@@ -29,7 +31,7 @@ use std::{sync::Arc, time::Duration};
 use aion_analytics::{Answer, Engine, Error, Parameters};
 use axum::{
     Json, Router,
-    body::{Body, Bytes, to_bytes},
+    body::{Body, Bytes},
     extract::{Query, Request, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -45,6 +47,7 @@ use tokio::{
 
 pub(crate) use self::encode::Form;
 use self::{encode::Encoder, problem::Problem};
+use super::body;
 use crate::commands::sql::format::named_apart;
 
 /// The longest body of a question.
@@ -172,10 +175,8 @@ async fn read(request: Request, options: &Options) -> Result<(Asked, Form), Prob
     let accepted = Form::accepted(text(header::ACCEPT).unwrap_or_default());
     let is_json =
         text(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
-    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| {
-        let what = format!("the body is cut short, or longer than {} MiB", MAX_BODY_BYTES >> 20);
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what)
-    })?;
+    let body = body::read(body, MAX_BODY_BYTES).await;
+    let body = body.map_err(|(status, why)| Problem::new(status, why))?;
     let bad = |what: String| Problem::new(StatusCode::BAD_REQUEST, what);
     let asked = if is_json {
         serde_json::from_slice(&body).map_err(|cause| {

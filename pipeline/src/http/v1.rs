@@ -33,7 +33,7 @@ use aion_schemas::{
 };
 use axum::{
     Json, Router,
-    body::{Bytes, to_bytes},
+    body::Bytes,
     extract::{Path, Query, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -45,7 +45,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::problem::Problem;
+use super::{body, problem::Problem};
 use crate::{
     exit::Failure,
     publish::{self, Form, check, lines::Lines},
@@ -252,10 +252,7 @@ async fn admit<'a>(
     let topic = api.topic(topic)?;
     let closing = |_| (StatusCode::SERVICE_UNAVAILABLE, "the process is stopping".to_owned());
     let permit = api.permits.acquire().await.map_err(closing)?;
-    let body = to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
-        let what = format!("the body is cut short, or longer than {} MiB", MAX_BODY_BYTES >> 20);
-        (StatusCode::PAYLOAD_TOO_LARGE, what)
-    })?;
+    let body = body::read(request.into_body(), MAX_BODY_BYTES).await?;
     Ok((topic, body, permit))
 }
 

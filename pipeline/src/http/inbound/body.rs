@@ -10,7 +10,10 @@ use futures::StreamExt;
 use tokio::time::timeout;
 
 use super::No;
-use crate::inbound::senders::{Room, Senders};
+use crate::{
+    http::body::{TOO_SLOW, too_long},
+    inbound::senders::{Room, Senders},
+};
 
 /// The longest body.
 const MAX_BODY_BYTES: usize = 256 << 10;
@@ -42,15 +45,13 @@ pub(super) async fn read<'a>(
     match timeout(BODY, collect(from, body)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(Uncollected::Long)) => {
-            let most = MAX_BODY_BYTES >> 10;
-            let detail = format!("the body is cut short, or longer than {most} KiB");
-            Err(No::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+            Err(No::new(StatusCode::PAYLOAD_TOO_LARGE, too_long(MAX_BODY_BYTES)))
         }
         Ok(Err(Uncollected::Crowded)) => {
             let detail = "too many requests are being read at this moment";
             Err(No::later(StatusCode::SERVICE_UNAVAILABLE, detail, 1))
         }
-        Err(_) => Err(No::new(StatusCode::REQUEST_TIMEOUT, "the body comes too slowly")),
+        Err(_) => Err(No::new(StatusCode::REQUEST_TIMEOUT, TOO_SLOW)),
     }
 }
 
