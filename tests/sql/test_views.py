@@ -1,52 +1,150 @@
-"""The views, beside the same computed by polars over the same Parquet files."""
+"""The views, beside the same computed by polars over the Parquet files that have their rows, then or later."""
 
 from __future__ import annotations
 
 import io
 import subprocess
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import polars
 import pytest
+from asking import KEY
+from brokers import Embedded
 from deltalake import DeltaTable
 from polars import col
 from polars.testing import assert_frame_equal
-from processes import Dev, binary
+from processes import Dev, Process, binary, sql
 
 EVENTS = 60_000
+# Of which so many come twice, where most are live.
+STORED = 30_000
 ENDS = ["succeeded", "failed", "cancelled"]
+BOTH = "select (select count(*) from decisions) + (select count(*) from tasks) as n"
+# By view: the time by which a part of it is asked for, which part, and the order of its rows.
+ASKED = {
+    "task_latency": ("window_start", ">=", "window_start, status"),
+    "decision_outcomes": ("decided_at", "<", "_partition, _offset"),
+}
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory):
+class Answer(NamedTuple):
+    """A view, and the part of it on one side of a time in its middle."""
+
+    whole: polars.DataFrame
+    middle: datetime
+    part: polars.DataFrame
+
+
+class Views(NamedTuple):
+    """What the views said, and the lake that has all rows below them by now."""
+
+    lake: Path
+    answers: dict[str, Answer]
+
+    def table(self, name: str) -> polars.DataFrame:
+        return polars.from_arrow(DeltaTable(self.lake / name).to_pyarrow_table())
+
+
+def asked(query: str, *where: object) -> polars.DataFrame:
+    command = [binary(), "sql", *where, "--format", "csv", query]
+    done = subprocess.run(command, check=True, capture_output=True)
+    return polars.read_csv(
+        io.BytesIO(done.stdout), infer_schema_length=None, try_parse_dates=True
+    )
+
+
+def answer(view: str, *where: object) -> Answer:
+    time, is_in, order = ASKED[view]
+    (rows,) = sql(f"select count(*) as n from {view}", *where)
+    times = f"select {time} as t from {view} order by {time} limit 1"
+    (middle,) = sql(f"{times} offset {rows['n'] // 2}", *where)
+    part = f"select * from {view} where {time} {is_in} '{middle['t']}' order by {order}"
+    whole = asked(f"select * from {view} order by {order}", *where)
+    return Answer(whole, datetime.fromisoformat(middle["t"]), asked(part, *where))
+
+
+def answers(*where: object) -> dict[str, Answer]:
+    return {view: answer(view, *where) for view in ASKED}
+
+
+def generate(kafka: str, count: int) -> None:
+    command = [binary(), "generate", "--topic", "decisions", "--topic", "tasks"]
+    command += ["--count", str(count), "--seed", "7", "--to", kafka]
+    # The same bytes each time: how many windows there are goes with the hour of the day.
+    command += ["--start", "2026-11-25T12:00:00Z"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def of_what_is_stored(folder: Path) -> Views:
     """A data folder with tasks and decisions about them, and nobody running."""
-    dev = Dev(tmp_path_factory.mktemp("views"))
+    dev = Dev(folder)
     try:
         dev.start("--no-generator")
-        command = [binary(), "generate", "--topic", "decisions", "--topic", "tasks"]
-        command += ["--count", str(EVENTS), "--seed", "7", "--to", dev.kafka]
-        # The same bytes each time: how many windows there are goes with the hour of the day.
-        command += ["--start", "2026-11-25T12:00:00Z"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        both = "select (select count(*) from decisions) + (select count(*) from tasks) as n"
-        dev.wait(lambda: dev.sql(both)[0]["n"] == EVENTS, "all is stored")
+        generate(dev.kafka, EVENTS)
+        dev.wait(lambda: dev.sql(BOTH)[0]["n"] == EVENTS, "all is stored")
         assert dev.stop() == 0
-        yield dev
+        return Views(dev.data / "lake", answers("--data", dev.data, "--stored"))
     finally:
         dev.end()
 
 
-def table(dev: Dev, name: str) -> polars.DataFrame:
-    lake = Path(dev.data) / "lake" / name
-    return polars.from_arrow(DeltaTable(lake).to_pyarrow_table())
-
-
-def asked(dev: Dev, query: str) -> polars.DataFrame:
-    command = [binary(), "sql", "--data", dev.data, "--stored", "--format", "csv"]
-    done = subprocess.run([*command, query], check=True, capture_output=True)
-    return polars.read_csv(
-        io.BytesIO(done.stdout), infer_schema_length=None, try_parse_dates=True
+def of_what_is_live_too(folder: Path) -> Views:
+    """A process that has the first events in the lake, and all of them, the first ones too, as live rows: a window has rows
+    of both kinds, and so do a decision and its task."""
+    broker, run = Embedded(folder / "broker"), Process(folder / "aion.log")
+    config, key, lake = (folder / name for name in ("aion.toml", "key", "lake"))
+    key.write_text(KEY)
+    where = ["--url", f"http://{run.http}", "--key", f"file:{key}"]
+    # Nothing is stored by its age, and there is room for all.
+    config.write_text(
+        f'[kafka]\nbrokers = "{broker.brokers()}"\n'
+        f'[lake]\nurl = "{lake}"\nflush_age_s = 3600\n'
+        f'[http]\nlisten = "{run.http}"\nkeys = ["file:{key}"]\n'
+        "[memory]\nbudget_mib = 1024\n[sql]\nmemory_mib = 512\n"
+        '[[job]]\ntopic = "aion.router.decisions"\nsinks = ["lake"]\n'
+        '[[job]]\ntopic = "aion.tasks.lifecycle"\nsinks = ["lake"]\n'
     )
+
+    def start() -> None:
+        run.launch("run", "--config", config)
+        run.wait_ready()
+
+    def see(rows: int) -> None:
+        run.wait(lambda: sql(BOTH, *where)[0]["n"] == rows, f"{rows} rows are seen")
+
+    broker.start()
+    try:
+        done = broker.bootstrap()
+        assert done.returncode == 0, done.stdout + done.stderr
+        start()
+        generate(broker.brokers(), STORED)
+        see(STORED)
+        # What it has is stored when it stops.
+        assert run.stop() == 0
+        start()
+        generate(broker.brokers(), EVENTS)
+        see(STORED + EVENTS)
+        seen = answers(*where)
+        stored = sql(BOTH, "--lake", lake)[0]["n"]
+        assert stored == STORED, "the others were live all the while"
+        assert run.stop() == 0
+        return Views(lake, seen)
+    finally:
+        run.end()
+        broker.stop()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[of_what_is_stored, of_what_is_live_too],
+    ids=["stored", "live"],
+)
+def views(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Views:
+    return request.param(tmp_path_factory.mktemp("views"))
 
 
 def compare(ours: polars.DataFrame, theirs: polars.DataFrame) -> None:
@@ -55,8 +153,8 @@ def compare(ours: polars.DataFrame, theirs: polars.DataFrame) -> None:
     assert_frame_equal(ours, theirs, abs_tol=1e-6)
 
 
-def test_task_latency_is_what_polars_computes(stored):
-    tasks = table(stored, "tasks")
+def test_task_latency_is_what_polars_computes(views: Views):
+    tasks = views.table("tasks")
     half = col("timestamp").dt.truncate("30s")
     starts = [
         half.alias("window_start"),
@@ -77,17 +175,16 @@ def test_task_latency_is_what_polars_computes(stored):
         .sort("window_start", "status")
     )
     assert theirs.height > 20 and theirs["p95_ms"].null_count() < theirs.height
-    query = "select * from task_latency {} order by window_start, status"
-    compare(asked(stored, query.format("")), theirs)
+    ours = views.answers["task_latency"]
+    compare(ours.whole, theirs)
     # A filter on the window is a filter on the events below it, and changes no window.
-    middle = theirs["window_start"].sort()[theirs.height // 2]
-    later = theirs.filter(col("window_start") >= middle)
-    where = f"where window_start >= '{middle.isoformat()}'"
-    compare(asked(stored, query.format(where)), later)
+    later = theirs.filter(col("window_start") >= ours.middle)
+    assert 0 < later.height < theirs.height
+    compare(ours.part, later)
 
 
-def test_decision_outcomes_are_what_polars_computes(stored):
-    decisions, tasks = table(stored, "decisions"), table(stored, "tasks")
+def test_decision_outcomes_are_what_polars_computes(views: Views):
+    decisions, tasks = views.table("decisions"), views.table("tasks")
     place = ["task_id", "timestamp", "_topic_id", "_partition", "_offset"]
     last = (
         tasks.filter(col("status").is_in(ENDS))
@@ -108,10 +205,8 @@ def test_decision_outcomes_are_what_polars_computes(stored):
         .sort("_partition", "_offset")
     )
     assert theirs["outcome"].n_unique() >= 3 and theirs["outcome"].null_count() > 0
-    query = "select * from decision_outcomes {} order by _partition, _offset"
-    compare(asked(stored, query.format("")), theirs)
-    middle = theirs["decided_at"].sort()[theirs.height // 2]
-    where = f"where decided_at < '{middle.isoformat()}'"
-    compare(
-        asked(stored, query.format(where)), theirs.filter(col("decided_at") < middle)
-    )
+    ours = views.answers["decision_outcomes"]
+    compare(ours.whole, theirs)
+    earlier = theirs.filter(col("decided_at") < ours.middle)
+    assert 0 < earlier.height < theirs.height
+    compare(ours.part, earlier)
