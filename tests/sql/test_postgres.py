@@ -418,6 +418,12 @@ def test_no_other_isolation_encoding_or_style_is_promised(live, prepare):
             "SET NAMES 'UNICODE'",
             "SET DateStyle=ISO",
             "SET datestyle TO 'ISO, MDY'",
+            "SET bytea_output TO hex",
+            "SET intervalstyle TO 'postgres'",
+            "SET standard_conforming_strings = on",
+            "SET default_transaction_read_only TO true",
+            "SET search_path TO public",
+            "SET search_path = public, \"$user\"",
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
             "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED",
             "ROLLBACK",
@@ -433,6 +439,11 @@ def test_no_other_isolation_encoding_or_style_is_promised(live, prepare):
             ("set client_encoding to 'LATIN1'", "it is utf8 here"),
             ("set names 'latin1'", "it is utf8 here"),
             ("set datestyle = 'German'", "it is iso here"),
+            ("set bytea_output = 'escape'", "it is hex here"),
+            ("set intervalstyle to iso_8601", "it is postgres here"),
+            ("set standard_conforming_strings to off", "it is on here"),
+            ("set default_transaction_read_only = off", "it is on here"),
+            ("set search_path to elsewhere", "can't be without public"),
         ):
             with pytest.raises(psycopg.errors.FeatureNotSupported) as error:
                 connection.execute(refused, prepare=prepare)

@@ -4,7 +4,7 @@
 //! beginning and ending one needs no more than saying so.
 //!
 //! **Invariant:** what is said to be done holds: a time zone, an encoding, a style of dates and a level of isolation that
-//! aren't here are refused.
+//! aren't here are refused, and so is every other value by which answers or statements would have to differ.
 
 use crate::statements;
 
@@ -35,7 +35,8 @@ pub(super) enum Command {
     Refuse(&'static str, String),
 }
 
-/// Settings that a client may set: no value of theirs changes an answer, but for those of [`FIXED`] and the time zone.
+/// Settings that a client may set: no value of theirs changes an answer, but for those of [`FIXED`], the search path and the time
+/// zone.
 const SETTABLE: [&str; 14] = [
     "application_name",
     "bytea_output",
@@ -53,11 +54,19 @@ const SETTABLE: [&str; 14] = [
     "transaction",
 ];
 
-/// Settings by which answers would differ, with what may be said of them, without signs: the first holds.
-const FIXED: [(&str, &[&str]); 2] = [
+/// What may be said of a setting that is on.
+const ON: &[&str] = &["on", "true", "t", "yes", "y", "1", "default"];
+
+/// Settings by which answers, or what statements mean, would differ, with what may be said of them, without signs: the
+/// first holds.
+const FIXED: [(&str, &[&str]); 6] = [
+    ("bytea_output", &["hex", "default"]),
     ("client_encoding", &["utf8", "unicode", "default"]),
     // The order of day and month is of dates that are read, and none is read in which it would matter.
     ("datestyle", &["iso", "mdy", "dmy", "ymd", "default"]),
+    ("default_transaction_read_only", ON),
+    ("intervalstyle", &["postgres", "default"]),
+    ("standard_conforming_strings", ON),
 ];
 
 /// What the one time zone that there is may be called, and what stands for whichever there is.
@@ -195,6 +204,8 @@ fn set(words: &[String]) -> Command {
     };
     if name == "timezone" {
         set_time_zone(&words[1..])
+    } else if name == "search_path" {
+        set_search_path(&words[1..])
     } else if name == "transaction" {
         isolated(words).unwrap_or(Command::Done("SET"))
     } else if let Some((_, may_be)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
@@ -209,15 +220,29 @@ fn set(words: &[String]) -> Command {
 
 /// `set datestyle to x, y`, `set datestyle = x` and `set names x`, from behind the second word.
 fn set_fixed(name: &str, may_be: &[&str], words: &[String]) -> Command {
-    let bare = |word: &String| word.replace(|c: char| !c.is_alphanumeric(), "");
-    let mut values = words.iter().map(bare).filter(|word| word != "to");
-    match values.find(|value| !may_be.contains(&value.as_str())) {
+    match values(words).find(|value| !may_be.contains(&value.as_str())) {
         None => Command::Done("SET"),
         Some(other) => {
             let what = format!("{name} can't be {other:?}: it is {} here", may_be[0]);
             Command::Refuse("0A000", what)
         }
     }
+}
+
+/// What a setting is set to, without signs.
+fn values(words: &[String]) -> impl Iterator<Item = String> {
+    let bare = |word: &String| word.replace(|c: char| !c.is_alphanumeric(), "");
+    words.iter().map(bare).filter(|word| word != "to")
+}
+
+/// `set search_path to x, y`: names without a schema mean tables of `public`, and other schemas that may be named beside it
+/// have none of theirs.
+fn set_search_path(words: &[String]) -> Command {
+    if values(words).any(|schema| matches!(schema.as_str(), "public" | "default")) {
+        return Command::Done("SET");
+    }
+    let what = "search_path can't be without public: names without a schema mean its tables here";
+    Command::Refuse("0A000", what.to_owned())
 }
 
 /// `set timezone to x`, `set timezone = x` and `set time zone x`, from behind the second word.
@@ -302,6 +327,14 @@ mod tests {
             ("SET DateStyle=ISO", Command::Done("SET")),
             ("set datestyle to 'ISO, MDY'", Command::Done("SET")),
             ("set session datestyle to iso, dmy;", Command::Done("SET")),
+            ("set bytea_output to 'hex'", Command::Done("SET")),
+            ("SET INTERVALSTYLE = POSTGRES", Command::Done("SET")),
+            ("set standard_conforming_strings=on;", Command::Done("SET")),
+            ("set default_transaction_read_only to 'true'", Command::Done("SET")),
+            ("SET search_path TO public", Command::Done("SET")),
+            ("set search_path = \"$user\", public", Command::Done("SET")),
+            ("set local search_path to 'public', pg_catalog;", Command::Done("SET")),
+            ("set search_path to default", Command::Done("SET")),
             (
                 "set session characteristics as transaction isolation level read uncommitted",
                 Command::Done("SET"),
@@ -333,6 +366,14 @@ mod tests {
             "set datestyle = 'German'",
             "set datestyle to sql, dmy",
             "set local datestyle to 'ISO, Postgres'",
+            "set bytea_output to escape",
+            "set intervalstyle = 'iso_8601'",
+            "set session intervalstyle to postgres_verbose",
+            "set standard_conforming_strings = off",
+            "set default_transaction_read_only to off",
+            "set search_path to ''",
+            "set search_path = other, \"$user\"",
+            "set search_path to 'publicity'",
         ] {
             assert!(matches!(of(refused), Command::Refuse(..)), "{refused}");
         }
