@@ -13,6 +13,7 @@
 //!
 //! It stands on `pgwire`, which knows the messages, and not on `datafusion-postgres`, which hands statements to a session
 //! of DataFusion: here they go by the engine's checks, turns and bounds, and who comes in is decided before any is read.
+//! `docs/decisions/0020-postgresqls-protocol-by-pgwire.md` says more.
 //!
 //! **Invariant:** an address that other machines reach is served only with users and a certificate.
 //! **Invariant:** nothing but what the engine's plans may do can be done here.
