@@ -213,9 +213,11 @@ fn is_of_an_expression(text: &str) -> bool {
     text.contains(IN_A_FUNCTION)
 }
 
-/// Whether a violated constraint is the lease; a table may have others.
+/// Whether a violated constraint is the lease; a table may have others. Its name is the first that the server says: behind
+/// it come the expression, and what stands in the row.
 fn names_lease(text: &str) -> bool {
-    text.contains("Constraint `lease`") || text.contains("Constraint lease")
+    let named = text.split_once("Constraint ").map_or("", |(_, named)| named);
+    named.starts_with("`lease`") || named.starts_with("lease ")
 }
 
 #[cfg(test)]
@@ -242,8 +244,16 @@ mod tests {
     fn only_the_lease_is_taken_for_the_lease() {
         let lease = "Constraint `lease` for table aion.tasks is violated at row 1.";
         assert_eq!(refused(469, lease), Class::Lease);
-        let other = "Constraint `size` for table aion.lease is violated at row 1.";
-        assert_eq!(refused(469, other), Class::Row);
+        assert_eq!(refused(469, &format!("Code: 469. DB::Exception: {lease}")), Class::Lease);
+        for other in [
+            "Constraint `size` for table aion.lease is violated at row 1.",
+            "Constraint `lease_2` for table aion.tasks is violated at row 1.",
+            "Constraint `own` for table aion.tasks is violated at row 1. Expression: (note != 'Constraint `lease`'). \
+             Column values: note = 'Constraint `lease`'",
+            "Constraint `own` for table aion.tasks is violated at row 1. Column values: note = 'Constraint lease '",
+        ] {
+            assert_eq!(refused(469, other), Class::Row, "{other}");
+        }
     }
 
     #[test]

@@ -1,10 +1,17 @@
 //! What the server won't take whole goes in halves; a row that it won't take at all is told, and its neighbours land.
 
+use std::sync::Arc;
+
 use aion_schemas::log::{Offset, Partition};
 use aion_sinks::{
+    batch::Batch,
     clickhouse::testing::Protection,
     conformance::{Log, marks, settle, take},
     sink::{Flushed, Sink, SinkError},
+};
+use arrow::{
+    array::{AsArray, StringArray},
+    record_batch::RecordBatch,
 };
 use serde_json::{Value, json};
 
@@ -69,6 +76,28 @@ async fn a_row_of_which_a_column_cant_be_computed_is_told_and_its_neighbours_lan
         assert!(cause.contains(&says), "{computed}: {cause}");
         assert!(!cause.contains("000000000021"), "the id is no number, and in the record: {cause}");
     }
+}
+
+/// The same rows with another `id` in one of them.
+fn with_id(mut batch: Batch, row: usize, id: &str) -> Batch {
+    let schema = batch.rows.schema();
+    let at = schema.index_of("id").unwrap();
+    let mut columns = batch.rows.columns().to_vec();
+    let ids = columns[at].as_string::<i32>().iter().enumerate();
+    let ids: StringArray = ids.map(|(n, old)| if n == row { Some(id) } else { old }).collect();
+    columns[at] = Arc::new(ids);
+    batch.rows = RecordBatch::try_new(schema, columns).unwrap();
+    batch
+}
+
+/// The server says what stands in the row, and that passes for no word of its own: it would be sent with new leases for ever.
+#[tokio::test]
+async fn a_refused_row_whose_text_is_that_of_the_lease_is_told() {
+    let (place, log, p0) = picky("NOT startsWith(id, 'Constraint')").await;
+    let mut sink = place.owner(&p0).await;
+    take(&mut sink, with_id(log.batch(0, 0, 4), 2, "Constraint `lease`")).await;
+    assert_eq!(refused(&settle(&mut sink).await), [(&p0, 2)]);
+    assert_eq!(place.offsets(&p0).await, range(0, 2));
 }
 
 #[tokio::test]
