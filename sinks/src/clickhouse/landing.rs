@@ -1,7 +1,8 @@
 //! A batch on its way into a table, until it is known what became of it.
 //!
 //! **Invariant:** what may have landed is looked for before it is sent again.
-//! **Invariant:** a lease begins with a look that finds nothing where the batch goes, and with no other.
+//! **Invariant:** a lease begins with a look that finds nothing where the batch goes, and with no other; one that began
+//! within a break isn't used behind it.
 //! **Invariant:** a second token (`#1`) is used only after the first was acknowledged twice with nothing in the
 //! table, and after any INSERT under the first has been refused or ended: its lease and the time that a query may
 //! take have passed, and the server refuses a query id that still runs.
@@ -324,8 +325,8 @@ impl Landing {
         }
     }
 
-    /// Looks what the table has there. Where there is nothing, there is nothing behind it either, and a new lease
-    /// begins. That the batch is there says nothing of what comes behind it: another writer may have gone on.
+    /// Looks what the table has there. Where there is nothing, there is nothing behind it either, up to where a break ends,
+    /// and a new lease begins. That the batch is there says nothing of what comes behind it: another writer may have gone on.
     async fn look(&mut self, table: &Table) -> Result<Seen, SinkError> {
         let (first, end) = (self.first(table), self.end());
         let asked = Instant::now();

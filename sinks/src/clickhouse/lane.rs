@@ -12,6 +12,7 @@ use super::{
     Settings,
     landing::{Chain, Landing, Outcome},
     survey::Segment,
+    table::{Table, off},
 };
 use crate::{batch::Batch, buffer::Buffers, sink::SinkError};
 
@@ -135,7 +136,14 @@ impl Lane {
     }
 
     /// Leaves out what is stored further on; answers the batches that are, to their end.
-    pub(super) fn skip(&mut self, partition: &Partition, buffers: &mut Buffers) -> Vec<Batch> {
+    ///
+    /// A look that found nothing in a break says nothing of what lies behind it: what goes there is looked for first.
+    pub(super) fn skip(
+        &mut self,
+        table: &Table,
+        partition: &Partition,
+        buffers: &mut Buffers,
+    ) -> Vec<Batch> {
         let mut skipped = Vec::new();
         while let Some(first) = buffers.waiting(partition).first() {
             let from = first.range.start;
@@ -148,6 +156,9 @@ impl Lane {
             if let (Some(segment), Work::Idle(chain)) = (self.ahead.pop_front(), &mut self.work) {
                 chain.end = Some(segment.range.end);
                 chain.day = segment.day.or(chain.day);
+                if !off!(table, LeaseOfBreak) {
+                    chain.lease = None;
+                }
             }
         }
         skipped

@@ -86,7 +86,7 @@ impl ClickHouseSink {
         if !matches!(lane.work, Work::Idle(_)) {
             return;
         }
-        let skipped = lane.skip(partition, &mut self.buffers);
+        let skipped = lane.skip(&self.table, partition, &mut self.buffers);
         if let Some(last) = skipped.last() {
             self.untold.marks.insert(partition.clone(), last.mark());
         }

@@ -24,6 +24,8 @@ pub enum Protection {
     Lease,
     /// A lease begins only with a look that finds nothing.
     LeaseOfNothing,
+    /// A lease that began within a break ends with it.
+    LeaseOfBreak,
     /// What was acknowledged is looked for in the table.
     Verify,
     /// A batch begins at the chain's end, whatever was read first.

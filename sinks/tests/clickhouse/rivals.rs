@@ -277,6 +277,60 @@ async fn with_a_lease_from_any_look_a_sleeper_doubles() {
     assert!(offsets.len() > 13, "{offsets:?}");
 }
 
+/// A writer is frozen with what fills a break in its hands. It wakes when its lease is over, others have gone on behind the
+/// chain's end, and the table has forgotten their tokens. It looks into the break, and fills it; then it comes to where the
+/// chain ended for it.
+async fn frozen_in_a_break(off: Option<Protection>) -> (bool, Vec<i64>) {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let mut owner = place.owner(&p0).await;
+    for (from, to) in [(0, 10), (10, 20), (20, 40)] {
+        take(&mut owner, log.batch(0, from, to)).await;
+        settle(&mut owner).await;
+    }
+    let table = place.table();
+    place.engine.run(&format!("DELETE FROM {table} WHERE _batch_first = 10")).await;
+    // The control's must not run out on a busy machine before it is used behind the break.
+    let lease = if off.is_some() { Duration::from_secs(10) } else { settings().lease };
+    let mut frozen = place.house.sink(spec(), Settings { lease, ..settings() });
+    frozen.assign(std::slice::from_ref(&p0)).await.unwrap();
+    if let Some(protection) = off {
+        frozen.rig().turn_off(protection);
+    }
+    take(&mut frozen, log.batch(0, 10, 50)).await;
+    let (nap, asleep, wake) = nap();
+    frozen.rig().before_insert(Box::new(nap));
+    let owner_goes_on = async {
+        asleep.notified().await;
+        take(&mut owner, log.batch(0, 40, 44)).await;
+        settle(&mut owner).await;
+        let shrink = "MODIFY SETTING non_replicated_deduplication_window = 1";
+        place.engine.run(&format!("ALTER TABLE {table} {shrink}")).await;
+        for (from, to) in [(44, 47), (47, 48)] {
+            take(&mut owner, log.batch(0, from, to)).await;
+            settle(&mut owner).await;
+        }
+        tokio::time::sleep(lease + Duration::from_secs(1)).await;
+        wake.notify_one();
+    };
+    let (woken, ()) = tokio::join!(once(&mut frozen), owner_goes_on);
+    let gave_way = woken.is_ok_and(|flushed| flushed.moved == vec![p0.clone()]);
+    (gave_way, place.offsets(&p0).await)
+}
+
+#[tokio::test]
+async fn a_lease_that_began_within_a_break_ends_with_it() {
+    assert_eq!(frozen_in_a_break(None).await, (true, range(0, 48)));
+}
+
+/// Negative control: with it the writer goes on where others have been, unasked.
+#[tokio::test]
+async fn with_a_lease_from_a_break_a_sleeper_doubles_what_is_behind_it() {
+    let (_, offsets) = frozen_in_a_break(Some(Protection::LeaseOfBreak)).await;
+    let doubled = offsets.windows(2).filter(|two| two[0] == two[1]).count();
+    assert_eq!(doubled, 8, "{offsets:?}");
+}
+
 /// A token stands without its rows. While an INSERT under it is on its way, another writer finds it acknowledged and
 /// nothing in the table; then the table has forgotten the token, and the first INSERT arrives.
 async fn a_late_first_insert(off: Option<Protection>) -> Vec<i64> {
