@@ -47,7 +47,8 @@
 //!
 //! What the server had acknowledged and its disk lost shows as a break; `survey` says when it is filled. What it
 //! won't take whole goes in halves, each a batch of the same chain, down to one row; that row's record is read again as
-//! a rejected one ([`Refused`](crate::sink::Refused)).
+//! a rejected one ([`Refused`](crate::sink::Refused)). What is too large for the server, or for a proxy before it, or
+//! comes to no answer twice, goes in halves as well; a single row of that kind is sent again as it is, and the sink says so.
 //!
 //! **Invariant:** every write is followed by a look; an acknowledgement alone proves nothing.
 //! **Invariant:** one INSERT on its way for each Kafka partition, many partitions at once.

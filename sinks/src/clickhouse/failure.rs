@@ -3,7 +3,7 @@
 //! | class | examples | what is done |
 //! |---|---|---|
 //! | retry | no answer, 5xx, too many parts, read-only, a replica that is behind | verify, then the same token again, after a pause |
-//! | size | 241 (memory), 159 (time) | verify, then half the batch |
+//! | size | 241 (memory), 159 (time), a proxy's 413; an INSERT that nobody answers, twice | verify, then half the batch; a single row again as it is |
 //! | row | a constraint other than the lease, text that can't be converted, a column that can't be computed; 36 and 117 that name a function | verify, then half the batch, until it is one row: a dead letter |
 //! | lease | 469 that names the lease | verify, a new lease, the same token again; never a reject |
 //! | running | 216 | an earlier INSERT of the token still runs: wait for it |
@@ -44,7 +44,7 @@ pub(crate) enum Class {
     Retry,
     Lease,
     Running,
-    /// The batch takes more memory, or time, than there is.
+    /// The batch takes more memory, or time, than there is, or more bytes than are let through.
     Size,
     /// A row is refused for what it holds.
     Row,
@@ -53,6 +53,8 @@ pub(crate) enum Class {
 
 /// So many characters are kept of the beginning of what a server says, and of its end: in between it may quote a long value.
 const MAX_TEXT: usize = 600;
+/// HTTP's number for a request that is too large; that of nginx has 1 MiB at most unless it is told.
+const TOO_LARGE: u16 = 413;
 
 impl Failure {
     pub(super) fn unanswered(error: reqwest::Error) -> Failure {
@@ -108,6 +110,7 @@ impl Failure {
             6 | 26 | 27 | 38 | 41 | 43 | 53 | 69 | 70 | 72 | 128 | 130 | 131 | 135 | 153 | 190
             | 321 | 349 | 376 | 395 | 407 | 467 | 469 | 675 | 676 | 691 => Class::Row,
             159 | 241 => Class::Size,
+            0 if status == TOO_LARGE => Class::Size,
             62 | 73 => Class::Fatal("the server may be too old: 24.8 or newer is needed"),
             117 => Class::Fatal(
                 "the server may be too old, 24.8 or newer is needed; or an expression of yours, in a column, a \
@@ -131,6 +134,14 @@ impl Failure {
     /// is what each would say.
     pub(super) fn is_of_the_server(&self) -> bool {
         self.class() == Class::Retry && !matches!(self, Failure::Refused { code: 252 | 286, .. })
+    }
+
+    /// Whether nobody says what became of the request: no answer came, or a proxy had none in its time.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Failure::Unanswered(_) | Failure::Refused { code: 0, status: 408 | 502 | 504, .. }
+        )
     }
 
     /// What the failure is to the job.
@@ -159,6 +170,11 @@ impl Failure {
     /// What was said.
     pub(super) fn text(self) -> String {
         match self {
+            // What a proxy says of it is a page.
+            Failure::Refused { code: 0, status: TOO_LARGE, .. } => format!(
+                "HTTP {TOO_LARGE}: a proxy before the server lets no request through that is so large; raise its limit on \
+                 bodies (nginx: client_max_body_size)"
+            ),
             Failure::Refused { text, status, .. } if text.is_empty() => format!("HTTP {status}"),
             Failure::Unreached(text)
             | Failure::Unanswered(text)
@@ -311,6 +327,27 @@ mod tests {
         let column = "while converting column `n` from type Int64 to type Int8";
         assert_eq!(said(70, &format!("No 4711: {column}\n4711")), format!("Code: 70: {column}"));
         assert_eq!(said(38, "Cannot parse date (4711)"), "Code: 38");
+    }
+
+    #[test]
+    fn what_a_proxy_lets_through_is_a_matter_of_size_and_says_what_to_raise() {
+        let page = b"<html><head><title>413 Request Entity Too Large</title></head></html>";
+        let failure = Failure::refused(StatusCode::PAYLOAD_TOO_LARGE, None, page);
+        assert_eq!(failure.class(), Class::Size);
+        assert!(!failure.is_of_the_server() && !failure.is_silence());
+        let text = failure.text();
+        assert!(text.contains("client_max_body_size") && !text.contains('<'), "{text}");
+    }
+
+    #[test]
+    fn no_answer_is_told_from_an_answer() {
+        let of = |code, status| Failure::Refused { code, text: "late".into(), status }.is_silence();
+        assert!([408, 502, 504].into_iter().all(|status| of(0, status)));
+        assert!(Failure::Unanswered("operation timed out".into()).is_silence());
+        for (code, status) in [(159, 408), (202, 502), (0, 503), (0, 500), (216, 500)] {
+            assert!(!of(code, status), "{code}, HTTP {status}");
+        }
+        assert!(!Failure::Unreached("refused".into()).is_silence());
     }
 
     #[test]

@@ -56,9 +56,12 @@ pub(super) struct Landing {
     suffix: u32,
     /// The greatest lease that was sent under the present token.
     last_lease: u32,
+    /// How many INSERTs of it nobody answered, one after the other.
+    unanswered: u32,
     /// Whether the server said last that it has too many parts.
     pub(super) is_crowded: bool,
-    /// How long the server took for the last INSERT of this try; `None` before one was sent.
+    /// How long the server took for the last INSERT of this try; `None` before one was sent, and where it was too much: that
+    /// says nothing of how the server keeps up, and larger batches would be too much again.
     pub(super) took: Option<Duration>,
     goes: Goes,
     /// Whether rows were left out that the table has already.
@@ -92,7 +95,7 @@ pub(super) enum Outcome {
 pub(super) enum Unfit {
     /// A row of it is refused for what it holds.
     Row,
-    /// It takes more memory than the server has, or more time than it may take.
+    /// It takes more memory than the server has, more time than it may take, or more bytes than come through.
     Size,
 }
 
@@ -111,6 +114,8 @@ enum Seen {
 
 /// The greatest number behind `#`.
 const MAX_SUFFIX: u32 = 2;
+/// Of a batch that was sent so often, where looks are answered and it isn't, a smaller one may come through.
+const MAX_UNANSWERED: u32 = 2;
 /// How often a stale lease is renewed in one try.
 const MAX_LEASES: u32 = 3;
 
@@ -132,6 +137,7 @@ impl Landing {
             vanished: 0,
             suffix: 0,
             last_lease: 0,
+            unanswered: 0,
             is_crowded: false,
             took: None,
         }
@@ -206,6 +212,9 @@ impl Landing {
                     Seen::Ours => return self.stored(table).await,
                     Seen::Others => return Ok(Outcome::Moved),
                     Seen::Nothing => {
+                        if let Some(cause) = self.too_much(table) {
+                            return Ok(Outcome::Unfit { why: Unfit::Size, cause });
+                        }
                         // What is hidden from the account by now may be there: it goes under no other token.
                         if self.vanished >= 2 {
                             check::again(table).await?;
@@ -274,7 +283,7 @@ impl Landing {
         };
         let began = Instant::now();
         let sent = table.ledger.client.insert(what, &rows).await;
-        self.took = Some(began.elapsed());
+        self.heed(&sent, began.elapsed());
         fault::point("clickhouse.after_insert");
         #[cfg(feature = "testing")]
         table.rig.inserted().await;
@@ -289,6 +298,36 @@ impl Landing {
                 _ => Err(failure.error(&self.doing(table))),
             },
         }
+    }
+
+    /// Notes whether an INSERT was answered, and after how long.
+    fn heed(&mut self, sent: &Result<(), Failure>, took: Duration) {
+        let class = sent.as_ref().err().map(Failure::class);
+        let is_silence = sent.as_ref().is_err_and(Failure::is_silence);
+        self.took = (!is_silence && class != Some(Class::Size)).then_some(took);
+        match sent {
+            Err(_) if is_silence => self.unanswered += 1,
+            // It was not heard at all, or not for what it is.
+            Err(Failure::Unreached(_)) => {}
+            Err(_) if class == Some(Class::Running) => {}
+            _ => self.unanswered = 0,
+        }
+    }
+
+    /// Why the batch counts as too much, if it does. What was sent of it may land still: what goes instead begins at the
+    /// same offset, so under the same token. Under another than the first that would not be so.
+    fn too_much(&self, table: &Table) -> Option<String> {
+        if self.unanswered < MAX_UNANSWERED || self.suffix > 0 {
+            return None;
+        }
+        let within = table.settings.max_execution + table.settings.answer_within;
+        Some(format!(
+            "sent {} times and not answered within {} s, where questions are: the line may be too slow for so many bytes, the \
+             server may have too little memory or time, or a proxy before it may end such requests (nginx: \
+             client_max_body_size, client_body_timeout, proxy_read_timeout)",
+            self.unanswered,
+            within.as_secs()
+        ))
     }
 
     /// The rows with their ledger entry.

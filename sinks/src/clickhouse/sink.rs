@@ -186,15 +186,24 @@ impl ClickHouseSink {
             self.untold.refused.push(Refused { partition: partition.clone(), offset, cause });
             return Ok(());
         }
-        // A single row that doesn't fit into memory is tried again as it is.
         lane.narrow = narrow.or(lane.narrow);
-        tracing::warn!(table = self.table.spec.name, %partition, rows, "not taken whole: {cause}");
+        if rows > 1 {
+            let table = &self.table.spec.name;
+            tracing::warn!(table, %partition, rows, "not taken whole: {cause}");
+        }
         let doing = landing.doing(&self.table);
         lane.work = Work::Idle(std::mem::take(&mut landing.chain));
         self.buffers.put_back(partition, landing.batches);
         match why {
             Unfit::Row => Ok(()),
-            Unfit::Size => Err(SinkError::Retry { doing, cause }),
+            Unfit::Size if rows > 1 => Err(SinkError::Retry { doing, cause }),
+            // Nothing is wrong with it, so it is no dead letter: there may be more memory, or a higher limit.
+            Unfit::Size => {
+                let cause = format!(
+                    "{cause}; it is a single row, which is sent again as it is, and what follows in its partition waits"
+                );
+                Err(SinkError::Retry { doing, cause })
+            }
         }
     }
 

@@ -1,7 +1,10 @@
 //! A writer sends no more INSERTs than the table remembers for long enough, and fewer where there are too many parts: what
 //! fills faster goes in larger batches.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 
 use aion_sinks::{
     clickhouse::{ClickHouseSink, Settings, testing::Protection},
@@ -11,7 +14,10 @@ use aion_sinks::{
 
 use serde_json::json;
 
-use crate::shared::{Place, once, range, settings, spec};
+use crate::{
+    inserts::{plain, said},
+    shared::{Place, once, range, settings, spec},
+};
 
 /// So many batches come.
 const BATCHES: i64 = 10;
@@ -106,4 +112,37 @@ async fn ages_waited(refusals: usize) -> u32 {
 async fn after_too_many_parts_rows_wait_longer() {
     let waited = tokio::join!(ages_waited(0), ages_waited(2), ages_waited(3));
     assert_eq!(waited, (1, 2, 4));
+}
+
+/// A batch that is too much for the line gets no answer, twice, each in three seconds. That is no server which doesn't keep
+/// up: waiting longer would make the others too much as well.
+#[tokio::test]
+async fn what_is_not_answered_has_no_rows_wait_longer() {
+    let (place, log) = (Place::new().await, Log::new());
+    let (p0, p1) = (log.partition(0), log.partition(1));
+    let (relay, house) = plain(&place).await;
+    let age = Duration::from_secs(1);
+    let settings = Settings { flush_age: age, answer_within: Duration::from_secs(2), ..settings() };
+    let mut sink = house.sink(spec(), settings);
+    sink.assign(&[p0, p1.clone()]).await.unwrap();
+    relay.most_bytes.store(0, SeqCst);
+    relay.is_silent.store(true, SeqCst);
+    take(&mut sink, log.batch(0, 0, 10)).await;
+    for _ in 0..2 {
+        once(&mut sink).await.unwrap_err();
+    }
+    take(&mut sink, log.batch(1, 0, 10)).await;
+    let came = Instant::now();
+    sink.flush(came, Flush::Due).await.unwrap();
+    let token = format!("{}/0", p1.key());
+    for _ in 0..50 {
+        // What becomes of the first partition's is an error of its own.
+        drop(sink.flush(came + age, Flush::Due).await);
+        let inserts = relay.inserts("orders");
+        if inserts.iter().any(|path| said(path)["insert_deduplication_token"] == token) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("its age has come, and it waits");
 }

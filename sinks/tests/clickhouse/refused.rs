@@ -1,11 +1,14 @@
 //! What the server won't take whole goes in halves; a row that it won't take at all is told, and its neighbours land.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use aion_schemas::log::{Offset, Partition};
 use aion_sinks::{
     batch::Batch,
-    clickhouse::testing::Protection,
+    clickhouse::{ClickHouseSink, Settings, testing::Protection},
     conformance::{Log, marks, settle, take},
     sink::{Flushed, Sink, SinkError},
 };
@@ -15,7 +18,11 @@ use arrow::{
 };
 use serde_json::{Value, json};
 
-use crate::shared::{Place, once, range};
+use crate::{
+    inserts::plain,
+    relay::Relay,
+    shared::{Place, once, range, settings, spec},
+};
 
 /// A table with something of its owner's, of the row's `value`, which is a quarter of the offset.
 async fn owned(add: &str) -> (Place, Log, Partition) {
@@ -212,4 +219,87 @@ async fn a_batch_that_takes_the_server_too_long_goes_in_halves() {
     let text = "Timeout exceeded: elapsed 60 s, maximum: 60";
     let fault = json!({"kind": "refuse", "code": 159, "status": 500, "text": text});
     goes_in_halves(&fault, 159).await;
+}
+
+/// A writer behind a proxy that lets no more bytes through than half-way between those of a batch of 100 rows and of one of
+/// 400, which it has stored; it waits three seconds for an answer.
+async fn behind_a_proxy(place: &Place, log: &Log) -> (Arc<Relay>, ClickHouseSink) {
+    let (relay, house) = plain(place).await;
+    let settings = Settings { answer_within: Duration::from_secs(2), ..settings() };
+    let mut sink = house.sink(spec(), settings);
+    sink.assign(&[log.partition(0)]).await.unwrap();
+    let mut bytes = 0;
+    for (first, end) in [(0, 100), (100, 500)] {
+        take(&mut sink, log.batch(0, first, end)).await;
+        settle(&mut sink).await;
+        bytes += relay.last_bytes();
+    }
+    relay.most_bytes.store(bytes / 2, SeqCst);
+    (relay, sink)
+}
+
+/// What one try to write everything says that is to be made again.
+async fn says(sink: &mut ClickHouseSink) -> String {
+    let failed = once(sink).await.unwrap_err();
+    assert!(matches!(failed, SinkError::Retry { .. }), "it passes: {failed:?}");
+    failed.to_string()
+}
+
+/// The rest of what was too large whole lands in halves.
+async fn halves_land(place: &Place, log: &Log, sink: &mut ClickHouseSink) {
+    let p0 = log.partition(0);
+    assert_eq!(settle(sink).await.marks, marks([(&p0, 900)]));
+    assert_eq!(place.batches().await, [(0, 99), (100, 499), (500, 699), (700, 899)]);
+    assert_eq!(place.offsets(&p0).await, range(0, 900));
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_a_proxy_goes_in_halves_and_it_is_said_what_to_raise() {
+    let (place, log) = (Place::new().await, Log::new());
+    let (_relay, mut sink) = behind_a_proxy(&place, &log).await;
+    take(&mut sink, log.batch(0, 500, 900)).await;
+    let said = says(&mut sink).await;
+    assert!(said.contains("HTTP 413") && said.contains("client_max_body_size"), "{said}");
+    halves_land(&place, &log, &mut sink).await;
+}
+
+#[tokio::test]
+async fn what_is_not_answered_twice_goes_in_halves() {
+    let (place, log) = (Place::new().await, Log::new());
+    let (relay, mut sink) = behind_a_proxy(&place, &log).await;
+    relay.is_silent.store(true, SeqCst);
+    take(&mut sink, log.batch(0, 500, 900)).await;
+    for _ in 0..2 {
+        let said = says(&mut sink).await;
+        assert!(!said.contains("the line may be too slow"), "once may be chance: {said}");
+    }
+    let said = says(&mut sink).await;
+    let why =
+        "sent 2 times and not answered within 3 s, where questions are: the line may be too slow";
+    assert!(said.contains(why) && said.contains("client_max_body_size"), "{said}");
+    halves_land(&place, &log, &mut sink).await;
+}
+
+/// Nothing is wrong with it, and a limit can be raised.
+#[tokio::test]
+async fn a_single_row_that_is_too_large_is_no_dead_letter_and_waits() {
+    let (place, log) = (Place::new().await, Log::new());
+    let p0 = log.partition(0);
+    let (relay, mut sink) = behind_a_proxy(&place, &log).await;
+    relay.most_bytes.store(0, SeqCst);
+    take(&mut sink, log.batch(0, 500, 502)).await;
+    assert!(!says(&mut sink).await.contains("a single row"), "there are two");
+    for _ in 0..3 {
+        let said = says(&mut sink).await;
+        assert!(
+            said.contains("insert into orders, offsets 500..501 of orders/0: HTTP 413"),
+            "{said}"
+        );
+        assert!(said.contains("client_max_body_size") && said.contains("a single row"), "{said}");
+    }
+    relay.most_bytes.store(usize::MAX, SeqCst);
+    let told = settle(&mut sink).await;
+    assert!(told.refused.is_empty(), "{told:?}");
+    assert_eq!(told.marks, marks([(&p0, 502)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 502));
 }

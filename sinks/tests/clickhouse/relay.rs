@@ -35,6 +35,10 @@ pub(crate) struct Relay {
     pub(crate) loses_notes: AtomicUsize,
     /// Whether it acknowledges rows, and stores them nowhere.
     pub(crate) loses_rows: AtomicBool,
+    /// It lets rows of so many bytes through at most, as a proxy does.
+    pub(crate) most_bytes: AtomicUsize,
+    /// Whether it says nothing to what is larger.
+    pub(crate) is_silent: AtomicBool,
     /// Whether it says that it hides rows by a policy.
     pub(crate) hides_rows: AtomicBool,
     /// What it says of clusters, a status with headers and a body, where it says that the table is Distributed.
@@ -43,6 +47,8 @@ pub(crate) struct Relay {
     questions: Mutex<Vec<String>>,
     /// The INSERTs that it was sent, by table: their addresses with what they say.
     inserts: Mutex<BTreeMap<&'static str, Vec<String>>>,
+    /// The bytes of the last rows that it was sent.
+    last_bytes: AtomicUsize,
     /// By table, how many INSERTs are on their way, and how many there were at once.
     under_way: Mutex<BTreeMap<&'static str, (usize, usize)>>,
 }
@@ -61,10 +67,13 @@ impl Relay {
             ahead_s: 0.into(),
             loses_notes: 0.into(),
             loses_rows: false.into(),
+            most_bytes: usize::MAX.into(),
+            is_silent: false.into(),
             hides_rows: false.into(),
             questions: Mutex::default(),
             clusters: Mutex::default(),
             inserts: Mutex::default(),
+            last_bytes: 0.into(),
             under_way: Mutex::default(),
         });
         let serves = Arc::clone(&relay);
@@ -82,6 +91,11 @@ impl Relay {
     /// The INSERTs into a table that it was sent.
     pub(crate) fn inserts(&self, table: &str) -> Vec<String> {
         self.inserts.lock().unwrap().get(table).cloned().unwrap_or_default()
+    }
+
+    /// The bytes of the last rows that it was sent.
+    pub(crate) fn last_bytes(&self) -> usize {
+        self.last_bytes.load(SeqCst)
     }
 
     /// The questions that it was asked.
@@ -155,14 +169,29 @@ impl Relay {
             self.loses_notes.fetch_sub(1, SeqCst);
             return Some(("200 OK".to_owned(), Vec::new()));
         }
-        if table == "orders" && self.loses_rows.load(SeqCst) {
-            return Some(("200 OK".to_owned(), Vec::new()));
+        if table == "orders"
+            && let Some(said) = self.kept_back(body.len()).await
+        {
+            return Some(said);
         }
         self.enter(table);
         tokio::time::sleep(Duration::from_millis(self.pause_ms.load(SeqCst))).await;
         let answer = self.pass_on(path, body).await;
         self.under_way.lock().unwrap().entry(table).or_default().0 -= 1;
         answer
+    }
+
+    /// What it says of rows that it doesn't pass on.
+    async fn kept_back(&self, bytes: usize) -> Option<(String, Vec<u8>)> {
+        self.last_bytes.store(bytes, SeqCst);
+        if bytes > self.most_bytes.load(SeqCst) {
+            if self.is_silent.load(SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            let page = "<html><title>413 Request Entity Too Large</title></html>";
+            return Some(("413 Request Entity Too Large".to_owned(), page.into()));
+        }
+        self.loses_rows.load(SeqCst).then(|| ("200 OK".to_owned(), Vec::new()))
     }
 
     fn enter(&self, table: &'static str) {
