@@ -44,6 +44,8 @@
 //! | is new, and began to read elsewhere (poison, retention) | the chain's end, not what was read, is where a batch begins; a table's very first is agreed on (note `opened`) | the same |
 //! | uses another table partition at midnight, where tokens are apart | the day is that of the batch before | the same |
 //! | slept until its token was forgotten | the lease: the server refuses rows stamped too long ago | it looks again, and finds that it is behind |
+//! | went on behind a break that another fills | a lease that began within the break ends with it | the other looks, and starts over |
+//! | stores by a retry a record that fills a break, or the other way round | a look with each lease; what fills a break waits until no retry is on its way that doesn't know of it | the second leaves it out (`retries`) |
 //!
 //! What the server had acknowledged and its disk lost shows as a break; `survey` says when it is filled. What it
 //! won't take whole goes in halves, each a batch of the same chain, down to one row; that row's record is read again as

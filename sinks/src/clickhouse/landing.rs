@@ -46,6 +46,9 @@ pub(super) struct Chain {
 #[derive(Debug)]
 pub(super) struct Landing {
     pub(super) partition: Partition,
+    /// What was taken to be written.
+    whole: Vec<Batch>,
+    /// What of it goes: without the rows that would store a record twice.
     pub(super) batches: Vec<Batch>,
     pub(super) chain: Chain,
     /// Whether an INSERT of it was sent whose outcome isn't known.
@@ -64,7 +67,7 @@ pub(super) struct Landing {
     /// says nothing of how the server keeps up, and larger batches would be too much again.
     pub(super) took: Option<Duration>,
     goes: Goes,
-    /// Whether rows were left out that the table has already.
+    /// Whether rows were left out that would store a record twice.
     is_looked: bool,
 }
 
@@ -73,8 +76,8 @@ pub(super) struct Landing {
 pub(super) enum Goes {
     /// Behind the last one.
     Behind,
-    /// Into a break that is over there.
-    IntoBreak { until: Offset },
+    /// Into a break that is over there, and was found then, by the server's clock.
+    IntoBreak { until: Offset, found_at: u32 },
 }
 
 /// What became of a batch.
@@ -131,6 +134,7 @@ impl Landing {
             goes,
             is_looked: false,
             partition,
+            whole: batches.clone(),
             batches,
             chain,
             is_unsure: false,
@@ -176,7 +180,7 @@ impl Landing {
     /// says the rest: else the log would seem to have been cut there. What fills the rest of a break ends where it meets others.
     fn end(&self) -> Offset {
         let mark = self.mark();
-        let meets = matches!(self.goes, Goes::IntoBreak { until } if mark.offset >= until);
+        let meets = matches!(self.goes, Goes::IntoBreak { until, .. } if mark.offset >= until);
         let last = self.batches.iter().rev().find_map(Batch::last_row);
         let Some((row, epoch)) = last.filter(|_| !meets) else { return mark.offset };
         let is_told_by_rows = mark.record_epoch().unwrap_or(-1) == epoch;
@@ -194,15 +198,17 @@ impl Landing {
         self.took = None;
         #[cfg(feature = "testing")]
         table.rig.pass().await;
+        let is_to_open = self.rows() > 0 && !self.chain.is_open && !off!(table, Opening);
+        if is_to_open && !self.open(table).await? {
+            return Ok(Outcome::Moved);
+        }
+        // After that note: by it, who fills a break knows that the table has retries.
         if !self.is_looked {
-            retries::leave_out(table, &self.partition, &mut self.batches, self.goes).await?;
+            self.leave_out(table).await?;
             self.is_looked = true;
         }
         if self.rows() == 0 {
             return self.note_only(table).await;
-        }
-        if !self.chain.is_open && !off!(table, Opening) && !self.open(table).await? {
-            return Ok(Outcome::Moved);
         }
         for _ in 0..MAX_LEASES {
             // Before the look: where many wait, its lease would be over by the time that it is sent.
@@ -220,6 +226,13 @@ impl Landing {
                             check::again(table).await?;
                         }
                         self.wait_for_suffix(table)?;
+                        // Others have stored rows since the last lease began.
+                        if !off!(table, OriginsAgain) {
+                            self.leave_out(table).await?;
+                        }
+                        if self.rows() == 0 {
+                            return self.note_only(table).await;
+                        }
                     }
                 }
             }
@@ -252,6 +265,14 @@ impl Landing {
         }
         let cause = "acknowledged, and not in the table".to_owned();
         Err(SinkError::Retry { doing: self.doing(table), cause })
+    }
+
+    /// Leaves out what would store a record twice, as the table is now.
+    async fn leave_out(&mut self, table: &Table) -> Result<(), SinkError> {
+        let mut batches = self.whole.clone();
+        retries::leave_out(table, &self.partition, &mut batches, self.goes).await?;
+        self.batches = batches;
+        Ok(())
     }
 
     /// Sends the batch. Whatever the answer, only a look tells what it did.

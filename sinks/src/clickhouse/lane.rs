@@ -27,6 +27,8 @@ pub(super) struct Lane {
     pub(super) ahead: VecDeque<Segment>,
     /// Where that ended when the partition was assigned.
     pub(super) last_ahead: Option<Mark>,
+    /// When its breaks were found, by the server's clock.
+    pub(super) found_at: u32,
     /// Since when rows wait.
     pub(super) since: Option<Instant>,
     /// The bytes of what is on its way.
@@ -120,10 +122,15 @@ pub(super) enum Next {
 }
 
 impl Lane {
-    /// A partition that was just assigned, with what is stored further on and where that ends.
-    pub(super) fn new(chain: Chain, ahead: VecDeque<Segment>, last_ahead: Option<Mark>) -> Lane {
+    /// A partition that was just assigned, with what is stored further on and where that ends, and when that was found.
+    pub(super) fn new(
+        chain: Chain,
+        ahead: VecDeque<Segment>,
+        last_ahead: Option<Mark>,
+        found_at: u32,
+    ) -> Lane {
         let work = Work::Idle(chain);
-        Lane { work, ahead, last_ahead, since: None, flying_bytes: 0, narrow: None }
+        Lane { work, ahead, last_ahead, found_at, since: None, flying_bytes: 0, narrow: None }
     }
 
     /// What goes next, from an offset on.

@@ -279,15 +279,29 @@ impl Ledger {
         &self,
         partition: &Partition,
         range: Range<Offset>,
-    ) -> Result<BTreeSet<Offset>, Failure> {
+    ) -> Result<Look<BTreeSet<Offset>>, Failure> {
         let sql = format!(
-            "SELECT DISTINCT assumeNotNull(_origin) FROM {} WHERE startsWith(_origin, '{}/')",
+            "SELECT toUnixTimestamp(now()), groupUniqArray(assumeNotNull(_origin)) FROM {}
+            WHERE startsWith(_origin, '{}/')",
             self.table,
             partition.key()
         );
-        let rows: Vec<(String,)> = self.client.ask(&sql).await?;
-        let found = rows.iter().filter_map(|(text,)| text.parse::<Origin>().ok());
-        Ok(found.map(|origin| origin.offset).filter(|offset| range.contains(offset)).collect())
+        let (now, texts): (u32, Vec<String>) = one(self.client.ask(&sql).await?)?;
+        let found = texts.iter().filter_map(|text| text.parse::<Origin>().ok());
+        let found = found.map(|origin| origin.offset).filter(|offset| range.contains(offset));
+        Ok(Look { now, found: found.collect() })
+    }
+
+    /// Whether it was agreed where batches of another topic begin: of the table's retries, or of a topic that was deleted.
+    pub(super) async fn has_others(&self, topic_id: Uuid) -> Result<bool, Failure> {
+        let sql = format!(
+            "SELECT count() FROM {} WHERE table_name = '{}' AND kind = '{}' AND topic_id != '{topic_id}'",
+            self.marks,
+            self.name,
+            NoteKind::Opened.word()
+        );
+        let (count,): (u64,) = one(self.client.ask(&sql).await?)?;
+        Ok(count > 0)
     }
 
     /// The statement that deletes a batch.

@@ -1,32 +1,52 @@
 //! Retries: rows that say in `_origin` of which rejected record they are the copy. Each lands once.
 //!
-//! What is looked at before a batch is sent for the first time:
+//! What is looked at with each lease of a batch:
 //!
 //! | the table has | a retry | a record that fills a break |
 //! |---|---|---|
 //! | a row with that `_origin` | is left out | is left out |
 //! | the record itself as a row | is left out | |
 //! | neither, and is past the record | lands | |
-//! | neither, and has yet to pass the record | waits: a later build may read it | |
+//! | neither, and has yet to pass the record, or a break with it is to be filled | waits: a later build may read it | |
+//! | no row with that `_origin`, and one may be on its way whose writer doesn't know of the break | | waits until it has landed, or can't |
 //!
 //! It waits also where the record's topic was deleted: rows that were read of it before may be on their way still. One that
 //! waits in vain is taken back by the job, as a dead letter: so what is behind it in the chain lands.
 //!
-//! That is sound with the chain. The batches of a partition of retries follow on each other, and of all INSERTs that
-//! begin at one offset the server takes one: what was looked at holds until this batch, or a rival's, lands. A topic
-//! of retries has one partition, so all retries of a table are one chain. And what the table is past, the record's own
-//! chain doesn't write again but to fill a break, which looks here too.
+//! Two retries of a record are of one chain: a topic of retries has one partition, and of all INSERTs that begin at one
+//! offset the server takes one. What was looked at holds until this batch, or a rival's, lands.
+//!
+//! A retry and the record itself are of two chains, and no token decides between them. What the table is past, the
+//! record's own chain doesn't write again but to fill a break. Leases and looks keep these apart:
+//!
+//! | the retry looks | it | what fills the break |
+//! |---|---|---|
+//! | before there is a break, or a request to fill it | lands within a lease and the time of an INSERT, or never | looks for it no sooner than that after the break was found, and leaves the record out |
+//! | after that, before the record is there | waits | lands |
+//! | after the record has landed | is left out | |
+//!
+//! What remains: a break is to be filled for the repair window, or for as long as a request holds; then it counts as erased, and
+//! the table as past it. Who has begun to fill it doesn't look at that again. So if this time ends between that start and the
+//! record's landing, and a retry of it is looked at after the time has ended, within a lease and the time of an INSERT before
+//! that landing, both may land. `aion audit` tells of such a record as stored twice.
 //!
 //! **Invariant:** the look at how far the table is comes before the look for rows: what the first finds passed and
 //! the second doesn't find stored never will be by itself.
-//! **Invariant:** a batch is looked at once. Sent again it is the same rows, or it would miss those that have landed.
+//! **Invariant:** a batch is looked at after its lease began: what lands late goes by a look that is no older than that.
+//! **Invariant:** what may have landed of a batch is looked for before that, as it was sent: its own rows would be left
+//! out as stored. If it lands behind that look all the same, what is sent now has another number of rows under one token, and
+//! its writer starts over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use aion_schemas::log::{Offset, Origin, Partition};
 use uuid::Uuid;
 
 use super::{
+    failure::Failure,
     landing::Goes,
     survey::Found,
     table::{Table, off},
@@ -62,12 +82,11 @@ pub(super) async fn leave_out(
         of_rows(&batch.rows, |_, origin| origins.insert(origin));
     }
     let mut retried = BTreeSet::new();
-    if let Goes::IntoBreak { .. } = goes
+    if let Goes::IntoBreak { found_at, .. } = goes
         && let Some((first, last)) = batches.first().zip(batches.last())
     {
         let range = first.range.start..last.range.end;
-        let look = table.ledger.retried(partition, range).await;
-        retried = look.map_err(|failure| failure.error(&doing(table, partition)))?;
+        retried = retried_in(table, partition, range, found_at).await?;
     }
     if origins.is_empty() && retried.is_empty() {
         return Ok(());
@@ -94,6 +113,32 @@ pub(super) async fn leave_out(
 
 /// Records that the table has yet to pass, with how far it has their partition.
 type Ahead = BTreeMap<Origin, Option<Offset>>;
+
+/// The offsets of what fills a break that was found then which the table has by retries. Those that had been looked at by then
+/// have landed, or are refused: until that is so, it passes.
+async fn retried_in(
+    table: &Table,
+    partition: &Partition,
+    range: Range<Offset>,
+    found_at: u32,
+) -> Result<BTreeSet<Offset>, SinkError> {
+    let failed = |failure: Failure| failure.error(&doing(table, partition));
+    // Before the look for them: a table's first retry is looked at after its note, so if there is none, with the break in sight.
+    let may_have = table.ledger.has_others(partition.stream.id).await.map_err(failed)?;
+    let look = table.ledger.retried(partition, range).await.map_err(failed)?;
+    let on_its_way = table.settings.lease + table.settings.max_execution;
+    let over = found_at.saturating_add(on_its_way.as_secs() as u32);
+    if may_have && look.now <= over && !off!(table, RetriesOnTheirWay) {
+        return Err(SinkError::Retry {
+            doing: doing(table, partition),
+            cause: format!(
+                "a break is filled in {} s: until then retries of its records may be on their way",
+                over - look.now + 1
+            ),
+        });
+    }
+    Ok(look.found)
+}
 
 /// Those of the records that are stored, and those that are ahead. The others are past, and never will be stored by
 /// themselves.

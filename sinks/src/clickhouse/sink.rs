@@ -115,7 +115,8 @@ impl ClickHouseSink {
         if has_rows && !off!(self.table, Pace) && !self.pace.send(now, owned) {
             return;
         }
-        let goes = until.map_or(Goes::Behind, |until| Goes::IntoBreak { until });
+        let found_at = lane.found_at;
+        let goes = until.map_or(Goes::Behind, |until| Goes::IntoBreak { until, found_at });
         let until = until.filter(|_| !off!(self.table, Cut));
         let Settings { max_rows, max_bytes, .. } = self.table.settings;
         let mut rows = max_rows.min(rows_within(waiting, max_bytes));
@@ -341,7 +342,7 @@ impl ClickHouseSink {
                 lease: Some(survey.lease),
                 noted: None,
             };
-            let lane = Lane::new(chain, found.ahead, found.last_ahead);
+            let lane = Lane::new(chain, found.ahead, found.last_ahead, survey.now);
             self.lanes.insert(partition.clone(), lane);
             marks.extend(found.mark.map(|mark: Mark| (partition, mark)));
         }

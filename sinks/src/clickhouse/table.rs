@@ -44,6 +44,8 @@ pub(super) struct Survey {
     pub(super) found: BTreeMap<i32, Found>,
     /// Until when what follows on it may be inserted, by the server's clock, and when this was learnt.
     pub(super) lease: (u32, Instant),
+    /// When it was looked at, by the server's clock.
+    pub(super) now: u32,
 }
 
 impl Table {
@@ -128,7 +130,8 @@ impl Table {
             })?;
             found.insert(*number, at);
         }
-        Ok(Survey { found, lease: (look.now.saturating_add(youth.lease_s), asked) })
+        let lease = (look.now.saturating_add(youth.lease_s), asked);
+        Ok(Survey { found, lease, now: look.now })
     }
 
     fn put_up_with_doubles(&self, found: &mut BTreeMap<i32, Vec<Link>>) {

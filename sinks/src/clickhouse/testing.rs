@@ -42,6 +42,10 @@ pub enum Protection {
     SecondToken,
     /// A retry whose record is stored, or may yet be, is left out.
     Origins,
+    /// That is looked at again with each lease.
+    OriginsAgain,
+    /// What fills a break waits for the retries that don't know of it.
+    RetriesOnTheirWay,
     /// A batch is one record batch.
     OneBlock,
     /// Several addresses are replicas of one table.

@@ -1,6 +1,9 @@
 //! Retries: rows that name the rejected record that they are. Each record lands once, whoever sends it how often.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aion_schemas::{
     log::{Offset, Origin},
@@ -8,13 +11,16 @@ use aion_schemas::{
 };
 use aion_sinks::{
     batch::Batch,
-    clickhouse::{ClickHouseSink, testing::Protection},
+    clickhouse::{ClickHouseSink, Settings, testing::Protection},
     conformance::{Log, marks, schema, settle, take},
-    sink::{Refused, Sink, SinkError},
+    sink::{Flush, Flushed, Refused, Sink, SinkError},
 };
 use arrow::{array::StringArray, record_batch::RecordBatch};
 
-use crate::shared::{Place, once, range, settle_slowly};
+use crate::{
+    rivals::nap,
+    shared::{Place, once, range, settings, settle_slowly, spec},
+};
 
 /// The record of `log` at this place.
 fn record(log: &Log, offset: i64) -> Origin {
@@ -208,21 +214,32 @@ async fn without_the_wait_a_record_is_a_row_and_a_retry() {
     assert_eq!(times(&place, record(&log, 12)).await, 2);
 }
 
-/// A disk loses a batch in which a record was rejected and stored by a retry since; a later build reads that record.
-async fn a_break_is_filled(off: bool) -> (i64, Vec<i64>) {
+/// A table of three batches; in the second the record at 5 was rejected.
+async fn three_batches() -> (Place, Log, Log) {
     let (place, log, retries) = (Place::new().await, Log::new(), Log::new());
-    let p0 = log.partition(0);
-    let mut main = place.owner(&p0).await;
+    let mut main = place.owner(&log.partition(0)).await;
     take(&mut main, log.batch(0, 0, 3)).await;
     settle(&mut main).await;
     take_without(&mut main, &log, (3, 10), 5).await;
     settle(&mut main).await;
     take(&mut main, log.batch(0, 10, 20)).await;
     settle(&mut main).await;
+    (place, log, retries)
+}
+
+/// A disk loses the second.
+async fn lose_second(place: &Place) {
+    place.engine.run(&format!("DELETE FROM {} WHERE _batch_first = 3", place.table())).await;
+}
+
+/// A disk loses a batch in which a record was rejected and stored by a retry since; a later build reads that record.
+async fn a_break_is_filled(off: bool) -> (i64, Vec<i64>) {
+    let (place, log, retries) = three_batches().await;
+    let p0 = log.partition(0);
     let mut sink = place.owner(&retries.partition(0)).await;
     take(&mut sink, sent(&retries, 0, &[record(&log, 5)])).await;
     settle(&mut sink).await;
-    place.engine.run(&format!("DELETE FROM {} WHERE _batch_first = 3", place.table())).await;
+    lose_second(&place).await;
     let mut again = place.open();
     if off {
         again.rig().turn_off(Protection::Origins);
@@ -244,4 +261,100 @@ async fn what_fills_a_break_leaves_out_what_a_retry_has_stored() {
 #[tokio::test]
 async fn without_the_look_a_filled_break_doubles_a_retry() {
     assert_eq!(a_break_is_filled(true).await, (2, range(0, 25)));
+}
+
+/// One try of a writer that falls asleep in it, and may do so for long.
+async fn sleeps(sleeper: &mut ClickHouseSink) -> Flushed {
+    let deadline = Instant::now() + Duration::from_mins(2);
+    sleeper.flush(Instant::now(), Flush::Now { deadline }).await.unwrap()
+}
+
+/// A writer sleeps with a retry that it has looked at. Meanwhile a disk loses the batch in which its record was rejected, a
+/// later build fills the break with the record, and the next owner of the retries passes them: it takes no token for that.
+/// How often the record is there once the sleeper has woken.
+async fn a_sleeper_with_a_retry(off: Option<Protection>) -> i64 {
+    let (place, log, retries) = three_batches().await;
+    let (p0, r0, rejected) = (log.partition(0), retries.partition(0), record(&log, 5));
+    let mut sleeper = place.owner(&r0).await;
+    if let Some(protection) = off {
+        sleeper.rig().turn_off(protection);
+    }
+    take(&mut sleeper, sent(&retries, 0, &[rejected])).await;
+    let (nap, asleep, wake) = nap();
+    sleeper.rig().before_insert(Box::new(nap));
+    let others_go_on = async {
+        asleep.notified().await;
+        lose_second(&place).await;
+        // This takes longer than the sleeper's lease.
+        let mut filler = place.owner(&p0).await;
+        take(&mut filler, log.batch(0, 3, 20)).await;
+        assert_eq!(settle_slowly(&mut filler).await.marks, marks([(&p0, 20)]));
+        let mut next = place.owner(&r0).await;
+        take(&mut next, sent(&retries, 0, &[rejected])).await;
+        assert_eq!(settle(&mut next).await.marks, marks([(&r0, 1)]));
+        assert_eq!(place.offsets(&r0).await, [0; 0], "the record is there");
+        wake.notify_one();
+    };
+    let (woken, ()) = tokio::join!(sleeps(&mut sleeper), others_go_on);
+    assert_eq!(woken.marks, marks([(&r0, 1)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 20));
+    times(&place, rejected).await
+}
+
+#[tokio::test]
+async fn a_sleeper_looks_again_whether_its_retry_is_stored() {
+    assert_eq!(a_sleeper_with_a_retry(None).await, 1);
+}
+
+/// Negative control.
+#[tokio::test]
+async fn without_another_look_a_sleeper_lands_its_retry_beside_the_record() {
+    assert_eq!(a_sleeper_with_a_retry(Some(Protection::OriginsAgain)).await, 2);
+}
+
+/// The same, and the sleeper wakes within its lease, when the break was found and what fills it is about to be sent.
+async fn a_retry_on_its_way(off: Option<Protection>) -> (i64, Vec<i64>) {
+    let (place, log, retries) = three_batches().await;
+    let (p0, r0, rejected) = (log.partition(0), retries.partition(0), record(&log, 5));
+    // It must not run out on a busy machine.
+    let lease = Duration::from_mins(1);
+    let mut sleeper = place.house.sink(spec(), Settings { lease, ..settings() });
+    sleeper.assign(std::slice::from_ref(&r0)).await.unwrap();
+    take(&mut sleeper, sent(&retries, 0, &[rejected])).await;
+    let (nap, asleep, wake) = nap();
+    sleeper.rig().before_insert(Box::new(nap));
+    let break_is_found = async {
+        asleep.notified().await;
+        lose_second(&place).await;
+        let mut filler = place.owner(&p0).await;
+        if let Some(protection) = off {
+            filler.rig().turn_off(protection);
+        }
+        take(&mut filler, log.batch(0, 3, 20)).await;
+        if off.is_some() {
+            assert_eq!(settle_slowly(&mut filler).await.marks, marks([(&p0, 20)]));
+        } else {
+            let waits = once(&mut filler).await.unwrap_err().to_string();
+            assert!(waits.contains("retries of its records may be on their way"), "{waits}");
+        }
+        wake.notify_one();
+        filler
+    };
+    let (woken, mut filler) = tokio::join!(sleeps(&mut sleeper), break_is_found);
+    assert_eq!(woken.marks, marks([(&r0, 1)]));
+    settle_slowly(&mut filler).await;
+    (times(&place, rejected).await, place.offsets(&p0).await)
+}
+
+#[tokio::test]
+async fn what_fills_a_break_waits_for_retries_that_do_not_know_of_it() {
+    let (times, offsets) = a_retry_on_its_way(None).await;
+    assert_eq!((times, offsets), (1, [range(0, 5), range(6, 20)].concat()));
+}
+
+/// Negative control.
+#[tokio::test]
+async fn without_waiting_for_it_a_retry_lands_beside_the_record() {
+    let (times, offsets) = a_retry_on_its_way(Some(Protection::RetriesOnTheirWay)).await;
+    assert_eq!((times, offsets), (2, range(0, 20)));
 }

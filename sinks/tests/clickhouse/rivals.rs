@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::shared::{Place, once, range, settings, settle_slowly, spec};
 
 /// Where a writer falls asleep: says that it does, and sleeps until it is woken.
-fn nap() -> (impl FnOnce() -> BoxFuture<'static, ()> + Send, Arc<Notify>, Arc<Notify>) {
+pub(crate) fn nap() -> (impl FnOnce() -> BoxFuture<'static, ()> + Send, Arc<Notify>, Arc<Notify>) {
     let (asleep, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (said, heard) = (Arc::clone(&asleep), Arc::clone(&wake));
     let nap = || {
