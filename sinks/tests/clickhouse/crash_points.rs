@@ -1,7 +1,7 @@
 //! Each row of "killed / the table has / then": the process dies, or the engine, or the answer is lost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
@@ -180,6 +180,10 @@ async fn what_no_token_brings_into_the_table_stops_the_job() {
     let tokens = [base.clone(), format!("{base}#1"), format!("{base}#2")];
     assert!(sent.keys().eq(&tokens), "{sent:?}");
     assert!(sent.values().all(|times| *times == 2), "twice each: {sent:?}");
+    let inserts = relay.inserts("orders");
+    let ids: BTreeSet<String> = inserts.iter().map(|path| said(path)["query_id"].clone()).collect();
+    // While one of them runs, under whichever token, the server refuses the others.
+    assert_eq!(ids, BTreeSet::from([format!("aion/{}/{base}", place.table())]));
 }
 
 /// A row policy that comes while a job runs hides what landed: under another token it would land again.
