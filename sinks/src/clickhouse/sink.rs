@@ -300,8 +300,8 @@ impl ClickHouseSink {
         let deadline = Instant::now() + self.table.settings.patience;
         while let Some((partition, joined)) = self.one_ended(partitions, deadline).await {
             match self.absorb(&partition, joined) {
-                Err(SinkError::Retry { .. }) | Ok(()) => {}
-                Err(fatal) => return Err(fatal),
+                Err(error) if !error.passes() => return Err(error),
+                Err(_) | Ok(()) => {}
             }
         }
         let is_running = |lane: &Lane| matches!(lane.work, Work::Running(_));
