@@ -274,7 +274,8 @@ fn process_families(
     let help =
         "Bytes that decoded rows hold: those of jobs that write to ClickHouse, and of the others.";
     let bytes = GaugeVec::new(Opts::new("aion_memory_held_bytes", help), &["part"])?;
-    let help = "The bound on those bytes: jobs of one part wait when theirs is reached.";
+    let help = "The bound on those bytes: jobs of one part wait at seven eighths of theirs; of the \
+        last one each has a share of its own.";
     let limit = GaugeVec::new(Opts::new("aion_memory_budget_bytes", help), &["part"])?;
     for (part, budget) in memory {
         bytes.with_label_values(&[*part]).set(budget.held() as f64);

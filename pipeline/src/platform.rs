@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::budget::{house_settings, part_bytes, refuse_too_small};
 use self::budget::{
-    lake_settings, memory, part_of, queue_limits, queues_bytes, series_settings, worth,
+    lake_settings, memory, part_of, queue_limits, queues_bytes, series_settings, sharers, worth,
 };
 use crate::{
     access::Access,
@@ -101,7 +101,8 @@ impl Platform {
                 limits,
             };
             let shutdown = shutdown.clone();
-            let budget = memory[part_of(&job)].clone();
+            let part = part_of(&job);
+            let budget = memory[part].share(sharers(&config.jobs, part));
             let handle = job::run(spec, &config.kafka, sinks, budget, shutdown)?;
             statuses.push(handle.status);
             jobs.push(handle.done);

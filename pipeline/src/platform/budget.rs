@@ -120,6 +120,11 @@ pub(crate) fn part_bytes(config: &Config) -> usize {
     rows_bytes(config) / parts.len().max(1)
 }
 
+/// How many jobs share a part; what reads retries is one by itself.
+pub(super) fn sharers(jobs: &[JobConfig], part: &str) -> usize {
+    jobs.iter().filter(|job| part_of(job) == part).flat_map(JobConfig::topics).count()
+}
+
 /// The parts that there are.
 pub(super) fn memory(config: &Config) -> BTreeMap<&'static str, Budget> {
     let parts = config.jobs.iter().map(part_of);
@@ -259,6 +264,23 @@ mod tests {
         // Each job reads by a consumer of its own.
         config.jobs.push(config.jobs[0].clone());
         assert!(refused(&config, 416).is_none() && refused(&config, 417).is_some());
+    }
+
+    #[test]
+    fn each_job_that_reads_has_a_share_of_its_part() {
+        let config = parsed(&format!("{LAKE}{HOUSE}"));
+        let parts = memory(&config);
+        let shared: usize = parts.keys().map(|part| sharers(&config.jobs, part)).sum();
+        assert_eq!(shared, config.jobs.iter().flat_map(JobConfig::topics).count());
+        for (part, budget) in &parts {
+            let jobs = sharers(&config.jobs, part);
+            assert!(jobs > 1, "{part}");
+            let shares: Vec<Budget> = (0..jobs).map(|_| budget.share(jobs)).collect();
+            let all = shares[0].take(part_bytes(&config));
+            assert!(shares[0].is_spent(), "{part}");
+            assert!(!shares[1..].iter().any(Budget::is_spent), "{part}: one holds up the others");
+            drop(all);
+        }
     }
 
     #[test]
