@@ -1,7 +1,9 @@
-//! The bound on memory: a job whose sink stands still stops fetching, whatever waits in the log.
+//! The bound on memory: a job whose sink stands still stops fetching, whatever waits in the log, and no other job with
+//! it.
 
 use std::time::{Duration, Instant};
 
+use aion::job::JobSpec;
 use aion_kafka::Limits;
 use aion_schemas::log::Offset;
 use aion_sinks::{
@@ -20,11 +22,35 @@ const BOUND: usize = LIMIT + (8 << 20) + (3 << 20);
 const COUNT: usize = 4 * BOUND / EVENT_BYTES;
 const EVENT_BYTES: usize = 10_000;
 
+/// A cluster with so many events in one partition.
+async fn filled(count: usize) -> Cluster {
+    let mut cluster = Cluster::start(1).await;
+    // Compressed, one fetch would hold all of it.
+    cluster.connection.properties.insert("compression.type".into(), "none".into());
+    cluster.new_producer();
+    let text = "x".repeat(EVENT_BYTES);
+    let event = event().replace('}', &format!(r#","metadata":{{"text":"{text}"}}}}"#));
+    cluster.send(0, &vec![Some(event.as_str()); count]);
+    cluster
+}
+
+/// A job of that name, whose client holds little.
+fn spec(cluster: &Cluster, name: &str) -> JobSpec {
+    let limits =
+        Limits { queued_bytes: 128 << 10, partition_fetch_bytes: 64 << 10, ..Limits::default() };
+    JobSpec { limits, ..cluster.spec(name, EVENTS) }
+}
+
+/// The sink itself never says no: it is the budget alone that stops the reader.
+fn takes_all() -> Settings {
+    Settings { hold_bytes: usize::MAX, ..Settings::default() }
+}
+
 /// The bytes held once they have not changed for a second; while the sink stands still, nothing is given back.
-async fn settled(budget: &Budget) -> usize {
+async fn settled(budget: &Budget, least: usize) -> usize {
     let deadline = Instant::now() + PATIENCE;
     let (mut held, mut since) = (0, Instant::now());
-    while held < LIMIT || since.elapsed() < Duration::from_secs(1) {
+    while held < least || since.elapsed() < Duration::from_secs(1) {
         assert!(Instant::now() < deadline, "{} bytes are held", budget.held());
         tokio::time::sleep(Duration::from_millis(20)).await;
         if budget.held() != held {
@@ -36,23 +62,11 @@ async fn settled(budget: &Budget) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stalled_sink_is_handed_stays_within_the_budget() {
-    let mut cluster = Cluster::start(1).await;
-    // Compressed, one fetch would hold all of it.
-    cluster.connection.properties.insert("compression.type".into(), "none".into());
-    cluster.new_producer();
-    let text = "x".repeat(EVENT_BYTES);
-    let event = event().replace('}', &format!(r#","metadata":{{"text":"{text}"}}}}"#));
-    cluster.send(0, &vec![Some(event.as_str()); COUNT]);
-
+    let cluster = filled(COUNT).await;
     let (store, budget) = (Store::new(), Budget::new(LIMIT));
     store.stall(true);
-    // The sink itself never says no: it is the budget alone that stops the reader.
-    let settings = Settings { hold_bytes: usize::MAX, ..Settings::default() };
-    let mut spec = cluster.spec("tasks", EVENTS);
-    spec.limits =
-        Limits { queued_bytes: 128 << 10, partition_fetch_bytes: 64 << 10, ..Limits::default() };
-    let mut job = cluster.run(spec, (&store, settings), budget.clone());
-    let held = settled(&budget).await;
+    let mut job = cluster.run(spec(&cluster, "tasks"), (&store, takes_all()), budget.clone());
+    let held = settled(&budget, LIMIT).await;
     assert!(held <= BOUND, "{held} bytes are held");
     let end = Offset(COUNT as i64);
     let status = job.handle.status.now();
@@ -65,4 +79,41 @@ async fn what_a_stalled_sink_is_handed_stays_within_the_budget() {
     assert_eq!(store.offsets(&cluster.partition(EVENTS, 0)), expected);
     job.stop().await;
     assert_eq!(budget.held(), 0);
+}
+
+/// The sink of one job stands still, and the job has read all that it may. Then another begins to read the same: whether
+/// it has stored everything within this time. Both have once the sink goes on.
+async fn another_reads_on(one: &Budget, other: Budget, within: Duration) -> bool {
+    const EACH: usize = 4 * LIMIT / EVENT_BYTES;
+    let cluster = filled(EACH).await;
+    let (still, store) = (Store::new(), Store::new());
+    still.stall(true);
+    let mut first = cluster.run(spec(&cluster, "still"), (&still, takes_all()), one.clone());
+    settled(one, LIMIT / 8 * 7).await;
+    let settings = Settings::default();
+    let mut second = cluster.run(spec(&cluster, "tasks"), (&store, settings), other);
+    let all = || stored_up_to(EACH as i64);
+    let waited = tokio::time::timeout(within, second.handle.status.wait_for(all())).await;
+    let has_all = matches!(waited, Ok(Some(_)));
+    assert!(still.rows().is_empty());
+    still.stall(false);
+    first.until("what waited is stored", all()).await;
+    second.until("all of it is stored", all()).await;
+    first.stop().await;
+    second.stop().await;
+    assert_eq!(one.held(), 0);
+    has_all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_sink_stands_still_leaves_another_its_share() {
+    let budget = Budget::new(LIMIT);
+    assert!(another_reads_on(&budget.share(2), budget.share(2), PATIENCE).await);
+}
+
+/// Negative control.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_shares_a_job_whose_sink_stands_still_stops_the_others() {
+    let budget = Budget::new(LIMIT);
+    assert!(!another_reads_on(&budget, budget.clone(), Duration::from_secs(5)).await);
 }
