@@ -21,6 +21,9 @@ use super::{
     source::{Chunk, Command, Rejected, Source},
 };
 
+/// What waits in a job may take one of so many parts of the memory before partitions pause that wait for the journal.
+const WAITING_SHARE: usize = 8;
+
 /// One partition's turn: what it needs of the job, borrowed piecewise.
 pub(super) struct AdvanceOne<'a, J> {
     pub(super) plan: &'a Plan,
@@ -140,12 +143,13 @@ impl<S: Source, J: Journal> Job<S, J> {
                 self.restart(number, now).await;
             }
         }
+        let is_crowded = self.plan.rules.hold(Rule::WaitingIsBounded) && self.is_crowded();
         let Some(reader) = self.readers.get_mut(&number) else { return };
         let command = if matches!(reader.phase, Phase::Stopped(_)) && reader.told != Told::Halted {
             reader.told = Told::Halted;
             Command::Halt(number)
         } else {
-            match reader.wants_pause() {
+            match reader.wants_pause(is_crowded) {
                 Some(true) => {
                     reader.told = Told::Paused;
                     Command::Pause(number)
@@ -158,6 +162,13 @@ impl<S: Source, J: Journal> Job<S, J> {
             }
         };
         self.source.command(command).await;
+    }
+
+    /// Whether what waits, of all partitions, takes so much that a journal which is silent would soon have all of the
+    /// memory. As a rule it answers within milliseconds, and what is read meanwhile is far less.
+    fn is_crowded(&self) -> bool {
+        let waiting: usize = self.readers.values().map(Reader::bytes).sum();
+        waiting >= self.budget.limit() / WAITING_SHARE
     }
 }
 

@@ -259,9 +259,11 @@ impl Reader {
         self.phase = Phase::Stopped(why);
     }
 
-    /// Whether the source should pause, `None` when it should do as it does.
-    pub(super) fn wants_pause(&self) -> Option<bool> {
-        let held_up = self.is_busy || self.is_unrecorded;
+    /// Whether the source should pause, `None` when it should do as it does. Where the job `is_crowded`, nothing more
+    /// shall wait behind what is being written down.
+    pub(super) fn wants_pause(&self, is_crowded: bool) -> Option<bool> {
+        let is_recording = self.waiting.front().is_some_and(|item| item.recording.is_some());
+        let held_up = self.is_busy || self.is_unrecorded || (is_crowded && is_recording);
         let pause = self.phase == Phase::Reading && (held_up || self.waiting.len() > MAX_WAITING);
         let resume = self.waiting.is_empty();
         match self.told {

@@ -20,6 +20,8 @@ pub(super) enum Rule {
     GapBeforeMark,
     /// A dead letter is acknowledged before the mark passes it.
     DeadLetterBeforeMark,
+    /// What is read behind dead letters that are on their way takes a share of the memory at most.
+    WaitingIsBounded,
     /// A dead letter that its topic doesn't take whole is cut.
     TooLargeIsCut,
     /// A sink without a mark starts at the log's start, wherever the others are.

@@ -38,6 +38,7 @@ use super::{
 };
 
 mod refusals;
+mod room;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longer than any test takes.
@@ -218,8 +219,17 @@ fn start_within(
     start_by((Rules::default(), max_reject_share, LONG), sink, journal)
 }
 
-fn start_by(
-    (rules, max_reject_share, wait_at_most): (Rules, f64, Duration),
+/// The rules, the greatest share of rejected records, and how long a row may wait in vain.
+type How = (Rules, f64, Duration);
+
+fn start_by(how: How, sink: Box<dyn Sink>, journal: impl Journal + 'static) -> Started {
+    start_in(Budget::new(1 << 20), how, sink, journal)
+}
+
+/// A job with so much memory, or a share of it.
+fn start_in(
+    budget: Budget,
+    (rules, max_reject_share, wait_at_most): How,
     sink: Box<dyn Sink>,
     journal: impl Journal + 'static,
 ) -> Started {
@@ -234,8 +244,7 @@ fn start_by(
         wait_at_most,
         rules,
     };
-    let parts: (Box<dyn super::event_loop::Clock>, Budget) =
-        (Box::new(SystemClock), Budget::new(1 << 20));
+    let parts: (Box<dyn super::event_loop::Clock>, Budget) = (Box::new(SystemClock), budget);
     let (job, status) = Job::new(plan, script.clone(), journal, vec![sink], parts);
     Started { script, status, done: tokio::spawn(job.run()) }
 }
