@@ -221,7 +221,7 @@ impl Reader {
         for item in &mut self.waiting {
             item.polled = None;
         }
-        if !matches!(self.phase, Phase::Reading | Phase::Stopped(_)) {
+        if !matches!(self.phase, Phase::Reading | Phase::Leaving | Phase::Stopped(_)) {
             self.give_up();
         }
         if !matches!(self.phase, Phase::Stopped(_)) {
