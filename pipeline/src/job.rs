@@ -21,6 +21,7 @@
 //! | [`retries`] | dead letters that are sent again |
 //! | [`journal`], `recorder`, [`gaps`], [`dead_letters`] | what could not be stored is written down |
 //! | `recreated` | the topic is gone, and another has its name |
+//! | `departed` | the group took partitions away, maybe with their topic |
 //! | [`schemas`] | which schemas framed records were written with |
 //! | `reject_share`, [`appeal`], `backoff`, `waits` | when to stop, who lets it go on, when to try again, and for how long |
 //! | [`status`] | what the outside sees |
@@ -58,6 +59,7 @@ mod assign;
 mod backoff;
 mod bounds;
 pub mod dead_letters;
+mod departed;
 mod durable;
 mod event_loop;
 pub mod gaps;

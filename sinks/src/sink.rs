@@ -28,7 +28,7 @@ pub trait Sink: Send {
     /// Called when partitions were given to this process, and again after they were
     /// [`Flushed::moved`] or failed. Forgets what was buffered for them, looks into the own store and
     /// returns the mark of each: the first offset still wanted. A partition that the store has never
-    /// seen is missing from the answer.
+    /// seen is missing from the answer. One that is gone may be asked for too, and is revoked at once.
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError>;
 
     /// Called with each look-up of the topic, so before the batches that wait for it: how many partitions it has, also

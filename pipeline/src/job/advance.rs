@@ -101,6 +101,10 @@ impl<S: Source, J: Journal> Job<S, J> {
                 failed.entries
             }
         };
+        if self.departed.is_recording(ticket) {
+            self.counters.gaps += self.departed.recorded(failed);
+            return Ok(());
+        }
         if let Some(reader) = self.readers.get_mut(&partition)
             && let Some(item) = reader.waiting.front_mut()
             && let Some(recording) = item.recording.take_if(|one| one.ticket == ticket)
@@ -120,7 +124,7 @@ impl<S: Source, J: Journal> Job<S, J> {
 
     /// Tells of entries that wait long to be written down, and has their partitions pause.
     pub(super) fn note_slow_recordings(&mut self, now: Instant) {
-        let mut slow = None;
+        let mut slow = self.departed.recording.filter(|one| one.is_slow(now));
         for reader in self.readers.values_mut() {
             let recording = reader.waiting.front().and_then(|item| item.recording);
             if let Some(recording) = recording.filter(|one| one.is_slow(now)) {

@@ -180,15 +180,19 @@ impl<S: Source, J: Journal> Job<S, J> {
         reader.agreed = None;
         reader.phase = Phase::Reading;
         let (partition, run) = (reader.partition.clone(), reader.run);
+        self.departed.is_back(partition.number);
         self.source.command(Command::Start { partition, run, at }).await;
         self.advance(located.partition, now).await
     }
 
     /// Starts a partition over from the sinks' stores.
     pub(super) async fn restart(&mut self, number: i32, now: Instant) {
+        if self.readers.get(&number).is_some_and(Reader::is_leaving) {
+            // There is nothing to start over with: the topic is gone, and what the stores lack is missing for good.
+            self.note_departures(&[number]);
+        }
         let Some(reader) = self.readers.get_mut(&number) else { return };
         if reader.is_leaving() {
-            // There is nothing to start over with: the topic is gone.
             return reader.give_up();
         }
         let topic = &reader.partition.stream.topic;
@@ -238,9 +242,32 @@ impl<S: Source, J: Journal> Job<S, J> {
         tracing::info!(%job, %topic, ?partitions, "giving partitions up");
         self.flush_and_commit(now, now + self.plan.revoke_flush).await?;
         fault::point("job.handed_over");
-        self.forget(partitions);
-        self.source.command(Command::Release(partitions.to_vec())).await;
+        self.let_go(partitions.to_vec()).await;
         Ok(())
+    }
+
+    /// Partitions are gone: to another process, which starts from the marks, or with their topic.
+    pub(super) async fn lost(
+        &mut self,
+        partitions: Vec<i32>,
+        now: Instant,
+    ) -> Result<(), JobError> {
+        self.counters.rebalances += 1;
+        let (job, topic) = (&self.plan.job, &self.plan.topic);
+        tracing::warn!(%job, %topic, ?partitions, "lost partitions to another process, or with their topic");
+        if self.gate.is_in_doubt() {
+            // Nobody could read again what was read of a topic that is gone. Where another process has the partitions
+            // after all, its marks keep these rows out.
+            self.flush_now(now, now + self.plan.revoke_flush).await?;
+        }
+        self.let_go(partitions).await;
+        Ok(())
+    }
+
+    async fn let_go(&mut self, partitions: Vec<i32>) {
+        self.note_departures(&partitions);
+        self.forget(&partitions);
+        self.source.command(Command::Release(partitions)).await;
     }
 
     /// Drops all that is held of partitions, here and in the sinks.

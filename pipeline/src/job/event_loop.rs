@@ -29,6 +29,7 @@ use super::{
     JobError,
     advance::AdvanceOne,
     backoff::Backoff,
+    departed::Departed,
     gate::Gate,
     journal::Journal,
     reader::{OnceDrained, Phase, Reader, Told},
@@ -98,6 +99,7 @@ pub(super) struct Job<S, J> {
     pub(super) gate: Gate,
     pub(super) stream: Option<Stream>,
     pub(super) readers: BTreeMap<i32, Reader>,
+    pub(super) departed: Departed,
     pub(super) last_run: u64,
     pub(super) counters: Counters,
     pub(super) unknown_fields: Arc<BTreeMap<String, u64>>,
@@ -161,6 +163,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             gate: Gate::default(),
             stream: None,
             readers: BTreeMap::new(),
+            departed: Departed::default(),
             last_run: 0,
             counters: Counters::default(),
             unknown_fields: Arc::default(),
@@ -236,13 +239,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         match event {
             Event::Assigned { stream, partitions } => self.given(stream, &partitions, now).await?,
             Event::Revoked(partitions) => self.hand_over(&partitions, now).await?,
-            Event::Lost(partitions) => {
-                self.counters.rebalances += 1;
-                let (job, topic) = (&self.plan.job, &self.plan.topic);
-                tracing::warn!(%job, %topic, ?partitions, "lost partitions to another process, or with their topic");
-                self.forget(&partitions);
-                self.source.command(Command::Release(partitions)).await;
-            }
+            Event::Lost(partitions) => self.lost(partitions, now).await?,
             Event::Located(located) => self.located(located, now).await?,
             Event::Chunk(chunk) => self.read(chunk, now).await?,
             Event::Looked(lookup) => self.looked(lookup, now).await?,
@@ -286,6 +283,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         self.flush_due(now).await?;
         self.advance_all(now).await?;
         self.go_on_drained(now).await;
+        self.tell_departed(now).await?;
         self.note_slow_recordings(now);
         self.consult(now).await;
         self.commit_due(now).await;
@@ -314,6 +312,8 @@ impl<S: Source, J: Journal> Job<S, J> {
         let at_once = !self.plan.rules.hold(Rule::SettledBeforeSwitch);
         if let Some(new_id) = self.gate.note(lookup, id, now, at_once) {
             self.recreated(new_id, now).await;
+        } else if lookup.topic_id == Some(id) && !self.gate.is_in_doubt() {
+            self.departed.topic_found();
         }
     }
 

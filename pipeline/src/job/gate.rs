@@ -40,7 +40,15 @@ pub(super) struct Gate {
 struct Row {
     topic_id: Option<Uuid>,
     since: Instant,
+    last: Instant,
     count: u32,
+}
+
+impl Row {
+    /// Whether so many agree, over so long.
+    fn agrees(&self, count: u32, spread: Duration) -> bool {
+        self.count >= count && self.last.saturating_duration_since(self.since) >= spread
+    }
 }
 
 /// Whether a batch may pass.
@@ -63,12 +71,17 @@ impl Gate {
         at_once: bool,
     ) -> Option<Uuid> {
         match &mut self.row {
-            Some(row) if row.topic_id == lookup.topic_id => row.count += 1,
-            _ => self.row = Some(Row { topic_id: lookup.topic_id, since: now, count: 1 }),
+            Some(row) if row.topic_id == lookup.topic_id => {
+                row.count += 1;
+                row.last = now;
+            }
+            _ => {
+                let Lookup { topic_id, .. } = lookup;
+                self.row = Some(Row { topic_id, since: now, last: now, count: 1 });
+            }
         }
         self.is_in_doubt |= lookup.topic_id != Some(current);
-        let agree =
-            |row: &Row| row.count >= AGREEING && now.saturating_duration_since(row.since) >= SPREAD;
+        let agree = |row: &Row| row.agrees(AGREEING, SPREAD);
         if self.is_in_doubt && !at_once && !self.row.as_ref().is_some_and(agree) {
             return None;
         }
@@ -93,6 +106,12 @@ impl Gate {
     /// Whether the topic's id is in doubt.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.is_in_doubt
+    }
+
+    /// Whether the last look-ups, over so long, found no topic of the name.
+    pub(super) fn is_missing_for(&self, time: Duration) -> bool {
+        let is_missing = |row: &Row| row.topic_id.is_none() && row.agrees(AGREEING, time);
+        self.row.as_ref().is_some_and(is_missing)
     }
 
     /// Whether what was read from the stream by poll number `polled` may pass.
@@ -167,6 +186,23 @@ mod tests {
             }
             assert_eq!(gate.verdict(&stream(2), 6, true), Verdict::Pass);
         }
+    }
+
+    #[test]
+    fn a_topic_is_missing_while_no_lookup_finds_it() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        let minutes = |minutes| now + Duration::from_mins(minutes);
+        let missing = |gate: &Gate, minutes| gate.is_missing_for(Duration::from_mins(minutes));
+        for at in [0, 1] {
+            gate.note(lookup(1, None), id(1), minutes(at), false);
+        }
+        assert!(!missing(&gate, 1), "two are not enough");
+        gate.note(lookup(1, None), id(1), minutes(2), false);
+        assert!(missing(&gate, 2) && !missing(&gate, 3), "between the first and the last of them");
+        gate.note(lookup(1, Some(1)), id(1), minutes(3), false);
+        assert!(!missing(&gate, 0));
+        gate.note(lookup(1, None), id(1), minutes(9), false);
+        assert!(!missing(&gate, 0));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! What was read of the old ones and proven to be theirs can't be read again: it is stored first, however
 //! long a sink fails, and each partition is taken up anew once that is done. What waits without a proof
 //! may be of the new topic, and is dropped: it will be read again. What was not read of the old ones is
-//! lost, and is written down as a gap, up to where they were known to reach.
+//! lost, and is written down as a gap, up to where they were known to reach; of those that weren't being read just then,
+//! or that the group took away before, as `departed` says.
 
 use std::time::Instant;
 
@@ -33,6 +34,11 @@ impl<S: Source, J: Journal> Job<S, J> {
         );
         self.stream = Some(Stream { topic: old.topic, id: new_id });
         let started_after = self.plan.rules.hold(Rule::LookupAfterPoll);
+        let is_other = |one: &&Reader| one.phase != Phase::Reading && !one.is_leaving();
+        let others = self.readers.values().filter(is_other).map(|one| one.partition.number);
+        let others: Vec<i32> = others.collect();
+        self.note_departures(&others);
+        self.departed.topic_gone();
         let numbers: Vec<i32> = self.readers.keys().copied().collect();
         for number in numbers {
             self.source.command(Command::Halt(number)).await;

@@ -33,7 +33,9 @@ impl<S: Source, J: Journal> Job<S, J> {
             let now = self.clock.now();
             self.advance_draining(now).await?;
             self.flush_now(now, until).await?;
-            if self.unwritten().is_empty() || self.clock.now() >= until {
+            self.tell_departed(now).await?;
+            let is_done = self.unwritten().is_empty() && !self.owes_entries();
+            if is_done || self.clock.now() >= until {
                 break;
             }
             self.pause(until.min(now + TRY_AGAIN)).await?;
@@ -60,6 +62,13 @@ impl<S: Source, J: Journal> Job<S, J> {
             self.advance(number, now).await?;
         }
         Ok(())
+    }
+
+    /// Whether entries wait to be written down that no later start could make again: their topic, or that part of the
+    /// log, is gone.
+    fn owes_entries(&self) -> bool {
+        let waits = |reader: &Reader| reader.once_drained.is_some() && !reader.waiting.is_empty();
+        self.departed.owes() || self.readers.values().any(waits)
     }
 
     /// What sinks have taken and not made durable, and what can't be read again.

@@ -30,13 +30,14 @@ use uuid::Uuid;
 use super::{
     JobError, SystemClock,
     appeal::Decision,
-    event_loop::{Job, Plan},
+    event_loop::{Clock, Job, Plan},
     journal::{Entry, Journal, NotAcknowledged, Recorded},
     rules::{Rule, Rules},
     source::{Chunk, Command, Event, Located, Lookup, Rejected, Source},
     status::{JobState, PartitionState, StatusReader},
 };
 
+mod departed;
 mod refusals;
 mod room;
 
@@ -55,6 +56,8 @@ struct Script {
     begin: Arc<Mutex<i64>>,
     /// Where the logs end, if not at 100.
     end: Arc<Mutex<Option<i64>>>,
+    /// The topic that is found, if not the first one.
+    found: Arc<Mutex<Option<Uuid>>>,
 }
 
 impl Script {
@@ -99,13 +102,13 @@ impl Source for Script {
     }
 
     async fn command(&mut self, command: Command) {
-        let lookup = Lookup { after_poll: 1, topic_id: Some(TOPIC_ID), partitions: 9 };
+        let topic_id = Some(self.found.lock().unwrap().unwrap_or(TOPIC_ID));
+        let lookup = Lookup { after_poll: 1, topic_id, partitions: 9 };
         let mut events = self.events.lock().unwrap();
         match &command {
             Command::Locate { partition, run } if *partition < 9 => {
                 let end = self.end.lock().unwrap().unwrap_or(100);
                 let bounds = Offset(*self.begin.lock().unwrap())..Offset(end);
-                let topic_id = Some(TOPIC_ID);
                 let located = Located { partition: *partition, run: *run, topic_id, bounds };
                 events.push_front(Event::Located(located));
             }
@@ -223,12 +226,12 @@ fn start_within(
 type How = (Rules, f64, Duration);
 
 fn start_by(how: How, sink: Box<dyn Sink>, journal: impl Journal + 'static) -> Started {
-    start_in(Budget::new(1 << 20), how, sink, journal)
+    start_with((Box::new(SystemClock), Budget::new(1 << 20)), how, sink, journal)
 }
 
-/// A job with so much memory, or a share of it.
-fn start_in(
-    budget: Budget,
+/// A job with a clock, and with so much memory or a share of it.
+fn start_with(
+    parts: (Box<dyn Clock>, Budget),
     (rules, max_reject_share, wait_at_most): How,
     sink: Box<dyn Sink>,
     journal: impl Journal + 'static,
@@ -244,7 +247,6 @@ fn start_in(
         wait_at_most,
         rules,
     };
-    let parts: (Box<dyn super::event_loop::Clock>, Budget) = (Box::new(SystemClock), budget);
     let (job, status) = Job::new(plan, script.clone(), journal, vec![sink], parts);
     Started { script, status, done: tokio::spawn(job.run()) }
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod deleted;
 mod memory;
 mod polling;
 mod schemas;

@@ -12,8 +12,10 @@ use aion_sinks::{
 };
 use tokio::sync::Semaphore;
 
-use super::{Open, PATIENCE, Started, chunk, partition, poisoned, start_in, stream};
+use super::{Open, PATIENCE, Started, chunk, partition, poisoned, start_with, stream};
 use crate::job::{
+    SystemClock,
+    event_loop::Clock,
     journal::{Entry, Journal, Recorded},
     rules::{Rule, Rules},
     source::{Command, Event},
@@ -68,7 +70,8 @@ impl Reads {
         let store = Store::new();
         let settings = Settings { flush_bytes: CHUNK, ..Settings::default() };
         let sink = Box::new(MemorySink::open(&store, settings));
-        let job = start_in(budget.clone(), (Rules { without }, 1.0), sink, journal);
+        let parts: (Box<dyn Clock>, Budget) = (Box::new(SystemClock), budget.clone());
+        let job = start_with(parts, (Rules { without }, 1.0), sink, journal);
         let partitions = (0..partitions).collect();
         job.script.tell(Event::Assigned { stream: stream(), partitions });
         Reads { job, store, budget, next: BTreeMap::new() }
