@@ -30,6 +30,7 @@ use super::{
     gaps::{Gap, GapKind, RECORDED},
     journal::{Entry, Journal},
     marks::Progress,
+    reader::Reader,
     recorder::Recording,
     source::Source,
 };
@@ -138,9 +139,12 @@ impl<S: Source, J: Journal> Job<S, J> {
         if self.departed.backoff.waits(now) {
             return Ok(());
         }
-        // Where a reader still stands for the partition, sinks hold rows of it for that one.
-        let is_held =
-            |left: &Left| self.readers.values().any(|one| one.partition == left.partition);
+        // Of what a reader still stands for, sinks hold rows, or are about to.
+        let holds = |one: &Reader| !(one.is_leaving() && one.is_drained());
+        let is_held = |left: &Left| {
+            let mut readers = self.readers.values();
+            readers.any(|one| one.partition == left.partition && holds(one))
+        };
         let (held, mut gone): (Vec<Left>, Vec<Left>) =
             std::mem::take(&mut self.departed.gone).into_iter().partition(is_held);
         self.departed.gone = held;
