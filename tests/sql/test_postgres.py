@@ -423,7 +423,7 @@ def test_no_other_isolation_encoding_or_style_is_promised(live, prepare):
             "SET standard_conforming_strings = on",
             "SET default_transaction_read_only TO true",
             "SET search_path TO public",
-            "SET search_path = public, \"$user\"",
+            'SET search_path = public, "$user"',
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
             "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED",
             "ROLLBACK",

@@ -19,7 +19,7 @@ use futures::future::join_all;
 use uuid::Uuid;
 
 use super::{
-    Balking, PATIENCE, Started, TOPIC_ID, chunk, lazy, partition, start, start_with, stream,
+    Balking, LONG, PATIENCE, Started, TOPIC_ID, chunk, lazy, partition, start, start_with, stream,
 };
 use crate::job::{
     SystemClock,
@@ -198,7 +198,7 @@ async fn a_topic_that_nobody_finds_for_long_is_gone_though_no_other_has_its_name
     let sink = Box::new(MemorySink::open(&store, Settings::default()));
     let parts: (Box<dyn Clock>, Budget) =
         (Box::new(Ahead(Arc::clone(&secs))), Budget::new(1 << 20));
-    let mut job = start_with(parts, (Rules::default(), 1.0), sink, journal);
+    let mut job = start_with(parts, (Rules::default(), 1.0, LONG), sink, journal);
     job.script.give(&[0], 5);
     job.until_taken(5).await;
     then(&job, &store, Then::Revoked).await;

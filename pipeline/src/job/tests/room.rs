@@ -12,7 +12,7 @@ use aion_sinks::{
 };
 use tokio::sync::Semaphore;
 
-use super::{Open, PATIENCE, Started, chunk, partition, poisoned, start_with, stream};
+use super::{LONG, Open, PATIENCE, Started, chunk, partition, poisoned, start_with, stream};
 use crate::job::{
     SystemClock,
     event_loop::Clock,
@@ -71,7 +71,7 @@ impl Reads {
         let settings = Settings { flush_bytes: CHUNK, ..Settings::default() };
         let sink = Box::new(MemorySink::open(&store, settings));
         let parts: (Box<dyn Clock>, Budget) = (Box::new(SystemClock), budget.clone());
-        let job = start_with(parts, (Rules { without }, 1.0), sink, journal);
+        let job = start_with(parts, (Rules { without }, 1.0, LONG), sink, journal);
         let partitions = (0..partitions).collect();
         job.script.tell(Event::Assigned { stream: stream(), partitions });
         Reads { job, store, budget, next: BTreeMap::new() }
