@@ -223,7 +223,8 @@ async fn retry(lake: &TestLake, offset: i64) {
     let mut row = decision("again", "small", "10:00:00");
     row["_topic_id"] = json!(id);
     row["_origin"] = json!(format!("{}/{offset}", record.key()));
-    let sink = lake.open().sink(lake.spec("decisions"), lake::Settings::default());
+    let opened = lake.open();
+    let sink = opened.sink(lake.spec("decisions"), lake::Settings::default());
     let mut sink = sink.await.unwrap();
     sink.assign(std::slice::from_ref(&partition)).await.unwrap();
     let batch = Batch {

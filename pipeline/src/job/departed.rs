@@ -63,7 +63,8 @@ struct Left {
     had: Vec<Option<Offset>>,
     /// How far the log was known to reach.
     end: Offset,
-    looks_left: u8,
+    /// So many more look-ups are to find the topic.
+    looks: u8,
 }
 
 impl Departed {
@@ -75,8 +76,8 @@ impl Departed {
     /// A look-up found the topic that they are of.
     pub(super) fn topic_found(&mut self) {
         self.left.retain(|_, left| {
-            left.looks_left = left.looks_left.saturating_sub(1);
-            left.looks_left > 0
+            left.looks = left.looks.saturating_sub(1);
+            left.looks > 0
         });
     }
 
@@ -112,7 +113,7 @@ impl<S: Source, J: Journal> Job<S, J> {
             let Some(end) = reader.end else { continue };
             let had = reader.sinks.iter().map(Progress::has).collect();
             let partition = reader.partition.clone();
-            let left = Left { partition, had, end, looks_left: LOOKS };
+            let left = Left { partition, had, end, looks: LOOKS };
             if !reader.is_leaving() {
                 self.departed.left.insert(*number, left);
             } else if !reader.is_drained() {

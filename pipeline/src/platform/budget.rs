@@ -270,8 +270,8 @@ mod tests {
     fn each_job_that_reads_has_a_share_of_its_part() {
         let config = parsed(&format!("{LAKE}{HOUSE}"));
         let parts = memory(&config);
-        let shared: usize = parts.keys().map(|part| sharers(&config.jobs, part)).sum();
-        assert_eq!(shared, config.jobs.iter().flat_map(JobConfig::topics).count());
+        let readers: usize = parts.keys().map(|part| sharers(&config.jobs, part)).sum();
+        assert_eq!(readers, config.jobs.iter().flat_map(JobConfig::topics).count());
         for (part, budget) in &parts {
             let jobs = sharers(&config.jobs, part);
             assert!(jobs > 1, "{part}");

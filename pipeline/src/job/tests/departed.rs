@@ -13,7 +13,7 @@ use aion_schemas::log::{Offset, Stream, Timestamp};
 use aion_sinks::{
     budget::Budget,
     memory::{MemorySink, Settings, Store},
-    sink::{Flush, Sink},
+    sink::Flush,
 };
 use futures::future::join_all;
 use uuid::Uuid;
