@@ -1,9 +1,6 @@
 //! Retries: rows that name the rejected record that they are. Each record lands once, whoever sends it how often.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use aion_schemas::{
     log::{Offset, Origin},
@@ -13,13 +10,13 @@ use aion_sinks::{
     batch::Batch,
     clickhouse::{ClickHouseSink, Settings, testing::Protection},
     conformance::{Log, marks, schema, settle, take},
-    sink::{Flush, Flushed, Refused, Sink, SinkError},
+    sink::{Refused, Sink, SinkError},
 };
 use arrow::{array::StringArray, record_batch::RecordBatch};
 
 use crate::{
     rivals::nap,
-    shared::{Place, once, range, settings, settle_slowly, spec},
+    shared::{Place, once, range, settings, settle_slowly, sleeps, spec},
 };
 
 /// The record of `log` at this place.
@@ -263,12 +260,6 @@ async fn without_the_look_a_filled_break_doubles_a_retry() {
     assert_eq!(a_break_is_filled(true).await, (2, range(0, 25)));
 }
 
-/// One try of a writer that falls asleep in it, and may do so for long.
-async fn sleeps(sleeper: &mut ClickHouseSink) -> Flushed {
-    let deadline = Instant::now() + Duration::from_mins(2);
-    sleeper.flush(Instant::now(), Flush::Now { deadline }).await.unwrap()
-}
-
 /// A writer sleeps with a retry that it has looked at. Meanwhile a disk loses the batch in which its record was rejected, a
 /// later build fills the break with the record, and the next owner of the retries passes them: it takes no token for that.
 /// How often the record is there once the sleeper has woken.
@@ -296,7 +287,7 @@ async fn a_sleeper_with_a_retry(off: Option<Protection>) -> i64 {
         wake.notify_one();
     };
     let (woken, ()) = tokio::join!(sleeps(&mut sleeper), others_go_on);
-    assert_eq!(woken.marks, marks([(&r0, 1)]));
+    assert_eq!(woken.unwrap().marks, marks([(&r0, 1)]));
     assert_eq!(place.offsets(&p0).await, range(0, 20));
     times(&place, rejected).await
 }
@@ -326,7 +317,10 @@ async fn a_retry_on_its_way(off: Option<Protection>) -> (i64, Vec<i64>) {
     let break_is_found = async {
         asleep.notified().await;
         lose_second(&place).await;
-        let mut filler = place.owner(&p0).await;
+        // It waits for so long, and that must not be over by its first try.
+        let lease = Duration::from_secs(20);
+        let mut filler = place.house.sink(spec(), Settings { lease, ..settings() });
+        filler.assign(std::slice::from_ref(&p0)).await.unwrap();
         if let Some(protection) = off {
             filler.rig().turn_off(protection);
         }
@@ -341,7 +335,7 @@ async fn a_retry_on_its_way(off: Option<Protection>) -> (i64, Vec<i64>) {
         filler
     };
     let (woken, mut filler) = tokio::join!(sleeps(&mut sleeper), break_is_found);
-    assert_eq!(woken.marks, marks([(&r0, 1)]));
+    assert_eq!(woken.unwrap().marks, marks([(&r0, 1)]));
     settle_slowly(&mut filler).await;
     (times(&place, rejected).await, place.offsets(&p0).await)
 }

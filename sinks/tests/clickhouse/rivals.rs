@@ -12,7 +12,7 @@ use aion_sinks::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::Notify;
 
-use crate::shared::{Place, once, range, settings, settle_slowly, spec};
+use crate::shared::{Place, once, range, settings, settle_slowly, sleeps, spec};
 
 /// Where a writer falls asleep: says that it does, and sleeps until it is woken.
 pub(crate) fn nap() -> (impl FnOnce() -> BoxFuture<'static, ()> + Send, Arc<Notify>, Arc<Notify>) {
@@ -291,7 +291,7 @@ async fn frozen_in_a_break(off: Option<Protection>) -> (bool, Vec<i64>) {
     let table = place.table();
     place.engine.run(&format!("DELETE FROM {table} WHERE _batch_first = 10")).await;
     // The control's must not run out on a busy machine before it is used behind the break.
-    let lease = if off.is_some() { Duration::from_secs(10) } else { settings().lease };
+    let lease = if off.is_some() { Duration::from_secs(20) } else { settings().lease };
     let mut frozen = place.house.sink(spec(), Settings { lease, ..settings() });
     frozen.assign(std::slice::from_ref(&p0)).await.unwrap();
     if let Some(protection) = off {
@@ -313,7 +313,7 @@ async fn frozen_in_a_break(off: Option<Protection>) -> (bool, Vec<i64>) {
         tokio::time::sleep(lease + Duration::from_secs(1)).await;
         wake.notify_one();
     };
-    let (woken, ()) = tokio::join!(once(&mut frozen), owner_goes_on);
+    let (woken, ()) = tokio::join!(sleeps(&mut frozen), owner_goes_on);
     let gave_way = woken.is_ok_and(|flushed| flushed.moved == vec![p0.clone()]);
     (gave_way, place.offsets(&p0).await)
 }

@@ -190,6 +190,12 @@ pub(crate) async fn once(sink: &mut ClickHouseSink) -> Result<Flushed, SinkError
     sink.flush(Instant::now(), Flush::Now { deadline }).await
 }
 
+/// One try of a writer that falls asleep in it, and may do so for long.
+pub(crate) async fn sleeps(sleeper: &mut ClickHouseSink) -> Result<Flushed, SinkError> {
+    let deadline = Instant::now() + Duration::from_mins(2);
+    sleeper.flush(Instant::now(), Flush::Now { deadline }).await
+}
+
 /// Tries until it is written, with pauses, as a job does.
 pub(crate) async fn settle_slowly(sink: &mut ClickHouseSink) -> Flushed {
     let start = Instant::now();
