@@ -226,10 +226,7 @@ impl Landing {
                             check::again(table).await?;
                         }
                         self.wait_for_suffix(table)?;
-                        // Others have stored rows since the last lease began.
-                        if !off!(table, OriginsAgain) {
-                            self.leave_out(table).await?;
-                        }
+                        self.leave_out_again(table).await?;
                         if self.rows() == 0 {
                             return self.note_only(table).await;
                         }
@@ -273,6 +270,19 @@ impl Landing {
         retries::leave_out(table, &self.partition, &mut batches, self.goes).await?;
         self.batches = batches;
         Ok(())
+    }
+
+    /// The same under a new lease: others have stored rows since the last one began. Where that can't be looked at, nothing is
+    /// sent under it: the next try looks again.
+    async fn leave_out_again(&mut self, table: &Table) -> Result<(), SinkError> {
+        if off!(table, OriginsAgain) {
+            return Ok(());
+        }
+        let looked = self.leave_out(table).await;
+        if looked.is_err() && !off!(table, LeaseOfOrigins) {
+            self.chain.lease = None;
+        }
+        looked
     }
 
     /// Sends the batch. Whatever the answer, only a look tells what it did.

@@ -44,6 +44,8 @@ pub enum Protection {
     Origins,
     /// That is looked at again with each lease.
     OriginsAgain,
+    /// A lease ends where that couldn't be looked at.
+    LeaseOfOrigins,
     /// What fills a break waits for the retries that don't know of it.
     RetriesOnTheirWay,
     /// A batch is one record batch.

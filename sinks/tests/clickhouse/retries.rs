@@ -352,3 +352,50 @@ async fn without_waiting_for_it_a_retry_lands_beside_the_record() {
     let (times, offsets) = a_retry_on_its_way(Some(Protection::RetriesOnTheirWay)).await;
     assert_eq!((times, offsets), (2, range(0, 20)));
 }
+
+/// One try, in which a question of the table isn't answered.
+async fn unanswered(place: &Place, sink: &mut ClickHouseSink, question: &str) {
+    let question = format!("{question} FROM {}", place.table());
+    place.engine.fault(&question, serde_json::json!({"kind": "drop_before"})).await;
+    let failed = once(sink).await;
+    assert!(matches!(failed, Err(SinkError::Retry { .. })), "{question}: {failed:?}");
+}
+
+/// A writer has looked at its retry, and can't look what the table has where it goes. Before its next try a disk loses the batch
+/// in which the record was rejected, and a later build fills the break with the record. At that try a lease begins, and it isn't
+/// answered whether the record is stored. How often it is there after the third.
+async fn a_retry_that_is_not_looked_at_again(off: Option<Protection>) -> i64 {
+    let (place, log, retries) = three_batches().await;
+    let (p0, r0, rejected) = (log.partition(0), retries.partition(0), record(&log, 5));
+    // The control's must not run out on a busy machine before it is used.
+    let lease = if off.is_some() { Duration::from_secs(20) } else { settings().lease };
+    let mut sink = place.house.sink(spec(), Settings { lease, ..settings() });
+    sink.assign(std::slice::from_ref(&r0)).await.unwrap();
+    if let Some(protection) = off {
+        sink.rig().turn_off(protection);
+    }
+    take(&mut sink, sent(&retries, 0, &[rejected])).await;
+    // Then it looks before it sends.
+    tokio::time::sleep(lease / 2).await;
+    unanswered(&place, &mut sink, "AS c").await;
+    lose_second(&place).await;
+    let mut filler = place.owner(&p0).await;
+    take(&mut filler, log.batch(0, 3, 20)).await;
+    assert_eq!(settle_slowly(&mut filler).await.marks, marks([(&p0, 20)]));
+    unanswered(&place, &mut sink, r"assumeNotNull\(_origin\)").await;
+    assert_eq!(settle(&mut sink).await.marks, marks([(&r0, 1)]));
+    assert_eq!(place.offsets(&p0).await, range(0, 20));
+    times(&place, rejected).await
+}
+
+#[tokio::test]
+async fn a_retry_that_could_not_be_looked_at_is_looked_at_before_it_is_sent() {
+    assert_eq!(a_retry_that_is_not_looked_at_again(None).await, 1);
+}
+
+/// Negative control: it goes under the lease that had begun.
+#[tokio::test]
+async fn under_a_lease_without_a_look_a_retry_lands_beside_the_record() {
+    let off = Some(Protection::LeaseOfOrigins);
+    assert_eq!(a_retry_that_is_not_looked_at_again(off).await, 2);
+}
