@@ -21,7 +21,6 @@ use std::{
 };
 
 use aion_schemas::log::{Offset, Partition};
-use aion_sinks::sink::SinkError;
 
 use super::{
     JobError,
@@ -165,7 +164,7 @@ impl<S: Source, J: Journal> Job<S, J> {
                         left.had[at] = left.had[at].max(mark);
                     }
                 }
-                Err(error @ SinkError::Retry { .. }) => {
+                Err(error) if error.passes() => {
                     let cause = format!("{}: {error}", place.name);
                     self.departed.gone.extend(gone);
                     self.departed.backoff.failed(now);
