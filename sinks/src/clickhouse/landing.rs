@@ -218,7 +218,7 @@ impl Landing {
                     Seen::Ours => return self.stored(table).await,
                     Seen::Others => return Ok(Outcome::Moved),
                     Seen::Nothing => {
-                        if let Some(cause) = self.too_much(table) {
+                        if let Some(cause) = self.too_much() {
                             return Ok(Outcome::Unfit { why: Unfit::Size, cause });
                         }
                         // What is hidden from the account by now may be there: it goes under no other token.
@@ -347,17 +347,15 @@ impl Landing {
 
     /// Why the batch counts as too much, if it does. What was sent of it may land still: what goes instead begins at the
     /// same offset, so under the same token. Under another than the first that would not be so.
-    fn too_much(&self, table: &Table) -> Option<String> {
+    fn too_much(&self) -> Option<String> {
         if self.unanswered < MAX_UNANSWERED || self.suffix > 0 {
             return None;
         }
-        let within = table.settings.max_execution + table.settings.answer_within;
         Some(format!(
-            "sent {} times and not answered within {} s, where questions are: the line may be too slow for so many bytes, the \
-             server may have too little memory or time, or a proxy before it may end such requests (nginx: \
-             client_max_body_size, client_body_timeout, proxy_read_timeout)",
-            self.unanswered,
-            within.as_secs()
+            "sent {} times and not answered, where questions are: the line may be too slow for so many bytes, the server may \
+             have too little memory or time, or a proxy before it may end such requests (nginx: client_max_body_size, \
+             client_body_timeout, proxy_read_timeout)",
+            self.unanswered
         ))
     }
 
