@@ -128,10 +128,10 @@ impl<S: Source, J: Journal> Job<S, J> {
             Err(error) if error.passes() => {
                 place.backoff.failed(now);
                 self.sink_troubled(at, &error);
-                let rows =
-                    if let SinkError::Waits { rows, .. } = error { rows } else { Vec::new() };
-                let in_vain = self.places[at].waits.note(rows, now, self.plan.wait_at_most);
-                self.refuse(at, in_vain, now).await;
+                if let SinkError::Waits { rows, .. } = error {
+                    let in_vain = self.places[at].waits.note(rows, now, self.plan.wait_at_most);
+                    self.refuse(at, in_vain, now).await;
+                }
                 return Ok(());
             }
             Err(error) => return Err(self.sink_failed(self.places[at].name, error)),
@@ -140,6 +140,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         if !flushed.marks.is_empty() || !flushed.moved.is_empty() || !flushed.refused.is_empty() {
             self.sink_stored(at);
         }
+        self.places[at].waits.stored(&flushed.marks);
         let is_current = |reader: &Reader, of: &Partition| reader.partition == *of;
         for (partition, mark) in &flushed.marks {
             let reader = self.readers.get_mut(&partition.number);

@@ -122,9 +122,10 @@ async fn a_refused_row_is_read_again_as_a_rejected_record() {
     drop(job.end().await);
 }
 
-/// Its rows at 2 and 4 wait for something, which comes nearer at each try, or never.
+/// Its rows at 2 and 4 wait for something, which comes nearer at each try, or never. Every other try may fail otherwise.
 struct Waiting {
     comes_nearer: bool,
+    fails_between: bool,
     is_handed: bool,
     tries: Arc<AtomicUsize>,
 }
@@ -161,6 +162,9 @@ impl Sink for Waiting {
             cause: format!("it is at {at}"),
         };
         let (doing, cause) = ("store".to_owned(), "rows wait".to_owned());
+        if self.fails_between && tries % 2 == 1 {
+            return Err(SinkError::Retry { doing, cause });
+        }
         Err(SinkError::Waits { doing, cause, rows: vec![row(2), row(4)] })
     }
 
@@ -168,9 +172,13 @@ impl Sink for Waiting {
 }
 
 /// The offsets that are to be read again as rejected ones, once the sink was tried some times.
-async fn refused_of_those_that_wait(wait_at_most: Duration, comes_nearer: bool) -> Vec<Offset> {
+async fn refused_of_those_that_wait(
+    wait_at_most: Duration,
+    comes_nearer: bool,
+    fails_between: bool,
+) -> Vec<Offset> {
     let tries = Arc::<AtomicUsize>::default();
-    let sink = Waiting { comes_nearer, is_handed: false, tries: Arc::clone(&tries) };
+    let sink = Waiting { comes_nearer, fails_between, is_handed: false, tries: Arc::clone(&tries) };
     let mut job = start_by((Rules::default(), 1.0, wait_at_most), Box::new(sink), Open);
     job.script.give(&[0], 5);
     let said = Arc::clone(&job.script.said);
@@ -202,15 +210,19 @@ async fn refused_of_those_that_wait(wait_at_most: Duration, comes_nearer: bool) 
 #[tokio::test]
 async fn rows_that_wait_in_vain_are_read_again_as_rejected_records() {
     let soon = Duration::from_millis(300);
-    assert_eq!(refused_of_those_that_wait(soon, false).await, [Offset(2), Offset(4)]);
+    let both = [Offset(2), Offset(4)];
+    assert_eq!(refused_of_those_that_wait(soon, false, false).await, both);
+    let between = refused_of_those_that_wait(soon, false, true).await;
+    assert_eq!(between, both, "that the sink fails between doesn't begin the time anew");
 }
 
 #[tokio::test]
 async fn rows_wait_for_long_and_on_while_something_comes() {
     let none = Vec::<Offset>::new();
-    assert_eq!(refused_of_those_that_wait(LONG, false).await, none);
+    assert_eq!(refused_of_those_that_wait(LONG, false, false).await, none);
     let soon = Duration::from_millis(300);
-    assert_eq!(refused_of_those_that_wait(soon, true).await, none, "something came at each try");
+    let refused = refused_of_those_that_wait(soon, true, false).await;
+    assert_eq!(refused, none, "something came at each try");
 }
 
 #[tokio::test]
