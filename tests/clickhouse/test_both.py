@@ -1,5 +1,5 @@
-"""One topic into the lake and into ClickHouse, by two jobs that don't know each other: audited, compared, refused rows
-sent again."""
+"""One topic into the lake and into ClickHouse, by two jobs that don't know each other, or by one: audited, compared,
+refused rows sent again."""
 
 from __future__ import annotations
 
@@ -30,17 +30,21 @@ PLACE = 'topic_id, "partition", "offset"'
 LETTERS = f"(select distinct {PLACE} from dead_letters where job = 'in-house')"
 
 
-class Both:
-    """A process with a job for each store, and one that puts dead letters into the lake."""
+# The jobs of the topic, and their sinks.
+BY_TWO = {"in-lake": ["lake"], "in-house": ["clickhouse"]}
+BY_ONE = {"in-house": ["lake", "clickhouse"]}
 
-    def __init__(self, folder: Path, dev: Dev, engine: Engine) -> None:
+
+class Both:
+    """A process with jobs for the stores, and one that puts dead letters into the lake."""
+
+    def __init__(
+        self, folder: Path, dev: Dev, engine: Engine, by: dict[str, list[str]]
+    ) -> None:
         self.dev, self.engine, self.lake = dev, engine, folder / "lake"
         self.run, self.config = Process(folder / "run.log"), folder / "aion.toml"
-        jobs = [
-            ("in-lake", TASKS, "lake"),
-            ("in-house", TASKS, "clickhouse"),
-            ("letters", "aion.dead-letters", "lake"),
-        ]
+        jobs = [(name, TASKS, sinks) for name, sinks in by.items()]
+        jobs.append(("letters", "aion.dead-letters", ["lake"]))
         self.config.write_text(
             f'drain_s = 10\n[kafka]\nbrokers = "{dev.kafka}"\n'
             "[kafka.properties]\n'session.timeout.ms' = 6000\n'heartbeat.interval.ms' = 500\n"
@@ -48,8 +52,8 @@ class Both:
             f'[lake]\nurl = "{self.lake}"\nflush_age_s = 1\nupkeep_every_m = 0\n'
             f'[clickhouse]\nurl = "{engine.url}"\nflush_age_s = 1\n'
             + "".join(
-                f'[[job]]\nname = "{name}"\ntopic = "{topic}"\nsinks = ["{sink}"]\nmax_reject_share = 1.0\n'
-                for name, topic, sink in jobs
+                f'[[job]]\nname = "{name}"\ntopic = "{topic}"\nsinks = {json.dumps(sinks)}\nmax_reject_share = 1.0\n'
+                for name, topic, sinks in jobs
             )
         )
         self.tell("clickhouse", "apply")
@@ -127,10 +131,10 @@ class Both:
 
 
 @pytest.fixture
-def both(tmp_path: Path):
+def both(tmp_path: Path, request: pytest.FixtureRequest):
     dev, engine = Dev(tmp_path), Engine(tmp_path / "engine")
     dev.start("--no-generator")
-    both = Both(tmp_path, dev, engine)
+    both = Both(tmp_path, dev, engine, getattr(request, "param", BY_TWO))
     yield both
     both.run.end()
     dev.end()
@@ -277,6 +281,7 @@ def make_anew(brokers: str) -> None:
     admin.create_topics([NewTopic(TASKS, 4, 1)])[TASKS].result(20)
 
 
+@pytest.mark.parametrize("both", [BY_TWO, BY_ONE], ids=["two", "one"], indirect=True)
 def test_retries_that_would_wait_for_their_record_are_left_out(both: Both):
     """One of a topic that was made anew would wait for ever, and all others behind it."""
     retry = ["dead-letters", "retry", "--job", "in-house", "--yes"]

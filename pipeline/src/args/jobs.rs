@@ -104,10 +104,10 @@ impl Place {
         }
     }
 
-    /// The database to which a job writes, where the lake isn't what it writes to.
-    pub(crate) fn house_of(&self, job: &str) -> Option<&ClickHouse> {
-        let job = self.jobs.iter().find(|one| one.name == job)?;
-        self.house.as_ref().filter(|_| !job.sinks.contains(&SinkKind::Lake))
+    /// What a job writes to; nothing where there is no such job.
+    pub(crate) fn sinks_of(&self, job: &str) -> &[SinkKind] {
+        let job = self.jobs.iter().find(|one| one.name == job);
+        job.map(|job| &job.sinks[..]).unwrap_or_default()
     }
 
     /// The job of that name.

@@ -18,8 +18,7 @@ use super::{
     columns::{integers, texts},
     letters::{Case, Record, State, each},
 };
-use crate::args::jobs::Place;
-use crate::{job::retries, small_topic};
+use crate::{args::jobs::Place, config::SinkKind, job::retries, small_topic};
 
 /// Where a job's rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,8 +39,10 @@ pub(super) async fn settle(place: &Place, cases: &mut [Case]) -> anyhow::Result<
     let mut tables = BTreeMap::<(Arc<str>, Store), HashSet<Origin>>::new();
     for case in &*cases {
         if let Some(topic) = place.topic(&case.letter.topic) {
-            let table = (Arc::clone(&topic.table), store_of(place, &case.letter.job));
-            tables.entry(table).or_default().insert(case.letter.first.origin);
+            for store in stores_of(place, &case.letter.job) {
+                let table = (Arc::clone(&topic.table), *store);
+                tables.entry(table).or_default().insert(case.letter.first.origin);
+            }
         }
     }
     let mut stored = HashSet::new();
@@ -53,8 +54,8 @@ pub(super) async fn settle(place: &Place, cases: &mut [Case]) -> anyhow::Result<
     let waiting = waiting.unwrap_or_default();
     for case in cases {
         let record = case.letter.record();
-        let store = store_of(place, &case.letter.job);
-        case.state = if stored.contains(&(store, record.1)) {
+        let mut its = stores_of(place, &case.letter.job).iter();
+        case.state = if its.all(|store| stored.contains(&(*store, record.1))) {
             State::Stored
         } else if waiting.contains(&record) {
             State::Retried
@@ -65,9 +66,19 @@ pub(super) async fn settle(place: &Place, cases: &mut [Case]) -> anyhow::Result<
     Ok(sees_waiting)
 }
 
-/// The place to which a letter's job writes.
-fn store_of(place: &Place, job: &str) -> Store {
-    if place.house_of(job).is_some() { Store::House } else { Store::Lake }
+/// The places to which a letter's job writes.
+fn stores_of(place: &Place, job: &str) -> &'static [Store] {
+    stores(place.sinks_of(job), place.house.is_some())
+}
+
+/// The places of these sinks; the lake where none is known.
+fn stores(sinks: &[SinkKind], has_house: bool) -> &'static [Store] {
+    let is_in_house = has_house && sinks.contains(&SinkKind::ClickHouse);
+    match (sinks.contains(&SinkKind::Lake), is_in_house) {
+        (true, true) => &[Store::Lake, Store::House],
+        (false, true) => &[Store::House],
+        (_, false) => &[Store::Lake],
+    }
 }
 
 /// Asks a place.
@@ -176,7 +187,7 @@ fn each_mark(rows: &RecordBatch, mut take: impl FnMut(Uuid, i32, Offset)) -> any
 pub(super) async fn ahead(place: &Place, cases: &[Case]) -> anyhow::Result<HashSet<Record>> {
     let mut tables = BTreeMap::<Arc<str>, Vec<Record>>::new();
     for case in cases.iter().filter(|case| case.state == State::Open) {
-        if store_of(place, &case.letter.job) == Store::House
+        if stores_of(place, &case.letter.job).contains(&Store::House)
             && let Some(topic) = place.topic(&case.letter.topic)
         {
             tables.entry(Arc::clone(&topic.table)).or_default().push(case.letter.record());
@@ -207,8 +218,8 @@ async fn waiting<'a>(
 ) -> anyhow::Result<Option<HashSet<Record>>> {
     let Some(connection) = place.connection().cloned() else { return Ok(None) };
     let marks = marks(place, tables.clone()).await?;
-    let stores: HashMap<String, Store> =
-        place.jobs.iter().map(|job| (job.name.clone(), store_of(place, &job.name))).collect();
+    let stores: HashMap<String, &'static [Store]> =
+        place.jobs.iter().map(|job| (job.name.clone(), stores_of(place, &job.name))).collect();
     let retries_of = |table: &str| place.catalog.retries_of(place.catalog.table(table)?);
     let topics: Vec<_> =
         tables.filter_map(|(table, store)| Some((retries_of(table)?, *store))).collect();
@@ -220,7 +231,8 @@ async fn waiting<'a>(
             let mark = |id, number| marks.get(&(store, id, number)).copied();
             small_topic::each(&connection, &admin, &topic.name, mark, |record| {
                 let job = retries::job_of(record);
-                let is_there = stores.get(&*job).copied().unwrap_or(Store::Lake) == store;
+                let its = stores.get(&*job).copied().unwrap_or(&[Store::Lake]);
+                let is_there = its.contains(&store);
                 if let Some(retry) = retries::of_record(record).filter(|_| is_there) {
                     found.insert((Arc::from(&*job), retry.origin));
                 }
@@ -236,5 +248,20 @@ async fn waiting<'a>(
             Ok(None)
         }
         (Err(_), None) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Store, stores};
+    use crate::config::SinkKind::{ClickHouse, Lake, Prometheus};
+
+    #[test]
+    fn a_record_is_looked_for_in_all_places_to_which_its_job_writes() {
+        assert_eq!(stores(&[Lake], true), [Store::Lake]);
+        assert_eq!(stores(&[ClickHouse], true), [Store::House]);
+        assert_eq!(stores(&[ClickHouse, Lake, Prometheus], true), [Store::Lake, Store::House]);
+        assert_eq!(stores(&[Lake, ClickHouse], false), [Store::Lake], "no database is known");
+        assert_eq!(stores(&[], true), [Store::Lake], "no such job is known");
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! | state | because |
 //! |---|---|
-//! | stored | the table has the record as a row, or a row that is its retry |
-//! | retried | a retry of it is in the topic of retries, above the table's mark |
+//! | stored | the table has the record as a row, or a row that is its retry, in each store to which the job writes |
+//! | retried | a retry of it is in the topic of retries, above the table's mark in one of them |
 //! | open | neither |
 
 use std::{
