@@ -5,7 +5,8 @@
 //! **Invariant:** no message is held that is longer than a statement may be: what a client announces beyond that is
 //! read past.
 //! **Invariant:** a client that takes nothing of an answer is cut off in the time that it is allowed, encrypted or not, and what
-//! makes the answer ends with it. One that has vanished loses its place as soon: the system asks for it.
+//! makes the answer ends with it. One that has vanished loses its place as soon, whether something is on its way to it or not: the
+//! system finds out.
 //!
 //! While one message is answered, the socket's other handle tells when the client is gone: nobody reads from it then.
 

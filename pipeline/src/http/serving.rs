@@ -6,7 +6,7 @@
 //! | is slow with the body | 408, said by what reads it |
 //! | sends a head that is longer than [`HEAD_BYTES`], or 100 headers | 431 |
 //! | takes nothing of an answer for so long | its connection closed after [`UNREAD`], which ends what the answer is made by |
-//! | vanishes without a word | its connection closed when the system has asked for it in vain ([`alive`](aion_analytics::alive)) |
+//! | vanishes without a word | its connection closed when the system has asked for it, or sent to it, in vain ([`alive`](aion_analytics::alive)) |
 //! | is one too many | to wait until another is gone |
 //! | is still answered so long after the stop | its connection closed after [`REST`] |
 //!
