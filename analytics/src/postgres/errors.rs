@@ -62,18 +62,26 @@ fn state(error: &Error) -> &'static str {
 }
 
 /// As Arrow begins to say what is wrong with values.
-const OF_VALUES: [(&str, &str); 6] = [
+const OF_VALUES: [(&str, &str); 8] = [
     ("Divide by zero", "22012"),
     ("Arithmetic overflow: ", "22003"),
     ("Cast error: Can't cast value ", "22003"),
-    ("Cast error: Cannot cast ", "22P02"),
+    ("Cast error: Cannot cast to Decimal", "22003"),
+    ("Cast error: Cannot cast string ", "22P02"),
+    // To true or false.
+    ("Cast error: Cannot cast value ", "22P02"),
     ("Parser error: Error parsing timestamp ", "22007"),
     ("Parser error: Invalid input syntax for type interval", "22007"),
 ];
 
 fn of_values(what: &str) -> &'static str {
-    if what.ends_with(" to value of Date32 type") {
+    let wanted = what.rsplit_once(" to value of ").map_or("", |(_, wanted)| wanted);
+    if wanted.starts_with("Date") || wanted.starts_with("Time") {
         return "22007";
+    }
+    // Behind a number, too large or too small.
+    if what.starts_with("Invalid argument error: ") && what.contains(" to store in a Decimal") {
+        return "22003";
     }
     let found = OF_VALUES.iter().find(|(beginning, _)| what.starts_with(beginning));
     found.map_or("22000", |(_, state)| *state)
@@ -138,10 +146,17 @@ mod tests {
             ("1 / (size - 1)", "22012"),
             ("(-9223372036854775807 - size) / -size", "22003"),
             ("cast(3000000000 * size as int)", "22003"),
+            ("cast(1e300 * size as decimal(10, 2))", "22003"),
+            ("cast(1000 * size as decimal(5, 2))", "22003"),
+            ("cast(-1000 * size as decimal(5, 2))", "22003"),
+            ("cast(replace(route, 'cloud', '1000') as decimal(5, 2))", "22003"),
             ("cast(route as int)", "22P02"),
+            ("cast(replace(route, 'cloud', '99999999999') as int)", "22P02"),
             ("cast(route as double)", "22P02"),
             ("cast(route as boolean)", "22P02"),
+            ("cast(route as decimal(5, 2))", "22P02"),
             ("cast(route as date)", "22007"),
+            ("cast(route as time)", "22007"),
             ("cast(route as timestamp)", "22007"),
             ("cast(route as interval)", "22007"),
         ] {
