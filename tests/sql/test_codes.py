@@ -81,10 +81,15 @@ def test_the_codes_that_are_listed_are_those_that_there_are():
     cells = [line.split("|")[1] for line in table.splitlines() if line[:1] == "|"]
     listed = re.findall(r"\b[0-9A-Z]{5}\b", " ".join(cells))
     assert len(listed) == len(set(listed))
-    sources = (ROOT / "analytics" / "src" / "postgres").rglob("*.rs")
-    quoted = re.findall(
-        r'"((?:[0-9][0-9A-Z]|XX)[0-9A-Z]{3})"', " ".join(map(Path.read_text, sources))
-    )
+    folder = ROOT / "analytics" / "src" / "postgres"
+    # What only tests say isn't sent.
+    sources = [
+        file.read_text().partition("#[cfg(test)]")[0]
+        for file in folder.rglob("*.rs")
+        if file.name != "tests.rs"
+    ]
+    pattern = r'"((?:[0-9][0-9A-Z]|XX)[0-9A-Z]{3})"'
+    quoted = re.findall(pattern, " ".join(sources))
     assert set(listed) == set(quoted) and len(listed) > 20
 
 
