@@ -220,6 +220,10 @@ def execute(portal: str, most: int) -> bytes:
     return message(b"E", portal.encode() + b"\0" + struct.pack("!i", most))
 
 
+def describe(portal: str) -> bytes:
+    return message(b"D", b"P" + portal.encode() + b"\0")
+
+
 def test_close_gives_up_a_portal_and_nothing_that_there_is_not(server: Server):
     with start(server) as connection:
         for name in ("x", '"X y"', "X"):
@@ -242,11 +246,14 @@ def test_close_gives_up_a_portal_and_nothing_that_there_is_not(server: Server):
             client.send(SYNC)
             list(client.until(b"Z"))
             # It is still there, and goes on where it was.
+            client.send(describe("p"), SYNC)
+            assert b"T" in dict(client.until(b"Z"))
             client.send(execute("p", 10), SYNC)
             assert client.numbers(b"Z") == list(range(10, 20))
             assert answered(client, close)[b"C"].startswith(b"CLOSE CURSOR")
-            client.send(execute("p", 10), SYNC)
-            gone = dict(client.until(b"Z"))
-            assert code(gone[b"E"]) == "34000", gone
-            assert b"D" not in gone
+            for asked in (execute("p", 10), describe("p")):
+                client.send(asked, SYNC)
+                gone = dict(client.until(b"Z"))
+                assert gone.keys() == {b"E", b"Z"}, gone
+                assert code(gone[b"E"]) == "34000", gone
             answered(client, "rollback")

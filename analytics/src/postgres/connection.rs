@@ -233,6 +233,7 @@ where
         Arc::clone(&handlers.cancels),
     )
     .await
+    .map_err(errors::known)
 }
 
 /// The next message, as soon as there is all of it.

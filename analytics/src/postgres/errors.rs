@@ -32,6 +32,16 @@ pub(super) fn too_long() -> PgWireError {
     user("54000", format!("the statement with its parameters is longer than {most} MiB"))
 }
 
+/// What pgwire itself refuses, with PostgreSQL's code: it says of a portal what is said of a statement.
+pub(super) fn known(error: PgWireError) -> PgWireError {
+    match error {
+        PgWireError::PortalNotFound(name) => {
+            user("34000", format!("portal {name:?} does not exist"))
+        }
+        other => other,
+    }
+}
+
 /// `who` keeps all that it may of what clients have named.
 pub(super) fn keeps_too_much(who: &str, most_bytes: usize) -> PgWireError {
     let most = most_bytes >> 20;
@@ -134,6 +144,8 @@ mod tests {
             (cancelled(), "57014"),
             (too_long(), "54000"),
             (keeps_too_much("a connection keeps", 1 << 20), "53200"),
+            (known(PgWireError::PortalNotFound("p".to_owned())), "34000"),
+            (known(PgWireError::StatementNotFound("s".to_owned())), "26000"),
         ] {
             assert_eq!((sent.code(), sent.is_fatal()), (code, false), "{sent}");
         }

@@ -125,9 +125,7 @@ impl ExtendedQueryHandler for Extended {
                 let empty = EmptyQueryResponse::new();
                 client.feed(PgWireBackendMessage::EmptyQueryResponse(empty)).await?;
             }
-            None => {
-                return Err(errors::user("34000", format!("portal {name:?} does not exist")));
-            }
+            None => return Err(PgWireError::PortalNotFound(name.to_owned())),
         }
         client.set_state(PgWireConnectionState::ReadyForQuery);
         Ok(())
