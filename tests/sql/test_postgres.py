@@ -424,11 +424,17 @@ def test_no_other_isolation_encoding_or_style_is_promised(live, prepare):
             "SET default_transaction_read_only TO true",
             "SET search_path TO public",
             'SET search_path = public, "$user"',
+            "SET search_path = pg_catalog, public",
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
             "BEGIN TRANSACTION ISOLATION LEVEL READ COMMITTED",
             "ROLLBACK",
+            "BEGIN READ WRITE",
         ):
             connection.execute(taken, prepare=prepare)
+        # That isn't to say that it can.
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("drop table decisions", prepare=prepare)
+        connection.execute("ROLLBACK", prepare=prepare)
         for refused, why in (
             ("begin isolation level repeatable read", "above read committed"),
             ("start transaction isolation level serializable", "above read committed"),
@@ -443,7 +449,15 @@ def test_no_other_isolation_encoding_or_style_is_promised(live, prepare):
             ("set intervalstyle to iso_8601", "it is postgres here"),
             ("set standard_conforming_strings to off", "it is on here"),
             ("set default_transaction_read_only = off", "it is on here"),
-            ("set search_path to elsewhere", "can't be without public"),
+            (
+                "set session characteristics as transaction read write",
+                "this is read-only",
+            ),
+            ("set search_path to elsewhere", "search_path is public here"),
+            (
+                "set search_path to information_schema, public",
+                "search_path is public here",
+            ),
         ):
             with pytest.raises(psycopg.errors.FeatureNotSupported) as error:
                 connection.execute(refused, prepare=prepare)

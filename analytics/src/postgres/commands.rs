@@ -4,7 +4,10 @@
 //! beginning and ending one needs no more than saying so.
 //!
 //! **Invariant:** what is said to be done holds: a time zone, an encoding, a style of dates and a level of isolation that
-//! aren't here are refused, and so is every other value by which answers or statements would have to differ.
+//! aren't here are refused, and so is every other value by which answers or statements would have to differ. What is taken and
+//! does nothing: that one transaction may write, since Go's lib/pq begins each of them so (what would write in it is refused by
+//! itself); fewer digits of doubles, which are sent with all that tell them apart; a time after which a session ends in a
+//! transaction that is idle, or a statement that waits for a lock, since nobody waits for either.
 
 use crate::statements;
 
@@ -35,8 +38,8 @@ pub(super) enum Command {
     Refuse(&'static str, String),
 }
 
-/// Settings that a client may set: no value of theirs changes an answer, but for those of [`FIXED`], the search path and the time
-/// zone.
+/// Settings that a client may set: no value of theirs does anything, but for those of [`FIXED`], the search path, the time zone
+/// and transactions, whose values are looked at.
 const SETTABLE: [&str; 14] = [
     "application_name",
     "bytea_output",
@@ -158,6 +161,14 @@ fn isolated(words: &[String]) -> Option<Command> {
     }
 }
 
+/// Refuses to let all transactions of a session write: it is another name of `default_transaction_read_only`.
+fn writing(words: &[String]) -> Option<Command> {
+    let is_of_all = words.first().is_some_and(|first| first == "characteristics");
+    let is_to_write = words.windows(2).any(|pair| pair == ["read", "write"]);
+    let what = "transactions can't be read write: this is read-only";
+    (is_of_all && is_to_write).then(|| Command::Refuse("0A000", what.to_owned()))
+}
+
 /// `deallocate x`, `deallocate prepare x`, `deallocate all`.
 fn deallocate(bare: &str) -> Command {
     let rest = behind(bare, "deallocate").unwrap_or_default();
@@ -207,7 +218,7 @@ fn set(words: &[String]) -> Command {
     } else if name == "search_path" {
         set_search_path(&words[1..])
     } else if name == "transaction" {
-        isolated(words).unwrap_or(Command::Done("SET"))
+        isolated(words).or_else(|| writing(words)).unwrap_or(Command::Done("SET"))
     } else if let Some((_, may_be)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
         set_fixed(name, may_be, &words[1..])
     } else if SETTABLE.contains(&name) {
@@ -235,13 +246,17 @@ fn values(words: &[String]) -> impl Iterator<Item = String> {
     words.iter().map(bare).filter(|word| word != "to")
 }
 
-/// `set search_path to x, y`: names without a schema mean tables of `public`, and other schemas that may be named beside it
-/// have none of theirs.
+/// `set search_path to x, y`: names without a schema mean tables of `public`, or of `pg_catalog`, and there is no schema of a
+/// user's name.
 fn set_search_path(words: &[String]) -> Command {
-    if values(words).any(|schema| matches!(schema.as_str(), "public" | "default")) {
+    let schemas: Vec<String> = values(words).collect();
+    let is_here = |schema: &String| matches!(schema.as_str(), "public" | "user" | "pgcatalog");
+    let has_public = schemas.iter().any(|schema| schema == "public");
+    if schemas == ["default"] || (has_public && schemas.iter().all(is_here)) {
         return Command::Done("SET");
     }
-    let what = "search_path can't be without public: names without a schema mean its tables here";
+    let what = "search_path is public here, with \"$user\" and pg_catalog beside it at most: name another schema where you \
+                ask, as in information_schema.tables";
     Command::Refuse("0A000", what.to_owned())
 }
 
@@ -296,6 +311,8 @@ mod tests {
             ("start transaction isolation level read committed, read only", Command::Begin),
             ("BEGIN TRANSACTION ISOLATION LEVEL READ UNCOMMITTED", Command::Begin),
             ("COMMIT", Command::End("COMMIT")),
+            ("BEGIN READ WRITE", Command::Begin),
+            ("set transaction read write", Command::Done("SET")),
             ("rollback", Command::End("ROLLBACK")),
             ("rollback to savepoint a", Command::Done("ROLLBACK")),
             ("DEALLOCATE _pg3_0", Command::Deallocate("_pg3_0".into())),
@@ -361,6 +378,8 @@ mod tests {
             "BEGIN READ ONLY, ISOLATION LEVEL SERIALIZABLE",
             "set transaction isolation level serializable",
             "set session characteristics as transaction isolation level repeatable read",
+            "set session characteristics as transaction read write",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;",
             "set client_encoding to 'LATIN1'",
             "set names latin1",
             "set datestyle = 'German'",
@@ -374,6 +393,11 @@ mod tests {
             "set search_path to ''",
             "set search_path = other, \"$user\"",
             "set search_path to 'publicity'",
+            "set search_path to information_schema, public",
+            "set search_path = public, information_schema",
+            "set search_path to \"$user\", pg_catalog",
+            "set search_path to default, public",
+            "set search_path to",
         ] {
             assert!(matches!(of(refused), Command::Refuse(..)), "{refused}");
         }
