@@ -19,15 +19,15 @@ use arrow::{
 use datafusion::{
     common::{
         Result,
-        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+        tree_node::{Transformed, TreeNode},
     },
     datasource::{
         physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource},
         source::DataSourceExec,
     },
     error::DataFusionError,
-    logical_expr::{ColumnarValue, Operator},
-    physical_expr::{PhysicalExpr, expressions::BinaryExpr},
+    logical_expr::ColumnarValue,
+    physical_expr::{PhysicalExpr, conjunction, split_conjunction},
     physical_expr_common::physical_expr::snapshot_generation,
     physical_plan::ExecutionPlan,
 };
@@ -65,21 +65,17 @@ pub(super) struct Failures(Arc<Mutex<Option<DataFusionError>>>);
 impl Failures {
     /// The plan with conditions that put down here what they fail with.
     pub(super) fn told_by(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        with_conditions(plan, |condition, _| self.of_each(condition))
+        with_conditions(plan, |condition, _| Ok(self.of_each(condition)))
     }
 
     /// Each part by itself: the reader looks at those first that read least.
-    fn of_each(&self, condition: &Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
-        let replaced = Arc::clone(condition).transform_down(|part| {
-            if part.downcast_ref::<BinaryExpr>().is_some_and(|both| *both.op() == Operator::And) {
-                return Ok(Transformed::no(part));
-            }
+    fn of_each(&self, condition: &Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+        conjunction(split_conjunction(condition).into_iter().map(|part| {
             // Those that grow while the query runs are the engine's own, and compare what is there.
-            let grows = snapshot_generation(&part) != 0;
-            let part = if grows { part } else { self.of_one(part) };
-            Ok(Transformed::new(part, !grows, TreeNodeRecursion::Jump))
-        });
-        replaced.map(|condition| condition.data)
+            let grows = snapshot_generation(part) != 0;
+            let part = Arc::clone(part);
+            if grows { part } else { self.of_one(part) }
+        }))
     }
 
     fn of_one(&self, condition: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
@@ -175,7 +171,6 @@ mod tests {
     use datafusion::{
         common::DFSchema,
         execution::{context::SessionContext, object_store::ObjectStoreUrl},
-        physical_expr::split_conjunction,
         physical_plan::displayable,
     };
 
@@ -198,7 +193,7 @@ mod tests {
         let rows = RecordBatch::try_new(schema(), vec![Arc::new(sizes)]).unwrap();
         let failures = Failures::default();
         let plain = condition("size > 5 and 10 / (size - 7) > 1 and size < 9");
-        let told = failures.of_each(&plain).unwrap();
+        let told = failures.of_each(&plain);
         let parts = split_conjunction(&told);
         assert_eq!(parts.len(), 3);
         assert!(parts.iter().all(|part| part.downcast_ref::<Recorded>().is_some()));
