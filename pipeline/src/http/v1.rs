@@ -14,6 +14,7 @@
 //! |---|---|
 //! | 200 | every line is valid, and acknowledged by all in-sync replicas |
 //! | 207 | some were refused, the others acknowledged (`strict=false`) |
+//! | 408, 413 | the body comes too slowly; it is cut short, or has more bytes or events than a request may have |
 //! | 422 | lines break rules; nothing was sent |
 //! | 502 | Kafka didn't take some; the answer says which |
 //! | 504 | some weren't acknowledged in time: they may stand in the log, or come to |

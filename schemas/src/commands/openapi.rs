@@ -118,6 +118,7 @@ fn post() -> Value {
             "The signature, its time or the credential isn't accepted; which of them isn't said.",
         ),
         ("403", "The principal may not do this."),
+        ("408", "The body took longer than 10 s to come."),
         ("409", "The first request of this idempotency key is being worked on: ask again."),
         ("413", "The body is longer than 256 KiB."),
         ("415", "The body is said to be something else than JSON."),
