@@ -47,8 +47,12 @@ impl Trouble {
 
     fn note(&self, what: String, is_for_good: bool) {
         let mut last = lock(&self.0);
+        // What else fails afterwards, such as a rewrite of the file, changes nothing.
+        if last.as_ref().is_some_and(|last| last.is_for_good) {
+            return;
+        }
         // Once is enough: clients try again many times.
-        if last.as_ref().is_none_or(|last| is_for_good && !last.is_for_good) {
+        if last.is_none() || is_for_good {
             tracing::error!("{what}");
         }
         *last = Some(Failure { at: Instant::now(), what, is_for_good });
@@ -78,6 +82,7 @@ mod tests {
         trouble.is_over();
         assert_eq!(told(0), None);
         trouble.failed_for_good(&full);
+        trouble.failed(&full);
         assert!(told(1000).is_some_and(|what| what.ends_with("until the next start")));
     }
 }
