@@ -19,7 +19,8 @@ pub(super) struct Progress {
     pub(super) wanted: Option<Offset>,
     /// What its store has beyond the mark, in order, where it fills breaks.
     pub(super) ahead: Vec<Range<Offset>>,
-    /// Where reading began for an empty store.
+    /// Where reading began for an empty store. It stands while the partition starts over: its topic may go before the log's
+    /// bounds are known again.
     began: Option<Offset>,
     /// The end of what is stored, until the log was seen to have the records that it follows.
     pub(super) unproven: Option<Mark>,
@@ -39,7 +40,6 @@ impl Progress {
     ) {
         (self.stored, self.ahead) = (stored, ahead);
         self.wanted = stored.map(|mark| mark.offset);
-        self.began = None;
         // A cut has epochs above all that were stored before, so one that passes the last has no need of those between.
         let mut ends = [last_ahead, stored].into_iter().flatten();
         self.unproven = ends.find(|mark| mark.record_epoch().is_some());
@@ -216,6 +216,18 @@ mod tests {
             assert_eq!(differs(Some((100, -1)), mark_epoch), None, "nothing is known of it");
         }
         assert_eq!(differs(Some((100, -1)), 0), None, "the source has compared the mark itself");
+    }
+
+    #[test]
+    fn where_an_empty_store_began_is_known_while_its_partition_starts_over() {
+        let mut progress = Progress::default();
+        progress.assigned(None, Vec::new(), None);
+        assert_eq!(progress.has(), None, "nothing is known of it");
+        progress.begin_at(Offset(3));
+        progress.assigned(None, Vec::new(), None);
+        assert_eq!((progress.has(), progress.wanted), (Some(Offset(3)), None));
+        progress.assigned(Some(Mark::at(Offset(7))), Vec::new(), None);
+        assert_eq!(progress.has(), Some(Offset(7)));
     }
 
     #[test]
