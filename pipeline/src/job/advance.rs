@@ -147,7 +147,7 @@ impl<S: Source, J: Journal> Job<S, J> {
                 self.restart(number, now).await;
             }
         }
-        let is_crowded = self.plan.rules.hold(Rule::WaitingIsBounded) && self.is_crowded();
+        let is_crowded = self.plan.rules.hold(Rule::WaitingIsBounded) && self.is_crowded(number);
         let Some(reader) = self.readers.get_mut(&number) else { return };
         let command = if matches!(reader.phase, Phase::Stopped(_)) && reader.told != Told::Halted {
             reader.told = Told::Halted;
@@ -168,11 +168,13 @@ impl<S: Source, J: Journal> Job<S, J> {
         self.source.command(command).await;
     }
 
-    /// Whether what waits, of all partitions, takes so much that a journal which is silent would soon have all of the
-    /// memory. As a rule it answers within milliseconds, and what is read meanwhile is far less.
-    fn is_crowded(&self) -> bool {
-        let waiting: usize = self.readers.values().map(Reader::bytes).sum();
-        waiting >= self.budget.limit() / WAITING_SHARE
+    /// Whether a partition waits for the journal while what waits, of all partitions, takes so much that a journal which is
+    /// silent would soon have all of the memory. As a rule it answers within milliseconds, and what is read meanwhile is
+    /// far less.
+    fn is_crowded(&self, number: i32) -> bool {
+        let waiting = || self.readers.values().map(Reader::bytes).sum::<usize>();
+        self.readers.get(&number).is_some_and(Reader::waits_for_journal)
+            && waiting() >= self.budget.limit() / WAITING_SHARE
     }
 }
 

@@ -259,11 +259,16 @@ impl Reader {
         self.phase = Phase::Stopped(why);
     }
 
-    /// Whether the source should pause, `None` when it should do as it does. Where the job `is_crowded`, nothing more
-    /// shall wait behind what is being written down.
+    /// Whether entries of its first item are being written down, or wait for that: the journal may be left alone just then.
+    pub(super) fn waits_for_journal(&self) -> bool {
+        let waits = |item: &Item| item.recording.is_some() || !item.entries.is_empty();
+        self.waiting.front().is_some_and(waits)
+    }
+
+    /// Whether the source should pause, `None` when it should do as it does. Where it `is_crowded`, nothing more shall wait
+    /// behind its first item.
     pub(super) fn wants_pause(&self, is_crowded: bool) -> Option<bool> {
-        let is_recording = self.waiting.front().is_some_and(|item| item.recording.is_some());
-        let held_up = self.is_busy || self.is_unrecorded || (is_crowded && is_recording);
+        let held_up = self.is_busy || self.is_unrecorded || is_crowded;
         let pause = self.phase == Phase::Reading && (held_up || self.waiting.len() > MAX_WAITING);
         let resume = self.waiting.is_empty();
         match self.told {
