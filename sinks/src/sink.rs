@@ -28,8 +28,17 @@ pub trait Sink: Send {
     /// Called when partitions were given to this process, and again after they were
     /// [`Flushed::moved`] or failed. Forgets what was buffered for them, looks into the own store and
     /// returns the mark of each: the first offset still wanted. A partition that the store has never
-    /// seen is missing from the answer. One that is gone may be asked for too, and is revoked at once.
+    /// seen is missing from the answer.
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError>;
+
+    /// Called for partitions that nobody reads any more, since their topic is gone: forgets them, and returns their marks as
+    /// [`assign`](Sink::assign) does. Not to be called for those that are being read. Safe to drop while it waits.
+    async fn marks_of(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
+        let marks = self.assign(partitions).await;
+        drop(self.take_lost()); // nobody can fill it any more, and it was told before
+        self.revoke(partitions);
+        marks
+    }
 
     /// Called with each look-up of the topic, so before the batches that wait for it: how many partitions it has, also
     /// those of other processes, which write into the same store.

@@ -257,6 +257,18 @@ impl Sink for PrometheusSink {
         Ok(marks)
     }
 
+    /// Shows none of them: a partition of the topic that has the name now may be shown in the same place.
+    async fn marks_of(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
+        self.rest().await?;
+        self.revoke(partitions);
+        let mut marks = Marks::new();
+        for partition in partitions {
+            let found = self.work.checkpoints.load(partition).await?;
+            marks.extend(found.map(|found| (partition.clone(), found.checkpoint.mark())));
+        }
+        Ok(marks)
+    }
+
     async fn write(&mut self, batch: Batch) -> Result<Accepted, SinkError> {
         let held = self.buffers.bytes() + self.flying_bytes;
         if held > 0 && held + batch.bytes() > self.work.settings.hold_bytes {

@@ -233,6 +233,28 @@ async fn only_the_owner_shows_a_partition() {
     assert_eq!(place.owner(&other, settings()).await.page().get(SERIES), None);
 }
 
+/// Of a topic that is gone it is asked what was stored, while the one that has the name now is shown in its place.
+#[tokio::test]
+async fn asked_for_a_topic_that_is_gone_it_goes_on_showing_the_one_of_that_name() {
+    let (place, old, new) = (Place::new(), topic(), topic());
+    let [gone, p0] = [&old, &new].map(|stream| partition(stream, 0));
+    let mut process = place.owner(&gone, settings()).await;
+    take(&mut process.sink, batch(&gone, 0, &events(0, 10))).await;
+    settle(&mut process.sink).await;
+    process.sink.revoke(std::slice::from_ref(&gone));
+    process.sink.assign(std::slice::from_ref(&p0)).await.unwrap();
+    take(&mut process.sink, batch(&p0, 0, &events(0, 3))).await;
+    settle(&mut process.sink).await;
+    let unseen = partition(&topic(), 0);
+    let marks = process.sink.marks_of(&[gone.clone(), unseen]).await.unwrap();
+    let marks: Vec<_> = marks.iter().map(|(one, mark)| (one, mark.offset)).collect();
+    assert_eq!(marks, [(&gone, Offset(10))]);
+    assert_eq!(mark(&process.page()), 3);
+    take(&mut process.sink, batch(&p0, 3, &events(3, 5))).await;
+    settle(&mut process.sink).await;
+    assert_eq!(mark(&process.page()), 5);
+}
+
 /// A partition that starts over is looked up again, and stays on the page meanwhile: its series have neither ended nor
 /// fallen.
 #[tokio::test]
