@@ -32,7 +32,8 @@ pub trait Sink: Send {
     async fn assign(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError>;
 
     /// Called for partitions that nobody reads any more, since their topic is gone: forgets them, and returns their marks as
-    /// [`assign`](Sink::assign) does. Not to be called for those that are being read. Safe to drop while it waits.
+    /// [`assign`](Sink::assign) does. Not to be called for those that are being read. At a stop it may be
+    /// dropped while it waits.
     async fn marks_of(&mut self, partitions: &[Partition]) -> Result<Marks, SinkError> {
         let marks = self.assign(partitions).await;
         drop(self.take_lost()); // nobody can fill it any more, and it was told before

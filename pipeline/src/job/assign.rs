@@ -189,7 +189,7 @@ impl<S: Source, J: Journal> Job<S, J> {
     pub(super) async fn restart(&mut self, number: i32, now: Instant) {
         if self.readers.get(&number).is_some_and(Reader::is_leaving) {
             // There is nothing to start over with: the topic is gone, and what the stores lack is missing for good.
-            self.note_departures(&[number]);
+            self.note_departures(&[number], now);
         }
         let Some(reader) = self.readers.get_mut(&number) else { return };
         if reader.is_leaving() {
@@ -242,7 +242,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         tracing::info!(%job, %topic, ?partitions, "giving partitions up");
         self.flush_and_commit(now, now + self.plan.revoke_flush).await?;
         fault::point("job.handed_over");
-        self.let_go(partitions.to_vec()).await;
+        self.let_go(partitions.to_vec(), now).await;
         Ok(())
     }
 
@@ -260,12 +260,12 @@ impl<S: Source, J: Journal> Job<S, J> {
             // after all, its marks keep these rows out.
             self.flush_now(now, now + self.plan.revoke_flush).await?;
         }
-        self.let_go(partitions).await;
+        self.let_go(partitions, now).await;
         Ok(())
     }
 
-    async fn let_go(&mut self, partitions: Vec<i32>) {
-        self.note_departures(&partitions);
+    async fn let_go(&mut self, partitions: Vec<i32>, now: Instant) {
+        self.note_departures(&partitions, now);
         self.forget(&partitions);
         self.source.command(Command::Release(partitions)).await;
     }

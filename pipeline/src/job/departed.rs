@@ -6,11 +6,13 @@
 //!
 //! | look-ups find | the partitions |
 //! |---|---|
-//! | the same topic, by one that began later | are another process's, and forgotten here |
+//! | the same topic, ten minutes after they left | are another process's, and forgotten here |
 //! | another topic of that name | went with theirs |
 //! | none, for ten minutes | the same |
 //!
-//! What the stores have they are asked for then: this process may have slept while another one read on.
+//! What the stores have they are asked for three minutes later: another process may have read on until then, and what is on
+//! its way into a store when a topic goes may still land. Only a stop can't wait for that. Where another process says what
+//! is missing, too, each writes it down as far as it knew the log to reach.
 //!
 //! Deliberately absent: what outlives the process. Kafka forgets a group's offsets with the topic, and no store knows how far a
 //! log reached, so nothing true can be said of a topic that went while nobody read it.
@@ -36,8 +38,12 @@ use super::{
 
 /// So long no look-up finds a topic that is gone though no other has its name.
 const MISSING_FOR: Duration = Duration::from_mins(10);
-/// Of the look-ups that come back once a partition has left, the first may have begun before, the second has not.
-const LOOKS: u8 = 2;
+/// Within this another process knows how far the log of a partition reaches that left here: a group is shared out within
+/// `max.poll.interval.ms` (5 minutes), and then the stores are asked, each for two minutes at most.
+const TAKEN_UP_WITHIN: Duration = Duration::from_mins(10);
+/// Within this what was on its way when a topic went lands, or never: the longest is an INSERT of ClickHouse, with a lease and
+/// the time that it may take, of a minute each, and some to spare.
+const LANDS_WITHIN: Duration = Duration::from_mins(3);
 /// What is written down here belongs to no partition that is being read.
 const NO_PARTITION: i32 = -1;
 
@@ -62,8 +68,8 @@ struct Left {
     had: Vec<Option<Offset>>,
     /// How far the log was known to reach.
     end: Offset,
-    /// So many more look-ups are to find the topic.
-    looks: u8,
+    /// When it left; once its topic is gone, when that was known.
+    since: Instant,
 }
 
 impl Departed {
@@ -73,16 +79,14 @@ impl Departed {
     }
 
     /// A look-up found the topic that they are of.
-    pub(super) fn topic_found(&mut self) {
-        self.left.retain(|_, left| {
-            left.looks = left.looks.saturating_sub(1);
-            left.looks > 0
-        });
+    pub(super) fn topic_found(&mut self, now: Instant) {
+        self.left.retain(|_, left| !left.is_older_than(TAKEN_UP_WITHIN, now));
     }
 
     /// Their topic is gone.
-    pub(super) fn topic_gone(&mut self) {
-        self.gone.extend(std::mem::take(&mut self.left).into_values());
+    pub(super) fn topic_gone(&mut self, now: Instant) {
+        let left = std::mem::take(&mut self.left).into_values();
+        self.gone.extend(left.map(|left| Left { since: now, ..left }));
     }
 
     /// Whether something is to be said that no later start could say.
@@ -104,15 +108,21 @@ impl Departed {
     }
 }
 
+impl Left {
+    fn is_older_than(&self, time: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= time
+    }
+}
+
 impl<S: Source, J: Journal> Job<S, J> {
     /// Notes how far partitions are that leave. One that was never located tells nothing.
-    pub(super) fn note_departures(&mut self, numbers: &[i32]) {
+    pub(super) fn note_departures(&mut self, numbers: &[i32], now: Instant) {
         for number in numbers {
             let Some(reader) = self.readers.get(number) else { continue };
             let Some(end) = reader.end else { continue };
             let had = reader.sinks.iter().map(Progress::has).collect();
             let partition = reader.partition.clone();
-            let left = Left { partition, had, end, looks: LOOKS };
+            let left = Left { partition, had, end, since: now };
             if !reader.is_leaving() {
                 self.departed.left.insert(*number, left);
             } else if !reader.is_drained() {
@@ -121,10 +131,10 @@ impl<S: Source, J: Journal> Job<S, J> {
         }
     }
 
-    /// Says what is missing of partitions that went with their topic.
+    /// Says what is missing of partitions that went with their topic. Safe to drop while it waits.
     pub(super) async fn tell_departed(&mut self, now: Instant) -> Result<(), JobError> {
         if self.gate.is_missing_for(MISSING_FOR) {
-            self.departed.topic_gone();
+            self.departed.topic_gone(now);
         }
         self.ask_stores(now).await?;
         let Departed { recording, entries, .. } = &mut self.departed;
@@ -139,34 +149,21 @@ impl<S: Source, J: Journal> Job<S, J> {
         if self.departed.backoff.waits(now) {
             return Ok(());
         }
-        // Of what a reader still stands for, sinks hold rows, or are about to.
-        let holds = |one: &Reader| !(one.is_leaving() && one.is_drained());
-        let is_held = |left: &Left| {
-            let mut readers = self.readers.values();
-            readers.any(|one| one.partition == left.partition && holds(one))
-        };
-        let (held, mut gone): (Vec<Left>, Vec<Left>) =
-            std::mem::take(&mut self.departed.gone).into_iter().partition(is_held);
-        self.departed.gone = held;
-        if gone.is_empty() {
+        let partitions = self.to_ask_for(now);
+        if partitions.is_empty() {
             return Ok(());
         }
-        let partitions: Vec<Partition> = gone.iter().map(|left| left.partition.clone()).collect();
         for at in 0..self.places.len() {
             let place = &mut self.places[at];
-            let answer = place.sink.assign(&partitions).await;
-            drop(place.sink.take_lost()); // nobody can fill it any more, and it was told before
-            place.sink.revoke(&partitions);
-            match answer {
+            match place.sink.marks_of(&partitions).await {
                 Ok(marks) => {
-                    for left in &mut gone {
+                    for left in &mut self.departed.gone {
                         let mark = marks.get(&left.partition).map(|mark| mark.offset);
                         left.had[at] = left.had[at].max(mark);
                     }
                 }
                 Err(error) if error.passes() => {
                     let cause = format!("{}: {error}", place.name);
-                    self.departed.gone.extend(gone);
                     self.departed.backoff.failed(now);
                     self.note_trouble(cause);
                     return Ok(());
@@ -175,10 +172,29 @@ impl<S: Source, J: Journal> Job<S, J> {
             }
         }
         self.departed.backoff.succeeded();
-        for left in &gone {
+        let gone = std::mem::take(&mut self.departed.gone).into_iter();
+        let (told, others): (Vec<Left>, Vec<Left>) =
+            gone.partition(|left| partitions.contains(&left.partition));
+        self.departed.gone = others;
+        for left in &told {
             self.tell_missing(left);
         }
         Ok(())
+    }
+
+    /// Partitions whose topic is gone, once nothing can be on its way into a store; a stop can't wait for that.
+    fn to_ask_for(&self, now: Instant) -> Vec<Partition> {
+        // Of what a reader still stands for, sinks hold rows, or are about to.
+        let holds = |one: &Reader| !(one.is_leaving() && one.is_drained());
+        let is_held = |left: &Left| {
+            let mut readers = self.readers.values();
+            readers.any(|one| one.partition == left.partition && holds(one))
+        };
+        let is_last = self.stop_by.is_some();
+        let is_due =
+            |left: &&Left| (is_last || left.is_older_than(LANDS_WITHIN, now)) && !is_held(left);
+        let due = self.departed.gone.iter().filter(is_due);
+        due.map(|left| left.partition.clone()).collect()
     }
 
     fn tell_missing(&mut self, left: &Left) {

@@ -18,10 +18,7 @@ use std::{
 };
 
 use aion_schemas::log::{Stream, Timestamp};
-use aion_sinks::{
-    budget::Budget,
-    sink::{Sink, SinkError},
-};
+use aion_sinks::{budget::Budget, sink::Sink};
 use arrow::datatypes::SchemaRef;
 use futures::FutureExt;
 
@@ -106,7 +103,7 @@ pub(super) struct Job<S, J> {
     /// After a report to Kafka failed: when to make the next one.
     pub(super) commit_at: Option<Instant>,
     /// Once a stop is asked for: when it must be over.
-    stop_by: Option<Instant>,
+    pub(super) stop_by: Option<Instant>,
     pub(super) trouble: Option<(Instant, String)>,
     reporter: Reporter,
 }
@@ -313,7 +310,7 @@ impl<S: Source, J: Journal> Job<S, J> {
         if let Some(new_id) = self.gate.note(lookup, id, now, at_once) {
             self.recreated(new_id, now).await;
         } else if lookup.topic_id == Some(id) && !self.gate.is_in_doubt() {
-            self.departed.topic_found();
+            self.departed.topic_found(now);
         }
     }
 
@@ -360,10 +357,6 @@ impl<S: Source, J: Journal> Job<S, J> {
             let known = counts.contains_key(&name) || counts.len() < MAX_UNKNOWN;
             *counts.entry(if known { name } else { "other".to_owned() }).or_default() += count;
         }
-    }
-
-    pub(super) fn sink_failed(&self, sink: &'static str, source: SinkError) -> JobError {
-        JobError::Sink { job: Arc::clone(&self.plan.job), sink, source }
     }
 
     fn source_failed(&self, cause: String, hint: String) -> JobError {

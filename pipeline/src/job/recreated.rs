@@ -37,8 +37,8 @@ impl<S: Source, J: Journal> Job<S, J> {
         let is_other = |one: &&Reader| one.phase != Phase::Reading && !one.is_leaving();
         let others = self.readers.values().filter(is_other).map(|one| one.partition.number);
         let others: Vec<i32> = others.collect();
-        self.note_departures(&others);
-        self.departed.topic_gone();
+        self.note_departures(&others, now);
+        self.departed.topic_gone(now);
         let numbers: Vec<i32> = self.readers.keys().copied().collect();
         for number in numbers {
             self.source.command(Command::Halt(number)).await;

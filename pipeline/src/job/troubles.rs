@@ -1,10 +1,13 @@
 //! What fails and is tried again: in the log now and then, in the status until it is well.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aion_sinks::sink::SinkError;
 
-use super::{event_loop::Job, journal::Journal, source::Source};
+use super::{JobError, event_loop::Job, journal::Journal, source::Source};
 
 /// How long a failure stays in the status after it happened last; that of a sink also until the sink stores again, or has
 /// nothing to store.
@@ -58,6 +61,11 @@ impl<S: Source, J: Journal> Job<S, J> {
             let waits = || self.readers.values().any(|one| one.sinks[at].unwritten().is_some());
             place.trouble.take_if(|last| is_past(last.at) && (last.stored_since || !waits()));
         }
+    }
+
+    /// How a sink's failure ends the job.
+    pub(super) fn sink_failed(&self, sink: &'static str, source: SinkError) -> JobError {
+        JobError::Sink { job: Arc::clone(&self.plan.job), sink, source }
     }
 
     /// What failed last, and hasn't gone well since.
