@@ -211,14 +211,12 @@ pub enum JobError {
         hint: String,
     },
     /// It was asked to stop, and not all that sinks had taken became durable in time. Nothing is lost:
-    /// the next start reads it again.
-    #[error(
-        "job {job}: stopped with rows that are not written: {what}; the next start reads them again"
-    )]
+    /// the next start reads it again. Or it could not be written down in time what was lost with a topic.
+    #[error("job {job}: stopped with {what}")]
     Unwritten {
         /// The job's name.
         job: Arc<str>,
-        /// Sinks, partitions and offsets.
+        /// Sinks, partitions and offsets, and what becomes of them.
         what: String,
     },
     /// It broke, by a fault of the program.

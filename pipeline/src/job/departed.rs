@@ -94,6 +94,15 @@ impl Departed {
         !self.gone.is_empty() || !self.entries.is_empty() || self.recording.is_some()
     }
 
+    /// What that is of, for people.
+    pub(super) fn owed(&self) -> Vec<String> {
+        let mut all: Vec<String> =
+            self.gone.iter().map(|left| left.partition.to_string()).collect();
+        all.extend(self.entries.iter().map(|entry| entry.key.clone()));
+        all.extend(self.recording.map(|one| format!("{} on their way to aion.gaps", one.count)));
+        all
+    }
+
     /// Whether these entries are being written down.
     pub(super) fn is_recording(&self, ticket: u64) -> bool {
         self.recording.is_some_and(|recording| recording.ticket == ticket)

@@ -20,7 +20,7 @@ use std::{
 use aion_schemas::log::{Stream, Timestamp};
 use aion_sinks::{budget::Budget, sink::Sink};
 use arrow::datatypes::SchemaRef;
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 
 use super::{
     JobError,
@@ -44,6 +44,10 @@ pub(super) trait Clock: Send {
     fn now(&self) -> Instant;
     /// The time of day.
     fn wall(&self) -> Timestamp;
+    /// Ends when it is that time.
+    fn until(&self, at: Instant) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until(at.into()))
+    }
 }
 
 /// What a job is told about itself.

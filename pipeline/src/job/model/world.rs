@@ -11,6 +11,7 @@ use std::{
 
 use aion_schemas::log::{Mark, Offset, Partition, Stream, Timestamp};
 use aion_sinks::memory::Store;
+use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use super::seen::Seen;
@@ -245,5 +246,10 @@ impl Clock for ModelClock {
 
     fn wall(&self) -> Timestamp {
         Timestamp::from_millis(self.passed_ms.load(Ordering::Relaxed) as i64)
+    }
+
+    /// What is bounded by it ends within a few turns here.
+    fn until(&self, _: Instant) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
     }
 }
