@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
@@ -24,6 +24,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use tokio::{sync::Notify, task::JoinHandle};
 use uuid::Uuid;
 
@@ -58,6 +59,8 @@ struct Script {
     end: Arc<Mutex<Option<i64>>>,
     /// The topic that is found, if not the first one.
     found: Arc<Mutex<Option<Uuid>>>,
+    /// By so many seconds the job's clock is ahead.
+    ahead: Arc<AtomicU64>,
 }
 
 impl Script {
@@ -67,7 +70,11 @@ impl Script {
     }
 
     fn stop(&self, within: Duration) {
-        self.tell(Event::Stop { deadline: Instant::now() + within });
+        self.tell(Event::Stop { deadline: Instant::now() + self.ahead() + within });
+    }
+
+    fn ahead(&self) -> Duration {
+        Duration::from_secs(self.ahead.load(SeqCst))
     }
 
     /// Gives the partitions to the job, and `rows` records of each.
@@ -95,6 +102,7 @@ impl Source for Script {
             if let Some(event) = self.events.lock().unwrap().pop_front() {
                 return Some(event);
             }
+            let until = until - self.ahead();
             if tokio::time::timeout_at(until.into(), self.news.notified()).await.is_err() {
                 return None;
             }
@@ -122,6 +130,23 @@ impl Source for Script {
 
     fn last_poll(&self) -> Option<Instant> {
         None
+    }
+}
+
+/// The machine's clocks, of which one may be ahead.
+struct Ahead(Script);
+
+impl Clock for Ahead {
+    fn now(&self) -> Instant {
+        Instant::now() + self.0.ahead()
+    }
+
+    fn wall(&self) -> Timestamp {
+        SystemClock.wall()
+    }
+
+    fn until(&self, at: Instant) -> BoxFuture<'static, ()> {
+        SystemClock.until(at - self.0.ahead())
     }
 }
 
@@ -226,12 +251,12 @@ fn start_within(
 type How = (Rules, f64, Duration);
 
 fn start_by(how: How, sink: Box<dyn Sink>, journal: impl Journal + 'static) -> Started {
-    start_with((Box::new(SystemClock), Budget::new(1 << 20)), how, sink, journal)
+    start_with(Budget::new(1 << 20), how, sink, journal)
 }
 
-/// A job with a clock, and with so much memory or a share of it.
+/// A job with so much memory, or a share of it.
 fn start_with(
-    parts: (Box<dyn Clock>, Budget),
+    budget: Budget,
     (rules, max_reject_share, wait_at_most): How,
     sink: Box<dyn Sink>,
     journal: impl Journal + 'static,
@@ -247,6 +272,7 @@ fn start_with(
         wait_at_most,
         rules,
     };
+    let parts: (Box<dyn Clock>, Budget) = (Box::new(Ahead(script.clone())), budget);
     let (job, status) = Job::new(plan, script.clone(), journal, vec![sink], parts);
     Started { script, status, done: tokio::spawn(job.run()) }
 }

@@ -31,7 +31,8 @@ async fn what_its_group_took_away_with_a_topic_is_written_down() {
     cluster.send_events(0, 2);
     let status = job.until("the second life stored", stored_up_to(2)).await;
     assert_eq!(status.stream.as_ref().map(|one| one.id), Some(cluster.id_of(EVENTS)));
-    job.until("the gap is written down", |status| status.gaps == 1).await;
+    // Else the stores are asked minutes later, when nothing can be on its way into them any more.
+    job.stop().await;
     assert!(rows.offsets(&old).is_empty());
     assert_eq!(rows.offsets(&cluster.partition(EVENTS, 0)), [0, 1]);
 
@@ -46,6 +47,5 @@ async fn what_its_group_took_away_with_a_topic_is_written_down() {
         (text("reason"), text("topic_id")),
         ("topic_deleted".to_owned(), old.stream.id.to_string())
     );
-    job.stop().await;
     reader.stop().await;
 }

@@ -17,8 +17,6 @@ use tokio::sync::Semaphore;
 
 use super::{LONG, Open, PATIENCE, Started, chunk, partition, poisoned, start_with, stream};
 use crate::job::{
-    SystemClock,
-    event_loop::Clock,
     journal::{Entry, Journal, NotAcknowledged, Recorded},
     rules::{Rule, Rules},
     source::{Command, Event},
@@ -88,8 +86,7 @@ impl Reads {
         let store = Store::new();
         let settings = Settings { flush_bytes: CHUNK, ..Settings::default() };
         let sink = Box::new(MemorySink::open(&store, settings));
-        let parts: (Box<dyn Clock>, Budget) = (Box::new(SystemClock), budget.clone());
-        let job = start_with(parts, (Rules { without }, 1.0, LONG), sink, journal);
+        let job = start_with(budget.clone(), (Rules { without }, 1.0, LONG), sink, journal);
         let partitions = (0..partitions).collect();
         job.script.tell(Event::Assigned { stream: stream(), partitions });
         let patience = if without.is_some() { STILL } else { PATIENCE };
