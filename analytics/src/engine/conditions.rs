@@ -19,17 +19,20 @@ use arrow::{
 use datafusion::{
     common::{
         Result,
-        tree_node::{Transformed, TreeNode},
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     datasource::{
         physical_plan::{FileScanConfigBuilder, FileSource, ParquetSource},
         source::DataSourceExec,
     },
     error::DataFusionError,
+    execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::ColumnarValue,
     physical_expr::{PhysicalExpr, conjunction, split_conjunction},
     physical_expr_common::physical_expr::snapshot_generation,
-    physical_plan::ExecutionPlan,
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, metrics::MetricsSet,
+    },
 };
 
 /// What the reader's text has of it.
@@ -50,12 +53,72 @@ pub(super) fn with_conditions(
                 let source = Arc::new(parquet.with_predicate(replaced));
                 let config = FileScanConfigBuilder::from(config.clone()).with_source(source);
                 let scan = DataSourceExec::from_data_source(config.build());
-                return Ok(Transformed::yes(scan as _));
+                return Ok(Transformed::yes(Arc::new(Scan { scan, planned: node }) as _));
             }
         }
         Ok(Transformed::no(node))
     });
     plan.map(|plan| plan.data)
+}
+
+/// A scan with other conditions than the plan was made for: of a plan that is carried out, and no longer improved.
+///
+/// **Invariant:** what is known of its rows is what was known then: that a column has one value only, say, on which operators above
+/// it rely.
+#[derive(Debug)]
+struct Scan {
+    scan: Arc<dyn ExecutionPlan>,
+    planned: Arc<dyn ExecutionPlan>,
+}
+
+impl DisplayAs for Scan {
+    fn fmt_as(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.scan.fmt_as(kind, f)
+    }
+}
+
+impl ExecutionPlan for Scan {
+    fn name(&self) -> &str {
+        self.scan.name()
+    }
+
+    fn downcast_delegate(&self) -> Option<&dyn ExecutionPlan> {
+        Some(self.scan.as_ref())
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.planned.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        self.scan.apply_expressions(visit)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        self.scan.execute(partition, context)
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        self.scan.metrics()
+    }
 }
 
 /// What the conditions of one query failed with: the first of it.
@@ -211,6 +274,20 @@ mod tests {
         // What says nothing of it is left as it is.
         let other = failures.behind(DataFusionError::Execution("gone".to_owned()));
         assert!(other.to_string().contains("gone"), "{other}");
+    }
+
+    #[test]
+    fn what_is_known_of_rows_stays_known() {
+        let source = ParquetSource::new(schema()).with_predicate(condition("size = 5"));
+        let place = ObjectStoreUrl::local_filesystem();
+        let config = FileScanConfigBuilder::new(place, Arc::new(source)).build();
+        let plain: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(config);
+        let told = Failures::default().told_by(Arc::clone(&plain)).unwrap();
+        let has_one_value = |plan: &Arc<dyn ExecutionPlan>| {
+            let size = condition("size = 5").children()[0].clone();
+            plan.properties().equivalence_properties().is_expr_constant(&size).is_some()
+        };
+        assert!(has_one_value(&plain) && has_one_value(&told));
     }
 
     #[test]

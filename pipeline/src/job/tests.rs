@@ -102,7 +102,7 @@ impl Source for Script {
             if let Some(event) = self.events.lock().unwrap().pop_front() {
                 return Some(event);
             }
-            let until = until - self.ahead();
+            let until = until.checked_sub(self.ahead()).unwrap();
             if tokio::time::timeout_at(until.into(), self.news.notified()).await.is_err() {
                 return None;
             }
@@ -146,7 +146,7 @@ impl Clock for Ahead {
     }
 
     fn until(&self, at: Instant) -> BoxFuture<'static, ()> {
-        SystemClock.until(at - self.0.ahead())
+        SystemClock.until(at.checked_sub(self.0.ahead()).unwrap())
     }
 }
 
