@@ -33,6 +33,9 @@ async fn a_dead_letter_that_was_written_twice_is_one() {
     lake.append("dead_letters", 2, &[dead_letter("a", 5, "again"), dead_letter("b", 5, "b")]).await;
     let engine = lake.engine();
     assert_eq!(number(&engine, "select count(*) from dead_letters").await, 3);
+    // By what the rows are told apart by.
+    let of_a = "select count(*) from (select distinct topic_id, \"offset\" from dead_letters where job = 'a')";
+    assert_eq!(number(&engine, of_a).await, 2);
     assert_eq!(number(&engine, "select count(*) from dead_letters_raw").await, 4);
     let sql = "select job, \"offset\", detail from dead_letters order by job, \"offset\"";
     let expected = "\
