@@ -272,6 +272,12 @@ fn commits_of_a_former_member_are_told_apart() {
 
 #[test]
 fn a_second_member_gets_what_was_released_and_nothing_is_read_twice() {
+    assert!((0..3).any(|_| is_handed_over()), "the group went on without the first, each time");
+}
+
+/// Has a second member join while the first reads. False where the group went on before the first could commit: on a slow
+/// machine the mock's may begin to join again meanwhile, and it waits for a commit no longer than for one who is silent.
+fn is_handed_over() -> bool {
     let cluster = cluster(4);
     (0..4).for_each(|number| write(&cluster, number, 0..100));
     // Who is slow to answer is still waited for.
@@ -294,6 +300,9 @@ fn a_second_member_gets_what_was_released_and_nothing_is_read_twice() {
                     .collect();
                 // While the others join no commit is taken.
                 while let Err(error) = first.commit(&marks, Wait::Sync) {
+                    if matches!(error, Error::NotMember { .. }) {
+                        return false;
+                    }
                     let is_soon = matches!(error, Error::Retriable { .. });
                     assert!(is_soon && Instant::now() < deadline, "{error:?}");
                 }
@@ -326,6 +335,7 @@ fn a_second_member_gets_what_was_released_and_nothing_is_read_twice() {
     for number in 0..4 {
         assert_eq!(all[&number], rows(0..100), "partition {number}");
     }
+    true
 }
 
 /// librdkafka takes an end of partition for a record and would resume one too far: the next record
