@@ -99,6 +99,12 @@ class Both:
         self.produce([b"nonsense"])
         self.wait_for_letters(before + 1)
 
+    def reject_unpassed(self) -> None:
+        """A record is rejected, its letter is there, and the table hasn't passed it. Process and server are down then."""
+        self.engine.kill()
+        self.send_bad()
+        self.run.kill()
+
     def wait_for_letters(self, count: int) -> None:
         there = lambda: self.in_lake(LETTERS) == count
         self.run.wait(there, f"{count} letters of in-house", 60)
@@ -289,9 +295,7 @@ def test_retries_that_would_wait_for_their_record_are_left_out(both: Both):
     both.produce(good(10))
     both.wait(10, 10)
     # The letter is acknowledged, and the table can't pass its record any more.
-    both.engine.kill()
-    both.send_bad()
-    both.run.kill()
+    both.reject_unpassed()
     both.engine.start()
     told = both.tell(*retry)
     assert "1 left out: they are of records that ClickHouse isn't past yet" in told
@@ -307,9 +311,7 @@ def test_retries_that_would_wait_for_their_record_are_left_out(both: Both):
     both.produce(good(10))
     both.wait(30, 30)
     # The same, and the topic is another one when the process is back.
-    both.engine.kill()
-    both.send_bad()
-    both.run.kill()
+    both.reject_unpassed()
     make_anew(both.dev.kafka)
     both.engine.start()
     both.start()
